@@ -1,0 +1,1 @@
+"""The REST microservice: a chest CT slice in, the probability of COVID-19 out. Imports nothing of `training`."""

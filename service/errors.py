@@ -1,0 +1,91 @@
+"""What can go wrong, in the service's own terms; knows no web framework."""
+
+
+class ServiceError(Exception):
+    """A failure with a defined answer.
+
+    Attributes:
+        status: HTTP status code of the answer.
+        code: stable machine-readable name, snake_case; clients and metric labels may rely on it.
+        title: short summary that is the same for every occurrence of `code`.
+        detail: what was wrong, where, and what to do; safe to show to a client.
+        retry_after_seconds: when to try again, or None where trying again does not help.
+    """
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        title: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.code
+        self.title = title or self.title
+        self.retry_after_seconds = retry_after_seconds
+
+
+class MalformedRequestError(ServiceError):
+    """The body is not the form that the route reads."""
+
+    status = 400
+    code = "malformed_request"
+    title = "Malformed request"
+
+
+class BodyTooLargeError(ServiceError):
+    """The body has more bytes than the service accepts."""
+
+    status = 413
+    code = "body_too_large"
+    title = "Request body too large"
+
+
+class UnsupportedImageError(ServiceError):
+    """The bytes are not of an image format that the service reads."""
+
+    status = 415
+    code = "unsupported_image_type"
+    title = "Unsupported image type"
+
+
+class UnusableImageError(ServiceError):
+    """The format is supported, but no slice can be had from this file."""
+
+    status = 422
+    code = "unusable_image"
+    title = "Unusable image"
+
+
+class InferenceError(ServiceError):
+    """The network failed or answered something that is no probability; not the client's fault."""
+
+    status = 500
+    code = "inference_failed"
+    title = "Inference failed"
+
+
+class OverloadedError(ServiceError):
+    """No room for the request now; the client may try again."""
+
+    status = 503
+    code = "overloaded"
+    title = "Service overloaded"
+
+
+class DeadlineError(ServiceError):
+    """The answer was not ready in the time that a request may take."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
+
+
+class ModelFileError(Exception):
+    """The model file can't be served; the message is one line that names the file and the reason."""
