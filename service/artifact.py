@@ -5,9 +5,7 @@ This is the only file that names `torch.jit`, which is deprecated upstream; docs
 
 import hashlib
 import io
-import os
 import random
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from service.errors import ModelFileError
+from service.files import write_atomically
 from service.image import Slice
 
 SCHEMA_VERSION: Final = 1
@@ -146,16 +145,11 @@ def save_model(module: torch.nn.Module, card: ModelCard, path: Path) -> Manifest
     """
     with _deprecation_known():
         scripted = torch.jit.script(module)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            with _deprecation_known():
-                torch.jit.save(scripted, file.name, _extra_files={_CARD_NAME: card.model_dump_json()})
-            data = Path(file.name).read_bytes()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        # into memory first: an archive written to a path carries that path's name, and its hash would vary with it
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer, _extra_files={_CARD_NAME: card.model_dump_json()})
+    data = buffer.getvalue()
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
     return ManifestFile(name=path.name, precision=card.precision, sha256=_sha256(data), bytes=len(data))
 
 
@@ -195,7 +189,7 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
         raise ModelFileError(f"{path}: can't read the model file: {error.strerror}") from error
     found = _sha256(data)
     if sha256 is not None and found != sha256:
-        raise ModelFileError(f"{path}: SHA-256 is {found}, and the manifest says {sha256}: not the file that was released")
+        raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the file that was released")
     extra = {_CARD_NAME: ""}
     try:
         with _deprecation_known():
@@ -216,7 +210,8 @@ def synthetic_slice(seed: int, size: int) -> Slice:
     """
     generator = random.Random(seed)
     coarse = np.array([int(generator.random() * 256) for _ in range(64)], dtype=np.uint8).reshape(8, 8)
-    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), dtype=np.uint8)[np.newaxis]
+    enlarged = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(enlarged, dtype=np.uint8)[np.newaxis]
 
 
 def _parse_card(text: str | bytes, path: Path) -> ModelCard:
@@ -225,7 +220,7 @@ def _parse_card(text: str | bytes, path: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
-        raise ModelFileError(f"{path}: its card does not fit schema_version {SCHEMA_VERSION}: {_first(error)}") from error
+        raise ModelFileError(f"{path}: its card is not of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
 
 
 _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

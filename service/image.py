@@ -46,7 +46,7 @@ class Limits:
     max_pixels: int = 40_000_000
 
 
-def decode(data: bytes, limits: Limits = Limits()) -> Slice:  # noqa: B008 - frozen, so safe to share
+def decode(data: bytes, limits: Limits = Limits()) -> Slice:
     """Decode an image file to its canonical grey slice.
 
     Grey is ITU-R BT.601 luma (Pillow's `L`). 16-bit samples are scaled from their full range, transparency lies over

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import torch
 
-from service.artifact import MANIFEST_NAME, Interval, ManifestFile, ModelCard, SelfCheck, SplitFingerprint, save_model, synthetic_slice
+from service.artifact import (
+    MANIFEST_NAME,
+    Interval,
+    ManifestFile,
+    ModelCard,
+    SelfCheck,
+    SplitFingerprint,
+    save_model,
+    synthetic_slice,
+)
 
 INPUT_SIZE = 64
 SELF_CHECK_SEED = 7

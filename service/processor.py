@@ -1,0 +1,34 @@
+"""What the processor or GPU of this machine can compute in."""
+
+from typing import Final
+
+import torch
+
+_NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
+"""Instruction sets that multiply bf16 in hardware; elsewhere PyTorch emulates it, many times slower than fp32."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda`; `auto` is a GPU where there is one.
+
+    Raises:
+        ValueError: `cuda` was asked for and there is none; one line.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is available; use auto or cpu, or check the driver and torch's CUDA build")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether `device` multiplies bf16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(_capabilities().get(name, False) for name in _NATIVE_BF16)
+
+
+def _capabilities() -> dict[str, object]:
+    """The processor's instruction sets; empty where this version of torch can't tell."""
+    read = getattr(torch.cpu, "get_capabilities", None)
+    return dict(read()) if read is not None else {}

@@ -1,0 +1,150 @@
+"""`python -m training`: train, evaluate, sample."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from service.artifact import load_model, read_manifest
+from service.errors import ModelFileError
+from training.config import RECIPES, Recipe
+from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
+from training.errors import TrainingError
+from training.evaluation import Figures, figures_of, predict, reencoded
+from training.figures import draw_sample
+from training.job import Job, train
+from training.machine import find_machine
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a failure that the user can mend is one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (TrainingError, ModelFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    machine = find_machine(options.device, options.precision, options.workers)
+    data = _data(options)
+    run_folder = options.run or Path("runs") / recipe.name
+    if options.fresh and run_folder.exists():
+        shutil.rmtree(run_folder)
+    print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
+    job = Job(recipe, machine, options.weights, run_folder, options.models, options.model_version)
+    report = train(job, data)
+    for name, figures in report.splits.items():
+        print(_describe(name, figures))
+    print(_describe("test, re-encoded", report.test_reencoded))
+    print(f"written: {options.models / report.files[0].name} and metrics.json beside it")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    """Score a model file on val and test, as it is and with every slice re-encoded alike."""
+    file = read_manifest(options.models).files[0]
+    cpu = torch.device("cpu")
+    artifact = load_model(options.models / file.name, cpu, "fp32", file.sha256)
+    data = _data(options)
+    card = artifact.card
+    print(f"{card.name} {card.version}, {card.architecture}, threshold {card.threshold:.3f}")
+    for name, split in (("val", data.val), ("test", data.test), ("test, re-encoded", reencoded(data.test))):
+        probabilities = predict(artifact.network, split, card.input_size, cpu).probabilities
+        print(_describe(name, figures_of(probabilities, split.labels, card.threshold, seed=0)))
+
+
+def _sample(options: argparse.Namespace) -> None:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_sample(_data(options)).savefig(options.out, dpi=110)
+    print(f"written: {options.out} (it shows images of the data set: not for publishing)")
+
+
+def _data(options: argparse.Namespace) -> CovidCt:
+    return read_covid_ct(options.data, OFFICIAL_COUNTS if options.counts == "official" else None)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    changed = {name: getattr(options, name) for name in _overridable() if getattr(options, name) is not None}
+    return RECIPES[options.recipe].override(**changed)
+
+
+def _overridable() -> list[str]:
+    return [name for name in Recipe.model_fields if name != "name"]
+
+
+def _describe(name: str, figures: Figures) -> str:
+    parts = [f"{key} {f.value:.3f} ({f.low:.3f} to {f.high:.3f})" for key, f in figures.figures.items()]
+    return f"{name} (n = {figures.count}, threshold {figures.threshold:.3f}): " + ", ".join(parts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Train and judge the network that the service serves. Research only, not a medical device.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    evaluate = commands.add_parser("evaluate", help="score the model file of a models folder on val and test")
+    _add_data(evaluate)
+    evaluate.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
+    evaluate.set_defaults(command=_evaluate)
+    sample = commands.add_parser("sample", help="draw slices of both classes")
+    _add_data(sample)
+    sample.add_argument("--out", type=Path, default=Path("runs/sample.png"), help="PNG to write (runs/sample.png)")
+    sample.set_defaults(command=_sample)
+    return parser
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train, evaluate and export a model",
+        description="Train, evaluate and export a model. Interrupted, the same command goes on after the last epoch.",
+    )
+    parser.set_defaults(command=_train)
+    _add_data(parser)
+    parser.add_argument("--recipe", choices=RECIPES, default="best", help="hyperparameters to start from (best)")
+    parser.add_argument(
+        "--weights", type=Path, help="ImageNet weights in torchvision's layout (default: torchvision's own, downloaded)"
+    )
+    parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/RECIPE)")
+    parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder for the results (models)")
+    parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="autocast format (auto)"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes that augment slices (0: the main one)")
+    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
+    for name in _overridable():
+        _add_field(fields, name)
+
+
+def _add_field(group: "argparse._ArgumentGroup", name: str) -> None:
+    """One option for one field of the recipe; pydantic turns its text into the field's type and checks it."""
+    field = Recipe.model_fields[name]
+    choices = get_args(field.annotation)
+    values = "{" + ",".join(choices) + "}" if choices else getattr(field.annotation, "__name__", "value").upper()
+    group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=values, help=field.description)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="checkout of github.com/UCSD-AI4H/COVID-CT")
+    parser.add_argument(
+        "--counts", choices=("official", "any"), default="official", help="lengths of the split lists (official)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Every hyperparameter of a training run, and the two recipes."""
+
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from training.errors import TrainingError
+
+
+class Recipe(BaseModel):
+    """The hyperparameters; each can be overridden on the command line by its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="what the recipe is called in the card and in metrics.json")
+    architecture: Literal["vgg19_bn", "vgg16_bn"] = Field(default="vgg19_bn", description="torchvision network")
+    head: Literal["pooled", "classifier"] = Field(
+        description="pooled: average and root-mean-square pooling of the last 14 x 14 map and one linear layer; "
+        "classifier: VGG's three linear layers, the last one replaced by two outputs"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation and dropout")
+
+    input_size: int = Field(
+        default=224, ge=32, description="pixels, side of the network's square input; VGG was trained at 224"
+    )
+    resize: int = Field(default=256, gt=0, description="pixels, shorter side before the training crop")
+    crop_scale_min: float = Field(default=0.5, gt=0, le=1, description="least share of the area in a training crop")
+
+    probe: bool = Field(description="first fit the head on frozen features (linear probe)")
+    probe_views: int = Field(default=1, ge=1, description="views of a slice in the probe: plain, then augmented")
+    probe_strength: float = Field(
+        default=1e-3, gt=0, description="inverse L2 penalty of the probe per training slice (scikit-learn's C)"
+    )
+
+    epochs: int = Field(ge=0, description="most epochs of fine-tuning; 0 keeps the probe")
+    batch_size: int = Field(default=16, gt=0, description="slices a step")
+    trainable: Literal["all", "last_block", "head"] = Field(default="all", description="what fine-tuning may change")
+    freeze_batch_norm: bool = Field(description="keep the batch norms' running statistics")
+    optimiser: Literal["sgd", "adamw"] = Field(description="sgd has momentum 0.9")
+    learning_rate: float = Field(gt=0, description="of the head; constant")
+    layer_decay: float = Field(default=1.0, gt=0, le=1, description="learning rate of a convolution over the one above")
+    weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty (sgd) or decoupled decay (adamw)")
+
+    patience: int = Field(gt=0, description="epochs without a better running average before stopping early")
+    running_average: float = Field(default=0.7, ge=0, lt=1, description="weight of the past in those running averages")
+    select_by: Literal["accuracy", "auc"] = Field(description="validation figure whose best epoch is kept")
+    threshold_rule: Literal["half", "youden", "sensitivity-90"] = Field(
+        default="youden",
+        description="how the threshold is chosen on validation: fixed at 0.5; highest sensitivity + specificity "
+        "(Youden 1950); or the highest threshold with sensitivity >= 0.90",
+    )
+    calibrate: bool = Field(default=True, description="fit a temperature on validation (arXiv 1706.04599)")
+
+    @model_validator(mode="after")
+    def _probe_needs_a_linear_head(self) -> Self:
+        if self.probe and self.head != "pooled":
+            raise ValueError("probe needs head = pooled; the classifier's three layers are not linear")
+        return self
+
+    def override(self, **fields: object) -> Self:
+        """The recipe with some fields replaced.
+
+        Raises:
+            TrainingError: an unknown field or a value out of range; names the field.
+        """
+        try:
+            return type(self).model_validate(self.model_dump() | fields)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            field = ".".join(map(str, problem["loc"]))
+            where = f"recipe field {field} = {problem['input']!r}" if field else "recipe"
+            raise TrainingError(f"{where}: {problem['msg']}") from error
+
+
+RECIPES: Final = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="seed",
+            head="classifier",
+            probe=False,
+            epochs=60,
+            freeze_batch_norm=False,
+            optimiser="sgd",
+            learning_rate=0.01,
+            patience=10,
+            select_by="accuracy",
+            threshold_rule="half",
+            calibrate=False,
+        ),
+        Recipe(
+            name="best",
+            head="pooled",
+            probe=True,
+            probe_views=6,
+            probe_strength=4e-3,
+            epochs=4,
+            freeze_batch_norm=True,
+            optimiser="adamw",
+            learning_rate=3e-5,
+            layer_decay=0.8,
+            weight_decay=0.05,
+            patience=3,
+            select_by="auc",
+        ),
+    )
+}
+"""`seed` is the recipe of the report this project grew from; `best` is ours (docs/decisions.md says why)."""

@@ -1,0 +1,249 @@
+"""Fine-tuning: one epoch, one evaluation pass, early stopping, a checkpoint every epoch, resume."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics.functional.classification import binary_auroc
+from tqdm import tqdm
+
+from service.files import write_atomically
+from training.config import Recipe
+from training.data import Batch, CovidCt, Split, plain_batches, training_batches
+from training.errors import TrainingError
+from training.machine import Machine
+from training.network import SliceNetwork
+from training.seeding import seed_everything
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One row of the history; epoch 0 is the network before fine-tuning, and has no training figures.
+
+    Attributes:
+        train_loss, val_loss: cross-entropy in nats, mean over slices.
+        train_accuracy, val_accuracy: share of slices whose larger logit is the right one.
+        val_auc: area under the ROC curve, COVID positive.
+        seconds: wall time, training and validation together.
+    """
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+    val_auc: float
+    seconds: float
+
+
+class EarlyStopping:
+    """Says when neither running average, of validation loss nor of accuracy, has got better for `patience` epochs."""
+
+    def __init__(self, patience: int, running_average: float) -> None:
+        self._patience = patience
+        self._past = running_average
+        self._loss: float | None = None
+        self._accuracy = 0.0
+        self._best_loss = float("inf")
+        self._best_accuracy = float("-inf")
+        self._epochs_without = 0
+
+    def update(self, loss: float, accuracy: float) -> bool:
+        """Take one epoch's figures; True means stop."""
+        if self._loss is None:
+            self._loss, self._accuracy = loss, accuracy
+        else:
+            self._loss = self._past * self._loss + (1 - self._past) * loss
+            self._accuracy = self._past * self._accuracy + (1 - self._past) * accuracy
+        better = self._loss < self._best_loss or self._accuracy > self._best_accuracy
+        self._best_loss = min(self._best_loss, self._loss)
+        self._best_accuracy = max(self._best_accuracy, self._accuracy)
+        self._epochs_without = 0 if better else self._epochs_without + 1
+        return self._epochs_without >= self._patience
+
+
+class FineTuning:
+    """A fine-tuning run that lives in a folder and goes on from its last whole epoch.
+
+    `last.pt` holds everything the next epoch needs, `best.pt` the weights of the best epoch so far.
+    """
+
+    def __init__(self, network: SliceNetwork, recipe: Recipe, machine: Machine, folder: Path) -> None:
+        self._network = network
+        self._recipe = recipe
+        self._machine = machine
+        self._last, self._best = folder / "last.pt", folder / "best.pt"
+        self._optimiser = make_optimiser(network, recipe)
+        self._scaler = machine.scaler()
+        self.history: list[EpochRecord] = []
+
+    def resume(self) -> bool:
+        """Restore the last whole epoch, if there is one; True if there was.
+
+        Raises:
+            TrainingError: the checkpoint can't be read.
+        """
+        if not self._last.exists():
+            return False
+        try:
+            state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
+            self._network.load_state_dict(state["network"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._scaler.load_state_dict(state["scaler"])
+            self.history = [EpochRecord(**row) for row in state["history"]]
+        except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+            raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
+        return True
+
+    def run(self, data: CovidCt) -> None:
+        """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
+        if not self.history:
+            self._finish_epoch(evaluate_epoch(self._network, data.val, self._recipe, self._machine))
+        while not self._is_over():
+            epoch = len(self.history)
+            started = time.perf_counter()
+            seed_everything(self._recipe.seed, "epoch", epoch)
+            batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
+            loss, accuracy = self._train(batches, f"epoch {epoch}/{self._recipe.epochs}")
+            record = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
+            self._finish_epoch(
+                EpochRecord(
+                    **asdict(record)
+                    | {
+                        "epoch": epoch,
+                        "train_loss": loss,
+                        "train_accuracy": accuracy,
+                        "seconds": time.perf_counter() - started,
+                    }
+                )
+            )
+        state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
+        self._network.load_state_dict(state)
+
+    @property
+    def best(self) -> EpochRecord:
+        """The epoch that is kept: the first with the best validation figure."""
+        return max(self.history, key=lambda record: _score(record, self._recipe))
+
+    def _is_over(self) -> bool:
+        """Replay the early stop over the history, so that a resume needs no state of its own."""
+        stopping = EarlyStopping(self._recipe.patience, self._recipe.running_average)
+        stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
+        return any(stops) or len(self.history) > self._recipe.epochs
+
+    def _train(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
+        """One pass of optimiser steps; the mean loss and the accuracy over the epoch's slices."""
+        set_training_mode(self._network, self._recipe)
+        loss_sum = hits = count = 0.0
+        bar = tqdm(batches, desc=title, unit="batch", leave=False)
+        for batch in bar:
+            labels = batch.labels.to(self._machine.device, non_blocking=True)
+            with self._machine.autocast():
+                logits = self._network(batch.images.to(self._machine.device, non_blocking=True))
+                loss = nn.functional.cross_entropy(logits.float(), labels)
+            self._optimiser.zero_grad(set_to_none=True)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self._scaler.step(self._optimiser)
+            self._scaler.update()
+            loss_sum += loss.item() * len(labels)
+            hits += (logits.argmax(1) == labels).sum().item()
+            count += len(labels)
+            bar.set_postfix(loss=f"{loss_sum / count:.3f}", accuracy=f"{hits / count:.3f}")
+        if not loss_sum < float("inf"):
+            raise TrainingError(f"{title}: the loss is not finite; lower --learning-rate")
+        return loss_sum / count, hits / count
+
+    def _finish_epoch(self, record: EpochRecord) -> None:
+        self.history.append(record)
+        tqdm.write(describe(record))
+        if self.best is record:
+            write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
+        state = {
+            "network": self._network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "history": [asdict(row) for row in self.history],
+        }
+        write_atomically(self._last, lambda path: torch.save(state, path))
+
+
+def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Machine) -> torch.Tensor:
+    """Logits of a split as the service sees its slices: float32 (N, 2), on the CPU."""
+    network.eval()
+    rows = []
+    batches = plain_batches(split, recipe.input_size)
+    with torch.inference_mode(), machine.autocast():
+        for batch in tqdm(batches, desc=f"evaluating {split.name}", unit="batch", leave=False):
+            rows.append(network(batch.images.to(machine.device)).float().cpu())
+    return torch.cat(rows)
+
+
+def evaluate_epoch(network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine) -> EpochRecord:
+    """The validation figures of the network as it is, as epoch 0."""
+    started = time.perf_counter()
+    logits = predict_logits(network, val, recipe, machine)
+    return EpochRecord(
+        epoch=0,
+        train_loss=None,
+        train_accuracy=None,
+        val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
+        val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
+        val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """One parameter group a layer; each convolution learns `layer_decay` times as fast as the one above it.
+
+    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146.
+    """
+    set_trainable(network, recipe)
+    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": recipe.learning_rate}]
+    rate = recipe.learning_rate
+    for layer in reversed(network.features):
+        if isinstance(layer, nn.BatchNorm2d):  # lies above its convolution and shares its rate
+            rate *= recipe.layer_decay
+        parameters = [p for p in layer.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr": rate})
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+
+
+def set_trainable(network: SliceNetwork, recipe: Recipe) -> None:
+    """Let gradients reach what the recipe trains, and nothing else."""
+    layers = list(network.features)
+    poolings = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    first = {"all": 0, "last_block": poolings[-1], "head": len(layers)}[recipe.trainable]
+    for i, layer in enumerate(layers):
+        layer.requires_grad_(i >= first)
+
+
+def set_training_mode(network: SliceNetwork, recipe: Recipe) -> None:
+    """Training mode, with the batch norms that must not move their statistics left in evaluation mode."""
+    network.train()
+    for layer in network.features:
+        frozen = recipe.freeze_batch_norm or not any(p.requires_grad for p in layer.parameters())
+        if isinstance(layer, nn.BatchNorm2d) and frozen:
+            layer.eval()
+
+
+def describe(record: EpochRecord) -> str:
+    """One line for people."""
+    train = ""
+    if record.train_loss is not None:
+        train = f"train loss {record.train_loss:.3f}, accuracy {record.train_accuracy:.3f}; "
+    return (
+        f"epoch {record.epoch}: {train}val loss {record.val_loss:.3f}, accuracy {record.val_accuracy:.3f}, "
+        f"AUC {record.val_auc:.3f}; {record.seconds:.0f} s"
+    )
+
+
+def _score(record: EpochRecord, recipe: Recipe) -> float:
+    return record.val_auc if recipe.select_by == "auc" else record.val_accuracy

@@ -1,0 +1,145 @@
+"""From a trained network to the model file that the service loads."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pydantic
+import torch
+import torchvision
+from pydantic import JsonValue
+
+import service
+from service.artifact import (
+    ManifestFile,
+    ModelCard,
+    Precision,
+    SelfCheck,
+    load_model,
+    save_model,
+    synthetic_slice,
+)
+from training.config import Recipe
+from training.data import LABELS, CovidCt, Split
+from training.evaluation import Predictions, Results, predict
+from training.network import Density, Deployable, SliceNetwork
+
+NAME: Final = "covid-ct"
+SELF_CHECK_SEED: Final = 20200330
+"""Any number does; this is the day that the data set's paper appeared."""
+
+SELF_CHECK_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 1e-1}
+"""Absolute difference of probability that rounding explains: relative precision of the format, over 20 layers."""
+
+DENSITY_COMPONENTS: Final = 64
+
+INTENDED_USE: Final = (
+    "Research on classifying single axial chest CT slices as COVID-19 or not, and teaching. Not a medical device: not "
+    "for diagnosis, triage or any decision about a patient."
+)
+LIMITS: Final = (
+    "Trained on 425 slices cut out of papers, with both classes from different sources and file formats, so part of "
+    "what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Slices of one "
+    "patient are counted as independent in the intervals. Never tested on another hospital's data; expect it to fail "
+    "there. One slice, not a scan; no clinical data."
+)
+
+
+def make_deployable(network: SliceNetwork, temperature: float, train_features: torch.Tensor) -> Deployable:
+    """The network as it will be stored: in evaluation mode, every weight rounded to fp16 and held in fp32.
+
+    All figures are taken from this network, so they are those of the file.
+
+    Args:
+        network: trained; it is rounded in place.
+        temperature: what the logits are divided by.
+        train_features: pooled features of the training slices, float32 (N, 1024), for the density.
+    """
+    density = Density(train_features.shape[1], min(DENSITY_COMPONENTS, len(train_features) - 2))
+    density.fit(train_features)
+    device = next(network.parameters()).device
+    return Deployable(network, temperature, density).to(device).eval().half().float()
+
+
+def predict_with_file(path: Path, split: Split) -> Predictions:
+    """What a model file answers to a split, loaded as the service loads it, on the CPU in fp32."""
+    cpu = torch.device("cpu")
+    artifact = load_model(path, cpu, "fp32")
+    return predict(artifact.network, split, artifact.card.input_size, cpu)
+
+
+def make_card(deployable: Deployable, recipe: Recipe, version: str, results: Results, data: CovidCt) -> ModelCard:
+    """The card of a network in evaluation mode, with the figures that it reached."""
+    figures = results.figures["test"].figures
+    return ModelCard(
+        schema_version=1,
+        name=NAME,
+        version=version,
+        architecture=architecture_of(recipe),
+        input_size=recipe.input_size,
+        resize="bilinear-antialias-stretch",
+        labels=LABELS,
+        positive_label=LABELS[1],
+        threshold=results.threshold.value,
+        threshold_rule=results.threshold.rule,
+        temperature=deployable.temperature,
+        ood_threshold=results.gate.threshold,
+        ood_rule=results.gate.rule,
+        precision="fp16",
+        self_check=SelfCheck(
+            seed=SELF_CHECK_SEED, probability=_self_check(deployable, recipe.input_size), tolerance=SELF_CHECK_TOLERANCE
+        ),
+        training_config=config_of(recipe),
+        data={split.name: split.fingerprint() for split in data},
+        git_commit=git_commit(),
+        libraries=library_versions(),
+        test_metrics={str(name): interval for name, interval in figures.items()},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+
+
+def export(deployable: Deployable, card: ModelCard, folder: Path) -> ManifestFile:
+    """Write the model file with fp16 weights; `deployable` is on the CPU in fp16 afterwards."""
+    architecture = card.training_config["architecture"]
+    path = folder / f"{card.name}-{architecture}.{card.precision}.pt"
+    return save_model(deployable.cpu().half(), card, path)
+
+
+def architecture_of(recipe: Recipe) -> str:
+    """For people: network and head."""
+    head = "average and RMS pooling, one linear layer" if recipe.head == "pooled" else "VGG classifier, two outputs"
+    return f"{recipe.architecture} ({head})"
+
+
+def config_of(recipe: Recipe) -> dict[str, JsonValue]:
+    """The recipe as JSON."""
+    config: dict[str, JsonValue] = recipe.model_dump(mode="json")
+    return config
+
+
+def library_versions() -> dict[str, str]:
+    """What the figures may depend on."""
+    return {"torch": str(torch.__version__), "torchvision": torchvision.__version__, "pydantic": pydantic.VERSION}
+
+
+def git_commit() -> str:
+    """The commit of the code that runs, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    folder = Path(service.__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--", ".", "../training")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _self_check(deployable: Deployable, size: int) -> float:
+    device = next(deployable.parameters()).device
+    batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, size).copy())[None].to(device)
+    with torch.inference_mode():
+        return float(deployable(batch)[0].item())

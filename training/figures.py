@@ -1,0 +1,125 @@
+"""The plots of a run. Each function draws one and returns it; `save_figures` writes them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.data import LABELS, CovidCt, Split
+from training.engine import EpochRecord
+from training.evaluation import ConfusionMatrix, Figures
+
+_COLUMNS = 4
+
+
+def save_figures(
+    folder: Path, history: list[EpochRecord], kept_epoch: int, splits: dict[str, Figures], misclassified: Figure
+) -> None:
+    """Write curves, ROC, confusion matrices and the misclassified scores as PNG; none shows an image of the data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in (
+        ("curves", draw_curves(history, kept_epoch)),
+        ("roc", draw_roc(splits)),
+        ("confusion", draw_confusion({name: split.confusion_matrix for name, split in splits.items()})),
+        ("misclassified", misclassified),
+    ):
+        # no Software tag: it would change the committed file with every release of matplotlib
+        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+
+
+def draw_sample(data: CovidCt) -> Figure:
+    """Training slices of both classes, evenly spaced through their lists (figures 3 and 4 of the report).
+
+    It shows images of the data set: for looking at, not for publishing.
+    """
+    figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
+    for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
+        part.suptitle(f"{LABELS[label]} (label {label})")
+        scans = [scan for scan in data.train.scans if scan.label == label]
+        chosen = [scans[i] for i in np.linspace(0, len(scans) - 1, 2 * _COLUMNS).astype(int)]
+        for axes, scan in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
+            axes.imshow(scan.ct_slice[0], cmap="gray", vmin=0, vmax=255)
+            axes.set_title(Path(scan.path).name[:24], fontsize=7)
+            axes.axis("off")
+    return figure
+
+
+def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
+    """Loss and accuracy by epoch; epoch 0 is the network before fine-tuning."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    trained = history[1:]
+    for axes, name, train, val in (
+        (loss, "cross-entropy (nats)", [r.train_loss for r in trained], [r.val_loss for r in history]),
+        (accuracy, "accuracy", [r.train_accuracy for r in trained], [r.val_accuracy for r in history]),
+    ):
+        axes.plot([r.epoch for r in trained], train, "o-", label="train")
+        axes.plot([r.epoch for r in history], val, "s-", label="val")
+        axes.axvline(kept_epoch, color="grey", linestyle=":", label="kept")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    return figure
+
+
+def draw_roc(splits: dict[str, Figures]) -> Figure:
+    """Receiver operating characteristic of each split, the working point marked."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for name, split in splits.items():
+        auc = split.figures["auc"]
+        label = f"{name}: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"
+        (line,) = axes.plot(split.roc.false_positive_rate, split.roc.true_positive_rate, label=label)
+        point = (1 - split.figures["specificity"].value, split.figures["sensitivity"].value)
+        axes.plot(*point, "o", color=line.get_color())
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity (COVID)")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
+    """Numbers of slices, one panel a split."""
+    figure = Figure(figsize=(3.6 * len(matrices), 3.4), layout="constrained")
+    for axes, (name, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
+        cells = np.array(
+            [[matrix.true_negatives, matrix.false_positives], [matrix.false_negatives, matrix.true_positives]]
+        )
+        _draw_cells(axes, cells)
+        axes.set_title(name)
+    return figure
+
+
+def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
+    axes.imshow(cells, cmap="Blues", vmin=0)
+    for (row, column), number in np.ndenumerate(cells):
+        color = "white" if number > cells.max() / 2 else "black"
+        axes.text(column, row, str(number), ha="center", va="center", color=color)
+    axes.set_xticks((0, 1), LABELS)
+    axes.set_yticks((0, 1), LABELS)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def draw_misclassified(split: Split, probabilities: torch.Tensor, threshold: float) -> Figure:
+    """Probabilities of the wrongly called slices, by true class: far from the threshold is confidently wrong."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    wrong = (probabilities >= threshold) != (split.labels == 1)
+    scores = [probabilities[wrong & (split.labels == label)].numpy() for label in (0, 1)]
+    axes.hist(
+        scores,
+        bins=np.linspace(0, 1, 21).tolist(),
+        stacked=True,
+        label=[f"{LABELS[0]} called COVID ({len(scores[0])})", f"COVID called {LABELS[0]} ({len(scores[1])})"],
+    )
+    axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:.3f}")
+    axes.set_xlabel("probability of COVID")
+    axes.set_ylabel(f"misclassified {split.name} slices")
+    axes.legend()
+    return figure
