@@ -211,7 +211,7 @@ def synthetic_slice(seed: int, size: int) -> Slice:
     generator = random.Random(seed)
     coarse = np.array([int(generator.random() * 256) for _ in range(64)], dtype=np.uint8).reshape(8, 8)
     enlarged = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(enlarged, dtype=np.uint8)[np.newaxis]
+    return np.array(enlarged, dtype=np.uint8)[np.newaxis]
 
 
 def _parse_card(text: str | bytes, path: Path) -> ModelCard:

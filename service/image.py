@@ -84,7 +84,7 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
         uint8 (1, size, size).
     """
     resized = Image.fromarray(ct_slice[0]).resize((size, size), Image.Resampling.BILINEAR)
-    return _to_slice(resized)
+    return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
 
 
 def _open(data: bytes) -> Image.Image:

@@ -38,7 +38,7 @@ class TinyNetwork(torch.nn.Module):
 def tiny_card(probability: float | None = None) -> ModelCard:
     """A card for `TinyNetwork`; `probability` overrides what its self-check expects."""
     if probability is None:
-        batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, INPUT_SIZE).copy())[None]
+        batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, INPUT_SIZE))[None]
         probability = TinyNetwork().eval()(batch)[0].item()
     return ModelCard(
         schema_version=1,

@@ -140,6 +140,6 @@ def git_commit() -> str:
 
 def _self_check(deployable: Deployable, size: int) -> float:
     device = next(deployable.parameters()).device
-    batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, size).copy())[None].to(device)
+    batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, size))[None].to(device)
     with torch.inference_mode():
         return float(deployable(batch)[0].item())
