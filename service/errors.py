@@ -63,6 +63,14 @@ class UnusableImageError(ServiceError):
     title = "Unusable image"
 
 
+class ClientGoneError(ServiceError):
+    """The client closed its connection; the answer reaches nobody and is only counted. 499 is nginx' status for it."""
+
+    status = 499
+    code = "client_gone"
+    title = "Client gone"
+
+
 class InferenceError(ServiceError):
     """The network failed or answered something that is no probability; not the client's fault."""
 

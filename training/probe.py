@@ -3,6 +3,8 @@
 425 slices overfit 20 million weights within epochs; a strongly regularised linear model on ImageNet features does not.
 """
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,8 +22,7 @@ def fit_probe(network: SliceNetwork, split: Split, recipe: Recipe, machine: Mach
     """Fit the network's pooled head to the split, in place; the features stay as they are."""
     pooled, labels = pooled_views(network, split, recipe, machine)
     weight, bias = solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views)
-    head = network.head
-    assert isinstance(head, PooledHead), "Recipe allows a probe for the pooled head only"
+    head = cast(PooledHead, network.head)  # Recipe allows a probe for no other
     # a logit z for COVID against 0 is the same as z / 2 against - z / 2, and keeps the two outputs symmetric
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))

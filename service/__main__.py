@@ -1,0 +1,91 @@
+"""`python -m service`: load the model, then serve until SIGTERM."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.errors import ModelFileError
+from service.logs import configure_logging
+from service.predictor import load_predictor
+from service.schemas import DISCLAIMER
+from service.settings import Settings
+
+_log = logging.getLogger("covidct")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve; what an operator can mend is one line on stderr and exit status 1."""
+    _parser().parse_args(arguments)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        print(f"error: {_first(error)}", file=sys.stderr)
+        return 1
+    configure_logging(settings.log_level)
+    try:
+        predictor = load_predictor(settings)
+    except ModelFileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    _log.info(
+        "model ready",
+        extra={
+            "fields": {
+                "name": predictor.card.name,
+                "version": predictor.card.version,
+                "sha256": predictor.sha256,
+                "device": str(predictor.device),
+                "precision": predictor.precision,
+            }
+        },
+    )
+    config = uvicorn.Config(
+        create_app(settings, predictor),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+    )
+    server = uvicorn.Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
+    server.run()
+    return 0 if server.started else 1
+
+
+def _exit_quietly(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, Settings.model_fields)) + 10
+    lines = [
+        f"  {'COVIDCT_' + name.upper():{width}} {field.description} (default: {field.default})"
+        for name, field in Settings.model_fields.items()
+    ]
+    return argparse.ArgumentParser(
+        prog="python -m service",
+        description=f"Serve a chest CT model. {DISCLAIMER} Settings come from the environment, see below.",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = "COVIDCT_" + ".".join(map(str, problem["loc"])).upper()
+    return f"{name}: {problem['msg']} (found {problem['input']!r})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""ASGI middleware: how many bytes, how long and how many requests at a time a guarded route may take."""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.context import request_id_of
+from service.errors import BodyTooLargeError, DeadlineError, MalformedRequestError, OverloadedError, ServiceError
+from service.problems import problem_response
+
+_log = logging.getLogger("covidct.limits")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The bounds of one request and of all together."""
+
+    max_body_bytes: int
+    timeout_seconds: float
+    max_concurrent: int
+
+
+class Limits:
+    """Guards some paths; health and metrics stay out of it, so that they answer during overload."""
+
+    def __init__(self, app: ASGIApp, limits: RequestLimits, guarded: Collection[str]) -> None:
+        self._app = app
+        self._limits = limits
+        self._guarded = frozenset(guarded)
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def watching_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            if scope["path"] in self._guarded:
+                await self._guard(scope, receive, watching_send)
+            else:
+                await self._app(scope, receive, watching_send)
+        except Exception as error:
+            if has_begun:
+                raise
+            if not isinstance(error, ServiceError):
+                _log.exception("unexpected error", extra={"fields": {"request_id": request_id_of(scope)}})
+                error = ServiceError("The service failed; its log has the reason under this request id.")
+            scope.setdefault("covidct.route", scope["path"] if scope["path"] in self._guarded else "unmatched")
+            scope["covidct.code"] = error.code
+            await problem_response(error, request_id_of(scope))(scope, receive, send)
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._check_announced_length(scope)
+        if self._running >= self._limits.max_concurrent:
+            raise OverloadedError("Too many requests at a time; try again.", retry_after_seconds=1)
+        self._running += 1
+        deadline = asyncio.timeout(self._limits.timeout_seconds)
+        try:
+            async with deadline:
+                await self._app(scope, self._counting(receive), send)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineError(
+                f"No answer within {self._limits.timeout_seconds:g} seconds, receiving included; the work was dropped."
+            ) from None
+        finally:
+            self._running -= 1
+
+    def _check_announced_length(self, scope: Scope) -> None:
+        announced = Headers(scope=scope).get("content-length")
+        if announced is None:
+            return
+        if not announced.isdecimal():
+            raise MalformedRequestError("The Content-Length header is not a number.")
+        if int(announced) > self._limits.max_body_bytes:
+            raise self._too_large(f"{announced} bytes were announced")
+
+    def _counting(self, receive: Receive) -> Receive:
+        """Count the body as it arrives: its announced length may be missing or a lie."""
+        count = 0
+
+        async def counting_receive() -> Message:
+            nonlocal count
+            message = await receive()
+            count += len(message.get("body", b""))
+            if count > self._limits.max_body_bytes:
+                raise self._too_large(f"more than {self._limits.max_body_bytes} bytes arrived")
+            return message
+
+        return counting_receive
+
+    def _too_large(self, found: str) -> BodyTooLargeError:
+        return BodyTooLargeError(f"The limit of a request's body is {self._limits.max_body_bytes} bytes, and {found}.")

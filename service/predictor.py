@@ -1,0 +1,147 @@
+"""The network, ready to answer: device, precision, self-check, and one thread that owns it."""
+
+import asyncio
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.artifact import Artifact, Precision, load_model, read_manifest, synthetic_slice
+from service.errors import InferenceError, ModelFileError
+from service.image import Slice
+from service.processor import choose_device, has_native_bf16
+from service.settings import Settings
+
+_CPU_BATCH: Final = 4
+"""Beyond four slices a CPU gains nothing from a larger batch, and everyone in it waits longer."""
+
+_GPU_BATCH: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The network's answer to one slice.
+
+    Attributes:
+        probability: of the positive class, 0 to 1.
+        ood_score: how unlike a chest CT slice the image is; the card has the threshold.
+        heatmap: float32 (h, w), evidence for the positive class by position.
+    """
+
+    probability: float
+    ood_score: float
+    heatmap: NDArray[np.float32]
+
+
+class Predictor:
+    """One loaded model on one device.
+
+    Attributes:
+        card: the model's card.
+        sha256: hash of its file.
+        device, precision: where and in what it computes.
+        max_batch_size: slices that it takes at once.
+    """
+
+    def __init__(self, artifact: Artifact, device: torch.device, precision: Precision, max_batch_size: int) -> None:
+        self.card = artifact.card
+        self.sha256 = artifact.sha256
+        self.device = device
+        self.precision = precision
+        self.max_batch_size = max_batch_size
+        self._network = artifact.network
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
+
+    async def predict(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
+        """Answers to uint8 (1, S, S) slices, in order; an `InferenceError` in the place of one that is not finite."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.predict_now, slices)
+
+    def predict_now(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
+        """The same, in the calling thread."""
+        batch = torch.from_numpy(np.stack(slices)).to(self.device)
+        with torch.inference_mode():
+            probabilities, scores, heatmaps = (output.float().cpu() for output in self._network(batch))
+        rows = zip(probabilities.tolist(), scores.tolist(), heatmaps.numpy(), strict=True)
+        return [_checked(Prediction(*row)) for row in rows]
+
+    def close(self) -> None:
+        """Wait for the batch that is running, then end the thread."""
+        self._thread.shutdown()
+
+
+def load_predictor(settings: Settings) -> Predictor:
+    """Load the model of the settings' folder, warm it up and check it.
+
+    Raises:
+        ModelFileError: no model, not the released file, or it does not answer as its card says; one line.
+    """
+    try:
+        device = choose_device(settings.device)
+    except ValueError as error:
+        raise ModelFileError(f"COVIDCT_DEVICE={settings.device}: {error}") from error
+    precision = choose_precision(settings.precision, device)
+    if device.type == "cpu":
+        torch.set_num_threads(settings.threads or usable_processors())
+    file = read_manifest(settings.models_dir).files[0]
+    path = settings.models_dir / file.name
+    artifact = load_model(path, device, precision, file.sha256)
+    if artifact.card.precision == "int8":
+        precision = "int8"
+    default = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
+    predictor = Predictor(artifact, device, precision, settings.batch_max_size or default)
+    _warm_up(predictor, path)
+    return predictor
+
+
+def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """What to compute in; `auto` is fp16 on a GPU, bf16 on a CPU that multiplies it in hardware, else fp32."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def usable_processors() -> int:
+    """Processors this process may use: its affinity, and the quota of its control group (version 2) if it has one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max` for no quota
+        return count
+
+
+def _warm_up(predictor: Predictor, path: Path) -> None:
+    """Run the self-check until the graph is compiled for a single slice and for full batches.
+
+    TorchScript's executor compiles in the first two runs; without this the first requests would pay for it.
+    """
+    check = predictor.card.self_check
+    example = synthetic_slice(check.seed, predictor.card.input_size)
+    tolerance = check.tolerance.get(predictor.precision)
+    if tolerance is None:
+        raise ModelFileError(f"{path}: its card has no self-check tolerance for {predictor.precision}")
+    for size in (1, 1, predictor.max_batch_size):
+        for answer in predictor.predict_now([example] * size):
+            if isinstance(answer, Exception):
+                raise ModelFileError(f"{path}: self-check failed: {answer}") from answer
+            if abs(answer.probability - check.probability) > tolerance:
+                raise ModelFileError(
+                    f"{path}: self-check failed: probability {answer.probability:.6f} in {predictor.precision} on "
+                    f"{predictor.device}, the card says {check.probability:.6f} within {tolerance}"
+                )
+
+
+def _checked(prediction: Prediction) -> Prediction | Exception:
+    finite = math.isfinite(prediction.probability) and math.isfinite(prediction.ood_score)
+    if finite and 0 <= prediction.probability <= 1 and np.isfinite(prediction.heatmap).all():
+        return prediction
+    return InferenceError("The network's answer to this image is not a finite number.", code="not_finite")

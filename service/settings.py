@@ -1,0 +1,47 @@
+"""Everything an operator may set, from the environment; units are in the names."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The service's settings; each field is read from COVIDCT_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="COVIDCT_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; the default is this machine only")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    models_dir: Path = Field(default=Path("models"), description="folder with metrics.json and the model file it names")
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="what the network computes in; auto: fp16 on a GPU, bf16 on a CPU that has it, fp32"
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="threads of the network on a CPU; default: the processors the process may use"
+    )
+
+    max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest request body")
+    max_pixels: int = Field(default=40_000_000, gt=0, description="largest image, width times height")
+    max_concurrent_requests: int = Field(
+        default=256, gt=0, description="requests to /predict at a time; more get a 503"
+    )
+    request_timeout_seconds: float = Field(
+        default=30.0, gt=0, description="from the request's first byte to its answer; later it is a 504"
+    )
+    shutdown_grace_seconds: int = Field(
+        default=30, ge=0, description="how long requests in flight may take after SIGTERM"
+    )
+
+    batch_max_size: int | None = Field(
+        default=None, ge=1, description="slices the network takes at once; default: 4 on a CPU, 32 on a GPU"
+    )
+    queue_max_length: int = Field(default=128, gt=0, description="slices that may wait for the network; more get a 503")
+
+    out_of_distribution: Literal["flag", "refuse"] = Field(
+        default="flag", description="what happens to an image that does not look like a chest CT slice: flag or 422"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level logged")
