@@ -239,7 +239,7 @@ def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
 def _deprecation_known() -> Iterator[None]:
     """Keep TorchScript's deprecation out of every operator's log; it is ours to act on, see docs/decisions.md."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated")
         yield
 
 

@@ -51,6 +51,11 @@ class _InMemoryParser(MultiPartParser):
 
     spool_max_size = sys.maxsize
 
+    def close(self) -> None:
+        """Close the files of all parts, those of a part that never ended included."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def read_upload(request: Request) -> bytes:
     """The bytes of the form's one file.
@@ -66,15 +71,13 @@ async def read_upload(request: Request) -> bytes:
         )
     parser = _InMemoryParser(request.headers, request.stream(), max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
     try:
-        form = await parser.parse()
+        return await _only_file(await parser.parse()).read()
     except MultiPartException as error:
         raise MalformedRequestError(f"The multipart body can't be read: {error.message}") from error
     except ClientDisconnect as error:
         raise MalformedRequestError("The client left before the whole body had arrived.") from error
-    try:
-        return await _only_file(form).read()
     finally:
-        await form.close()
+        parser.close()
 
 
 def _only_file(form: FormData) -> UploadFile:

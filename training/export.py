@@ -46,12 +46,12 @@ LIMITS: Final = (
 
 
 def make_deployable(network: SliceNetwork, temperature: float, train_features: torch.Tensor) -> Deployable:
-    """The network as it will be stored: in evaluation mode, every weight rounded to fp16 and held in fp32.
+    """The network as it will be stored: batch norms folded, every weight rounded to fp16 and held in fp32.
 
     All figures are taken from this network, so they are those of the file.
 
     Args:
-        network: trained; it is rounded in place.
+        network: trained; it stays as it is.
         temperature: what the logits are divided by.
         train_features: pooled features of the training slices, float32 (N, 1024), for the density.
     """

@@ -3,6 +3,7 @@
 VGG: Simonyan & Zisserman 2015, arXiv 1409.1556. Batch norm: Ioffe & Szegedy 2015, arXiv 1502.03167.
 """
 
+import copy
 import pickle
 from pathlib import Path
 from typing import Final, cast
@@ -11,6 +12,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.config import Recipe
 from training.errors import TrainingError
@@ -161,9 +163,9 @@ class Deployable(nn.Module):
 
     def __init__(self, network: SliceNetwork, temperature: float, density: Density) -> None:
         super().__init__()
-        self.normalise = network.normalise
-        self.features = network.features
-        self.head = network.head
+        self.normalise = Normalise()
+        self.features = fold_batch_norms(network.features)
+        self.head = copy.deepcopy(network.head)
         self.density = density
         self.temperature = temperature
 
@@ -172,6 +174,21 @@ class Deployable(nn.Module):
         logits = self.head(maps).float() / self.temperature
         probability = torch.softmax(logits, dim=1)[:, 1]
         return probability, self.density(pool(maps)), self.head.heatmap(maps)
+
+
+def fold_batch_norms(features: nn.Sequential) -> nn.Sequential:
+    """The same function with each batch norm folded into the convolution before it; evaluation mode only.
+
+    fp16 ends at 65,504, and ImageNet's first running variances lie above: left unfolded, rounding moved probabilities
+    by up to 0.16.
+    """
+    layers: list[nn.Module] = []
+    for layer in features:
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(cast(nn.Conv2d, layers[-1]).eval(), layer.eval())
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
 
 
 def pool(maps: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ class Agreement(_Record):
     """Largest absolute differences of test probabilities.
 
     Attributes:
-        rounding: the training network in fp32 against its weights rounded to fp16, temperature applied to both.
+        rounding: the training network in fp32 against the one to export: batch norms folded, weights rounded to fp16.
         export: those rounded weights against the exported file, reloaded as the service loads it.
     """
 

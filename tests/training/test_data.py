@@ -11,10 +11,10 @@ from PIL import Image
 from service.image import decode, to_input
 from tests.training.data_set import small_files, small_lists, write_data_set
 from training.config import Recipe
-from training.data import OFFICIAL_COUNTS, CovidCt, plain_batches, read_covid_ct, training_batches
+from training.data import OFFICIAL_COUNTS, CovidCt, SplitName, plain_batches, read_covid_ct, training_batches
 from training.errors import TrainingError
 
-COUNTS = {"train": 2, "val": 1, "test": 1}
+COUNTS: dict[SplitName, int] = {"train": 2, "val": 1, "test": 1}
 
 Change = Callable[[dict[str, dict[str, bytes]]], None]
 
@@ -51,7 +51,7 @@ def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> Non
 
 
 def test_a_listed_image_that_is_not_there_is_named(tmp_path: Path) -> None:
-    root = write_changed(tmp_path / "d", lambda files: files["COVID"].pop("covid-val%0.png") and None)
+    root = write_changed(tmp_path / "d", lambda files: files["COVID"].__delitem__("covid-val%0.png"))
     with pytest.raises(TrainingError, match=r"CT_COVID/covid-val%0\.png.*not among the images"):
         read_covid_ct(root, counts=None)
 
@@ -71,7 +71,9 @@ def test_the_same_pixels_in_two_splits_are_refused_even_in_another_file_format(t
         decoded.convert("RGBA").save(file, "PNG")
         files["COVID"]["covid-test%0.png"] = file.getvalue()
 
-    with pytest.raises(TrainingError, match=r"covid-test%0\.png of test is the same image as .*covid-train%0\.png of train"):
+    with pytest.raises(
+        TrainingError, match=r"covid-test%0\.png of test is the same image as .*covid-train%0\.png of train"
+    ):
         read_covid_ct(write_changed(tmp_path / "d", leak), counts=None)
 
 

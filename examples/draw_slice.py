@@ -1,0 +1,343 @@
+"""Draw something that looks like an axial chest CT slice, so that the service can be tried without anyone's scan.
+
+No image was used to make it: every shape is a formula and every vessel a random number. It is a prop. It is no phantom,
+and what a model answers to it says nothing about that model.
+
+    python examples/draw_slice.py examples/slice.png --seed 0
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Field: TypeAlias = NDArray[np.float64]
+"""One value a pixel, shape (H, W)."""
+
+WINDOW: Final = (-1050.0, 250.0)
+"""Hounsfield units shown as black and as white: a lung window."""
+
+AIR, LUNG, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -1030.0, -865.0, -130.0, 50.0, 85.0, 190.0, 620.0
+COUCH: Final = -420.0
+NOISE: Final = 24.0
+"""Hounsfield units, standard deviation of the reconstruction noise."""
+
+SHEETS: Final = ((0.62, 0.40, 0.22, 0.012, -38), (0.80, 0.05, 0.018, 0.24, 6), (0.34, 0.585, 0.2, 0.01, -6))
+"""Fat between the muscles of one side: x, y, half axes, degrees."""
+
+GREAT_VESSELS: Final = (
+    (0.12, 0.245, 0.07, 0.07),  # descending aorta
+    (-0.07, -0.17, 0.085, 0.08),  # ascending aorta
+    (0.06, -0.13, 0.1, 0.07),  # pulmonary trunk
+    (-0.17, -0.07, 0.045, 0.055),  # superior vena cava
+)
+"""x, y, half axes."""
+
+
+class Canvas:
+    """Hounsfield units over a plane with x to the right, y down, 0 in the middle and 1 at the shorter edges."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.scale = min(height, width) / 2
+        rows, columns = np.mgrid[0:height, 0:width]
+        self.x: Field = (columns + 0.5 - width / 2) / self.scale
+        self.y: Field = (rows + 0.5 - height / 2) / self.scale
+        self.values: Field = np.full((height, width), AIR)
+
+    def cover(self, distance: Field, value: float | Field, softness: float = 0.7) -> Field:
+        """Paint where `distance` (in plane units, negative inside) is inside; `softness` is the edge in pixels."""
+        amount = _inside(distance * self.scale, softness)
+        self.values += amount * (value - self.values)
+        return amount
+
+    def ellipse(self, x: float, y: float, a: float, b: float, degrees: float = 0.0, power: float = 2.0) -> Field:
+        """Distance to an ellipse, nearly: exact at its edge, good enough beside it."""
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        along, across = (self.x - x) * cos + (self.y - y) * sin, (self.y - y) * cos - (self.x - x) * sin
+        radius = (np.abs(along / a) ** power + np.abs(across / b) ** power) ** (1 / power)
+        return np.asarray((radius - 1) * min(a, b))
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, radius: float) -> Field:
+        """Distance to a stroke with round ends."""
+        dx, dy = x1 - x0, y1 - y0
+        t = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
+        return np.asarray(np.hypot(self.x - x0 - t * dx, self.y - y0 - t * dy) - radius, dtype=np.float64)
+
+    def blur(self, field: Field, sigma: float) -> Field:
+        """Gaussian blur; `sigma` in pixels, edges wrap around."""
+        height, width = field.shape
+        frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None, :] ** 2
+        smooth = np.fft.irfft2(np.fft.rfft2(field) * np.exp(-2 * (np.pi * sigma) ** 2 * frequency), s=field.shape)
+        return np.asarray(smooth, dtype=np.float64)
+
+    def texture(self, random: np.random.Generator, sigma: float) -> Field:
+        """Smooth noise of mean 0 and standard deviation 1 with features of about `sigma` plane units."""
+        noise = self.blur(random.standard_normal(self.values.shape), sigma * self.scale)
+        return np.asarray((noise - noise.mean()) / noise.std())
+
+
+class Branch(NamedTuple):
+    """One straight piece of a vessel, in plane units; `above` is how far it lies from the slice's plane."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    radius: float
+    above: float = 0.0
+
+
+class Root(NamedTuple):
+    """Where a run of a vessel begins."""
+
+    x: float
+    y: float
+    radius: float
+    above: float
+
+
+def draw_slice(seed: int, height: int = 512, width: int = 512, disease: bool = False) -> NDArray[np.uint8]:
+    """Draw one slice in a lung window.
+
+    Args:
+        seed: what varies from body to body; equal seeds give equal slices.
+        height: pixels, at least 64.
+        width: pixels, at least 64.
+        disease: add hazy patches near the pleura, as ground-glass opacities lie; the rest stays as it was.
+
+    Returns:
+        uint8 (height, width), 0 is black.
+    """
+    random = np.random.default_rng(seed)
+    canvas = Canvas(height, width)
+    girth, depth, tilt = random.uniform(0.94, 1.03), random.uniform(0.95, 1.06), random.uniform(-2.5, 2.5)
+    _couch(canvas)
+    cavity = _trunk(canvas, random, girth, depth, tilt)
+    lungs = np.maximum(cavity, -_middle(canvas, random, depth))
+    _lungs(canvas, random, lungs, np.random.default_rng((seed, 1)) if disease else None)
+    _mediastinum(canvas, random, lungs)
+    _spine(canvas, random, depth)
+    return _scan(canvas, random)
+
+
+def _couch(canvas: Canvas) -> None:
+    for offset in (0.0, 0.085):
+        curve = np.abs(canvas.y - (0.79 + offset - 0.16 * canvas.x**2)) - 0.006
+        canvas.cover(np.maximum(curve, np.abs(canvas.x) - 0.8), COUCH)
+
+
+def _trunk(canvas: Canvas, random: np.random.Generator, girth: float, depth: float, tilt: float) -> Field:
+    """Skin, fat, muscles, ribs and sternum; gives the distance to the wall of the chest cavity."""
+    sway = 0.012 * canvas.texture(random, 0.22)
+    outline = canvas.ellipse(0, 0.03, 0.93 * girth, 0.67 * depth, tilt, 2.2) + sway
+    canvas.cover(outline, MUSCLE)
+    flank = 0.02 * np.abs(canvas.x) ** 2 + 0.015 * (canvas.y < 0) * (1 - np.abs(canvas.x))
+    canvas.cover(outline + 0.012, FAT + 14 * canvas.texture(random, 0.03))
+    muscle = outline + 0.062 + flank
+    canvas.cover(muscle, MUSCLE)
+    cavity = canvas.ellipse(0, 0.0, 0.755 * girth, 0.525 * depth, tilt, 2.15) + 0.6 * sway
+    for side in (-1, 1):  # sheets of fat between the muscles of the back and of the flank
+        for x, y, a, b, degrees in SHEETS:
+            sheet = canvas.ellipse(side * x * girth, y * depth, a, b, side * degrees)
+            canvas.cover(np.maximum(sheet + 0.01 * canvas.texture(random, 0.02), muscle), FAT, softness=1.5)
+    canvas.cover(np.abs(cavity - 0.022) - 0.009 + 0.006 * canvas.texture(random, 0.05), FAT + 60, softness=1.5)
+    marrow = _marrow(canvas, random)
+    _ribs(canvas, random, girth, depth, marrow)
+    sternum = canvas.ellipse(random.uniform(-0.01, 0.01), -0.555 * depth, 0.105, 0.027, tilt, 2.6)
+    _bone(canvas, sternum, 0.009, marrow)
+    return cavity
+
+
+def _ribs(canvas: Canvas, random: np.random.Generator, girth: float, depth: float, marrow: Field) -> None:
+    """Ribs run obliquely, so a slice cuts each one to a spindle along the wall."""
+    for side in (-1, 1):
+        for angle in (-62, -36, -12, 12, 36, 58):
+            at = np.radians(angle + random.uniform(-6, 6))
+            x, y = side * 0.795 * girth * np.cos(at), 0.562 * depth * np.sin(at)
+            along = np.degrees(np.arctan2(0.56 * np.cos(at), -side * 0.795 * np.sin(at)))
+            rib = canvas.ellipse(x, y, random.uniform(0.06, 0.12), random.uniform(0.018, 0.023), along)
+            _bone(canvas, rib, 0.008, marrow)
+
+
+def _marrow(canvas: Canvas, random: np.random.Generator) -> Field:
+    return MARROW + 60 * canvas.texture(random, 0.006)
+
+
+def _bone(canvas: Canvas, distance: Field, shell: float, marrow: Field) -> None:
+    canvas.cover(distance, CORTEX)
+    canvas.cover(distance + shell, marrow)
+
+
+def _middle(canvas: Canvas, random: np.random.Generator, depth: float) -> Field:
+    """Distance to what parts the lungs: heart, great vessels, hila and the spine's bed."""
+    shift = random.uniform(-0.02, 0.03)
+    parts = (
+        canvas.ellipse(0.12 + shift, -0.13, 0.27 * random.uniform(0.9, 1.08), 0.225, 24),
+        canvas.ellipse(-0.06, -0.12, 0.17, 0.2),
+        canvas.ellipse(0.0, -0.45 * depth, 0.075, 0.16),
+        canvas.ellipse(0.0, 0.08, 0.14, 0.17),
+        canvas.ellipse(0.125, 0.25, 0.088, 0.088),
+        canvas.ellipse(0.0, 0.40, 0.165, 0.15),
+        canvas.ellipse(-0.19, 0.06, 0.075, 0.055, -20),
+        canvas.ellipse(0.22, 0.09, 0.07, 0.05, 20),
+    )
+    sharpness = 34.0
+    union: Field = -np.log(sum(np.exp(-sharpness * part) for part in parts)) / sharpness
+    return union + 0.007 * canvas.texture(random, 0.03)
+
+
+def _lungs(canvas: Canvas, random: np.random.Generator, lungs: Field, disease: np.random.Generator | None) -> None:
+    air = LUNG + 70 * (canvas.y + 0.1) + 16 * canvas.texture(random, 0.05) + 12 * canvas.texture(random, 0.012)
+    inside = canvas.cover(lungs, air, softness=0.9)
+    before = canvas.values.copy()
+    for side in (-1, 1):
+        fissure = canvas.y - (0.17 - 0.5 * (np.abs(canvas.x) - 0.35) ** 2 - 0.45 * (np.abs(canvas.x) - 0.4))
+        fissure = np.maximum(np.abs(fissure) - 0.0015, -side * canvas.x)
+        canvas.cover(fissure, LUNG + 170, softness=0.9)
+        hilum = (side * 0.2, 0.07)
+        for branch in _vessels(random, hilum, side):
+            _vessel(canvas, branch)
+        _cross_sections(canvas, random, hilum, side)
+        _airways(canvas, random, hilum, side)
+    if disease is not None:
+        _ground_glass(canvas, disease, lungs)
+    canvas.values = before + inside * (canvas.values - before)
+
+
+def _vessels(random: np.random.Generator, hilum: tuple[float, float], side: int) -> Iterator[Branch]:
+    """Trees that fan out of the hilum in all directions; the slice shows the pieces near its plane."""
+    for degrees in np.linspace(-80, 80, 13):
+        towards = np.radians(degrees + random.uniform(-9, 9))
+        root = Root(*hilum, random.uniform(0.010, 0.019), random.normal(0, 0.02))
+        yield from _fork(random, root, towards if side > 0 else np.pi - towards, random.normal(0, 0.5))
+
+
+def _fork(random: np.random.Generator, root: Root, towards: float, climb: float) -> Iterator[Branch]:
+    """One bent run and the two that it forks into, until too thin or too far from the plane to be seen again."""
+    x, y, radius, above = root
+    for _ in range(3):
+        towards += random.normal(0, 0.14)
+        step = random.uniform(1.1, 2.0) * (0.014 + radius)
+        branch = Branch(x, y, x + step * np.cos(towards), y + step * np.sin(towards), radius, above)
+        yield branch
+        x, y, above = branch.x1, branch.y1, above + climb * step
+    if radius < 0.0028 or abs(above) > 0.08:
+        return
+    for turn in (random.uniform(0.25, 0.7), -random.uniform(0.2, 0.6)):
+        smaller = Root(x, y, radius * random.uniform(0.64, 0.84), above)
+        yield from _fork(random, smaller, towards + turn, random.normal(0, 0.65))
+
+
+def _vessel(canvas: Canvas, branch: Branch) -> None:
+    part = _around(canvas, branch)
+    seen = np.exp(-((branch.above / (0.012 + branch.radius)) ** 2)) * np.clip(branch.radius / 0.005, 0.45, 1)
+    if part.values.size and seen > 0.03:
+        stroke = part.line(branch.x0, branch.y0, branch.x1, branch.y1, branch.radius)
+        part.cover(stroke, np.maximum(part.values, part.values + seen * (BLOOD - 60 - part.values)), softness=0.8)
+
+
+def _cross_sections(canvas: Canvas, random: np.random.Generator, hilum: tuple[float, float], side: int) -> None:
+    """Vessels that cross the plane: dots, large near the hilum and small near the pleura."""
+    for _ in range(120):
+        away, at = 0.07 + 0.6 * random.random() ** 0.8, random.uniform(-1.9, 1.9)
+        x, y = hilum[0] + side * away * np.cos(at), hilum[1] + 0.8 * away * np.sin(at)
+        radius = max(0.0016, 0.010 * (1 - away / 0.62) * random.uniform(0.35, 1.0))
+        _vessel(canvas, Branch(x, y, x + random.normal(0, 0.006), y + random.normal(0, 0.006), radius))
+
+
+def _airways(canvas: Canvas, random: np.random.Generator, hilum: tuple[float, float], side: int) -> None:
+    for away in (0.06, 0.11, 0.16, 0.22):
+        at = random.uniform(-1.1, 1.1)
+        x, y, a = hilum[0] + side * away * np.cos(at), hilum[1] + away * np.sin(at), 0.022 - 0.06 * away
+        tube = canvas.ellipse(x, y, a, a * random.uniform(0.65, 0.95), random.uniform(0, 180))
+        canvas.cover(tube - 0.006, MUSCLE - 150)
+        canvas.cover(tube, AIR + 15)
+
+
+def _ground_glass(canvas: Canvas, random: np.random.Generator, lungs: Field) -> None:
+    """Raise the air's density under the pleura; vessels stay visible through it."""
+    ragged, grain = 0.05 * canvas.texture(random, 0.035), 55 * canvas.texture(random, 0.010)
+    for side, degrees in ((-1, 35), (-1, -20), (1, 40), (1, 5), (-1, 62)):
+        at = np.radians(degrees + random.uniform(-12, 12))
+        x, y = side * 0.62 * np.cos(at), 0.43 * np.sin(at)
+        patch = canvas.ellipse(x, y, random.uniform(0.10, 0.19), random.uniform(0.08, 0.13), random.uniform(0, 180))
+        haze = _inside((patch + ragged) * canvas.scale, 0.03 * canvas.scale) * _inside(lungs * canvas.scale, 1.0)
+        canvas.values += haze * np.clip(330 + grain, 0, None) * (canvas.values < -300)
+
+
+def _mediastinum(canvas: Canvas, random: np.random.Generator, lungs: Field) -> None:
+    """Fat between the organs, blood in the great vessels, air in the main bronchi and the oesophagus."""
+    ring = np.abs(canvas.ellipse(0.1, -0.12, 0.25, 0.2, 24)) - 0.012 + 0.02 * canvas.texture(random, 0.03)
+    canvas.cover(np.maximum(ring, 0.012 - lungs), FAT, softness=2.0)
+    canvas.cover(canvas.ellipse(0, -0.46, 0.05, 0.06) + 0.01 * canvas.texture(random, 0.02), FAT, softness=2.0)
+    for x, y, a, b in GREAT_VESSELS:
+        canvas.cover(canvas.ellipse(x, y, a, b, random.uniform(-20, 20)), BLOOD + 45, softness=1.5)
+    for side in (-1, 1):
+        bronchus = canvas.ellipse(side * 0.085, 0.065, 0.045, 0.027, side * 24)
+        canvas.cover(bronchus - 0.008, MUSCLE)
+        canvas.cover(bronchus, AIR + 10)
+    canvas.cover(canvas.ellipse(0.035, 0.185, 0.018, 0.008, 10), AIR + 300, softness=1.2)
+
+
+def _spine(canvas: Canvas, random: np.random.Generator, depth: float) -> None:
+    y, marrow = 0.355 * depth, _marrow(canvas, random)
+    for side in (-1, 1):
+        for distance in (
+            canvas.line(side * 0.05, y + 0.10, side * 0.235, y + 0.13, 0.022),  # transverse process
+            canvas.line(side * 0.115, y + 0.045, side * 0.30, y + 0.125, 0.016),  # head of a rib
+            canvas.line(side * 0.055, y + 0.135, 0.0, y + 0.19, 0.018),  # lamina
+        ):
+            _bone(canvas, distance, 0.007, marrow)
+    _bone(canvas, canvas.line(0, y + 0.18, 0, y + 0.265, 0.015), 0.006, marrow)
+    _bone(canvas, canvas.ellipse(0, y, 0.12, 0.092, 0, 2.4), 0.011, marrow)
+    canvas.cover(canvas.ellipse(0, y + 0.125, 0.056, 0.046) - 0.006, CORTEX - 250)
+    canvas.cover(canvas.ellipse(0, y + 0.125, 0.056, 0.046), MUSCLE - 15)
+
+
+def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
+    """What the scanner adds: blur, noise of its reconstruction kernel, a round field of view, the window."""
+    sharp = canvas.blur(canvas.values, 0.55)
+    fine = canvas.texture(random, 0.9 / canvas.scale) - 0.55 * canvas.texture(random, 2.2 / canvas.scale)
+    thick = 0.75 + 0.5 * canvas.blur((canvas.values > FAT).astype(np.float64), 0.12 * canvas.scale)
+    low, high = WINDOW
+    grey = (sharp + NOISE * thick * fine - low) / (high - low) * 255
+    return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
+
+
+def _around(canvas: Canvas, branch: Branch) -> Canvas:
+    """The few pixels that a branch can touch, sharing their values with `canvas`."""
+    height, width = canvas.values.shape
+    margin = branch.radius * canvas.scale + 4
+    columns = np.array((branch.x0, branch.x1)) * canvas.scale + width / 2
+    rows = np.array((branch.y0, branch.y1)) * canvas.scale + height / 2
+    window = (
+        slice(max(0, int(rows.min() - margin)), max(0, int(rows.max() + margin) + 1)),
+        slice(max(0, int(columns.min() - margin)), max(0, int(columns.max() + margin) + 1)),
+    )
+    part = Canvas.__new__(Canvas)
+    part.scale, part.x, part.y, part.values = canvas.scale, canvas.x[window], canvas.y[window], canvas.values[window]
+    return part
+
+
+def _inside(distance: Field, softness: float) -> Field:
+    """1 inside, 0 outside, half at the edge; both in pixels."""
+    return np.asarray(1 / (1 + np.exp(np.clip(distance / (0.4 * softness), -40, 40))))
+
+
+def main() -> None:
+    """Write one slice as a grey PNG."""
+    parser = argparse.ArgumentParser(description="Draw a generated slice that looks like a chest CT.")
+    parser.add_argument("path", type=Path, help="PNG file to write")
+    parser.add_argument("--seed", type=int, default=0, help="which body (0)")
+    parser.add_argument("--disease", action="store_true", help="add patches that look like ground-glass opacities")
+    options = parser.parse_args()
+    pixels = draw_slice(options.seed, disease=options.disease)
+    Image.fromarray(pixels).save(options.path, format="PNG", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The README names every setting and every route, and none that is gone."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.metrics import Metrics
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_settings_table_is_complete_and_has_the_defaults() -> None:
+    rows = re.findall(r"^\| `COVIDCT_(\w+)` \| `?([^`|]*?)`? \|", README, flags=re.MULTILINE)
+    fields = Settings.model_fields.items()
+    assert rows == [(name.upper(), "" if field.default is None else str(field.default)) for name, field in fields]
+
+
+def test_every_setting_that_is_named_anywhere_exists() -> None:
+    named = set(re.findall(r"COVIDCT_([A-Z_]+[A-Z])", README))
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
+
+
+def test_routes_table_is_complete() -> None:
+    named = {f"{method.lower()} {path}" for method, path in re.findall(r"`(GET|POST) (/[\w/.]*)`", README)}
+    schema = create_app(Settings()).openapi()
+    served = {f"{method} {path}" for path, methods in schema["paths"].items() for method in methods}
+    assert served <= named
+    assert named <= served | {"get /docs", "get /openapi.json"}
+
+
+def test_every_code_of_a_problem_is_in_the_table_of_errors() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "service").glob("*.py"))
+    codes = set(re.findall(r"""\bcode ?= ?"([a-z_]+)\"""", sources)) - {
+        "client_gone"
+    }  # nobody is left to read that one
+    assert len(codes) > 10
+    assert codes <= set(re.findall(r"`([a-z_]+)`", README))
+
+
+def test_every_metric_is_in_the_table_of_metrics() -> None:
+    served = {
+        family.name.removeprefix("covidct_") for family in Metrics().registry.collect() if "covidct_" in family.name
+    }
+    named = set(re.findall(r"`([a-z_]+?)(?:_total)?(?:{[a-z,_0-9]+})?`", README))
+    assert len(served) > 5
+    assert served <= named
+
+
+@pytest.mark.parametrize("image", ["cpu", "cuda"])
+def test_container_asks_the_route_that_tells_readiness(image: str) -> None:
+    assert "/health/ready" in create_app(Settings()).openapi()["paths"]
+    assert "'/health/ready'" in (ROOT / "docker" / f"{image}.Dockerfile").read_text()

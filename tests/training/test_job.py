@@ -1,0 +1,98 @@
+import csv
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.artifact import load_model, read_manifest, synthetic_slice
+from training.config import Recipe
+from training.data import CovidCt
+from training.errors import TrainingError
+from training.job import Job, train
+from training.machine import Machine
+from training.report import Report
+
+
+@pytest.fixture(scope="module")
+def job(recipe: Recipe, machine: Machine, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    root = tmp_path_factory.mktemp("job")
+    return Job(recipe.override(epochs=1), machine, weights, root / "run", root / "models", "1.2.3")
+
+
+@pytest.fixture(scope="module")
+def report(job: Job, data: CovidCt) -> Report:
+    return train(job, data)
+
+
+def test_the_models_folder_gets_everything_that_ships(job: Job, report: Report) -> None:
+    names = {str(path.relative_to(job.models_folder)) for path in job.models_folder.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.png" for name in ("confusion", "curves", "misclassified", "roc")}
+    assert names == {"covid-ct-vgg19_bn.fp16.pt", "metrics.json", "predictions.csv"} | figures
+
+
+def test_the_manifest_pins_the_file_and_the_service_can_load_it(job: Job, report: Report) -> None:
+    (file,) = read_manifest(job.models_folder).files
+    data = (job.models_folder / file.name).read_bytes()
+    assert file.sha256 == hashlib.sha256(data).hexdigest()
+    assert file.bytes == len(data) <= 45_000_000
+    artifact = load_model(job.models_folder / file.name, torch.device("cpu"), "fp32", file.sha256)
+    card = artifact.card
+    assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", job.recipe.input_size)
+    assert card.training_config == job.recipe.model_dump(mode="json")
+    batch = torch.from_numpy(synthetic_slice(card.self_check.seed, card.input_size))[None]
+    assert artifact.network(batch)[0].item() == pytest.approx(card.self_check.probability, abs=1e-4)
+
+
+def test_metrics_json_is_the_report_and_agrees_with_the_card(job: Job, report: Report) -> None:
+    written = json.loads((job.models_folder / "metrics.json").read_text())
+    assert written == report.model_dump(mode="json")
+    card = load_model(job.models_folder / report.files[0].name, torch.device("cpu"), "fp32").card
+    assert card.test_metrics == report.splits["test"].figures
+    assert (card.threshold, card.temperature) == (report.threshold.value, report.temperature)
+    assert card.data == report.data
+    assert [row["epoch"] for row in written["history"]] == [0, 1]
+
+
+def test_the_exported_file_answers_as_the_training_network_does(report: Report) -> None:
+    assert report.agreement.export < 1e-4
+    assert report.agreement.rounding < 5e-3
+
+
+def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(job: Job, data: CovidCt, report: Report) -> None:
+    with (job.models_folder / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    assert [row["path"] for row in rows] == [scan.path for scan in data.test.scans]
+    hits = [(float(row["probability"]) >= report.threshold.value) == (row["label"] == "1") for row in rows]
+    assert sum(hits) / len(hits) == pytest.approx(report.splits["test"].figures["accuracy"].value)
+
+
+def test_the_same_command_again_trains_nothing_and_writes_the_same_file(
+    job: Job, data: CovidCt, report: Report
+) -> None:
+    again = train(job, data)
+    assert again.files == report.files
+    assert again.history == report.history
+    assert again.wall_time_seconds.probe == report.wall_time_seconds.probe
+
+
+def test_another_recipe_in_the_same_run_folder_is_refused_and_nothing_is_lost(
+    job: Job, data: CovidCt, report: Report
+) -> None:
+    other = dataclasses.replace(job, recipe=job.recipe.override(learning_rate=0.5))
+    with pytest.raises(TrainingError, match=r"this run has learning_rate = 3e-05, not 0.5; .*--fresh"):
+        train(other, data)
+    assert (job.run_folder / "last.pt").exists()
+
+
+def test_the_seed_recipes_head_exports_too(
+    data: CovidCt, recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path
+) -> None:
+    seed = recipe.override(head="classifier", probe=False, epochs=1, calibrate=False, threshold_rule="half")
+    report = train(Job(seed, machine, weights, tmp_path / "run", tmp_path / "models", "0"), data)
+    assert report.threshold.value == 0.5
+    assert report.temperature == 1.0
+    assert report.agreement.export < 1e-4
+    assert "hidden layers start at random" in report.model.weights

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.artifact import synthetic_slice
+from training.config import RECIPES, Recipe
+from training.errors import TrainingError
+from training.network import (
+    ClassifierHead,
+    Density,
+    Deployable,
+    PooledHead,
+    SliceNetwork,
+    fold_batch_norms,
+    load_imagenet,
+    pool,
+)
+
+
+def slices(count: int, size: int = 32) -> torch.Tensor:
+    return torch.stack([torch.from_numpy(synthetic_slice(seed, size)) for seed in range(count)])
+
+
+@pytest.fixture(scope="module")
+def network(recipe: Recipe) -> SliceNetwork:
+    torch.manual_seed(1)
+    return SliceNetwork(recipe).eval()
+
+
+def test_a_network_turns_grey_bytes_into_two_logits(network: SliceNetwork) -> None:
+    assert network(slices(3)).shape == (3, 2)
+    assert network.maps(slices(3)).shape == (3, 512, 2, 2)
+
+
+def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwork) -> None:
+    normalised = network.normalise(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8))
+    expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    torch.testing.assert_close(normalised[0, :, 0, 0], torch.tensor(expected))
+
+
+def test_the_heatmap_of_the_pooled_head_adds_up_to_the_logit_margin() -> None:
+    torch.manual_seed(2)
+    head, maps = PooledHead(), torch.rand(3, 512, 5, 4)
+    logits = head(maps)
+    bias = head.linear.bias[1] - head.linear.bias[0]
+    torch.testing.assert_close(head.heatmap(maps).mean((1, 2)) + bias, logits[:, 1] - logits[:, 0])
+
+
+def test_pooling_survives_a_dead_channel() -> None:
+    maps = torch.zeros(1, 512, 2, 2, requires_grad=True)
+    pool(maps).sum().backward()  # type: ignore[no-untyped-call]
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+
+
+def test_the_seed_recipe_replaces_the_classifiers_last_layer_with_two_outputs() -> None:
+    network = SliceNetwork(RECIPES["seed"])
+    assert isinstance(network.head, ClassifierHead)
+    widths = [(m.in_features, m.out_features) for m in network.head.layers if isinstance(m, torch.nn.Linear)]
+    assert widths == [(25088, 4096), (4096, 4096), (4096, 2)]
+    assert network(slices(2)).shape == (2, 2)
+
+
+def test_weights_of_the_features_alone_are_loaded_and_said_to_lack_the_classifier(
+    weights: Path, recipe: Recipe
+) -> None:
+    network = SliceNetwork(recipe)
+    state = torch.load(weights, weights_only=True)
+    assert load_imagenet(network, recipe, weights) == "vgg19_bn.pth"
+    torch.testing.assert_close(network.features[0].weight, state["features.0.weight"])
+    seed = RECIPES["seed"]
+    assert "hidden layers start at random" in load_imagenet(SliceNetwork(seed), seed, weights)
+
+
+def test_weights_of_another_architecture_are_refused(weights: Path, recipe: Recipe) -> None:
+    other = recipe.override(architecture="vgg16_bn")
+    with pytest.raises(TrainingError, match=r"vgg19_bn\.pth: not the weights of vgg16_bn"):
+        load_imagenet(SliceNetwork(other), other, weights)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, recipe: Recipe, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"weights\.pth: not a PyTorch state dict"):
+        load_imagenet(SliceNetwork(recipe), recipe, path)
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(TrainingError, match=r"gone\.pth: can't read the weights: No such file"):
+        load_imagenet(SliceNetwork(recipe), recipe, tmp_path / "gone.pth")
+
+
+def test_offline_without_a_file_the_error_says_what_to_pass(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(TrainingError, match=r"can't be downloaded.*pass --weights FILE.*vgg19_bn"):
+        load_imagenet(SliceNetwork(recipe), recipe, None)
+
+
+def test_folding_keeps_the_function_even_where_fp16_could_not_hold_a_running_variance(recipe: Recipe) -> None:
+    torch.manual_seed(4)
+    network = SliceNetwork(recipe).eval()
+    for layer in network.features:
+        if isinstance(layer, torch.nn.BatchNorm2d) and layer.running_var is not None:
+            layer.running_var.fill_(70_797)  # as in ImageNet's first layer; fp16 ends at 65,504
+            layer.weight.data.fill_(266)
+    folded = fold_batch_norms(network.features)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded)
+    x = network.normalise(slices(2))
+    expected = network.features(x)
+    torch.testing.assert_close(folded(x), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    rounded = folded.half().float()
+    assert (rounded(x) - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_the_density_gives_training_like_features_about_one_and_strange_ones_more() -> None:
+    torch.manual_seed(3)
+    mixing = torch.randn(4, 20)
+    features = torch.randn(200, 4) @ mixing + 0.1 * torch.randn(200, 20)
+    density = Density(20, 4)
+    density.fit(features)
+    usual = density(features)
+    assert 0.7 < usual.mean() < 1.3
+    assert density(10 * torch.randn(50, 4) @ mixing).min() > usual.median()
+    assert density(features + 5 * torch.randn(200, 20)).median() > 10 * usual.max()
+
+
+def test_the_deployable_answers_probability_score_and_heatmap(network: SliceNetwork) -> None:
+    density = Density(1024, 8)
+    density.fit(pool(network.maps(slices(12))).detach())
+    probability, score, heatmap = Deployable(network, 2.0, density).eval()(slices(3))
+    torch.testing.assert_close(probability, torch.softmax(network(slices(3)) / 2.0, 1)[:, 1], rtol=0, atol=1e-5)
+    assert score.shape == (3,)
+    assert heatmap.shape == (3, 2, 2)
+    assert {probability.dtype, score.dtype, heatmap.dtype} == {torch.float32}
