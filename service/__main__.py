@@ -3,6 +3,7 @@
 import argparse
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -31,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     configure_logging(settings.log_level)
     try:
+        listener = _bind(settings)
         predictor = load_predictor(settings)
-    except ModelFileError as error:
+    except (ModelFileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _log.info(
@@ -44,13 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "sha256": predictor.sha256,
                 "device": str(predictor.device),
                 "precision": predictor.precision,
+                "address": "{}:{}".format(*listener.getsockname()[:2]),
             }
         },
     )
     config = uvicorn.Config(
         create_app(settings, predictor),
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -59,8 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = uvicorn.Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
-    server.run()
+    server.run([listener])
     return 0 if server.started else 1
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Take the address before the model is loaded, so that a taken one is told at once; it does not listen yet."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"COVIDCT_HOST={settings.host}, COVIDCT_PORT={settings.port}"
+        raise OSError(f"{where}: can't listen there: {error.strerror or error}") from error
+    return listener
 
 
 def _exit_quietly(_number: int, _frame: FrameType | None) -> NoReturn:

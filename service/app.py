@@ -54,13 +54,12 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         batcher.start()
         app.state.serving = Serving(settings, metrics, loaded, batcher)
         metrics.show_model(loaded)
-        metrics.ready.set(1)
+        metrics.ready.set_function(lambda: _is_healthy(app.state.serving))  # asked at each scrape: can't go stale
         try:
             yield
         finally:
-            metrics.ready.set(0)
             app.state.serving = None
-            await batcher.close()
+            await batcher.close(settings.shutdown_grace_seconds)
             loaded.close()
 
     app = FastAPI(
@@ -92,11 +91,19 @@ def _make_batcher(predictor: Predictor, metrics: Metrics, settings: Settings) ->
 def _serving(request: Request) -> Serving:
     """The loaded service, or a 503 while there is none."""
     serving = request.app.state.serving
-    if not isinstance(serving, Serving):
+    if not isinstance(serving, Serving) or not _is_healthy(serving):
         raise OverloadedError(
-            "The model is not loaded yet.", code="not_ready", title="Not ready", retry_after_seconds=1
+            "There is no model that answers now.", code="not_ready", title="Not ready", retry_after_seconds=1
         )
     return serving
+
+
+def _is_healthy(serving: Serving | None) -> bool:
+    """Whether slices get answers: the worker lives, and its batch is not stuck."""
+    if serving is None:
+        return False
+    batcher, stuck_after = serving.batcher, serving.settings.request_timeout_seconds
+    return batcher.alive and batcher.running_seconds < stuck_after
 
 
 Ready = Annotated[Serving, Depends(_serving)]
@@ -129,9 +136,12 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-@_router.get("/health/live", summary="Is the process alive")
-async def live() -> Health:
-    """It is, or this would not answer."""
+@_router.get("/health/live", summary="Should the process be left running", responses=documented(503))
+async def live(request: Request) -> Health:
+    """No, if its worker died or hangs: only a restart helps then."""
+    serving = request.app.state.serving
+    if serving is not None and not _is_healthy(serving):
+        raise OverloadedError("The worker no longer answers; restart the service.", code="not_ready", title="Not ready")
     return Health(status="ok")
 
 

@@ -65,6 +65,8 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[_Entry[T, R]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
+        self._batch: list[_Entry[T, R]] = []
+        self._batch_started: float | None = None
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,7 +84,7 @@ class Batcher(Generic[T, R]):
             QueueFullError: as many items wait as may.
             ClosedError: the batcher is closed.
         """
-        if self._closed or self._worker is None:
+        if self._closed or not self.alive:
             raise ClosedError
         if len(self._waiting) >= self._max_waiting:
             raise QueueFullError
@@ -96,12 +98,28 @@ class Batcher(Generic[T, R]):
                 self._waiting.remove(entry)
             raise
 
-    async def close(self) -> None:
-        """Take no more items, run those that wait, then stop."""
+    @property
+    def alive(self) -> bool:
+        """Whether the worker takes batches: it was started and has not ended."""
+        return self._worker is not None and not self._worker.done()
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the present batch has been running; 0 between batches."""
+        return 0.0 if self._batch_started is None else time.perf_counter() - self._batch_started
+
+    async def close(self, timeout_seconds: float | None = None) -> None:
+        """Take no more items, run those that wait, then stop; what is left at the timeout gets `ClosedError`."""
         self._closed = True
         self._arrived.set()
         if self._worker is not None:
-            await self._worker
+            await asyncio.wait({self._worker}, timeout=timeout_seconds)
+            self._worker.cancel()
+            await asyncio.wait({self._worker})
+        for entry in (*self._batch, *self._waiting):
+            if not entry.future.done():
+                entry.future.set_exception(ClosedError())
+        self._waiting.clear()
 
     async def _work(self) -> None:
         while True:
@@ -115,9 +133,12 @@ class Batcher(Generic[T, R]):
 
     async def _run_batch(self, batch: list[_Entry[T, R]]) -> None:
         started = time.perf_counter()
+        self._batch, self._batch_started = batch, started
         results: Sequence[R | Exception]
         try:
             results = await self._run([entry.item for entry in batch])
+            if len(results) != len(batch):  # nobody could tell whose is missing, so nobody gets one
+                raise RuntimeError(f"{len(results)} results came back for a batch of {len(batch)}")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - it belongs to the callers of this batch; the worker must live on
             results = [error] * len(batch)
         seconds = time.perf_counter() - started
@@ -128,3 +149,4 @@ class Batcher(Generic[T, R]):
                 entry.future.set_exception(result)
             else:
                 entry.future.set_result(Answer(result, started - entry.queued_at, seconds, len(batch)))
+        self._batch, self._batch_started = [], None

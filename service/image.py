@@ -97,7 +97,7 @@ def _open(data: bytes) -> Image.Image:
             f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}. "
             "The type is judged by the bytes, not by the file's name."
         ) from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
         raise _damaged("its header can't be read") from error

@@ -3,21 +3,23 @@
 import asyncio
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.artifact import Artifact, Precision, load_model, read_manifest, synthetic_slice
+from service.artifact import Artifact, Manifest, ManifestFile, Precision, load_model, read_manifest, synthetic_slice
 from service.errors import InferenceError, ModelFileError
 from service.image import Slice
 from service.processor import choose_device, has_native_bf16
 from service.settings import Settings
+
+R = TypeVar("R")
 
 _CPU_BATCH: Final = 4
 """Beyond four slices a CPU gains nothing from a larger batch, and everyone in it waits longer."""
@@ -59,6 +61,10 @@ class Predictor:
         self._network = artifact.network
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
 
+    def call(self, function: Callable[[], R]) -> R:
+        """Run `function` in the predictor's thread and wait for it."""
+        return self._thread.submit(function).result()
+
     async def predict(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
         """Answers to uint8 (1, S, S) slices, in order; an `InferenceError` in the place of one that is not finite."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.predict_now, slices)
@@ -89,15 +95,25 @@ def load_predictor(settings: Settings) -> Predictor:
     precision = choose_precision(settings.precision, device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or usable_processors())
-    file = read_manifest(settings.models_dir).files[0]
+    file = choose_file(read_manifest(settings.models_dir))
     path = settings.models_dir / file.name
     artifact = load_model(path, device, precision, file.sha256)
     if artifact.card.precision == "int8":
         precision = "int8"
     default = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
     predictor = Predictor(artifact, device, precision, settings.batch_max_size or default)
-    _warm_up(predictor, path)
+    try:
+        # in the thread that will serve: cuDNN's handles and OpenMP's pools belong to threads
+        predictor.call(lambda: _warm_up(predictor, path))
+    except BaseException:
+        predictor.close()
+        raise
     return predictor
+
+
+def choose_file(manifest: Manifest) -> ManifestFile:
+    """The file to serve: the one with fp16 weights, which every device computes; else the first."""
+    return next((file for file in manifest.files if file.precision == "fp16"), manifest.files[0])
 
 
 def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device) -> Precision:
@@ -130,7 +146,12 @@ def _warm_up(predictor: Predictor, path: Path) -> None:
     if tolerance is None:
         raise ModelFileError(f"{path}: its card has no self-check tolerance for {predictor.precision}")
     for size in (1, 1, predictor.max_batch_size):
-        for answer in predictor.predict_now([example] * size):
+        try:
+            answers = predictor.predict_now([example] * size)
+        except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
+            reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
+            raise ModelFileError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+        for answer in answers:
             if isinstance(answer, Exception):
                 raise ModelFileError(f"{path}: self-check failed: {answer}") from answer
             if abs(answer.probability - check.probability) > tolerance:

@@ -50,6 +50,11 @@ class _InMemoryParser(MultiPartParser):
     """Starlette's parser, without its habit of spooling larger files to a temporary file on the disk."""
 
     spool_max_size = sys.maxsize
+    complete = False
+
+    def on_end(self) -> None:
+        """The closing boundary was found."""
+        self.complete = True
 
     def close(self) -> None:
         """Close the files of all parts, those of a part that never ended included."""
@@ -71,7 +76,10 @@ async def read_upload(request: Request) -> bytes:
         )
     parser = _InMemoryParser(request.headers, request.stream(), max_files=_MAX_PARTS, max_fields=_MAX_PARTS)
     try:
-        return await _only_file(await parser.parse()).read()
+        form = await parser.parse()
+        if not parser.complete:
+            raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
+        return await _only_file(form).read()
     except MultiPartException as error:
         raise MalformedRequestError(f"The multipart body can't be read: {error.message}") from error
     except ClientDisconnect as error:

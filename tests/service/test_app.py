@@ -1,304 +1,339 @@
+import asyncio
 import io
 import json
+import logging
+import re
 import tempfile
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 import torch
-from fastapi.testclient import TestClient
-from httpx2 import Response
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.image import decode, to_input
-from service.problems import MEDIA_TYPE
-from service.schemas import DISCLAIMER
+from service.errors import InferenceError
+from service.image import Slice
+from service.predictor import Prediction, load_predictor
 from service.settings import Settings
-from tests.tiny import INPUT_SIZE, TinyNetwork, tiny_card, write_models
-from tests.training.data_set import draw, png
+from tests.service.client import labelled, noise, png, predict, problem, samples, serve
 
-BRIGHT, DARK = png(draw(label=1, seed=1, size=96)), png(draw(label=0, seed=2, size=96))
-NOISE = png(Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)))
+pytestmark = pytest.mark.anyio
 
 
-def post(client: TestClient, data: bytes, name: str = "scan.png") -> Response:
-    return client.post("/predict", files={"image": (name, data, "image/png")})
+async def test_brighter_slices_get_higher_probabilities_and_the_label_follows_the_threshold(models: Path) -> None:
+    async with serve(models) as client:
+        dark, bright = [(await predict(client, png(level))).json() for level in (60, 220)]
+    assert 0 < dark["probability"] < 0.5 < bright["probability"] < 1
+    assert (dark["label"], bright["label"]) == ("NonCOVID", "COVID")
+    assert bright["threshold"] == 0.5
+    assert bright["model"] == {"name": "tiny", "version": "0.0.1"}
+    assert "not a medical device" in bright["disclaimer"]
+    assert bright["timings_milliseconds"].keys() == {"read", "decode", "queue", "inference"}
+    assert all(value >= 0 for value in bright["timings_milliseconds"].values())
 
 
-def samples(client: TestClient) -> dict[str, float]:
-    """Name and labels -> value, of everything that /metrics shows."""
-    response = client.get("/metrics")
-    assert response.headers["Content-Type"].startswith("text/plain; version=")
-    return {
-        sample.name + json.dumps(sample.labels, sort_keys=True): sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
+async def test_concurrent_requests_get_the_answers_to_their_own_slices(models: Path) -> None:
+    levels = np.random.default_rng(1).permutation(np.arange(40, 240, 5)).tolist()
+    async with serve(models) as client:
+        alone = [(await predict(client, png(level))).json()["probability"] for level in levels]
+        together = await asyncio.gather(*(predict(client, png(level)) for level in levels))
+    assert [response.json()["probability"] for response in together] == pytest.approx(alone, abs=1e-6)
 
 
-def assert_problem(response: Response, status: int, code: str) -> dict[str, Any]:
-    body: dict[str, Any] = response.json()
-    assert (response.status_code, body["status"], body["code"]) == (status, status, code), body
-    assert response.headers["Content-Type"] == MEDIA_TYPE
-    assert body["type"] == f"urn:covidct:problem:{code}"
-    assert body["request_id"] == response.headers["X-Request-ID"]
-    assert body["title"]
-    assert body["detail"]
-    return body
-
-
-def test_predict_answers_what_the_network_says_of_the_decoded_slice(client: TestClient) -> None:
-    response = post(client, BRIGHT)
-    assert response.status_code == 200
-    body = response.json()
-    batch = torch.from_numpy(to_input(decode(BRIGHT), INPUT_SIZE))[None]
-    probability, score, _ = TinyNetwork().eval()(batch)
-    assert body["probability"] == pytest.approx(probability.item(), abs=1e-3)
-    assert body["out_of_distribution"]["score"] == pytest.approx(score.item(), abs=1e-3)
-    assert body["label"] == ("COVID" if body["probability"] >= 0.5 else "NonCOVID")
-    assert body["threshold"] == 0.5
-    assert body["model"] == {"name": "tiny", "version": "0.0.1"}
-    assert body["request_id"] == response.headers["X-Request-ID"]
-    assert set(body["timings_milliseconds"]) == {"read", "decode", "queue", "inference"}
-    assert body["disclaimer"] == DISCLAIMER
-
-
-def test_both_labels_are_reached(client: TestClient) -> None:
-    white = png(Image.new("L", (64, 64), 250))
-    assert post(client, white).json()["label"] == "COVID"
-    assert post(client, DARK).json()["label"] == "NonCOVID"
-
-
-def test_the_same_slice_in_another_file_format_gets_the_same_answer(client: TestClient) -> None:
-    image = draw(label=1, seed=1, size=96)
+async def test_the_same_slice_in_another_file_format_gets_the_same_answer(models: Path) -> None:
+    """The trap of COVID-CT: its labels can be read off its file formats."""
+    image = Image.open(io.BytesIO(noise(96)))
     answers = set()
-    for mode, file_format in (("L", "PNG"), ("RGBA", "PNG"), ("RGB", "BMP"), ("L", "TIFF")):
-        file = io.BytesIO()
-        image.convert(mode).save(file, file_format)
-        answers.add(post(client, file.getvalue()).json()["probability"])
+    async with serve(models) as client:
+        for mode, file_format in (("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("RGB", "BMP"), ("L", "TIFF")):
+            file = io.BytesIO()
+            image.convert(mode).save(file, file_format)
+            answers.add((await predict(client, file.getvalue())).json()["probability"])
     assert len(answers) == 1
+
+
+async def test_an_image_unlike_a_slice_is_flagged(models: Path) -> None:
+    async with serve(models) as client:
+        body = (await predict(client, png(2))).json()
+        counts = await samples(client)
+    assert body["out_of_distribution"]["flagged"]
+    assert body["out_of_distribution"]["score"] > body["out_of_distribution"]["threshold"] == 0.95
+    assert counts[labelled("covidct_ood_refusals_total")] == 0
+
+
+async def test_an_image_unlike_a_slice_is_refused_where_that_is_set(models: Path) -> None:
+    async with serve(models, out_of_distribution="refuse") as client:
+        problem(await predict(client, png(2)), 422, "not_a_chest_ct")
+        assert (await predict(client, png(200))).status_code == 200
+        counts = await samples(client)
+    assert counts[labelled("covidct_ood_refusals_total")] == 1
+    assert counts[labelled("covidct_rejected_images_total", reason="not_a_chest_ct")] == 1
+    assert counts[labelled("covidct_predictions_total", label="NonCOVID")] == 0
 
 
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [
-        pytest.param(b"", 422, "empty_file", id="empty file"),
-        pytest.param(b"I am a text file", 415, "unsupported_image_type", id="text named .png"),
-        pytest.param(BRIGHT[: len(BRIGHT) // 2], 422, "damaged_image", id="truncated"),
-        pytest.param(NOISE[:200_000], 413, "body_too_large", id="over the byte limit"),
-        pytest.param(png(Image.new("L", (501, 500))), 422, "too_many_pixels", id="over the pixel limit"),
+        (b"", 422, "empty_file"),
+        (b"just text, whatever the name says", 415, "unsupported_image_type"),
+        (png()[:60], 422, "damaged_image"),
+        (png(side=8), 422, "image_too_small"),
+        (png(side=300), 422, "too_many_pixels"),
     ],
 )
-def test_a_file_that_can_not_be_used_is_a_problem_with_a_reason_and_the_next_one_is_fine(
-    client: TestClient, data: bytes, status: int, code: str
+async def test_an_image_that_cannot_be_used_is_a_problem_and_is_counted(
+    models: Path, data: bytes, status: int, code: str
 ) -> None:
-    assert_problem(post(client, data), status, code)
-    assert post(client, BRIGHT).status_code == 200
-    shown = samples(client)
-    assert shown[f'covidct_rejected_images_total{{"reason": "{code}"}}'] == 1
-    assert shown[f'covidct_requests_total{{"method": "POST", "route": "/predict", "status": "{status}"}}'] == 1
+    async with serve(models, max_pixels=200 * 200) as client:
+        problem(await predict(client, data), status, code)
+        counts = await samples(client)
+    assert counts[labelled("covidct_rejected_images_total", reason=code)] == 1
+    key = labelled("covidct_requests_total", route="/predict", method="POST", status=str(status))
+    assert counts[key] == 1
 
 
-FILE = ("scan.png", BRIGHT, "image/png")
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/predict", 405)])
+async def test_errors_of_the_router_are_problems(models: Path, method: str, path: str, status: int) -> None:
+    async with serve(models) as client:
+        response = await client.request(method, path)
+    problem(response, status, {404: "not_found", 405: "method_not_allowed"}[status])
+    assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
-@pytest.mark.parametrize(
-    ("request_of", "status", "code", "words"),
-    [
-        pytest.param({}, 415, "unsupported_content_type", "curl -F image=@", id="no body"),
-        pytest.param({"json": {"image": "x"}}, 415, "unsupported_content_type", "multipart/form-data", id="json"),
-        pytest.param({"data": {"image": "x"}}, 415, "unsupported_content_type", "multipart/form-data", id="urlencoded"),
-        pytest.param({"files": {"scan": FILE}}, 400, "missing_image", "the fields found: 'scan'", id="wrong field"),
-        pytest.param({"files": {"image": (None, "text")}}, 400, "missing_image", "put an @", id="text field"),
-        pytest.param(
-            {"files": [("image", FILE), ("image", FILE)]}, 400, "several_images", "one slice a request", id="two files"
-        ),
-        pytest.param(
-            {"files": [("image", ("a", b"x"))] * 40}, 400, "malformed_request", "Too many files", id="forty files"
-        ),
-        pytest.param(
-            {"content": b"xyz", "headers": {"Content-Type": "multipart/form-data"}},
-            400,
-            "malformed_request",
-            "boundary",
-            id="no boundary",
-        ),
-        pytest.param(
-            {"content": b"not a part", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},
-            400,
-            "malformed_request",
-            "can't be read",
-            id="another body than announced",
-        ),
-    ],
-)
-def test_a_form_that_is_not_one_file_in_the_field_image_is_a_problem(
-    client: TestClient, request_of: dict[str, Any], status: int, code: str, words: str
+async def test_unknown_paths_and_methods_share_one_label(models: Path) -> None:
+    async with serve(models) as client:
+        for name in ("a", "b", "c"):
+            await client.request(name.upper() * 3, f"/{name}")
+        counts = await samples(client)
+    routes = {dict(labels)["route"] for name, labels in counts if name == "covidct_requests_total"}
+    methods = {dict(labels)["method"] for name, labels in counts if name == "covidct_requests_total"}
+    assert len(routes - {"/metrics"}) == 1
+    assert methods <= {"other", "GET"}
+
+
+class BrokenError(RuntimeError):
+    """What a network may raise."""
+
+
+async def test_an_unexpected_error_tells_the_client_nothing_of_itself_and_the_next_request_is_served(
+    models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert words in assert_problem(client.post("/predict", **request_of), status, code)["detail"]
+    predictor = load_predictor(Settings(models_dir=models, device="cpu"))
+    healthy = predictor._network
+
+    def fail(slices: object) -> object:
+        raise BrokenError("secret-of-the-network")
+
+    async with serve(models, predictor) as client:
+        predictor._network = fail  # type: ignore[assignment]
+        response = await predict(client, png())
+        predictor._network = healthy
+        assert (await predict(client, png())).status_code == 200
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "secret" not in response.text
+    assert "secret-of-the-network" in caplog.text
 
 
-def test_a_body_that_stops_in_the_middle_of_a_part_is_no_image(client: TestClient) -> None:
-    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + BRIGHT[:50]
-    response = client.post("/predict", content=head, headers={"Content-Type": "multipart/form-data; boundary=b"})
-    assert response.status_code == 400
-    assert response.headers["Content-Type"] == MEDIA_TYPE
+async def test_an_answer_that_is_no_number_is_a_problem_of_its_own_slice_alone(models: Path) -> None:
+    predictor = load_predictor(Settings(models_dir=models, device="cpu"))
+    healthy = predictor._network
+
+    def nan_for_dark(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        probability, score, heatmap = healthy(slices)
+        return probability.where(probability > 0.5, float("nan")), score, heatmap
+
+    predictor._network = nan_for_dark
+    async with serve(models, predictor) as client:
+        dark, bright = await asyncio.gather(predict(client, png(60)), predict(client, png(220)))
+    assert dark.status_code == 500
+    assert "NaN" not in dark.text
+    assert bright.status_code == 200
 
 
-def test_unknown_routes_and_methods_are_problems_and_share_one_metric_label(client: TestClient) -> None:
-    assert_problem(client.get("/secret/path"), 404, "not_found")
-    response = client.get("/predict")
-    assert_problem(response, 405, "method_not_allowed")
-    assert response.headers["Allow"] == "POST"
-    client.request("BREW", "/coffee")
-    shown = samples(client)
-    assert shown['covidct_requests_total{"method": "GET", "route": "unmatched", "status": "404"}'] == 1
-    assert shown['covidct_requests_total{"method": "other", "route": "unmatched", "status": "404"}'] == 1
-    assert not any("secret" in name or "BREW" in name for name in shown)
+async def test_uploads_never_touch_a_disk(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("an upload went to the disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    data = noise(2000)
+    assert len(data) > 3 * 1024**2
+    async with serve(models) as client:
+        assert (await predict(client, data)).status_code == 200
 
 
-def test_metrics_count_what_was_answered(client: TestClient) -> None:
-    for data in (BRIGHT, DARK, DARK):
-        assert post(client, data).status_code == 200
-    shown = samples(client)
-    assert shown['covidct_requests_total{"method": "POST", "route": "/predict", "status": "200"}'] == 3
-    assert shown["covidct_probability_count{}"] == 3
-    assert shown["covidct_batch_size_sum{}"] == 3
-    assert sum(shown[f'covidct_predictions_total{{"label": "{label}"}}'] for label in ("COVID", "NonCOVID")) == 3
-    for stage in ("read", "decode", "queue", "inference"):
-        assert shown[f'covidct_stage_duration_seconds_count{{"stage": "{stage}"}}'] == 3
-    assert shown["covidct_ready{}"] == 1
-    assert shown["covidct_queue_depth{}"] == 0
-    (info,) = [json.loads(name.removeprefix("covidct_model_info")) for name in shown if "model_info" in name]
-    assert (info["name"], info["version"], info["precision"], info["device"]) == ("tiny", "0.0.1", "fp32", "cpu")
+async def test_request_ids_are_echoed_if_harmless_and_made_otherwise(models: Path) -> None:
+    async with serve(models) as client:
+        echoed = await client.get("/health/live", headers={"X-Request-ID": "client-7"})
+        made = [await client.get("/health/live", headers={"X-Request-ID": bad}) for bad in ("a b", "x" * 65, '{"a":1}')]
+    assert echoed.headers["x-request-id"] == "client-7"
+    assert all(re.fullmatch("[0-9a-f]{32}", each.headers["x-request-id"]) for each in made)
 
 
-def test_model_shows_the_card(client: TestClient, tiny_models: Path) -> None:
-    body = client.get("/model").json()
-    assert body["card"] == tiny_card().model_dump(mode="json")
-    assert body["sha256"] == json.loads((tiny_models / "metrics.json").read_text())["files"][0]["sha256"]
-    assert (body["device"], body["precision"]) == ("cpu", "fp32")
+async def test_every_request_is_one_log_line_without_the_file_name(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serve(models) as client:
+        files = {"image": ("patient-name.png", png(), "image/png")}
+        response = await client.post("/predict", files=files)
+    (line,) = [record for record in caplog.records if getattr(record, "fields", {}).get("route") == "/predict"]
+    fields = line.fields  # type: ignore[attr-defined]
+    assert fields["status"] == 200
+    assert fields["bytes"] == int(response.request.headers["content-length"])
+    assert fields["request_id"] == response.headers["x-request-id"]
+    assert "patient-name" not in caplog.text
+    assert "patient-name" not in json.dumps(fields)
 
 
-def test_before_the_model_is_loaded_the_service_is_alive_but_not_ready(settings: Settings) -> None:
-    client = TestClient(create_app(settings))  # not entered, so not started
-    assert client.get("/health/live").json() == {"status": "ok"}
-    response = client.get("/health/ready")
-    assert_problem(response, 503, "not_ready")
-    assert response.headers["Retry-After"] == "1"
-    assert_problem(post(client, BRIGHT), 503, "not_ready")
-    assert samples(client)["covidct_ready{}"] == 0
+async def test_the_model_route_tells_card_hash_and_device(models: Path) -> None:
+    async with serve(models) as client:
+        body = (await client.get("/model")).json()
+    assert body["card"]["name"] == "tiny"
+    assert len(body["sha256"]) == 64
+    assert body["device"] == "cpu"
 
 
-def test_once_it_is_loaded_the_service_is_ready(client: TestClient) -> None:
-    assert client.get("/health/ready").json() == {"status": "ok"}
+async def test_before_the_start_nothing_is_ready_and_health_says_so(models: Path) -> None:
+    app = create_app(Settings(models_dir=models, device="cpu"))
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
+        for path in ("/health/ready", "/model"):
+            response = await client.get(path)
+            problem(response, 503, "not_ready")
+            assert int(response.headers["retry-after"]) > 0
+        problem(await predict(client, png()), 503, "not_ready")
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await samples(client))[labelled("covidct_ready")] == 0
 
 
-def test_the_root_leads_to_the_documentation_of_the_api(client: TestClient) -> None:
-    response = client.get("/")
-    assert response.status_code == 200
-    assert response.url.path == "/docs"
+async def test_a_dead_worker_is_neither_ready_nor_live(models: Path) -> None:
+    """Restarting is the only cure, so the orchestrator must see it."""
+    app = create_app(Settings(models_dir=models, device="cpu"))
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        assert (await client.get("/health/ready")).status_code == 200
+        (worker,) = [task for task in asyncio.all_tasks() if task.get_name() == "batcher"]
+        worker.cancel()
+        await asyncio.wait({worker})
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.get("/health/live")).status_code == 503
+        assert (await samples(client))[labelled("covidct_ready")] == 0
+        assert (await asyncio.wait_for(predict(client, png()), 5)).status_code == 503
 
 
-def test_the_openapi_document_tells_of_the_form_the_problems_and_the_purpose(client: TestClient) -> None:
-    document = client.get("/openapi.json").json()
-    assert DISCLAIMER in document["info"]["description"]
-    operation = document["paths"]["/predict"]["post"]
+async def test_the_root_leads_to_the_documentation(models: Path) -> None:
+    async with serve(models) as client:
+        response = await client.get("/")
+        assert (response.status_code, response.headers["location"]) == (307, "/docs")
+        assert (await client.get("/docs")).status_code == 200
+
+
+async def test_openapi_has_the_form_every_problem_and_the_disclaimer(models: Path) -> None:
+    async with serve(models) as client:
+        schema = (await client.get("/openapi.json")).json()
+    operation = schema["paths"]["/predict"]["post"]
     form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["required"] == ["image"]
     assert form["properties"]["image"]["format"] == "binary"
+    assert form["required"] == ["image"]
     for status in ("400", "413", "415", "422", "500", "503", "504"):
-        assert list(operation["responses"][status]["content"]) == [MEDIA_TYPE]
+        ((media_type, content),) = operation["responses"][status]["content"].items()
+        assert media_type == "application/problem+json"
+        assert {"title", "detail", "code"} <= content["schema"]["properties"].keys()
+    assert "not a medical device" in schema["info"]["description"]
 
 
-@pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("x" * 65, False), ("a b", False), ("{}", False)])
-def test_a_clients_request_id_is_kept_only_if_it_is_harmless(client: TestClient, sent: str, kept: bool) -> None:
-    answered = client.get("/health/live", headers={"X-Request-ID": sent}).headers["X-Request-ID"]
-    assert (answered == sent) is kept
-    assert answered
+async def test_metrics_are_what_happened(models: Path) -> None:
+    async with serve(models) as client:
+        for level in (60, 220, 220):
+            assert (await predict(client, png(level))).status_code == 200
+        counts = await samples(client)
+    assert counts[labelled("covidct_requests_total", route="/predict", method="POST", status="200")] == 3
+    assert counts[labelled("covidct_predictions_total", label="COVID")] == 2
+    assert counts[labelled("covidct_predictions_total", label="NonCOVID")] == 1
+    assert counts[labelled("covidct_probability_count")] == 3
+    assert counts[labelled("covidct_probability_bucket", le="0.5")] == 1
+    assert counts[labelled("covidct_batch_size_sum")] == 3
+    assert counts[labelled("covidct_queue_depth")] == 0
+    assert counts[labelled("covidct_ready")] == 1
+    assert counts[labelled("covidct_request_duration_seconds_count", route="/predict")] == 3
+    for stage in ("read", "decode", "queue", "inference"):
+        assert counts[labelled("covidct_stage_duration_seconds_count", stage=stage)] == 3
+    (info,) = [dict(labels) for name, labels in counts if name == "covidct_model_info"]
+    assert (info["name"], info["version"], info["device"]) == ("tiny", "0.0.1", "cpu")
+    assert len(info["sha256"]) == 64
+    assert any(name == "process_resident_memory_bytes" for name, _ in counts)
 
 
-def test_an_upload_never_touches_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starlette's parser would put a file of more than 1 MB on the disk; this one is beyond that."""
+class Gated:
+    """Holds the network until it is let go, and counts what it was given."""
 
-    def never(*_: object) -> None:
-        pytest.fail("an upload was written to disk")
+    def __init__(self) -> None:
+        self.running = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.slices = 0
 
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", never)
-    settings = Settings(models_dir=client.app.state.serving.settings.models_dir, device="cpu", threads=1)  # type: ignore[attr-defined]
-    big = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), dtype=np.uint8)).save(big, "PNG")
-    assert len(big.getvalue()) > 2_000_000
-    with TestClient(create_app(settings)) as client_without_small_limits:
-        assert post(client_without_small_limits, big.getvalue()).status_code == 200
-
-
-def test_logs_name_the_request_but_nothing_of_the_upload(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG"):
-        response = post(client, BRIGHT, name="MARKER-patient-name.png")
-        post(client, b"MARKER text", name="MARKER.png")
-    records = [record.__dict__["fields"] for record in caplog.records if record.name == "covidct.request"]
-    assert [record["status"] for record in records] == [200, 415]
-    assert records[0]["request_id"] == response.headers["X-Request-ID"]
-    assert records[0]["route"] == "/predict"
-    assert records[0]["bytes"] > len(BRIGHT)
-    assert records[1]["code"] == "unsupported_image_type"
-    assert "MARKER" not in "".join(str(record.__dict__) for record in caplog.records)
+    async def __call__(self, slices: Sequence[Slice]) -> list[Prediction | InferenceError]:
+        self.slices += len(slices)
+        self.running.set()
+        await self.gate.wait()
+        return [Prediction(0.5, 0.5, np.zeros((4, 4), np.float32)) for _ in slices]
 
 
-BLACK = png(Image.new("L", (64, 64), 0))
+@pytest.fixture
+async def gated(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gated]:
+    gated = Gated()
+    monkeypatch.setattr("service.predictor.Predictor.predict", lambda _, slices: gated(slices))
+    yield gated
+    gated.gate.set()
 
 
-def test_an_image_unlike_a_chest_ct_is_flagged_by_default(client: TestClient) -> None:
-    body = post(client, BLACK).json()
-    assert body["out_of_distribution"]["flagged"] is True
-    assert samples(client)["covidct_ood_flags_total{}"] == 1
+async def until(client: httpx2.AsyncClient, depth: float) -> None:
+    """Until that many slices wait; what a scrape says is the only thing to ask."""
+    async with asyncio.timeout(10):
+        while (await samples(client))[labelled("covidct_queue_depth")] != depth:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
-def test_an_image_unlike_a_chest_ct_is_refused_where_the_operator_says_so(settings: Settings) -> None:
-    refusing = settings.model_copy(update={"out_of_distribution": "refuse"})
-    with TestClient(create_app(refusing)) as client:
-        assert "does not look like a chest CT" in assert_problem(post(client, BLACK), 422, "not_a_chest_ct")["detail"]
-        assert samples(client)["covidct_ood_refusals_total{}"] == 1
-        assert post(client, BRIGHT).status_code == 200
+async def test_a_full_queue_is_told_with_a_time_to_retry_and_takes_requests_again(models: Path, gated: Gated) -> None:
+    async with serve(models, queue_max_length=1, batch_max_size=1) as client:
+        first = asyncio.create_task(predict(client, png()))
+        await asyncio.wait_for(gated.running.wait(), 10)
+        second = asyncio.create_task(predict(client, png()))
+        await until(client, 1)
+        refused = await predict(client, png())
+        gated.gate.set()
+        assert [(await task).status_code for task in (first, second)] == [200, 200]
+        assert (await predict(client, png())).status_code == 200
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
 
 
-class NotANumber(TinyNetwork):
-    """Answers NaN to bright slices, as a network with an overflow does."""
-
-    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        maps = slices.to(self.conv.weight.dtype).mean((1, 2, 3))
-        probability = torch.where(maps > 200, maps * float("nan"), 0.25 + 0 * maps).float()
-        return probability, 0 * probability, slices.float().mean(1)
-
-
-def test_nan_from_the_network_is_a_500_with_a_reason_and_never_in_an_answer(tmp_path: Path, settings: Settings) -> None:
-    write_models(tmp_path, tiny_card(probability=0.25), NotANumber())
-    with TestClient(create_app(settings.model_copy(update={"models_dir": tmp_path}))) as client:
-        response = post(client, png(Image.new("L", (64, 64), 250)))
-        assert "NaN" not in response.text
-        assert_problem(response, 500, "not_finite")
-        assert post(client, DARK).json()["probability"] == 0.25
+async def test_a_request_past_its_deadline_is_told_and_leaves_the_queue(models: Path, gated: Gated) -> None:
+    async with serve(models, request_timeout_seconds=0.3, batch_max_size=1) as client:
+        late = await asyncio.gather(predict(client, png()), predict(client, png()), predict(client, png()))
+        for response in late:
+            problem(response, 504, "deadline_exceeded")
+        assert (await samples(client))[labelled("covidct_queue_depth")] == 0
+        gated.gate.set()
+        assert gated.slices == 1
 
 
-class Broken(TinyNetwork):
-    """Passes its self-check, then raises for white slices."""
-
-    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if bool((slices > 250).all()):
-            raise RuntimeError("a path/inside.py of ours")
-        maps = slices.to(self.conv.weight.dtype).mean((1, 2, 3)).float()
-        return 0.25 + 0 * maps, 0 * maps, slices.float().mean(1)
-
-
-def test_an_unexpected_error_is_a_500_that_shows_nothing_of_the_inside(tmp_path: Path, settings: Settings) -> None:
-    write_models(tmp_path, tiny_card(probability=0.25), Broken())
-    with TestClient(create_app(settings.model_copy(update={"models_dir": tmp_path}))) as client:
-        response = post(client, png(Image.new("L", (64, 64), 255)))
-        assert_problem(response, 500, "internal_error")
-        assert "inside.py" not in response.text
-        assert "Traceback" not in response.text
-        assert post(client, DARK).status_code == 200
+async def test_too_many_requests_at_once_are_refused_but_metrics_and_health_answer(models: Path, gated: Gated) -> None:
+    async with serve(models, max_concurrent_requests=1) as client:
+        first = asyncio.create_task(predict(client, png()))
+        await asyncio.wait_for(gated.running.wait(), 10)
+        refused = await predict(client, png())
+        problem(refused, 503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        for path in ("/metrics", "/health/live", "/health/ready"):
+            assert (await client.get(path)).status_code == 200
+        gated.gate.set()
+        assert (await first).status_code == 200
+        assert (await predict(client, png())).status_code == 200

@@ -176,6 +176,33 @@ async def test_the_answer_tells_how_long_the_item_waited_and_how_long_its_batch_
     await batcher.close()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+async def test_a_batch_with_a_wrong_count_of_results_fails_its_items_and_the_worker_lives_on() -> None:
+    async def run(items: Sequence[int]) -> Sequence[int | Exception]:
+        return list(items)[:-1] if 0 in items else list(items)
+
+    batcher = Batcher[int, int](run, max_size=4, max_waiting=8)
+    batcher.start()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="0 results"):
+            await asyncio.wait_for(batcher.submit(0), 5)
+        assert (await asyncio.wait_for(batcher.submit(3), 5)).result == 3
+    await batcher.close(5)
+
+
+async def test_closing_ends_at_its_timeout_and_tells_everyone_who_is_left() -> None:
+    running = asyncio.Event()
+
+    async def hang(items: Sequence[int]) -> Sequence[int | Exception]:
+        running.set()
+        await asyncio.Event().wait()
+        return []
+
+    batcher = Batcher[int, int](hang, max_size=1, max_waiting=8)
+    batcher.start()
+    waiters = [asyncio.create_task(batcher.submit(item)) for item in range(3)]
+    await asyncio.wait_for(running.wait(), 5)
+    assert batcher.running_seconds > 0
+    await asyncio.wait_for(batcher.close(0.05), 5)
+    ends = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
+    assert [type(end) for end in ends] == [ClosedError] * 3
+    assert not batcher.alive

@@ -1,39 +1,170 @@
-import os
-import sys
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from service.artifact import synthetic_slice
-from service.errors import ModelFileError
-from service.predictor import Prediction, choose_precision, load_predictor, usable_processors
-from service.processor import choose_device, has_native_bf16
+from service.artifact import MANIFEST_NAME
+from service.errors import InferenceError, ModelFileError
+from service.image import Slice
+from service.predictor import Prediction, Predictor, choose_precision, load_predictor
 from service.settings import Settings
 from tests.tiny import INPUT_SIZE, TinyNetwork, tiny_card, write_models
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
-def test_predictions_come_in_the_order_of_the_slices(settings: Settings) -> None:
-    predictor = load_predictor(settings)
-    slices = [np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8) for level in (0, 100, 200, 255, 30)]
-    answers = predictor.predict_now(slices)
-    expected, scores, heatmaps = TinyNetwork().eval()(torch.from_numpy(np.stack(slices)))
-    for i, answer in enumerate(answers):
-        assert isinstance(answer, Prediction)
-        assert answer.probability == pytest.approx(expected[i].item(), abs=1e-3)
-        assert answer.ood_score == pytest.approx(scores[i].item(), abs=1e-3)
-        np.testing.assert_allclose(answer.heatmap, heatmaps[i].detach().numpy(), atol=1e-3)
-    predictor.close()
+def load(folder: Path, **settings: Any) -> Predictor:
+    return load_predictor(Settings(models_dir=folder, device="cpu", **settings))
+
+
+def even(level: int) -> Slice:
+    return np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8)
+
+
+def test_answers_are_in_the_order_of_the_slices(models: Path) -> None:
+    predictor = load(models)
+    answers = scored(predictor, 200, 20, 120)
+    probabilities = [answer.probability for answer in answers]
+    assert probabilities[0] > probabilities[2] > probabilities[1]
+    assert answers[0].heatmap.shape == (4, 4)
+    assert answers[0].ood_score == pytest.approx(1 - 200 / 255, abs=0.02)
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
+def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models: Path, wanted: str) -> None:
+    predictor = load(models, precision=wanted)
+    assert predictor.precision == wanted
+    assert scored(predictor, 128)[0].probability == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_a_cpu_computes_in_bf16_only_where_it_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+) -> None:
+    monkeypatch.setattr("service.processor._capabilities", lambda: {"avx512_bf16": native, "avx2": True})
+    assert choose_precision("auto", CPU) == expected
+
+
+def test_a_torch_that_cannot_tell_its_instruction_sets_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision("auto", CPU) == "fp32"
+
+
+def test_a_gpu_computes_in_half_precision() -> None:
+    assert choose_precision("auto", CUDA) == "fp16"
+
+
+def test_a_wish_is_obeyed() -> None:
+    assert choose_precision("fp32", CUDA) == "fp32"
+
+
+def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
+    """Answers to even slices, each of which must be one."""
+    answers = predictor.predict_now([even(level) for level in levels])
+    assert all(isinstance(answer, Prediction) for answer in answers)
+    return [answer for answer in answers if isinstance(answer, Prediction)]
+
+
+def refusal(folder: Path, **settings: Any) -> str:
+    with pytest.raises(ModelFileError) as caught:
+        load(folder, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_model_that_answers_otherwise_than_its_card_is_refused(tmp_path: Path) -> None:
+    write_models(tmp_path, tiny_card(probability=0.99))
+    assert "0.99" in refusal(tmp_path)
+
+
+class NanNetwork(TinyNetwork):
+    """Answers NaN to everything."""
+
+    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        grey = slices.to(self.conv.weight.dtype)
+        maps = self.conv(grey).mean(1)
+        nothing = maps.float().mean((1, 2)) * float("nan")
+        return nothing, nothing, maps.float()
+
+
+def test_a_model_that_answers_nan_to_its_self_check_is_refused(tmp_path: Path) -> None:
+    write_models(tmp_path, network=NanNetwork())
+    assert "finite" in refusal(tmp_path)
+
+
+class RaisingNetwork(TinyNetwork):
+    """Wants another input than its card says."""
+
+    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = self.conv(slices.to(self.conv.weight.dtype).repeat(1, 3, 1, 1)).mean(1)
+        return maps.mean((1, 2)), maps.mean((1, 2)), maps
+
+
+def test_a_model_that_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    row = write_models(tmp_path, network=RaisingNetwork())
+    assert row.name in refusal(tmp_path)
+
+
+def test_a_precision_without_a_tolerance_is_refused(tmp_path: Path) -> None:
+    card = tiny_card()
+    check = card.self_check.model_copy(update={"tolerance": {"fp16": 0.02}})
+    write_models(tmp_path, card.model_copy(update={"self_check": check}))
+    assert "tolerance" in refusal(tmp_path, precision="fp32")
+
+
+def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
+    row = write_models(tmp_path)
+    manifest = {"schema_version": 1, "files": [row.model_dump() | {"sha256": "0" * 64}]}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert row.sha256 in refusal(tmp_path)
+
+
+def test_the_fp16_file_is_served_wherever_it_stands_in_the_manifest(tmp_path: Path) -> None:
+    row = write_models(tmp_path)
+    other = row.model_dump() | {"name": "other.int8.pt", "precision": "int8"}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": [other, row.model_dump()]}))
+    assert load(tmp_path).card.precision == "fp16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_one_line_that_names_the_setting(models: Path) -> None:
+    with pytest.raises(ModelFileError, match="COVIDCT_DEVICE") as caught:
+        load_predictor(Settings(models_dir=models, device="cuda"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: Path) -> None:
+    predictor = load(models)
+    healthy = predictor._network
+
+    def nan_for_first(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        probability, score, heatmap = healthy(slices)
+        return torch.cat([probability[:1] * float("nan"), probability[1:]]), score, heatmap
+
+    predictor._network = nan_for_first
+    first, second = predictor.predict_now([even(20), even(200)])
+    assert isinstance(first, InferenceError)
+    assert isinstance(second, Prediction)
+    assert second.probability > 0.5
+
+
+def test_threads_are_those_of_the_settings(models: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        load(models, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.anyio
-async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(settings: Settings) -> None:
-    predictor = load_predictor(settings)
+async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models: Path) -> None:
+    predictor = load_predictor(Settings(models_dir=models, device="cpu"))
     threads: list[str] = []
     network = predictor._network
 
@@ -43,65 +174,7 @@ async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(settin
 
     predictor._network = watched
     for _ in range(3):
-        await predictor.predict([synthetic_slice(0, INPUT_SIZE)])
+        await predictor.predict([even(100)])
     assert len(set(threads)) == 1
     assert threads[0].startswith("predictor")
     predictor.close()
-
-
-def test_a_model_that_does_not_answer_as_its_card_says_is_refused(settings: Settings, tmp_path: Path) -> None:
-    write_models(tmp_path, tiny_card(probability=0.9))
-    with pytest.raises(ModelFileError, match=r"self-check failed: probability 0\.37.*the card says 0\.900000"):
-        load_predictor(settings.model_copy(update={"models_dir": tmp_path}))
-
-
-def test_a_model_that_answers_nan_is_refused(settings: Settings, tmp_path: Path) -> None:
-    network = TinyNetwork()
-    torch.nn.init.constant_(network.conv.weight, float("nan"))
-    write_models(tmp_path, network=network)
-    with pytest.raises(ModelFileError, match=r"self-check failed: .*not a finite number"):
-        load_predictor(settings.model_copy(update={"models_dir": tmp_path}))
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_other_precisions_answer_within_the_cards_tolerance(settings: Settings, precision: str) -> None:
-    predictor = load_predictor(settings.model_copy(update={"precision": precision}))
-    assert predictor.precision == precision
-    predictor.close()
-
-
-def test_an_explicit_precision_is_taken_and_auto_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_precision("bf16", CPU) == "bf16"
-    assert choose_precision("auto", CUDA) == "fp16"
-    for native, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native}, raising=False)
-        assert choose_precision("auto", CPU) == precision
-
-
-def test_a_version_of_torch_that_can_not_tell_means_no_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert has_native_bf16(CPU) is False
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_where_there_is_none_is_refused_and_auto_takes_the_cpu(settings: Settings) -> None:
-    assert choose_device("auto") == CPU
-    with pytest.raises(ModelFileError, match="COVIDCT_DEVICE=cuda: no CUDA device is available"):
-        load_predictor(settings.model_copy(update={"device": "cuda"}))
-
-
-@needs_cuda
-def test_a_gpu_answers_as_the_cpu_does(settings: Settings) -> None:
-    answers = []
-    for device in ("cpu", "cuda"):
-        predictor = load_predictor(settings.model_copy(update={"device": device, "precision": "fp32"}))
-        (answer,) = predictor.predict_now([synthetic_slice(1, INPUT_SIZE)])
-        assert isinstance(answer, Prediction)
-        answers.append(answer.probability)
-        predictor.close()
-    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processor affinity and control groups are Linux's")
-def test_the_processors_are_those_that_the_process_may_use() -> None:
-    assert 1 <= usable_processors() <= len(os.sched_getaffinity(0))

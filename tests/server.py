@@ -1,0 +1,91 @@
+"""The real service as a process, for the tests that need one."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 120
+"""A deadline, not an expectation: importing torch and warming VGG-19 up on a busy machine takes a while."""
+
+
+def environment(models: Path, **settings: object) -> dict[str, str]:
+    """This process's environment with the settings of the test and no others."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("COVIDCT_")}
+    wanted = {"models_dir": models, "device": "cpu", "threads": 1, **settings}
+    return clean | {f"COVIDCT_{name.upper()}": str(value) for name, value in wanted.items()}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def run_to_its_end(models: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
+    """Start a service that is expected to refuse to serve."""
+    command = [sys.executable, "-m", "service"]
+    return subprocess.run(
+        command, env=environment(models, **settings), cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS
+    )
+
+
+class Server:
+    """A running service."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Signal it, and wait: its exit status, and what it wrote."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end: its exit status, and what it wrote."""
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+
+@contextlib.contextmanager
+def running(models: Path, **settings: object) -> Iterator[Server]:
+    """A service that is ready; killed at the end if the test has not stopped it."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env=environment(models, port=port, **settings),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    server = Server(process, port)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise AssertionError(f"the service ended: {server.process.communicate()[0]}")
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{server.url}/health/ready").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the service was not ready in time")
