@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 import uvicorn
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from service.app import create_app
 from service.errors import ModelFileError
@@ -25,6 +27,10 @@ _log = logging.getLogger("covidct")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; what an operator can mend is one line on stderr and exit status 1."""
     _parser().parse_args(arguments)
+    unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in _variables()]
+    if unknown:
+        print(f"error: {unknown[0]}: there is no such setting; --help lists them", file=sys.stderr)
+        return 1
     try:
         settings = Settings()
     except ValidationError as error:
@@ -83,17 +89,19 @@ def _exit_quietly(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, Settings.model_fields)) + 10
-    lines = [
-        f"  {'COVIDCT_' + name.upper():{width}} {field.description} (default: {field.default})"
-        for name, field in Settings.model_fields.items()
-    ]
+    fields = _variables()
+    width = max(map(len, fields)) + 1
+    lines = [f"  {name:{width}} {field.description} (default: {field.default})" for name, field in fields.items()]
     return argparse.ArgumentParser(
         prog="python -m service",
         description=f"Serve a chest CT model. {DISCLAIMER} Settings come from the environment, see below.",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _variables() -> dict[str, FieldInfo]:
+    return {f"COVIDCT_{name.upper()}": field for name, field in Settings.model_fields.items()}
 
 
 def _first(error: ValidationError) -> str:

@@ -104,6 +104,10 @@ def test_a_wrong_setting_is_one_line_that_names_the_variable(models: Path, name:
     assert value in line
 
 
+def test_a_setting_that_does_not_exist_is_one_line_that_names_it(models: Path) -> None:
+    assert "COVIDCT_PROT: there is no such setting" in one_line(run_to_its_end(models, prot=80))
+
+
 def test_a_port_that_is_taken_is_one_line_that_names_it(models: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -17,14 +17,21 @@ _COLUMNS = 4
 def save_figures(
     folder: Path, history: list[EpochRecord], kept_epoch: int, splits: dict[str, Figures], misclassified: Figure
 ) -> None:
-    """Write curves, ROC, confusion matrices and the misclassified scores as PNG; none shows an image of the data."""
+    """Write curves, ROC, confusion matrices and the misclassified scores as PNG; none shows an image of the data.
+
+    A run without fine-tuning has no curves.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in (
-        ("curves", draw_curves(history, kept_epoch)),
-        ("roc", draw_roc(splits)),
-        ("confusion", draw_confusion({name: split.confusion_matrix for name, split in splits.items()})),
-        ("misclassified", misclassified),
-    ):
+    figures = {
+        "roc": draw_roc(splits),
+        "confusion": draw_confusion({name: split.confusion_matrix for name, split in splits.items()}),
+        "misclassified": misclassified,
+    }
+    if len(history) > 1:
+        figures["curves"] = draw_curves(history, kept_epoch)
+    else:
+        (folder / "curves.png").unlink(missing_ok=True)  # of an earlier run
+    for name, figure in figures.items():
         # no Software tag: it would change the committed file with every release of matplotlib
         figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 

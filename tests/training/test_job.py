@@ -96,3 +96,21 @@ def test_the_seed_recipes_head_exports_too(
     assert report.temperature == 1.0
     assert report.agreement.export < 1e-4
     assert "hidden layers start at random" in report.model.weights
+
+
+def test_a_run_without_fine_tuning_ships_the_probe_and_draws_no_curves(
+    job: Job, report: Report, data: CovidCt, tmp_path: Path
+) -> None:
+    probe_only = dataclasses.replace(
+        job, recipe=job.recipe.override(epochs=0), run_folder=tmp_path / "run", models_folder=tmp_path / "models"
+    )
+    (tmp_path / "models" / "figures").mkdir(parents=True)
+    (tmp_path / "models" / "figures" / "curves.png").write_bytes(b"of an earlier run")
+    probed = train(probe_only, data)
+    assert [row["epoch"] for row in probed.history] == [0]
+    assert probed.splits["val"].figures["auc"].value > 0.9, "the small data set is easy"
+    assert sorted(path.name for path in (tmp_path / "models" / "figures").iterdir()) == [
+        "confusion.png",
+        "misclassified.png",
+        "roc.png",
+    ]
