@@ -125,7 +125,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="autocast format (auto)"
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that augment slices (0: the main one)")
+    parser.add_argument("--workers", type=int, help="processes that augment slices (none on a CPU, up to 8 for a GPU)")
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
     for name in _overridable():
         _add_field(fields, name)

@@ -1,6 +1,7 @@
 """What a run computes on."""
 
 import contextlib
+import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,13 +43,14 @@ class Machine:
         return f"{name}, {str(self.autocast_dtype or torch.float32).removeprefix('torch.')}, {self.workers} workers"
 
 
-def find_machine(device: str, precision: str, workers: int) -> Machine:
+def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     """Choose device and autocast format.
 
     Args:
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16 or fp16; auto is bf16 where the processor computes it natively, then fp16 on a GPU.
-        workers: data loading processes.
+        workers: data loading processes; None is one a processor, 8 at most, for a GPU, which would wait for the main
+            process, and none for a CPU, which they would take processors from.
 
     Raises:
         TrainingError: the device asked for is not there.
@@ -61,4 +63,6 @@ def find_machine(device: str, precision: str, workers: int) -> Machine:
         fallback = "fp16" if chosen.type == "cuda" else "fp32"
         precision = "bf16" if has_native_bf16(chosen) else fallback
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if chosen.type == "cuda" else 0
     return Machine(chosen, dtype, workers)

@@ -90,16 +90,27 @@ class ClassifierHead(nn.Module):
         return maps.float().mean(1)
 
 
+def materialise(layers: nn.Sequential) -> nn.Sequential:
+    """Give layers that were built without memory theirs, on the CPU, with each layer's own initial weights."""
+    layers.to_empty(device="cpu")
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            layer.reset_parameters()
+    return layers
+
+
 class SliceNetwork(nn.Module):
     """uint8 (N, 1, S, S) -> logits (N, 2) of NonCOVID and COVID."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        vgg = torchvision.models.get_model(recipe.architecture, weights=None)
+        with torch.device("meta"):  # the classifier's 120 million weights get memory only where they are wanted
+            vgg = torchvision.models.get_model(recipe.architecture, weights=None)
         self.normalise = Normalise()
-        self.features = vgg.features[:-1]  # without the last max pooling: the 14 x 14 map is the finest with all layers
+        # without the last max pooling: the 14 x 14 map is the finest with all layers
+        self.features = materialise(vgg.features[:-1])
         self.head: PooledHead | ClassifierHead
-        self.head = PooledHead() if recipe.head == "pooled" else ClassifierHead(vgg.classifier)
+        self.head = PooledHead() if recipe.head == "pooled" else ClassifierHead(materialise(vgg.classifier))
 
     def maps(self, slices: torch.Tensor) -> torch.Tensor:
         """The last convolution's activations, (N, 512, 14, 14)."""
