@@ -15,13 +15,13 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
-from tqdm import tqdm
 
 from service.artifact import SplitFingerprint
 from service.errors import ServiceError
 from service.image import Slice, decode, to_input
 from training.config import Recipe
 from training.errors import TrainingError
+from training.progress import progress
 from training.seeding import derive_seed
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
@@ -116,7 +116,7 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidC
     splits = []
     for name in SPLITS:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
-        bar = tqdm(listed, desc=f"reading {name}", unit="slice", leave=False)
+        bar = progress(listed, f"reading {name}", "slice")
         splits.append(Split(name, tuple(_read_scan(sources[label], label, file) for label, file in bar)))
     _check_disjoint(splits)
     return CovidCt(*splits)

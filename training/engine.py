@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
-from tqdm import tqdm
 
 from service.files import write_atomically
 from training.config import Recipe
@@ -17,6 +16,7 @@ from training.data import Batch, CovidCt, Split, plain_batches, training_batches
 from training.errors import TrainingError
 from training.machine import Machine
 from training.network import SliceNetwork
+from training.progress import progress, say
 from training.seeding import seed_everything
 
 
@@ -139,7 +139,7 @@ class FineTuning:
         """One pass of optimiser steps; the mean loss and the accuracy over the epoch's slices."""
         set_training_mode(self._network, self._recipe)
         loss_sum = hits = count = 0.0
-        bar = tqdm(batches, desc=title, unit="batch", leave=False)
+        bar = progress(batches, title, "batch")
         for batch in bar:
             labels = batch.labels.to(self._machine.device, non_blocking=True)
             with self._machine.autocast():
@@ -159,7 +159,6 @@ class FineTuning:
 
     def _finish_epoch(self, record: EpochRecord) -> None:
         self.history.append(record)
-        tqdm.write(describe(record))
         if self.best is record:
             write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
         state = {
@@ -169,6 +168,7 @@ class FineTuning:
             "history": [asdict(row) for row in self.history],
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
+        say(describe(record))  # once a kill can no longer undo it
 
 
 def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Machine) -> torch.Tensor:
@@ -177,7 +177,7 @@ def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Ma
     rows = []
     batches = plain_batches(split, recipe.input_size)
     with torch.inference_mode(), machine.autocast():
-        for batch in tqdm(batches, desc=f"evaluating {split.name}", unit="batch", leave=False):
+        for batch in progress(batches, f"evaluating {split.name}", "batch"):
             rows.append(network(batch.images.to(machine.device)).float().cpu())
     return torch.cat(rows)
 

@@ -25,13 +25,13 @@ from torchmetrics.functional.classification import (
     multilabel_recall,
     multilabel_specificity,
 )
-from tqdm import tqdm
 
 from service.artifact import Interval, Network
 from service.image import Slice, decode
 from training.config import Recipe
 from training.data import CovidCt, Split, plain_batches
 from training.network import Deployable
+from training.progress import progress
 from training.seeding import derive_seed
 
 FigureName: TypeAlias = Literal["accuracy", "sensitivity", "specificity", "precision", "f1", "auc"]
@@ -158,7 +158,7 @@ def predict(network: Network, split: Split, input_size: int, device: torch.devic
     probabilities, scores = [], []
     batches = plain_batches(split, input_size)
     with torch.inference_mode():
-        for batch in tqdm(batches, desc=f"evaluating {split.name}", unit="batch", leave=False):
+        for batch in progress(batches, f"evaluating {split.name}", "batch"):
             probability, score, _ = network(batch.images.to(device))
             probabilities.append(probability.cpu())
             scores.append(score.cpu())

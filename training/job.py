@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from service.artifact import MANIFEST_NAME
 from service.files import write_atomically
@@ -23,6 +22,7 @@ from training.figures import draw_misclassified, save_figures
 from training.machine import Machine
 from training.network import Deployable, SliceNetwork, load_imagenet
 from training.probe import fit_probe, pooled_features
+from training.progress import say
 from training.report import Agreement, ModelName, Report, Times, history_rows
 from training.seeding import seed_everything
 
@@ -55,7 +55,7 @@ def train(job: Job, data: CovidCt) -> Report:
     probe_seconds = _probe(job, network, data)
     tuning = FineTuning(network, job.recipe, job.machine, job.run_folder)
     if tuning.resume():
-        tqdm.write(f"{job.run_folder}: going on after epoch {tuning.history[-1].epoch}")
+        say(f"{job.run_folder}: going on after epoch {tuning.history[-1].epoch}")
     tuning.run(data)
     return _finish(job, data, network, tuning, source, probe_seconds)
 
@@ -95,7 +95,7 @@ def _probe(job: Job, network: SliceNetwork, data: CovidCt) -> float:
     seconds = time.perf_counter() - started
     state = {"head": network.head.state_dict(), "seconds": seconds}
     write_atomically(path, lambda temporary: torch.save(state, temporary))
-    tqdm.write(f"linear probe: {seconds:.0f} s")
+    say(f"linear probe: {seconds:.0f} s")
     return seconds
 
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from training.config import Recipe
 from training.data import Batch, Split, plain_batches, training_batches
 from training.machine import Machine
 from training.network import PooledHead, SliceNetwork, pool
+from training.progress import progress
 
 
 def fit_probe(network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine) -> None:
@@ -49,7 +49,7 @@ def pooled_features(network: SliceNetwork, batches: list[Batch], machine: Machin
     network.eval()
     rows = []
     with torch.inference_mode(), machine.autocast():
-        for batch in tqdm(batches, desc=title, unit="batch", leave=False):
+        for batch in progress(batches, title, "batch"):
             rows.append(pool(network.maps(batch.images.to(machine.device))).cpu())
     return torch.cat(rows)
 

@@ -155,7 +155,8 @@ def test_only_what_the_recipe_trains_gets_gradients(
 
 def test_frozen_batch_norms_keep_their_statistics_and_others_move(network: SliceNetwork) -> None:
     def statistics() -> torch.Tensor:
-        return network.state_dict()["features.1.running_mean"].clone()
+        mean: torch.Tensor = network.state_dict()["features.1.running_mean"]
+        return mean.clone()
 
     def statistics_move(recipe: Recipe) -> bool:
         before = statistics()
