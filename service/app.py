@@ -25,6 +25,9 @@ from service.upload import OPENAPI_BODY, read_upload
 
 PREDICT_PATH: Final = "/predict"
 
+_CLOSE_SECONDS: Final = 5.0
+"""For the batch that is running; by then the web server has answered or given up every request in flight."""
+
 R = TypeVar("R")
 
 
@@ -59,7 +62,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
             yield
         finally:
             app.state.serving = None
-            await batcher.close(settings.shutdown_grace_seconds)
+            await batcher.close(_CLOSE_SECONDS)
             loaded.close()
 
     app = FastAPI(
