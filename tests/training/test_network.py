@@ -33,6 +33,12 @@ def test_a_network_turns_grey_bytes_into_two_logits(network: SliceNetwork) -> No
     assert network.maps(slices(3)).shape == (3, 512, 2, 2)
 
 
+def test_a_new_network_lets_the_signal_through_all_its_layers(network: SliceNetwork) -> None:
+    maps = network.maps(slices(2))
+    assert maps.isfinite().all()
+    assert maps.std() > 0.01
+
+
 def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwork) -> None:
     normalised = network.normalise(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8))
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
