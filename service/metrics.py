@@ -20,8 +20,7 @@ class Metrics:
     """One application's metrics, in a registry of their own, so that two applications can live in one process."""
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
-        self.registry = registry
+        registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.requests = Counter(
