@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +110,8 @@ class FineTuning:
             batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
             loss, accuracy = self._train(batches, f"epoch {epoch}/{self._recipe.epochs}")
             record = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
-            self._finish_epoch(
-                EpochRecord(
-                    **asdict(record)
-                    | {
-                        "epoch": epoch,
-                        "train_loss": loss,
-                        "train_accuracy": accuracy,
-                        "seconds": time.perf_counter() - started,
-                    }
-                )
-            )
+            seconds = time.perf_counter() - started
+            self._finish_epoch(replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds))
         state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
         self._network.load_state_dict(state)
 

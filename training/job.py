@@ -47,7 +47,7 @@ class Job:
 
 def train(job: Job, data: CovidCt) -> Report:
     """Run the whole job: probe, fine-tuning, threshold on validation, test once, export, reload, report."""
-    _claim_run_folder(job)
+    _claim_run_folder(job, data)
     seed_everything(job.recipe.seed, "weights")
     network = SliceNetwork(job.recipe)
     source = load_imagenet(network, job.recipe, job.weights)
@@ -60,15 +60,16 @@ def train(job: Job, data: CovidCt) -> Report:
     return _finish(job, data, network, tuning, source, probe_seconds)
 
 
-def _claim_run_folder(job: Job) -> None:
-    """Write the run's recipe into its folder, or check that it is the recipe that is there.
+def _claim_run_folder(job: Job, data: CovidCt) -> None:
+    """Write the run's recipe and data into its folder, or check that they are those that are there.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe.
+        TrainingError: the folder holds a run of another recipe or of other data.
     """
     job.run_folder.mkdir(parents=True, exist_ok=True)
-    path = job.run_folder / "recipe.json"
+    path = job.run_folder / "run.json"
     mine = job.recipe.model_dump(mode="json")
+    mine |= {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
         return

@@ -9,7 +9,7 @@ import torch
 
 from service.artifact import load_model, read_manifest, synthetic_slice
 from training.config import Recipe
-from training.data import CovidCt
+from training.data import CovidCt, Split
 from training.errors import TrainingError
 from training.job import Job, train
 from training.machine import Machine
@@ -85,6 +85,12 @@ def test_another_recipe_in_the_same_run_folder_is_refused_and_nothing_is_lost(
     with pytest.raises(TrainingError, match=r"this run has learning_rate = 3e-05, not 0.5; .*--fresh"):
         train(other, data)
     assert (job.run_folder / "last.pt").exists()
+
+
+def test_other_data_in_the_same_run_folder_are_refused(job: Job, report: Report, data: CovidCt) -> None:
+    fewer = data._replace(train=Split("train", data.train.scans[1:]))
+    with pytest.raises(TrainingError, match=r"this run has sha256 of train data = \w{64}, not \w{64}"):
+        train(job, fewer)
 
 
 def test_the_seed_recipes_head_exports_too(
