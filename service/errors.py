@@ -47,6 +47,14 @@ class BodyTooLargeError(ServiceError):
     title = "Request body too large"
 
 
+class UnsupportedFormError(ServiceError):
+    """The body is no multipart form."""
+
+    status = 415
+    code = "unsupported_content_type"
+    title = "Unsupported content type"
+
+
 class UnsupportedImageError(ServiceError):
     """The bytes are not of an image format that the service reads."""
 

@@ -35,6 +35,10 @@ _SIGNATURES: Final = (
 )
 
 
+MAX_PIXELS: Final = 40_000_000
+"""Width times height beyond which an image is refused unless told otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What an image may ask of the decoder.
@@ -43,7 +47,7 @@ class Limits:
         max_pixels: width times height, in pixels, known from the header before any pixel is decoded.
     """
 
-    max_pixels: int = 40_000_000
+    max_pixels: int = MAX_PIXELS
 
 
 def decode(data: bytes, limits: Limits = Limits()) -> Slice:

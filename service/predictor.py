@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from service.artifact import Artifact, Manifest, ManifestFile, Precision, load_model, read_manifest, synthetic_slice
 from service.errors import InferenceError, ModelFileError
 from service.image import Slice
-from service.processor import choose_device, has_native_bf16
+from service.processor import choose_device, has_native_bf16, usable_processors
 from service.settings import Settings
 
 R = TypeVar("R")
@@ -123,16 +122,6 @@ def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device) 
     if device.type == "cuda":
         return "fp16"
     return "bf16" if has_native_bf16(device) else "fp32"
-
-
-def usable_processors() -> int:
-    """Processors this process may use: its affinity, and the quota of its control group (version 2) if it has one."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or `max` for no quota
-        return count
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:

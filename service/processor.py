@@ -1,5 +1,8 @@
-"""What the processor or GPU of this machine can compute in."""
+"""What the processor or GPU of this machine can compute in, and how much of it this process may use."""
 
+import math
+import os
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -26,6 +29,16 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return any(_capabilities().get(name, False) for name in _NATIVE_BF16)
+
+
+def usable_processors() -> int:
+    """Processors this process may use: its affinity, and the quota of its control group (version 2) if it has one."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max` for no quota
+        return count
 
 
 def _capabilities() -> dict[str, object]:

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.image import MAX_PIXELS
+
 
 class Settings(BaseSettings):
     """The service's settings; each field is read from COVIDCT_ and its name in capitals."""
@@ -25,7 +27,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest request body")
-    max_pixels: int = Field(default=40_000_000, gt=0, description="largest image, width times height")
+    max_pixels: int = Field(default=MAX_PIXELS, gt=0, description="largest image, width times height")
     max_concurrent_requests: int = Field(
         default=256, gt=0, description="requests to /predict at a time; more get a 503"
     )

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from service.errors import MalformedRequestError, ServiceError
+from service.errors import ClientGoneError, MalformedRequestError, UnsupportedFormError
 
 FIELD: Final = "image"
 
@@ -38,14 +38,6 @@ OPENAPI_BODY: Final = {
 }
 
 
-class UnsupportedFormError(ServiceError):
-    """The body is no multipart form."""
-
-    status = 415
-    code = "unsupported_content_type"
-    title = "Unsupported content type"
-
-
 class _InMemoryParser(MultiPartParser):
     """Starlette's parser, without its habit of spooling larger files to a temporary file on the disk."""
 
@@ -68,6 +60,7 @@ async def read_upload(request: Request) -> bytes:
     Raises:
         UnsupportedFormError: the content type is not multipart/form-data.
         MalformedRequestError: the form can't be read, or does not hold exactly one file in the field `image`.
+        ClientGoneError: the connection closed before the body was whole.
     """
     content_type, _ = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
@@ -83,7 +76,7 @@ async def read_upload(request: Request) -> bytes:
     except MultiPartException as error:
         raise MalformedRequestError(f"The multipart body can't be read: {error.message}") from error
     except ClientDisconnect as error:
-        raise MalformedRequestError("The client left before the whole body had arrived.") from error
+        raise ClientGoneError("The client left before the whole body had arrived.") from error
     finally:
         parser.close()
 

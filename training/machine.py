@@ -1,12 +1,11 @@
 """What a run computes on."""
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 
 import torch
 
-from service.processor import choose_device, has_native_bf16
+from service.processor import choose_device, has_native_bf16, usable_processors
 from training.errors import TrainingError
 
 
@@ -64,5 +63,5 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
         precision = "bf16" if has_native_bf16(chosen) else fallback
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     if workers is None:
-        workers = min(8, os.cpu_count() or 1) if chosen.type == "cuda" else 0
+        workers = min(8, usable_processors()) if chosen.type == "cuda" else 0
     return Machine(chosen, dtype, workers)

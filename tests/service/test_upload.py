@@ -70,7 +70,7 @@ async def test_another_content_type_is_unsupported(models: Path, content_type: s
 
 async def test_a_form_without_its_boundary_is_malformed(models: Path) -> None:
     response = await post(models, part("image", png()) + END, {"content-type": "multipart/form-data"})
-    problem(response, 400, "malformed_request")
+    assert "boundary" in str(problem(response, 400, "malformed_request")["detail"])
 
 
 async def test_a_form_cut_short_says_so(models: Path) -> None:
@@ -80,7 +80,7 @@ async def test_a_form_cut_short_says_so(models: Path) -> None:
 
 async def test_too_many_parts_are_malformed(models: Path) -> None:
     response = await post(models, part("x", b"") * 100 + END)
-    problem(response, 400, "malformed_request")
+    assert "Too many files" in str(problem(response, 400, "malformed_request")["detail"])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
