@@ -4,13 +4,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Collection
 from typing import Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.metrics import Metrics
+from service.paths import Templates
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 
@@ -28,10 +28,10 @@ def request_id_of(scope: Scope) -> str:
 class RequestContext:
     """Gives each request its id, counts and logs its answer. Nothing of the body or its file name is logged."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, image_routes: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, image_routes: Templates) -> None:
         self._app = app
         self._metrics = metrics
-        self._image_routes = frozenset(image_routes)
+        self._image_routes = image_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -60,16 +60,16 @@ class RequestContext:
             await self._app(scope, counting_receive, stamping_send)
         finally:
             seconds = time.perf_counter() - started
-            route = _route_of(scope)
+            route = self._route_of(scope)
             self._metrics.observe_request(route, scope["method"], status, seconds)
-            if route in self._image_routes and "covidct.code" in scope:
+            if route in self._image_routes.all and "covidct.code" in scope:
                 self._metrics.rejected_images.labels(reason=scope["covidct.code"]).inc()
             _log.info("request", extra={"fields": _fields(scope, route, status, received, seconds)})
 
-
-def _route_of(scope: Scope) -> str:
-    """The route's template, or `unmatched`: a client must not be able to make up metric labels."""
-    return str(getattr(scope.get("route"), "path", scope.get("covidct.route", "unmatched")))
+    def _route_of(self, scope: Scope) -> str:
+        """The route's template, or `unmatched`: a client must not be able to make up metric labels."""
+        routed = getattr(scope.get("route"), "path", None)  # none, where the request was refused before routing
+        return str(routed or self._image_routes.match(scope["path"]) or "unmatched")
 
 
 def _fields(scope: Scope, route: str, status: int, received: int, seconds: float) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.context import request_id_of
 from service.errors import BodyTooLargeError, DeadlineError, MalformedRequestError, OverloadedError, ServiceError
+from service.paths import Templates
 from service.problems import problem_response
 
 _log = logging.getLogger("covidct.limits")
@@ -27,10 +27,10 @@ class RequestLimits:
 class Limits:
     """Guards some paths; health and metrics stay out of it, so that they answer during overload."""
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits, guarded: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, limits: RequestLimits, guarded: Templates) -> None:
         self._app = app
         self._limits = limits
-        self._guarded = frozenset(guarded)
+        self._guarded = guarded
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ class Limits:
             await send(message)
 
         try:
-            if scope["path"] in self._guarded:
+            if self._guarded.match(scope["path"]):
                 await self._guard(scope, receive, watching_send)
             else:
                 await self._app(scope, receive, watching_send)
@@ -56,7 +56,6 @@ class Limits:
             if not isinstance(error, ServiceError):
                 _log.exception("unexpected error", extra={"fields": {"request_id": request_id_of(scope)}})
                 error = ServiceError("The service failed; its log has the reason under this request id.")
-            scope.setdefault("covidct.route", scope["path"] if scope["path"] in self._guarded else "unmatched")
             scope["covidct.code"] = error.code
             await problem_response(error, request_id_of(scope))(scope, receive, send)
 

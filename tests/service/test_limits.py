@@ -12,6 +12,7 @@ from starlette.routing import Route
 from service.context import RequestContext
 from service.limits import Limits, RequestLimits
 from service.metrics import Metrics
+from service.paths import Templates
 
 pytestmark = pytest.mark.anyio
 
@@ -44,8 +45,8 @@ def make(gate: Gate, **limits: float) -> httpx2.AsyncClient:
 
     app = Starlette(routes=[Route("/guarded", guarded, methods=["POST"]), Route("/metrics", free)])
     values = {"max_body_bytes": 1000, "timeout_seconds": 30.0, "max_concurrent": 10} | limits
-    app.add_middleware(Limits, limits=RequestLimits(**values), guarded={"/guarded"})  # type: ignore[arg-type]
-    app.add_middleware(RequestContext, metrics=Metrics(), image_routes={"/guarded"})
+    app.add_middleware(Limits, limits=RequestLimits(**values), guarded=Templates("/guarded"))  # type: ignore[arg-type]
+    app.add_middleware(RequestContext, metrics=Metrics(), image_routes=Templates("/guarded"))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test")
 
 

@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server(mod
         await app(scope, receive, send)
     statuses = {
         sample.labels["status"]
-        for family in app.state.metrics.registry.collect()
+        for family in app.state.serving.metrics.registry.collect()
         for sample in family.samples
         if sample.name == "covidct_requests_total"
     }
