@@ -1,27 +1,17 @@
 """`python -m service`: load the model, then serve until SIGTERM."""
 
 import argparse
-import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
 
-import uvicorn
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from service.app import create_app
-from service.errors import ModelFileError
+from service.disclaimer import DISCLAIMER
 from service.logs import configure_logging
-from service.predictor import load_predictor
-from service.schemas import DISCLAIMER
 from service.settings import Settings
-
-_log = logging.getLogger("covidct")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,35 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_level)
     try:
         listener = _bind(settings)
-        predictor = load_predictor(settings)
-    except (ModelFileError, OSError) as error:
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _log.info(
-        "model ready",
-        extra={
-            "fields": {
-                "name": predictor.card.name,
-                "version": predictor.card.version,
-                "sha256": predictor.sha256,
-                "device": str(predictor.device),
-                "precision": predictor.precision,
-                "address": "{}:{}".format(*listener.getsockname()[:2]),
-            }
-        },
-    )
-    config = uvicorn.Config(
-        create_app(settings, predictor),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
-    )
-    server = uvicorn.Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
-    server.run([listener])
-    return 0 if server.started else 1
+    # Imported here: several workers each have torch, and who supervises them needs none of it.
+    if settings.workers > 1:
+        from service.supervisor import Supervisor
+
+        return Supervisor("service.worker:work", settings, listener).run()
+    from service.worker import serve
+
+    return serve(settings, listener)
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -82,10 +54,6 @@ def _bind(settings: Settings) -> socket.socket:
         where = f"COVIDCT_HOST={settings.host}, COVIDCT_PORT={settings.port}"
         raise OSError(f"{where}: can't listen there: {error.strerror or error}") from error
     return listener
-
-
-def _exit_quietly(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
 
 
 def _parser() -> argparse.ArgumentParser:

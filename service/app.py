@@ -4,17 +4,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
 
-from service.context import RequestContext
+from service.access import API_KEY_HEADER, BrowserHeaders, HostCheck, require_key, split
+from service.context import REQUEST_ID_HEADER, RequestContext
+from service.disclaimer import DISCLAIMER
+from service.fleet import Seat
 from service.limits import Limits, RequestLimits
 from service.metrics import Metrics
 from service.paths import Templates
 from service.predictor import Predictor
 from service.problems import install_problem_handlers
-from service.routes import operations, predict
-from service.schemas import DISCLAIMER
+from service.routes import admin, operations, predict
 from service.serving import Serving
 from service.settings import Settings
 
@@ -22,15 +25,19 @@ IMAGE_ROUTES: Final = Templates(predict.PATH)
 """Routes that take images: their bytes, time and number at a time are limited, and what they refuse is counted."""
 
 
-def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
+def create_app(settings: Settings, predictor: Predictor | None = None, seat: Seat | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         settings: what the operator chose.
         predictor: a loaded model; None loads the settings' one when the application starts.
+        seat: the process' place among several workers; None where it is the only one.
+
+    Raises:
+        KeysError: the API keys can't be used.
     """
-    metrics = Metrics()
-    serving = Serving(settings, metrics)
+    metrics = Metrics(seat)
+    serving = Serving(settings, metrics, seat)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -45,16 +52,41 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         description=f"**{DISCLAIMER}** A chest CT slice in, the probability of COVID-19 out.",
         version="1",
         lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.serving = serving
-    app.include_router(predict.router)
+    app.state.keys = serving.keys
+    app.include_router(predict.router, dependencies=[Depends(require_key)])
     app.include_router(operations.router)
+    app.include_router(admin.router)
     app.add_api_route("/", _index, include_in_schema=False)
     install_problem_handlers(app)
-    limits = RequestLimits(settings.max_body_bytes, settings.request_timeout_seconds, settings.max_concurrent_requests)
-    app.add_middleware(Limits, limits=limits, guarded=IMAGE_ROUTES)
-    app.add_middleware(RequestContext, metrics=metrics, image_routes=IMAGE_ROUTES)  # added last, so outermost
+    _add_middleware(app, settings, metrics)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """From the innermost to the outermost."""
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=split(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=[API_KEY_HEADER, "Authorization", REQUEST_ID_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        )
+    app.add_middleware(HostCheck, settings=settings)
+    limits = RequestLimits(
+        max_body_bytes=settings.max_body_bytes,
+        receive_seconds=settings.receive_timeout_seconds,
+        timeout_seconds=settings.request_timeout_seconds,
+        max_concurrent=settings.max_concurrent_requests,
+    )
+    app.add_middleware(Limits, limits=limits, guarded=IMAGE_ROUTES)
+    app.add_middleware(BrowserHeaders, docs_paths=(app.docs_url,) if app.docs_url else ())
+    app.add_middleware(RequestContext, metrics=metrics, image_routes=IMAGE_ROUTES)
 
 
 async def _index() -> RedirectResponse:

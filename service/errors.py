@@ -39,6 +39,46 @@ class MalformedRequestError(ServiceError):
     title = "Malformed request"
 
 
+class UnknownHostError(ServiceError):
+    """The request was meant for another name than this service's."""
+
+    status = 400
+    code = "unknown_host"
+    title = "Unknown host"
+
+
+class UnauthorizedError(ServiceError):
+    """The request brings no API key that is known here."""
+
+    status = 401
+    code = "unauthorized"
+    title = "API key required"
+
+
+class ForbiddenError(ServiceError):
+    """The request's API key may not do this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
+
+class ReceiveTimeoutError(ServiceError):
+    """The request did not arrive in the time it may take."""
+
+    status = 408
+    code = "receive_timeout"
+    title = "Request took too long to arrive"
+
+
+class HeadersTooLargeError(ServiceError):
+    """The request's line and headers have more bytes than the service accepts."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "Request headers too large"
+
+
 class BodyTooLargeError(ServiceError):
     """The body has more bytes than the service accepts."""
 
@@ -85,6 +125,14 @@ class InferenceError(ServiceError):
     status = 500
     code = "inference_failed"
     title = "Inference failed"
+
+
+class ReloadError(ServiceError):
+    """Another model or other keys could not be taken; the former ones go on."""
+
+    status = 500
+    code = "reload_failed"
+    title = "Reload failed"
 
 
 class OverloadedError(ServiceError):

@@ -8,7 +8,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.context import request_id_of
-from service.errors import BodyTooLargeError, DeadlineError, MalformedRequestError, OverloadedError, ServiceError
+from service.errors import (
+    BodyTooLargeError,
+    DeadlineError,
+    MalformedRequestError,
+    OverloadedError,
+    ReceiveTimeoutError,
+    ServiceError,
+)
 from service.paths import Templates
 from service.problems import problem_response
 
@@ -20,6 +27,7 @@ class RequestLimits:
     """The bounds of one request and of all together."""
 
     max_body_bytes: int
+    receive_seconds: float
     timeout_seconds: float
     max_concurrent: int
 
@@ -87,13 +95,23 @@ class Limits:
             raise self._too_large(f"{announced} bytes were announced")
 
     def _counting(self, receive: Receive) -> Receive:
-        """Count the body as it arrives: its announced length may be missing or a lie."""
-        count = 0
+        """Count the body as it arrives, and time it: its announced length may be missing or a lie."""
+        count, is_whole = 0, False
+        until = asyncio.get_running_loop().time() + self._limits.receive_seconds
 
         async def counting_receive() -> Message:
-            nonlocal count
-            message = await receive()
+            nonlocal count, is_whole
+            if is_whole:  # what comes now is the client's leaving, which may take its time
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise ReceiveTimeoutError(
+                    f"The body was not whole after {self._limits.receive_seconds:g} seconds; {count} bytes had arrived."
+                ) from None
             count += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if count > self._limits.max_body_bytes:
                 raise self._too_large(f"more than {self._limits.max_body_bytes} bytes arrived")
             return message

@@ -1,11 +1,15 @@
 """The Prometheus registry and every metric in it; names are covidct_ and base units."""
 
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
+from service.fleet import Seat
 from service.predictor import Predictor
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -17,12 +21,24 @@ _TENTHS: Final = tuple(i / 10 for i in range(1, 11))
 
 
 class Metrics:
-    """One application's metrics, in a registry of their own, so that two applications can live in one process."""
+    """One application's metrics, in a registry of their own, so that two applications can live in one process.
 
-    def __init__(self) -> None:
+    Args:
+        seat: the process' place among several workers, whose totals are then answered by each of them; None where it
+            is the only one. prometheus-client must have found its folder for several processes when it was imported.
+    """
+
+    def __init__(self, seat: Seat | None = None) -> None:
         registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+        self._answered = registry
+        if seat is None:
+            ProcessCollector(registry=registry)
+        else:
+            self._answered = CollectorRegistry()
+            MultiProcessCollector(self._answered)  # type: ignore[no-untyped-call]
+            self._answered.register(_Restarts(seat))
+        self._observers: list[Callable[[], None]] = []
+        self._shown: Gauge | None = None
         self.requests = Counter(
             "covidct_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
@@ -43,7 +59,12 @@ class Metrics:
         self.batch_size = Histogram(
             "covidct_batch_size", "Slices in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
-        self.queue_depth = Gauge("covidct_queue_depth", "Slices that wait for the network.", registry=registry)
+        self.queue_depth = Gauge(
+            "covidct_queue_depth",
+            "Slices that wait for the network.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
@@ -67,8 +88,28 @@ class Metrics:
             "1, with the model that is served in the labels.",
             ["name", "version", "precision", "device", "sha256"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
-        self.ready = Gauge("covidct_ready", "1 while the service answers predictions.", registry=registry)
+        self.reloads = Counter(
+            "covidct_model_reloads", "Attempts to take another model and other keys.", ["outcome"], registry=registry
+        )
+        for outcome in ("success", "failure"):
+            self.reloads.labels(outcome=outcome)
+        self.ready = Gauge(
+            "covidct_ready",
+            "1 while the service, with all its workers, answers predictions.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+
+    def on_observe(self, observer: Callable[[], None]) -> None:
+        """Have `observer` set its gauges whenever they are about to be read."""
+        self._observers.append(observer)
+
+    def observe(self) -> None:
+        """Bring the gauges up to date; for other workers, which read them from a file, this is done now and then."""
+        for observer in self._observers:
+            observer()
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a template or `unmatched`, never a path that a client made up."""
@@ -78,17 +119,34 @@ class Metrics:
 
     def show_model(self, predictor: Predictor) -> None:
         """Make `predictor` the model of covidct_model_info, and its two labels visible from the start."""
+        if self._shown is not None:
+            self._shown.set(0)  # with several workers, clearing alone would leave it in the file that they share
         self.model_info.clear()
-        self.model_info.labels(
+        self._shown = self.model_info.labels(
             name=predictor.card.name,
             version=predictor.card.version,
             precision=predictor.precision,
             device=predictor.device.type,
             sha256=predictor.sha256,
-        ).set(1)
+        )
+        self._shown.set(1)
         for label in predictor.card.labels:
             self.predictions.labels(label=label)
 
     def render(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""
-        return generate_latest(self.registry)
+        self.observe()
+        return generate_latest(self._answered)
+
+
+class _Restarts(Collector):
+    """Counted by the supervisor, which answers no scrapes."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def collect(self) -> Iterator[Metric]:
+        """The one metric."""
+        yield CounterMetricFamily(
+            "covidct_worker_restarts", "Workers that died and were replaced.", value=self._seat.restarts()
+        )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.artifact import Artifact, Manifest, ManifestFile, Precision, load_model, read_manifest, synthetic_slice
-from service.errors import InferenceError, ModelFileError
+from service.errors import InferenceError, ModelFileError, OverloadedError
 from service.image import Slice
 from service.processor import choose_device, has_native_bf16, usable_processors
 from service.settings import Settings
@@ -49,6 +49,7 @@ class Predictor:
         sha256: hash of its file.
         device, precision: where and in what it computes.
         max_batch_size: slices that it takes at once.
+        device_lost: whether the device has failed for good; a new process may find it again.
     """
 
     def __init__(self, artifact: Artifact, device: torch.device, precision: Precision, max_batch_size: int) -> None:
@@ -57,19 +58,52 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.max_batch_size = max_batch_size
+        self.device_lost = False
         self._network = artifact.network
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What is loaded, for a log line."""
+        return {
+            "name": self.card.name,
+            "version": self.card.version,
+            "sha256": self.sha256,
+            "device": str(self.device),
+            "precision": self.precision,
+        }
 
     def call(self, function: Callable[[], R]) -> R:
         """Run `function` in the predictor's thread and wait for it."""
         return self._thread.submit(function).result()
 
     async def predict(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
-        """Answers to uint8 (1, S, S) slices, in order; an `InferenceError` in the place of one that is not finite."""
+        """Answers to uint8 (1, S, S) slices, in order.
+
+        In the place of an answer: an `InferenceError` where it is not finite, an `OverloadedError` where the device
+        has no memory for this slice even alone.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.predict_now, slices)
 
     def predict_now(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
         """The same, in the calling thread."""
+        try:
+            return self._forward(slices)
+        except RuntimeError as error:  # torch's own kinds are all of this one
+            if not _is_out_of_memory(error):
+                self.device_lost = _is_loss_of_device(error)
+                raise
+        torch.cuda.empty_cache()
+        if len(slices) == 1:
+            return [
+                OverloadedError(
+                    "The device has no memory left; try again.", code="out_of_memory", retry_after_seconds=5
+                )
+            ]
+        half = len(slices) // 2
+        return [*self.predict_now(slices[:half]), *self.predict_now(slices[half:])]
+
+    def _forward(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
         batch = torch.from_numpy(np.stack(slices)).to(self.device)
         with torch.inference_mode():
             probabilities, scores, heatmaps = (output.float().cpu() for output in self._network(batch))
@@ -155,3 +189,13 @@ def _checked(prediction: Prediction) -> Prediction | Exception:
     if finite and 0 <= prediction.probability <= 1 and np.isfinite(prediction.heatmap).all():
         return prediction
     return InferenceError("The network's answer to this image is not a finite number.", code="not_finite")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """TorchScript's interpreter hands on the text of the error, not always its kind."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def _is_loss_of_device(error: RuntimeError) -> bool:
+    """After such an error every further call in this process fails."""
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)

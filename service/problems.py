@@ -14,12 +14,17 @@ from service.schemas import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+_UNREAD: Final = frozenset({401, 403, 408, 413, 431})
+"""Answers given while the rest of the request may still be on its way, which nobody will read."""
+
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
     """The answer that `error` defines."""
     headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
-    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        headers["Connection"] = "close"  # the rest of the body is still on its way, and nobody will read it
+    if error.status in _UNREAD:
+        headers["Connection"] = "close"
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2 asks for it
     return _response(error.status, error.code, error.title, error.detail, request_id, headers)
 
 

@@ -1,12 +1,9 @@
 """Bodies of requests and responses."""
 
-from typing import Final
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.artifact import ModelCard
-
-DISCLAIMER: Final = "Research software, not a medical device: not for diagnosis or any decision about a patient."
+from service.disclaimer import DISCLAIMER
 
 
 class _Body(BaseModel):

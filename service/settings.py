@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.image import MAX_PIXELS
@@ -16,6 +16,7 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; the default is this machine only")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that share the port, each with its own model")
     models_dir: Path = Field(default=Path("models"), description="folder with metrics.json and the model file it names")
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
@@ -26,6 +27,28 @@ class Settings(BaseSettings):
         default=None, ge=1, description="threads of the network on a CPU; default: the processors the process may use"
     )
 
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="keys, between commas, one of which a request must bring; `admin:` before a key lets it reload",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="file with such keys, one a line; read again at each reload"
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="names in Host that are answered, separated by commas; unset: this machine's where it listens to "
+        "that alone, else any",
+    )
+    cors_origins: str = Field(
+        default="", description="origins whose pages may call the service, separated by commas; unset: none"
+    )
+    docs: bool = Field(default=True, description="whether /docs and /openapi.json answer")
+
+    max_connections: int = Field(default=512, gt=0, description="open connections, in each worker; more get a 503")
+    header_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="for a request's line and headers; later the connection is closed with a 408"
+    )
+    receive_timeout_seconds: float = Field(default=20.0, gt=0, description="for a request's body; later it is a 408")
     max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest request body")
     max_pixels: int = Field(default=MAX_PIXELS, gt=0, description="largest image, width times height")
     max_concurrent_requests: int = Field(
@@ -34,8 +57,11 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(
         default=30.0, gt=0, description="from the request's first byte to its answer; later it is a 504"
     )
+    drain_seconds: float = Field(
+        default=1.0, ge=0, description="after SIGTERM: how long it still takes requests while it says it is not ready"
+    )
     shutdown_grace_seconds: int = Field(
-        default=30, ge=0, description="how long requests in flight may take after SIGTERM"
+        default=30, ge=0, description="after that: how long requests in flight may take"
     )
 
     batch_max_size: int | None = Field(

@@ -63,7 +63,7 @@ def begun(server: Server) -> socket.socket:
     """A request that the service has begun to read: it says 100 when its route asks for the body, and not before."""
     client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     client.sendall(
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
         b"Content-Type: multipart/form-data; boundary=xyz\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     )
     assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"

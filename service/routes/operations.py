@@ -1,12 +1,12 @@
 """What operators and their tools ask: metrics, health, the model's card."""
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from service.errors import OverloadedError
 from service.metrics import CONTENT_TYPE
 from service.problems import documented
 from service.schemas import Health, ModelBody
-from service.serving import AnyServing, Ready, ready_serving
+from service.serving import AnyServing, Ready
 
 router = APIRouter()
 
@@ -29,10 +29,13 @@ async def live(serving: AnyServing) -> Health:
     "/health/ready",
     summary="Does it answer predictions",
     responses=documented(503),
-    dependencies=[Depends(ready_serving)],
 )
-async def ready() -> Health:
-    """The model is loaded and has passed its self-check."""
+async def ready(serving: AnyServing) -> Health:
+    """The model is loaded, has passed its self-check, and the service is not about to end."""
+    if not serving.ready:
+        raise OverloadedError(
+            "No requests should be sent here now.", code="not_ready", title="Not ready", retry_after_seconds=1
+        )
     return Health(status="ok")
 
 

@@ -200,7 +200,7 @@ async def test_the_model_route_tells_card_hash_and_device(models: Path) -> None:
 
 async def test_before_the_start_nothing_is_ready_and_health_says_so(models: Path) -> None:
     app = create_app(Settings(models_dir=models, device="cpu"))
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost") as client:
         for path in ("/health/ready", "/model"):
             response = await client.get(path)
             problem(response, 503, "not_ready")
@@ -216,7 +216,7 @@ async def test_a_dead_worker_is_neither_ready_nor_live(models: Path) -> None:
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://test") as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         assert (await client.get("/health/ready")).status_code == 200
         (worker,) = [task for task in asyncio.all_tasks() if task.get_name() == "batcher"]

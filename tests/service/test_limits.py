@@ -44,10 +44,10 @@ def make(gate: Gate, **limits: float) -> httpx2.AsyncClient:
         return PlainTextResponse("ok")
 
     app = Starlette(routes=[Route("/guarded", guarded, methods=["POST"]), Route("/metrics", free)])
-    values = {"max_body_bytes": 1000, "timeout_seconds": 30.0, "max_concurrent": 10} | limits
+    values = {"max_body_bytes": 1000, "receive_seconds": 20.0, "timeout_seconds": 30.0, "max_concurrent": 10} | limits
     app.add_middleware(Limits, limits=RequestLimits(**values), guarded=Templates("/guarded"))  # type: ignore[arg-type]
     app.add_middleware(RequestContext, metrics=Metrics(), image_routes=Templates("/guarded"))
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
 
 
 def problem(response: httpx2.Response) -> tuple[int, str]:
