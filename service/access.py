@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -214,4 +215,4 @@ def _is_among(key: str | None, digests: Iterable[bytes]) -> bool:
 
 
 def _without_port(host: str) -> str:
-    return host[: host.rfind("]") + 1] if host.startswith("[") else host.split(":", 1)[0]
+    return re.sub(r":\d*$", "", host)

@@ -102,12 +102,15 @@ class Connection(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._timer is None:  # the first byte after an answer; the keep-alive time ends with it
-                self._since = time.perf_counter()
-                self._arm(self._limits.header_seconds, self._head_is_late)
+            self._begin_head()
         super().data_received(data)
         if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
+
+    def on_message_begin(self) -> None:
+        """A request begins, perhaps amid data whose first part ended the one before."""
+        self._begin_head()
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The application takes over; a body that it does not read has an end all the same."""
@@ -132,6 +135,12 @@ class Connection(HttpToolsProtocol):
         """Answer what is no HTTP as everything else is answered."""
         self._refuse(MalformedRequestError(f"This is not HTTP/1.1 that can be read. {msg}"))
 
+    def _begin_head(self) -> None:
+        if self._timer is None:  # the first byte after an answer: the keep-alive time has ended
+            self._since = time.perf_counter()
+            self._head_bytes = max(1, self._head_bytes)
+            self._arm(self._limits.header_seconds, self._head_is_late)
+
     def _head_is_late(self) -> None:
         if not self._head_bytes:  # connected and never asked: nobody waits for an answer
             self._abort()
@@ -140,8 +149,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer without the application, and close."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
-        if cycle is not None and not cycle.response_complete:  # amid an answer none can be written
+        if not self._end_the_request():  # amid an answer none can be written
             self._abort()
             return
         request_id = uuid.uuid4().hex
@@ -155,6 +163,17 @@ class Connection(HttpToolsProtocol):
         self._metrics.observe_request("unmatched", "other", error.status, seconds)
         fields = {"request_id": request_id, "status": error.status, "code": error.code, "seconds": round(seconds, 6)}
         _log.info("connection refused", extra={"fields": fields})
+
+    def _end_the_request(self) -> bool:
+        """Have the application drop the request that it works on; False where it has begun to answer."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
+        if cycle is None or cycle.response_complete:
+            return True
+        if cycle.response_started or self.pipeline:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
         self._disarm()

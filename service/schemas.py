@@ -49,10 +49,16 @@ class PredictionBody(_Body):
     disclaimer: str = DISCLAIMER
 
 
+class PublicCard(ModelCard):
+    """The model's card without the versions of libraries, which strangers need not know."""
+
+    libraries: dict[str, str] = Field(default={}, exclude=True)
+
+
 class ModelBody(_Body):
     """The model that is served."""
 
-    card: ModelCard
+    card: PublicCard
     sha256: str = Field(description="of the model file")
     device: str
     precision: str = Field(description="what the network computes in")

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from service.errors import OverloadedError
 from service.metrics import CONTENT_TYPE
 from service.problems import documented
-from service.schemas import Health, ModelBody
+from service.schemas import Health, ModelBody, PublicCard
 from service.serving import AnyServing, Ready
 
 router = APIRouter()
@@ -45,5 +45,8 @@ async def model(serving: Ready) -> ModelBody:
     with serving.model() as served:
         predictor = served.predictor
         return ModelBody(
-            card=predictor.card, sha256=predictor.sha256, device=predictor.device.type, precision=predictor.precision
+            card=PublicCard.model_validate(predictor.card.model_dump()),
+            sha256=predictor.sha256,
+            device=predictor.device.type,
+            precision=predictor.precision,
         )
