@@ -35,8 +35,8 @@ _SIGNATURES: Final = (
 )
 
 
-MAX_PIXELS: Final = 40_000_000
-"""Width times height beyond which an image is refused unless told otherwise."""
+MAX_PIXELS: Final = 4096 * 4096
+"""Width times height beyond which an image is refused unless told otherwise: eight times the side of a usual slice."""
 
 
 @dataclass(frozen=True, slots=True)

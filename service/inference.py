@@ -68,7 +68,8 @@ async def examine(data: bytes, model: Model, serving: Serving, stages: Stages) -
     Raises:
         ServiceError: with the reason; see its kinds.
     """
-    ct_slice, network_input = await asyncio.to_thread(_prepare, data, model, serving)
+    loop = asyncio.get_running_loop()
+    ct_slice, network_input = await loop.run_in_executor(serving.decoders, _prepare, data, model, serving)
     stages.end("decode")
     answer = await _infer(model, network_input)
     stages.record("queue", answer.queue_seconds)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ from service.fleet import Seat
 from service.image import Slice
 from service.metrics import Metrics
 from service.predictor import Prediction, Predictor, load_predictor
+from service.processor import usable_processors
 from service.settings import Settings
 
 _CLOSE_SECONDS: Final = 5.0
@@ -77,6 +79,7 @@ class Serving:
         settings: what the operator chose.
         metrics: the application's metrics.
         keys: who may ask.
+        decoders: threads that decode; as many as processors, since each may hold several copies of an image.
         draining: set once the service is about to end: it still answers, and says that it is not ready.
     """
 
@@ -85,6 +88,7 @@ class Serving:
         self.metrics = metrics
         self._seat = seat
         self.keys = Keys(settings)
+        self.decoders = ThreadPoolExecutor(usable_processors(), thread_name_prefix="decoder")
         self.draining = False
         self._model: Model | None = None
         self._reloading: asyncio.Task[Model] | None = None
@@ -107,6 +111,7 @@ class Serving:
         model, self._model = self._model, None
         if model is not None:
             await model.close()
+        self.decoders.shutdown(wait=False, cancel_futures=True)
 
     async def reload(self) -> Model:
         """Take the keys and the model that are there now; whoever is being answered keeps the former model.

@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx2
 
@@ -42,8 +44,9 @@ def run_to_its_end(models: Path, **settings: object) -> "subprocess.CompletedPro
 class Server:
     """A running service."""
 
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", port: int, log: IO[str]) -> None:
         self.process = process
+        self.log = log
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
@@ -54,36 +57,42 @@ class Server:
 
     def end(self) -> tuple[int, str]:
         """Wait for its end: its exit status, and what it wrote."""
-        output, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, output
+        self.process.wait(60)
+        return self.process.returncode, self.output()
+
+    def output(self) -> str:
+        """What it has written so far."""
+        self.log.seek(0)
+        return self.log.read()
 
 
 @contextlib.contextmanager
 def running(models: Path, **settings: object) -> Iterator[Server]:
     """A service that is ready; killed at the end if the test has not stopped it."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service"],
-        env=environment(models, port=port, **settings),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    server = Server(process, port)
-    try:
-        _wait_until_ready(server)
-        yield server
-    finally:
-        process.kill()
-        process.communicate()
+    with tempfile.TemporaryFile("w+") as log:  # a file, because a pipe that nobody reads fills up and stops the service
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            env=environment(models, port=port, **settings),
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        server = Server(process, port, log)
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
-            raise AssertionError(f"the service ended: {server.process.communicate()[0]}")
+            raise AssertionError(f"the service ended: {server.output()}")
         with contextlib.suppress(httpx2.TransportError):
             if httpx2.get(f"{server.url}/health/ready").status_code == 200:
                 return
