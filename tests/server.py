@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -67,12 +67,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(models: Path, **settings: object) -> Iterator[Server]:
-    """A service that is ready; killed at the end if the test has not stopped it."""
+def running(models: Path, *, under: Sequence[str] = (), **settings: object) -> Iterator[Server]:
+    """A service that is ready, perhaps `under` another command; killed at the end if the test has not stopped it."""
     port = free_port()
     with tempfile.TemporaryFile("w+") as log:  # a file, because a pipe that nobody reads fills up and stops the service
         process = subprocess.Popen(
-            [sys.executable, "-m", "service"],
+            [*under, sys.executable, "-m", "service"],
             env=environment(models, port=port, **settings),
             cwd=ROOT,
             stdout=log,
