@@ -149,9 +149,25 @@ async def test_an_answer_that_is_no_number_is_a_problem_of_its_own_slice_alone(m
     predictor._network = nan_for_dark
     async with serve(models, predictor) as client:
         dark, bright = await asyncio.gather(predict(client, png(60)), predict(client, png(220)))
-    assert dark.status_code == 500
+        counts = await samples(client)
+    problem(dark, 500, "not_finite")
     assert "NaN" not in dark.text
+    assert counts[labelled("covidct_rejected_images_total", reason="not_finite")] == 1
     assert bright.status_code == 200
+
+
+async def test_requests_of_all_kinds_leave_no_task_behind(models: Path) -> None:
+    async with serve(models) as client:
+        assert (await predict(client, png())).status_code == 200
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            leaving = asyncio.create_task(predict(client, png()))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.gather(predict(client, png()), predict(client, b"no image"), client.get("/nowhere"))
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 - tasks have no event of their end
+                await asyncio.sleep(0.01)
 
 
 async def test_uploads_never_touch_a_disk(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

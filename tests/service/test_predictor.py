@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service.artifact import MANIFEST_NAME
-from service.errors import InferenceError, ModelFileError
+from service.errors import InferenceError, ModelFileError, OverloadedError
 from service.image import Slice
 from service.predictor import Prediction, Predictor, choose_precision, load_predictor
 from service.settings import Settings
@@ -151,6 +151,58 @@ def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: 
     assert isinstance(first, InferenceError)
     assert isinstance(second, Prediction)
     assert second.probability > 0.5
+
+
+def with_room_for(predictor: Predictor, count: int) -> list[int]:
+    """Have the device run out of memory beyond `count` slices; the batches it was asked for."""
+    healthy, asked = predictor._network, []
+
+    def scarce(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        asked.append(len(slices))
+        if len(slices) > count:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return healthy(slices)
+
+    predictor._network = scarce
+    return asked
+
+
+def test_out_of_memory_halves_the_batch_and_everyone_is_answered(models: Path) -> None:
+    predictor = load(models)
+    levels = [20, 60, 100, 140, 180, 220, 240]
+    expected = scored(predictor, *levels)
+    asked = with_room_for(predictor, 2)
+    answers = scored(predictor, *levels)
+    assert [each.probability for each in answers] == pytest.approx([each.probability for each in expected])
+    assert asked[0] == 7
+    assert max(asked[1:]) == 4
+    assert not predictor.device_lost
+
+
+def test_a_slice_that_does_not_fit_alone_is_told_to_come_again(models: Path) -> None:
+    predictor = load(models)
+    with_room_for(predictor, 0)
+    first, second = predictor.predict_now([even(20), even(200)])
+    for answer in (first, second):
+        assert isinstance(answer, OverloadedError)
+        assert answer.code == "out_of_memory"
+        assert answer.retry_after_seconds
+    assert not predictor.device_lost
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"), [("CUDA error: an illegal memory access was encountered", True), ("shapes differ", False)]
+)
+def test_an_error_of_the_device_is_told_from_one_of_the_network(models: Path, message: str, lost: bool) -> None:
+    predictor = load(models)
+
+    def fail(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        raise RuntimeError(message)
+
+    predictor._network = fail
+    with pytest.raises(RuntimeError, match=message):
+        predictor.predict_now([even(20)])
+    assert predictor.device_lost is lost
 
 
 def test_threads_are_those_of_the_settings(models: Path) -> None:
