@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train test check lint types format soak coverage clean
+.PHONY: help serve train test check lint types format audit soak coverage clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,10 @@ types: $(VENV)/.dev ## mypy, strict
 test: $(VENV)/.dev ## pytest, with coverage
 	$(BIN)/pytest $(PYTEST_ARGS) --cov
 
-soak: $(VENV)/.dev ## the long load tests, about 20 minutes on a quiet machine; prints what docs/reliability.md states
+audit: $(VENV)/.dev ## known vulnerabilities of the tested versions; asks a service on the internet
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+soak: $(VENV)/.dev ## the long load tests, some minutes; prints what docs/reliability.md states
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
 
 coverage: $(VENV)/.dev ## pytest, with coverage as pages in htmlcov/

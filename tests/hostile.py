@@ -92,6 +92,7 @@ def honest_oddities() -> Iterator[Case]:
     palette = picture("P")
     yield case("palette with transparency", encoded(palette, "PNG", transparency=bytes(range(256))), OK)
     yield case("interlaced GIF", encoded(picture("P"), "GIF", interlace=1), OK)
+    yield case("interlaced PNG", _interlaced_png(), OK)
     yield case("progressive JPEG", encoded(picture("RGB"), "JPEG", progressive=True), OK)
     for orientation in range(10):
         exif = Image.Exif()
@@ -251,6 +252,16 @@ def _png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = _chunk(b"IDAT", zlib.compress(pixels, 9))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + data + _chunk(b"IEND", b"")
+
+
+def _interlaced_png() -> bytes:
+    """In Adam7's seven passes (PNG specification, 8.2), which Pillow reads and does not write."""
+    grey = np.asarray(picture(side=64))
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = (row for top, left, down, right in passes for row in grey[top::down, left::right])
+    data = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
 
 
 def _bmp_that_claims(width: int, height: int) -> bytes:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -173,3 +174,24 @@ def test_every_line_of_the_log_is_json(models: Path) -> None:
     lines = [json.loads(line) for line in output.splitlines()]
     routes = [line["status"] for line in lines if line.get("route") in ("/predict", "unmatched")]
     assert routes == [200, 404]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "no API keys are set: this machine alone can reach the service"),
+        ({"host": "0.0.0.0"}, "others than this machine can reach the service: set COVIDCT_API_KEYS"),  # noqa: S104
+        ({"api_keys": "user-key-0123456789"}, None),
+    ],
+)
+def test_a_service_without_keys_says_who_can_reach_it(models: Path, settings: dict[str, Any], said: str | None) -> None:
+    with running(models, **settings) as server:
+        _, output = server.stop()
+    assert ("no API keys" in output) is (said is not None)
+    assert said is None or said in output
+    assert "user-key" not in output
+
+
+def test_keys_that_cannot_be_used_are_one_line_that_names_the_setting(models: Path) -> None:
+    assert "COVIDCT_API_KEYS" in one_line(run_to_its_end(models, api_keys="short"))
+    assert "COVIDCT_API_KEYS_FILE" in one_line(run_to_its_end(models, api_keys_file=models / "none"))

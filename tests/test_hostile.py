@@ -92,3 +92,9 @@ def test_a_length_that_is_no_number_is_malformed(server: Server) -> None:
 
 def test_a_length_beyond_the_limit_is_answered_before_a_byte_of_the_body_is_sent(server: Server) -> None:
     assert raw(server, FORM + b"Content-Length: 999999999999\r\n", b"") == (413, "body_too_large")
+
+
+def test_a_body_in_chunks_without_a_length_is_served(server: Server) -> None:
+    pieces = (BODY[start : start + 50] for start in range(0, len(BODY), 50))
+    headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    assert httpx2.post(f"{server.url}/predict", content=pieces, headers=headers).status_code == 200
