@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 TOOLS = ("podman", "debootstrap", "runc", "catatonit")
-MIRROR = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE = "localhost/covid-ct-test-base"
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _STORE = """
 [storage]
@@ -51,10 +54,16 @@ class Engine:
         """
         return self._run(["podman", *arguments], check, seconds)
 
-    def compose(self, *arguments: str, files: list[Path], check: bool = True) -> str:
+    def compose(
+        self,
+        *arguments: str,
+        files: list[Path],
+        check: bool = True,
+        environment: Mapping[str, str] = _NOTHING,
+    ) -> str:
         """podman-compose over these files."""
         named = [part for file in files for part in ("--file", str(file))]
-        return self._run([sys.executable, "-m", "podman_compose", *named, *arguments], check, 600)
+        return self._run([sys.executable, "-m", "podman_compose", *named, *arguments], check, 600, environment)
 
     def build(self, tag: str, dockerfile: Path, context: Path, **arguments: str) -> float:
         """Build an image; the seconds that it took."""
@@ -76,7 +85,7 @@ class Engine:
         """A Debian with Python and nothing else, as `BASE`."""
         root = self.folder / "base"
         packages = "--include=python3,python3-venv,ca-certificates"
-        self._run(["debootstrap", "--variant=minbase", packages, "bookworm", str(root), MIRROR], True, 600)
+        self._run(["debootstrap", "--variant=minbase", packages, "bookworm", str(root)], True, 600)
         for rest in ("var/cache/apt/archives", "usr/share/doc", "usr/share/locale", "usr/share/man"):
             shutil.rmtree(root / rest, ignore_errors=True)
         (root / "var/cache/apt/archives/partial").mkdir(parents=True)
@@ -107,9 +116,10 @@ class Engine:
         self.podman("system", "reset", "--force", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, command: list[str], check: bool, seconds: float) -> str:
+    def _run(self, command: list[str], check: bool, seconds: float, environment: Mapping[str, str] = _NOTHING) -> str:
+        environment = {**self._environment, **environment}
         with (self.folder / "last.log").open("w+") as log:
-            done = subprocess.run(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT, timeout=seconds)
+            done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=seconds)
             log.seek(0)
             output = log.read()
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{output[-6000:]}"

@@ -17,6 +17,9 @@ import pytest
 
 from tests.containers.engine import BASE, Engine, missing
 from tests.server import ROOT, free_port
+from tests.training.data_set import small_files, small_lists, write_data_set
+from tests.training.random_weights import write_random_weights
+from training.config import RECIPES
 
 pytestmark = [
     pytest.mark.containers,
@@ -24,6 +27,7 @@ pytestmark = [
 ]
 
 FILES = [ROOT / "docker-compose.yml", ROOT / "tests" / "containers" / "compose.override.yml"]
+README = (ROOT / "README.md").read_text()
 PROMETHEUS = "http://127.0.0.1:9090"
 SERVICE = "http://127.0.0.1:8000"
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")  # noqa: S108
@@ -151,9 +155,6 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
         httpx2.get(f"{SERVICE}/health/live")
 
 
-README = (ROOT / "README.md").read_text()
-
-
 def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engine, context: Path) -> None:
     tag = "covid-ct:cuda"
     clean = engine.build(tag, context / "docker" / "cuda.Dockerfile", context, BASE_IMAGE=BASE)
@@ -169,3 +170,39 @@ def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engin
     assert answer.status_code == 200
     assert '"device": "cpu"' in engine.podman("logs", container)
     engine.podman("rm", "--force", "--time", "10", container)
+
+
+def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
+    engine: Engine, cpu_image: str, context: Path, tmp_path: Path
+) -> None:
+    tag = "covid-ct:train"
+    clean = engine.build(tag, context / "docker" / "train.Dockerfile", context, BASE_IMAGE=BASE)
+    tell(f"training image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s")
+    lists = small_lists({"train": 8, "val": 4, "test": 4})
+    write_data_set(tmp_path / "data", lists, small_files(lists))
+    (tmp_path / "weights").mkdir()
+    write_random_weights(tmp_path / "weights" / "vgg19_bn.pth", RECIPES["best"])
+    served = tmp_path / "trained.yml"
+    served.write_text("services: {service: {environment: {COVIDCT_MODELS_DIR: /models}}}")
+    files, folders = [*FILES, served], {"DATA": str(tmp_path / "data"), "WEIGHTS": str(tmp_path / "weights")}
+
+    def train(version: str) -> None:
+        where = ["--data", "/data", "--weights", "/weights/vgg19_bn.pth", "--run", "/runs/best", "--models", "/models"]
+        small = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--fresh"]
+        command = ["--profile", "train", "run", "--rm", "train", "train", *where, *small, "--model-version", version]
+        engine.compose(*command, files=files, environment=folders)
+
+    def served_version() -> str:
+        return str(httpx2.get(f"{SERVICE}/model").json()["card"]["version"])
+
+    try:
+        train("7.0.0")
+        engine.compose("up", "--detach", "--no-build", "service", files=files, environment=folders)
+        service = container_of(engine, "service")
+        until(lambda: is_healthy(engine, service), "the service is healthy")
+        assert served_version() == "7.0.0"
+        train("7.0.1")
+        engine.compose("kill", "--signal", "HUP", "service", files=files, environment=folders)
+        until(lambda: served_version() == "7.0.1", "the new model is served")
+    finally:
+        engine.compose("down", "--volumes", "--timeout", "10", files=files, environment=folders, check=False)
