@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import ServiceError, UnusableImageError
+from service.lossless_jpeg import LosslessJpegError, decode_lossless_jpeg
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -34,15 +35,15 @@ _DECODERS: Final = {
     _BIG_ENDIAN: "",
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended, of which 8 bits only
-    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first order
+    "1.2.840.10008.1.2.4.57": "lossless_jpeg",
+    "1.2.840.10008.1.2.4.70": "lossless_jpeg",  # first order
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near lossless
     "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000 lossless
     "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
 }
-"""Transfer syntaxes that are read, and pydicom's plugin that does it; none is chosen by what happens to be installed."""
+"""Transfer syntaxes that are read, and pydicom's plugin (or own module) that does it; none is chosen by what happens to be there."""
 
 _NATIVE: Final = frozenset(uid for uid, plugin in _DECODERS.items() if not plugin)
 
@@ -179,7 +180,10 @@ class DicomFile:
         _be_quiet()
         header, data = self.header, self._dataset[0x7FE00010].value
         if header.syntax not in _NATIVE:
-            _check_stream(_compressed_frame(data, header, index), header)
+            frame = _compressed_frame(data, header, index)
+            _check_stream(frame, header)
+            if _DECODERS[header.syntax] == "lossless_jpeg":
+                return _lossless(frame, header)
         pixels, _ = get_decoder(UID(header.syntax)).as_array(
             data,
             index=index,
@@ -380,6 +384,19 @@ def _compressed_frame(data: bytes, header: Header, index: int) -> bytes:
     if len(frame) > 2 * header.rows * header.columns * header.samples * (header.bits // 8) + _COMPRESSED_SLACK:
         raise _damaged("a compressed frame has more bytes than its pixels need")
     return frame
+
+
+def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
+    try:
+        pixels = decode_lossless_jpeg(frame)
+    except LosslessJpegError as error:
+        raise _damaged(f"its lossless JPEG can't be read: {error}") from None
+    if header.samples != 1:
+        raise _refused("Colour in lossless JPEG is not read.", "unsupported_colour_mode")
+    if header.signed:  # two's complement of the stored bits
+        spare = 16 - header.stored
+        return (pixels << spare).astype(np.int16) >> spare
+    return pixels
 
 
 def _check_stream(frame: bytes, header: Header) -> None:
