@@ -161,9 +161,7 @@ class AsyncClient:
         """As `Client.predict`."""
         return Prediction.from_json(await self._send("POST", *await asyncio.to_thread(_predict, image, heatmap)))
 
-    async def predict_many(
-        self, images: Iterable[ImageLike], *, at_a_time: int = 4
-    ) -> list[Prediction | ProblemError]:
+    async def predict_many(self, images: Iterable[ImageLike], *, at_a_time: int = 4) -> list[Prediction | ProblemError]:
         """As `Client.predict_many`, `at_a_time` requests together."""
         room = asyncio.Semaphore(at_a_time)
 
@@ -241,6 +239,4 @@ def _body(response: "httpx2.Response") -> Any:
         return body
     if not isinstance(body, dict) or "code" not in body:
         raise AnswerError(f"status {response.status_code}, not in this service's form: is this its address?")
-    raise ProblemError(
-        response.status_code, str(body["code"]), str(body.get("detail", "")), body.get("request_id")
-    )
+    raise ProblemError(response.status_code, str(body["code"]), str(body.get("detail", "")), body.get("request_id"))

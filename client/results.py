@@ -98,8 +98,7 @@ class Explanation:
         """Read the JSON of /explain, as `Prediction.from_json` does."""
         try:
             values = np.asarray(body["heatmap"]["values"], dtype=np.float32)
-            if values.ndim != 2:
-                raise ValueError(f"a heat map of {values.ndim} dimensions")
+            values = values.reshape(values.shape[0], values.shape[1])  # of two dimensions, or a ValueError
             return cls(
                 probability=float(body["probability"]),
                 label=str(body["label"]),
@@ -107,7 +106,7 @@ class Explanation:
                 heatmap=values,
                 overlay=_png_in(body.get("overlay")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise AnswerError(f"the answer is no explanation: {type(error).__name__} at {error}") from error
 
     def _repr_html_(self) -> str:

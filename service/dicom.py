@@ -43,7 +43,7 @@ _DECODERS: Final = {
     "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
 }
-"""Transfer syntaxes that are read, and pydicom's plugin (or own module) that does it; none is chosen by what happens to be there."""
+"""Transfer syntaxes that are read, and pydicom's plugin or our module that does it; never what happens to be there."""
 
 _NATIVE: Final = frozenset(uid for uid, plugin in _DECODERS.items() if not plugin)
 
@@ -174,7 +174,7 @@ class DicomFile:
             raise _damaged("its pixels can't be decoded") from None
 
     def _decode(self, index: int) -> NDArray[Any]:
-        from pydicom.pixels import get_decoder
+        from pydicom.pixels.decoders.base import get_decoder
         from pydicom.uid import UID
 
         _be_quiet()
@@ -184,22 +184,21 @@ class DicomFile:
             _check_stream(frame, header)
             if _DECODERS[header.syntax] == "lossless_jpeg":
                 return _lossless(frame, header)
-        pixels, _ = get_decoder(UID(header.syntax)).as_array(
-            data,
-            index=index,
-            decoding_plugin=_DECODERS[header.syntax],
-            rows=header.rows,
-            columns=header.columns,
-            number_of_frames=header.frames,
-            samples_per_pixel=header.samples,
-            bits_allocated=header.bits,
-            bits_stored=header.stored,
-            pixel_representation=int(header.signed),
-            photometric_interpretation=header.photometric,
-            planar_configuration=header.planar,
-            pixel_keyword="PixelData",
-            pixel_vr="OW" if header.bits > 8 else "OB",
-        )
+        options: dict[str, Any] = {
+            "rows": header.rows,
+            "columns": header.columns,
+            "number_of_frames": header.frames,
+            "samples_per_pixel": header.samples,
+            "bits_allocated": header.bits,
+            "bits_stored": header.stored,
+            "pixel_representation": int(header.signed),
+            "photometric_interpretation": header.photometric,
+            "planar_configuration": header.planar,
+            "pixel_keyword": "PixelData",
+            "pixel_vr": "OW" if header.bits > 8 else "OB",
+        }
+        decoder = get_decoder(UID(header.syntax))
+        pixels, _ = decoder.as_array(data, index=index, decoding_plugin=_DECODERS[header.syntax], **options)
         if pixels.shape[:2] != (header.rows, header.columns):
             raise _damaged("its pixels are of another size than its header says")
         return pixels
@@ -213,7 +212,7 @@ class DicomFile:
         table = self._window(values, index, window)
         if self.header.photometric == "MONOCHROME1":
             table = 255 - table
-        return table[np.ascontiguousarray(native).view(unsigned)]
+        return np.asarray(table[np.ascontiguousarray(native).view(unsigned)], dtype=np.uint8)
 
     def _window(self, values: NDArray[np.float64], index: int, window: Window) -> NDArray[np.uint8]:
         rescale = self._rescale(index)
@@ -285,7 +284,7 @@ def _read(data: bytes) -> tuple[str, "Dataset"]:
     start = file.tell()
     syntax = ""
     if data[start : start + 2] == b"\x02\x00":
-        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        meta = read_dataset(file, False, True, stop_when=_Counter(only_group=2))
         syntax = str(meta.get("TransferSyntaxUID") or "").strip()
         start = file.tell()
     if not syntax:
@@ -303,14 +302,16 @@ def _read(data: bytes) -> tuple[str, "Dataset"]:
 
 
 class _Counter:
-    """Ends the reading of a header that has too many elements."""
+    """Ends the reading of a header that has too many elements, or where another group begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_group: int | None = None) -> None:
         self.count = 0
+        self._only_group = only_group
 
-    def __call__(self, tag: int, vr: str | None, length: int) -> bool:  # noqa: ARG002 - pydicom's signature
+    def __call__(self, tag: int, *_: object) -> bool:
         self.count += 1
-        return self.count > _MAX_ELEMENTS
+        other = self._only_group is not None and tag >> 16 != self._only_group
+        return other or self.count > _MAX_ELEMENTS
 
 
 def _inflated(data: bytes) -> bytes:
@@ -436,7 +437,7 @@ def _jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:
 
 def _groups(dataset: "Dataset", index: int) -> list["Dataset"]:
     """Where an enhanced (multi-frame) file keeps the rescale of a frame: PS3.3 C.7.6.16.2.9."""
-    found = []
+    found: list[Dataset] = []
     for name, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(name) or []
         if at < len(items):
@@ -461,7 +462,9 @@ def _begins_with_element(data: bytes) -> bool:
         return False
     group, element, length = struct.unpack_from("<HHI", data)
     if data[4:6] in (b"UI", b"CS", b"UL", b"DA", b"TM", b"LO", b"SH", b"OB"):
-        length = 4 + struct.unpack_from("<I", data, 8)[0] if data[4:6] == b"OB" else struct.unpack_from("<H", data, 6)[0]
+        length = (
+            4 + struct.unpack_from("<I", data, 8)[0] if data[4:6] == b"OB" else struct.unpack_from("<H", data, 6)[0]
+        )
     if length % 2 or length > 128 or 8 + length + 4 > len(data):
         return False
     following = struct.unpack_from("<HH", data, 8 + length)

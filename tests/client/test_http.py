@@ -51,7 +51,9 @@ def answering(*answers: httpx2.Response, **options: Any) -> tuple[Client, Script
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "bytes", "pillow", "array", "slice", "dicom"])
-def test_every_kind_of_image_gets_the_same_answer_from_a_real_service(kind: str, server: Server, tmp_path: Path) -> None:
+def test_every_kind_of_image_gets_the_same_answer_from_a_real_service(
+    kind: str, server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "a.png").write_bytes(png(200))
     array = np.full((64, 64), 200, np.uint8)
     images: dict[str, Any] = {
@@ -134,7 +136,11 @@ def test_nobody_listening_and_strangers_are_told_apart() -> None:
         assert not client.ready()
         with pytest.raises(UnreachableError):
             client.predict(png())
-    for stranger in (httpx2.Response(200, text="hello"), httpx2.Response(404, json={"no": 1}), httpx2.Response(200, json=[])):
+    for stranger in (
+        httpx2.Response(200, text="hello"),
+        httpx2.Response(404, json={"no": 1}),
+        httpx2.Response(200, json=[]),
+    ):
         client, _, _ = answering(stranger)
         with pytest.raises(AnswerError):
             client.predict(png())
