@@ -291,7 +291,7 @@ def _read(data: bytes) -> tuple[str, "Dataset"]:
         syntax = "1.2.840.10008.1.2.1" if data[start + 4 : start + 6].isalpha() else _IMPLICIT
     if syntax not in _DECODERS:
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
-        raise _refused(f"The file's transfer syntax {known} is not read.", "unsupported_transfer_syntax")
+        raise _refused(f"The file's transfer syntax {known} is not read.", code="unsupported_transfer_syntax")
     if syntax == _DEFLATED:
         file = io.BytesIO(_inflated(file.read()))
     counted = _Counter()
@@ -325,15 +325,17 @@ def _inflated(data: bytes) -> bytes:
 def _header(syntax: str, dataset: "Dataset") -> Header:
     """Check what the file says of itself, the most telling reason first."""
     if 0x00420011 in dataset:
-        raise _refused("The DICOM file holds a document (an encapsulated PDF or the like), no image.", "no_pixel_data")
+        raise _refused(
+            "The DICOM file holds a document (an encapsulated PDF or the like), no image.", code="no_pixel_data"
+        )
     modality = str(dataset.get("Modality") or "")
     if modality != "CT":
         found = f"modality {modality}" if re.fullmatch(r"[A-Z]{1,16}", modality) else "no known modality"
-        raise _refused(f"The DICOM file is of {found}, and the model knows CT slices only.", "not_ct")
+        raise _refused(f"The DICOM file is of {found}, and the model knows CT slices only.", code="not_ct")
     if 0x7FE00008 in dataset or 0x7FE00009 in dataset:
-        raise _refused("The DICOM file has floating-point samples; send 8 or 16 bits.", "unsupported_sample_depth")
+        raise _refused("The DICOM file has floating-point samples; send 8 or 16 bits.", code="unsupported_sample_depth")
     if not dataset.get("PixelData"):
-        raise _refused("The DICOM file holds no pixel data, or is cut off before its end.", "no_pixel_data")
+        raise _refused("The DICOM file holds no pixel data, or is cut off before its end.", code="no_pixel_data")
     header = Header(
         syntax=syntax,
         rows=int(dataset.Rows),
@@ -355,7 +357,7 @@ def _check_kind(header: Header) -> None:
     if header.bits not in (8, 16) or not 1 <= header.stored <= header.bits:
         raise _refused(
             f"The DICOM file has {header.stored} bits in samples of {header.bits}; samples of 8 or 16 bits are read.",
-            "unsupported_sample_depth",
+            code="unsupported_sample_depth",
         )
     grey = header.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2")
     colours = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -364,7 +366,7 @@ def _check_kind(header: Header) -> None:
         raise _refused(
             f"The DICOM file has {header.samples} samples a pixel, of {header.bits} bits, in an unsupported colour "
             "model; send grey (MONOCHROME1 or 2) or 8-bit RGB.",
-            "unsupported_colour_mode",
+            code="unsupported_colour_mode",
         )
     if header.rows < 1 or header.columns < 1 or header.frames < 1:
         raise _damaged(f"it announces {header.frames} frames of {header.columns} x {header.rows} pixels")
@@ -393,7 +395,7 @@ def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
     except LosslessJpegError as error:
         raise _damaged(f"its lossless JPEG can't be read: {error}") from None
     if header.samples != 1:
-        raise _refused("Colour in lossless JPEG is not read.", "unsupported_colour_mode")
+        raise _refused("Colour in lossless JPEG is not read.", code="unsupported_colour_mode")
     if header.signed:  # two's complement of the stored bits
         spare = 16 - header.stored
         return (pixels << spare).astype(np.int16) >> spare
@@ -471,7 +473,7 @@ def _begins_with_element(data: bytes) -> bool:
     return following[0] in (2, 8, 16) and following > (group, element)
 
 
-def _refused(detail: str, code: str) -> UnusableImageError:
+def _refused(detail: str, *, code: str) -> UnusableImageError:
     return UnusableImageError(detail, code=code)
 
 

@@ -98,7 +98,7 @@ def test_a_damaged_member_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert codes(path) == {"1.png": "damaged_archive", "2.png": ""}
 
 
-def nifti(hounsfield: np.ndarray, affine: np.ndarray | None = None) -> bytes:  # type: ignore[type-arg]
+def nifti(hounsfield: np.ndarray, affine: np.ndarray | None = None) -> bytes:
     image = nibabel.Nifti1Image(hounsfield, np.diag([-1.0, -1.0, 1.0, 1.0]) if affine is None else affine)
     return bytes(image.to_bytes())
 
