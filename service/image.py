@@ -6,6 +6,7 @@ before anything else can see it.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from service.dicom import LUNG, Window, is_dicom, open_dicom
 from service.errors import UnsupportedImageError, UnusableImageError
 
 Slice: TypeAlias = NDArray[np.uint8]
 """One grey channel, shape (1, H, W), 0 is black and 255 is white."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-"""Formats that the decoder may try, under Pillow's names; nothing else is ever parsed."""
+"""Formats that Pillow may try, under its names; beside them only DICOM is ever parsed."""
 
 MIN_SIDE: Final = 16
 """Pixels. Below this no anatomy can be seen; the smallest image of COVID-CT is 115 x 61."""
@@ -38,41 +40,84 @@ _SIGNATURES: Final = (
 MAX_PIXELS: Final = 4096 * 4096
 """Width times height beyond which an image is refused unless told otherwise: eight times the side of a usual slice."""
 
+MAX_FRAMES: Final = 1000
+"""Frames beyond which a file is refused by `decode_frames`; a chest CT at half a millimetre has some 700 slices."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What an image may ask of the decoder.
 
     Attributes:
-        max_pixels: width times height, in pixels, known from the header before any pixel is decoded.
+        max_pixels: width times height of a frame, in pixels, known from the header before any pixel is decoded.
+        max_frames: frames of a file, where several are asked for.
     """
 
     max_pixels: int = MAX_PIXELS
+    max_frames: int = MAX_FRAMES
 
 
-def decode(data: bytes, limits: Limits = Limits()) -> Slice:
+def decode(data: bytes, limits: Limits = Limits(), window: Window = LUNG) -> Slice:
     """Decode an image file to its canonical grey slice.
 
     Grey is ITU-R BT.601 luma (Pillow's `L`). 16-bit samples are scaled from their full range, transparency lies over
-    black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB.
+    black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. DICOM goes through `window`,
+    see `service.dicom`.
 
     Args:
-        data: a whole file of one of `FORMATS`.
+        data: a whole file of one of `FORMATS`, or DICOM.
         limits: what the file may ask for.
+        window: Hounsfield units that are black and white, for DICOM.
 
     Returns:
         uint8 (1, H, W).
 
     Raises:
-        UnsupportedImageError: the bytes are of none of `FORMATS`, whatever their name says.
-        UnusableImageError: empty, damaged, too many pixels, too small, several frames, or without a defined grey value.
+        UnsupportedImageError: the bytes are of no format that is read, whatever their name says.
+        UnusableImageError: empty, damaged, too many pixels, too small, several frames, without a defined grey value, or
+            a DICOM file that is no CT image.
     """
+    if is_dicom(data):
+        file = open_dicom(data)
+        _check_size(file.header.columns, file.header.rows, limits)
+        _check_single(file.header.frames)
+        return file.frame(0, window)[np.newaxis]
     if not data:
         raise UnusableImageError("The file is empty: 0 bytes were received.", code="empty_file")
     image = _open(data)
     with image:
-        _check(image, limits)
+        _check_size(*image.size, limits)
+        _check_single(_count(image))
         return _to_slice(_grey(_load(image)))
+
+
+def decode_frames(data: bytes, limits: Limits = Limits(), window: Window = LUNG) -> Iterator[Slice]:
+    """Decode every frame of a file, one at a time; a file with one frame gives one slice.
+
+    Only DICOM may have several: the frames of an animation or the pages of a TIFF need not be slices.
+
+    Args:
+        data, window: as in `decode`.
+        limits: `max_pixels` is for each frame, `max_frames` for their number.
+
+    Yields:
+        uint8 (1, H, W), in the file's order.
+
+    Raises:
+        UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames. A damaged frame
+            raises when it is reached.
+    """
+    if not is_dicom(data):
+        yield decode(data, limits, window)
+        return
+    file = open_dicom(data)
+    _check_size(file.header.columns, file.header.rows, limits)
+    if file.header.frames > limits.max_frames:
+        raise UnusableImageError(
+            f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.", code="too_many_frames"
+        )
+    for index in range(file.header.frames):
+        yield file.frame(index, window)[np.newaxis]
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:
@@ -98,7 +143,7 @@ def _open(data: bytes) -> Image.Image:
         if _has_known_signature(data):
             raise _damaged("its header can't be read") from None
         raise UnsupportedImageError(
-            f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}. "
+            f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}, DICOM. "
             "The type is judged by the bytes, not by the file's name."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
@@ -107,22 +152,27 @@ def _open(data: bytes) -> Image.Image:
         raise _damaged("its header can't be read") from error
 
 
-def _check(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
     if min(width, height) < MIN_SIDE:
         raise UnusableImageError(
             f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.", code="image_too_small"
         )
-    try:
-        frames = getattr(image, "n_frames", 1)
-    except Exception as error:  # counting walks through the whole file
-        raise _damaged("its frames can't be counted") from error
+
+
+def _check_single(frames: int) -> None:
     if frames > 1:
         raise UnusableImageError(
             f"The file holds {frames} frames; send one slice a file, as a single-frame image.", code="several_frames"
         )
+
+
+def _count(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # counting walks through the whole file
+        raise _damaged("its frames can't be counted") from error
 
 
 def _load(image: Image.Image) -> Image.Image:

@@ -1,0 +1,161 @@
+"""`covid-ct`: serve, predict, train, evaluate, compare, model show."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from client.errors import ClientError
+from client.http import LOCAL
+
+_TRAINING: Final = ("train", "evaluate", "compare")
+_FORWARDED: Final = ("serve", *_TRAINING)
+
+_EPILOG: Final = f"""\
+examples:
+  covid-ct serve                                   the service on {LOCAL}
+  covid-ct predict slice.png                       one slice, with the model in ./models
+  covid-ct predict study/ --output result.csv      a folder; the same command goes on after an interruption
+  covid-ct model show                              which model, and how good it is
+
+Research software, not a medical device: not for diagnosis or any decision about a patient.
+"""
+
+_PREDICT_EPILOG: Final = f"""\
+A PATH is a file (PNG, JPEG, WebP, TIFF, BMP, GIF, DICOM, NIfTI), a folder (read with all below it), a quoted glob, or
+a zip of any of these. The slices of a multi-frame DICOM or NIfTI file are told apart by #0, #1, ...
+
+examples:
+  covid-ct predict a.png b.dcm
+  covid-ct predict study/ --output study.csv       run it again to go on, or to retry what failed
+  covid-ct predict 'scans/**/*.dcm' --format jsonl
+  covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
+  covid-ct predict ct.nii.gz                       every axial slice; needs the extra nifti
+  covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
+
+exit status: 0 all answered, 1 some failed (or no model, no service), 2 wrong usage, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what the user can mend is one line on stderr."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in _FORWARDED:
+            return _forward(given)
+        options = _parser().parse_args(given)
+        return int(options.command(options))
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; with --output, the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing it does not fail again
+        return 1
+
+
+def _forward(given: list[str]) -> int:
+    if given[0] == "serve":
+        from service.__main__ import main as serve
+
+        os.environ.pop("COVIDCT_API_KEY", None)  # the command line's own, no setting of the service
+        return serve(given[1:])
+    try:
+        from training.__main__ import main as train
+    except ImportError as error:
+        raise ClientError(f"{error.name} is missing; training needs: pip install 'covid-ct[training]'") from error
+    return train(given)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from client.predict import chosen_format, predict
+    from service.dicom import LUNG, Window
+
+    try:
+        options.window = Window(*options.window) if options.window else LUNG
+        chosen_format(options.format, options.output)
+    except (ValueError, ClientError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
+    return predict(options)
+
+
+def _show_model(options: argparse.Namespace) -> int:
+    import torch
+
+    from service.artifact import load_model, read_manifest
+    from service.errors import ModelFileError
+    from service.predictor import choose_file
+
+    try:
+        file = choose_file(read_manifest(options.models))
+        artifact = load_model(options.models / file.name, torch.device("cpu"), "fp32", file.sha256)
+    except ModelFileError as error:
+        raise ClientError(str(error)) from error
+    card = artifact.card
+    if options.json:
+        print(
+            json.dumps({"file": file.name, "sha256": artifact.sha256, "card": card.model_dump(mode="json")}, indent=2)
+        )
+        return 0
+    print(f"{card.name} {card.version}, {card.architecture}, {card.precision}, input side {card.input_size}")
+    print(f"file      {options.models / file.name}, {file.bytes} bytes, as released (its hash is the manifest's)")
+    print(f"sha256    {artifact.sha256}")
+    print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
+    for name, figure in card.test_metrics.items():
+        print(f"test      {name} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
+    print(f"use       {card.intended_use}\nlimits    {card.limits}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="covid-ct",
+        description="The probability of COVID-19 in chest CT slices: serve it, ask it, train it.",
+        epilog=_EPILOG,
+        formatter_class=raw,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="the service, as python -m service; settings come from COVIDCT_ variables")
+    _add_predict(commands)
+    for name, what in zip(_TRAINING, ("make a model", "score a model", "compare two models"), strict=True):
+        commands.add_parser(name, help=f"{what}, as python -m training {name}; needs the extra training")
+    model = commands.add_parser("model", help="what the model in a models folder is")
+    (actions := model.add_subparsers(required=True, metavar="ACTION"))
+    show = actions.add_parser("show", help="its card, its hash, its figures")
+    show.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
+    show.add_argument("--json", action="store_true", help="the whole card, for programs")
+    show.set_defaults(command=_show_model)
+    return parser
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="answer files, folders, globs and zips",
+        description="One row for each slice: its probability, or the reason why there is none.",
+        epilog=_PREDICT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=_predict)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, quoted glob or zip")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder with the model (models)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
+    parser.add_argument("--url", help="ask the service there instead of a model here")
+    parser.add_argument("--api-key", help="for --url; better in COVIDCT_API_KEY, where no process list shows it")
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="(table, or as --output's name ends)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there; what it already answers is kept")
+    parser.add_argument(
+        "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Who answers `covid-ct predict`: the model in this process, or a service."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from client.errors import ClientError
+from client.http import Client
+from client.results import Prediction
+from service.image import Slice, decode, to_input
+
+if TYPE_CHECKING:
+    from service.predictor import Predictor
+
+
+class Engine(Protocol):
+    """Answers slices."""
+
+    @property
+    def model(self) -> str:
+        """Name, version and begin of the hash of what answers."""
+        ...
+
+    def predict(self, image: bytes | Slice) -> Prediction:
+        """Answer one; raises `ServiceError` or `ClientError`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class LocalEngine:
+    """The model of a models folder, without a service."""
+
+    def __init__(self, models: Path, device: str = "auto") -> None:
+        from pydantic import ValidationError
+
+        from service.errors import ModelFileError
+        from service.predictor import load_predictor
+        from service.settings import Settings
+
+        try:
+            self._predictor: Predictor = load_predictor(
+                Settings.model_validate({"models_dir": models, "device": device})
+            )
+        except (ModelFileError, ValidationError) as error:
+            raise ClientError(str(error)) from error
+
+    @property
+    def model(self) -> str:
+        """As `Engine.model`."""
+        return _model(self._predictor.card.name, self._predictor.card.version, self._predictor.sha256)
+
+    def predict(self, image: bytes | Slice) -> Prediction:
+        """As `Engine.predict`."""
+        predictor, card = self._predictor, self._predictor.card
+        ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
+        (answer,) = predictor.call(lambda: predictor.predict_now([ct_slice]))
+        if isinstance(answer, Exception):
+            raise answer
+        other = card.labels[1 - card.labels.index(card.positive_label)]
+        return Prediction(
+            probability=answer.probability,
+            label=card.positive_label if answer.probability >= card.threshold else other,
+            threshold=card.threshold,
+            model=card.name,
+            version=card.version,
+            ood_score=answer.ood_score,
+            ood_threshold=card.ood_threshold,
+            flagged=answer.ood_score > card.ood_threshold,
+        )
+
+    def close(self) -> None:
+        """As `Engine.close`."""
+        self._predictor.close()
+
+
+class RemoteEngine:
+    """A service."""
+
+    def __init__(self, url: str, api_key: str | None) -> None:
+        self._client = Client(url, api_key=api_key)
+        try:
+            info = self._client.model()
+        except BaseException:
+            self._client.close()
+            raise
+        self.model = _model(str(info.card.get("name")), str(info.card.get("version")), info.sha256)
+
+    def predict(self, image: bytes | Slice) -> Prediction:
+        """As `Engine.predict`."""
+        return self._client.predict(image)
+
+    def close(self) -> None:
+        """As `Engine.close`."""
+        self._client.close()
+
+
+def _model(name: str, version: str, sha256: str) -> str:
+    return f"{name} {version} {sha256[:12]}"

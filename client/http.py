@@ -1,0 +1,242 @@
+"""A typed client of the service, for programs that wait and for programs that do not."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from client.errors import AnswerError, ClientError, ProblemError, UnreachableError
+from client.images import ImageLike, file_bytes
+from client.results import Explanation, ModelInfo, Prediction
+
+if TYPE_CHECKING:
+    import httpx2
+
+LOCAL: Final = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long to stand a busy service.
+
+    Attributes:
+        attempts: requests in all, the first included.
+        longest_seconds: most to wait between two, whatever Retry-After says.
+        default_seconds: what to wait where the answer has no Retry-After.
+    """
+
+    attempts: int = 5
+    longest_seconds: float = 30.0
+    default_seconds: float = 1.0
+
+    def wait(self, attempt: int, response: "httpx2.Response") -> float | None:
+        """Seconds to wait after `attempt` (from 1), or None to give the answer to the caller."""
+        if response.status_code != 503 or attempt >= self.attempts:
+            return None
+        try:
+            asked = float(response.headers.get("retry-after", self.default_seconds))
+        except ValueError:  # a date; this service sends seconds
+            asked = self.default_seconds
+        return min(max(asked, 0.0), self.longest_seconds) if asked == asked else self.default_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What both clients hold."""
+
+    retry: Retry
+
+    @staticmethod
+    def http(url: str, api_key: str | None, timeout: float, transport: Any) -> dict[str, Any]:
+        headers = {"X-API-Key": api_key} if api_key else {}
+        return {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout, "transport": transport}
+
+
+class Client:
+    """Asks a service, one request after another; safe to share between threads.
+
+    Args:
+        url: where the service is.
+        api_key: sent as X-API-Key where the service asks for one.
+        timeout: seconds for connecting, and for each wait for data.
+        retry: what to do about 503.
+        transport, sleep: for tests.
+
+    Every method raises `UnreachableError` where no answer comes, `ProblemError` for the service's own refusals, and
+    `AnswerError` where something else answers.
+    """
+
+    def __init__(
+        self,
+        url: str = LOCAL,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retry: Retry = Retry(),
+        transport: "httpx2.BaseTransport | None" = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._options = _Options(retry)
+        self._sleep = sleep
+        self._http = _httpx().Client(**_Options.http(url, api_key, timeout, transport))
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(self, image: ImageLike, *, heatmap: bool = False) -> Prediction:
+        """The probability for one slice; `heatmap` asks for the overlay too."""
+        return Prediction.from_json(self._send("POST", *_predict(image, heatmap)))
+
+    def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction | ProblemError]:
+        """An answer or the service's refusal for each image, in order, as they come."""
+        for image in images:
+            try:
+                yield self.predict(image)
+            except ProblemError as problem:
+                yield problem
+
+    def explain(self, image: ImageLike) -> Explanation:
+        """The probability, with the map of the evidence and its overlay."""
+        return Explanation.from_json(self._send("POST", *_explain(image)))
+
+    def model(self) -> ModelInfo:
+        """What is served."""
+        return ModelInfo.from_json(self._send("GET", "/model", {}))
+
+    def ready(self) -> bool:
+        """Whether the service answers predictions now; False too where nobody listens."""
+        try:
+            return bool(self._http.get("/health/ready").status_code == 200)
+        except _httpx().TransportError:
+            return False
+
+    def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
+        for attempt in range(1, self._options.retry.attempts + 1):
+            with _told_plainly():
+                response = self._http.request(method, path, **parts)
+            seconds = self._options.retry.wait(attempt, response)
+            if seconds is None:
+                return _body(response)
+            self._sleep(seconds)
+        raise ClientError("a retry policy needs at least one attempt")
+
+
+class AsyncClient:
+    """The same as `Client`, to be awaited."""
+
+    def __init__(
+        self,
+        url: str = LOCAL,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retry: Retry = Retry(),
+        transport: "httpx2.AsyncBaseTransport | None" = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._options = _Options(retry)
+        self._sleep = sleep
+        self._http = _httpx().AsyncClient(**_Options.http(url, api_key, timeout, transport))
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def predict(self, image: ImageLike, *, heatmap: bool = False) -> Prediction:
+        """As `Client.predict`."""
+        return Prediction.from_json(await self._send("POST", *await asyncio.to_thread(_predict, image, heatmap)))
+
+    async def predict_many(self, images: Iterable[ImageLike], *, at_a_time: int = 4) -> list[Prediction | ProblemError]:
+        """As `Client.predict_many`, `at_a_time` requests together."""
+        room = asyncio.Semaphore(at_a_time)
+
+        async def one(image: ImageLike) -> Prediction | ProblemError:
+            async with room:
+                try:
+                    return await self.predict(image)
+                except ProblemError as problem:
+                    return problem
+
+        return list(await asyncio.gather(*(one(image) for image in images)))
+
+    async def explain(self, image: ImageLike) -> Explanation:
+        """As `Client.explain`."""
+        return Explanation.from_json(await self._send("POST", *await asyncio.to_thread(_explain, image)))
+
+    async def model(self) -> ModelInfo:
+        """What is served."""
+        return ModelInfo.from_json(await self._send("GET", "/model", {}))
+
+    async def ready(self) -> bool:
+        """As `Client.ready`."""
+        try:
+            return bool((await self._http.get("/health/ready")).status_code == 200)
+        except _httpx().TransportError:
+            return False
+
+    async def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
+        for attempt in range(1, self._options.retry.attempts + 1):
+            with _told_plainly():
+                response = await self._http.request(method, path, **parts)
+            seconds = self._options.retry.wait(attempt, response)
+            if seconds is None:
+                return _body(response)
+            await self._sleep(seconds)
+        raise ClientError("a retry policy needs at least one attempt")
+
+
+def _httpx() -> Any:
+    """The HTTP library, asked for when a client is made."""
+    try:
+        import httpx2
+    except ImportError:
+        raise ClientError("the client needs httpx2: pip install 'covid-ct[client]'") from None
+    return httpx2
+
+
+def _predict(image: ImageLike, heatmap: bool) -> tuple[str, dict[str, Any]]:
+    return "/predict", {"files": _form(image), "params": {"heatmap": "true"} if heatmap else None}
+
+
+def _explain(image: ImageLike) -> tuple[str, dict[str, Any]]:
+    return "/explain", {"files": _form(image), "headers": {"Accept": "application/json"}}
+
+
+def _form(image: ImageLike) -> dict[str, tuple[str, bytes, str]]:
+    """One part; the file's own name may name a patient, and stays here."""
+    return {"image": ("image", file_bytes(image), "application/octet-stream")}
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except _httpx().TransportError as error:
+        raise UnreachableError(f"no answer from the service: {error or type(error).__name__}") from error
+
+
+def _body(response: "httpx2.Response") -> Any:
+    try:
+        body = response.json()
+    except ValueError:
+        raise AnswerError(f"status {response.status_code} without JSON: is this the service's address?") from None
+    if response.status_code < 400:
+        return body
+    if not isinstance(body, dict) or "code" not in body:
+        raise AnswerError(f"status {response.status_code}, not in this service's form: is this its address?")
+    raise ProblemError(response.status_code, str(body["code"]), str(body.get("detail", "")), body.get("request_id"))

@@ -1,0 +1,169 @@
+"""The output of `covid-ct predict`: rows, and a file that an interrupted run can go on with."""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeAlias
+
+from client.errors import ClientError
+
+Format: TypeAlias = Literal["table", "csv", "jsonl"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One slice and its answer, or the reason why there is none.
+
+    Attributes:
+        path: the file; `archive.zip!member` and `file#index` within one.
+        sha256: of the file's bytes.
+        model: name, version and begin of the hash of the model.
+        window: centre/width, for DICOM and NIfTI.
+        probability, label, threshold, ood_score, flagged: the answer; empty where there is none.
+        error, detail: code and sentence of what went wrong; empty where nothing did.
+    """
+
+    path: str
+    sha256: str
+    model: str
+    window: str
+    probability: float | None = None
+    label: str = ""
+    threshold: float | None = None
+    ood_score: float | None = None
+    flagged: bool | None = None
+    error: str = ""
+    detail: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes an answer still valid."""
+        return self.path, self.sha256, self.model, self.window
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Row))
+
+
+class Writer(Protocol):
+    """Takes rows as they come."""
+
+    def __call__(self, row: Row) -> None:
+        """Write one, so that it is there even if the process ends now."""
+        ...
+
+
+def read_rows(path: Path, form: Format) -> list[Row]:
+    """The whole rows of an output file; a last line without its end was being written when the run ended, and is not.
+
+    Raises:
+        ClientError: the file is not of this command and format.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        if text and not ",".join(COLUMNS).startswith(text) and not text.startswith('{"path"'):
+            raise _foreign(path, form)
+        return []
+    try:
+        raw = [json.loads(line) for line in whole.splitlines()] if form == "jsonl" else _csv_rows(whole)
+        return [_row(fields) for fields in raw]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise _foreign(path, form) from None
+
+
+@contextmanager
+def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iterator[Writer]:
+    """A writer to a file (which then begins with `kept`, replaced in one step) or, without one, to standard output."""
+    if path is None:
+        yield lambda row: _write(sys.stdout, row, form)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        _begin(file, form)
+        for row in kept:
+            _write(file, row, form)
+    temporary.replace(path)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        yield lambda row: _write(file, row, form)
+
+
+def begin_stdout(form: Format) -> None:
+    """The first line on standard output."""
+    if form == "table":
+        print(f"{'probability':>11}  {'label':<10} path")
+    else:
+        _begin(sys.stdout, form)
+
+
+def _begin(file: io.TextIOBase | object, form: Format) -> None:
+    if form == "csv":
+        csv.writer(file, lineterminator="\n").writerow(COLUMNS)  # type: ignore[arg-type]
+
+
+def _write(file: "io.TextIOBase | object", row: Row, form: Format) -> None:
+    values = {name: _printable(value) for name, value in asdict(row).items()}
+    line = io.StringIO()
+    if form == "jsonl":
+        line.write(json.dumps(values) + "\n")
+    elif form == "csv":
+        csv.writer(line, lineterminator="\n").writerow("" if value is None else value for value in values.values())
+    else:
+        shown = f"{row.probability:>11.4f}" if row.probability is not None else f"{'-':>11}"
+        remark = f"  {row.error}: {row.detail}" if row.error else "  not like a chest CT" if row.flagged else ""
+        line.write(f"{shown}  {row.label:<10} {values['path']}{remark}\n")
+    file.write(line.getvalue())  # type: ignore[union-attr]
+    file.flush()  # type: ignore[union-attr]
+
+
+def _printable(value: object) -> object:
+    """Names that are not Unicode, and line breaks in them, written so that every reader can take them."""
+    if not isinstance(value, str):
+        return value
+    plain = value.encode("utf-8", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain)
+
+
+def printable(name: str) -> str:
+    """A path as rows have it."""
+    return str(_printable(name))
+
+
+def _csv_rows(text: str) -> list[dict[str, object]]:
+    reader = csv.DictReader(io.StringIO(text))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError("another header")
+    return [{name: (value or None) for name, value in row.items()} for row in reader]
+
+
+def _row(values: dict[str, object]) -> Row:
+    def number(name: str) -> float | None:
+        value = values[name]
+        return None if value is None else float(str(value))
+
+    def text(name: str) -> str:
+        return str(values[name] or "")
+
+    flagged = {"True": True, "False": False}.get(str(values["flagged"]))
+    return Row(
+        path=text("path"),
+        sha256=text("sha256"),
+        model=text("model"),
+        window=text("window"),
+        probability=number("probability"),
+        label=text("label"),
+        threshold=number("threshold"),
+        ood_score=number("ood_score"),
+        flagged=flagged,
+        error=text("error"),
+        detail=text("detail"),
+    )
+
+
+def _foreign(path: Path, form: Format) -> ClientError:
+    return ClientError(f"{path}: not an output of this command in {form}; choose another --output or move it away")

@@ -1,0 +1,216 @@
+"""From what a user names to slices: files, folders, globs, zips; each file may hold one slice or many."""
+
+import glob
+import gzip
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+
+from client.errors import ClientError
+from service.dicom import LUNG, Window, is_dicom, open_dicom
+from service.errors import ServiceError
+from service.image import Limits, Slice, decode_frames
+
+MAX_FILE_BYTES: Final = 1024**3
+"""Of a file, or of a member of a zip once unpacked."""
+
+MAX_ZIP_BYTES: Final = 16 * 1024**3
+"""Of all members of a zip, unpacked; they are unpacked one at a time, and never to the disk."""
+
+MAX_MEMBERS: Final = 20_000
+
+
+class SourceError(ClientError):
+    """One file can't be used.
+
+    Attributes:
+        code: stable name, snake_case.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file that was found, or the reason why not.
+
+    Attributes:
+        name: its path; a member of a zip is `archive.zip!member`.
+        data: its bytes, or what was wrong.
+        named: whether the user named it, rather than a folder or a zip that holds it.
+    """
+
+    name: str
+    data: bytes | SourceError
+    named: bool
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, hexadecimal; empty where there are none."""
+        return hashlib.sha256(self.data).hexdigest() if isinstance(self.data, bytes) else ""
+
+
+def find(paths: Iterable[str]) -> Iterator[Found]:
+    """Every file that `paths` name, one in memory at a time; folders in the order of their names."""
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            for file in _files_in(path):
+                yield from _read(file, named=False)
+        elif path.exists() or not glob.has_magic(text):
+            yield from _read(path, named=True)
+        else:
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+            if not matches:
+                yield Found(text, SourceError("not_found", "No file matches."), named=True)
+            yield from find(matches)
+
+
+def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[tuple[str, bytes | Slice]]:
+    """The slices of one file: its name and bytes as they are where it is one slice, else name#index and each slice.
+
+    A DICOM file goes out as it is only for the usual window, so that the other one holds wherever it is decoded.
+
+    Raises:
+        SourceError, ServiceError: the file gives no (more) slices.
+    """
+    if _is_nifti(name, data):
+        for index, ct_slice in enumerate(_nifti_slices(data, window)):
+            yield f"{name}#{index}", ct_slice
+    elif is_dicom(data) and (window != LUNG or open_dicom(data).header.frames > 1):
+        single = open_dicom(data).header.frames == 1
+        for index, ct_slice in enumerate(decode_frames(data, Limits(), window)):
+            yield (name if single else f"{name}#{index}"), ct_slice
+    else:
+        yield name, data
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """All files below, without hidden ones and the index of a DICOM disc."""
+    found = []
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.name != "DICOMDIR" and path.is_file():
+            found.append(path)
+    return sorted(found)
+
+
+def _read(path: Path, named: bool) -> Iterator[Found]:
+    try:
+        if _is_zip(path):
+            yield from _members(path)
+            return
+        size = path.stat().st_size
+        data: bytes | SourceError = SourceError(
+            "file_too_large", f"The file has {size} bytes, and the limit is {MAX_FILE_BYTES}."
+        )
+        if size <= MAX_FILE_BYTES:
+            data = path.read_bytes()
+    except OSError as error:
+        data = SourceError("unreadable_file", f"The file can't be read: {error.strerror}.")
+    yield Found(str(path), data, named)
+
+
+def _is_zip(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _members(path: Path) -> Iterator[Found]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        yield Found(str(path), SourceError("damaged_archive", "The zip is damaged."), named=True)
+        return
+    with archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        total = sum(member.file_size for member in members)
+        if len(members) > MAX_MEMBERS or total > MAX_ZIP_BYTES:
+            reason = f"The zip announces {len(members)} files of {total} bytes; the limits are {MAX_MEMBERS} files"
+            yield Found(str(path), SourceError("archive_too_large", f"{reason} and {MAX_ZIP_BYTES} bytes."), named=True)
+            return
+        for member in sorted(members, key=lambda member: member.filename):
+            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+            if not any((part.startswith(".") and part != "..") or part in ("__MACOSX", "DICOMDIR") for part in parts):
+                yield Found(f"{path}!{member.filename}", _unpacked(archive, member, parts), named=False)
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[str, ...]) -> bytes | SourceError:
+    if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
+        return SourceError("unsafe_name", "The zip's member has a name that leads out of the zip.")
+    if member.file_size > MAX_FILE_BYTES:
+        return SourceError("file_too_large", f"The zip's member announces {member.file_size} bytes.")
+    if member.flag_bits & 1:
+        return SourceError("encrypted", "The zip's member is encrypted; unpack it first.")
+    try:
+        with archive.open(member) as file:
+            data = file.read(MAX_FILE_BYTES + 1)  # what it announces may be a lie
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, MemoryError):
+        return SourceError("damaged_archive", "The zip's member is damaged, or packed in a way that is not read.")
+    if len(data) > MAX_FILE_BYTES:
+        return SourceError("file_too_large", f"The zip's member has more than {MAX_FILE_BYTES} bytes.")
+    if data[:4] == b"PK\x03\x04":
+        return SourceError("nested_archive", "A zip in a zip is not opened; unpack the outer one first.")
+    return data
+
+
+def _is_nifti(name: str, data: bytes) -> bool:
+    plain = data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
+    return plain or (name.lower().endswith(".nii.gz") and data[:2] == b"\x1f\x8b")
+
+
+def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
+    """Axial slices from the feet up, as a radiologist looks at them: the patient's right is at the left."""
+    volume = _nifti_volume(data)
+    if volume.ndim != 3:
+        raise SourceError("not_a_volume", f"The NIfTI file has {volume.ndim} dimensions; a volume has 3.")
+    limits = Limits()
+    width, height, depth = volume.shape
+    if depth > limits.max_frames or width * height > limits.max_pixels or min(width, height) < 16:
+        raise SourceError("not_a_volume", f"The NIfTI file's {width} x {height} x {depth} voxels are no chest CT.")
+    for index in range(depth):
+        hounsfield = np.nan_to_num(np.asarray(volume[::-1, ::-1, index].T, dtype=np.float64), nan=-1024.0)
+        yield window.grey(hounsfield)[np.newaxis]
+
+
+def _nifti_volume(data: bytes) -> Any:
+    """Voxels (x, y, z) to the patient's right, front and head."""
+    try:
+        import nibabel
+    except ImportError:
+        raise SourceError("missing_package", "NIfTI needs nibabel: pip install 'covid-ct[nifti]'") from None
+    if data[:2] == b"\x1f\x8b":
+        data = _gunzipped(data)
+    kind = nibabel.Nifti2Image if data[4:7] == b"n+2" else nibabel.Nifti1Image
+    try:
+        return np.asanyarray(nibabel.as_closest_canonical(kind.from_bytes(data)).dataobj)
+    except Exception:  # noqa: BLE001 - nibabel raises nearly anything on hostile bytes
+        raise SourceError("damaged_image", "The NIfTI file is damaged.") from None
+
+
+def _gunzipped(data: bytes) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            unpacked = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise SourceError("damaged_image", "The gzip file is damaged.") from None
+    if len(unpacked) > MAX_FILE_BYTES:
+        raise SourceError("file_too_large", f"Unpacked, the file has more than {MAX_FILE_BYTES} bytes.")
+    return unpacked
+
+
+def is_other_file(error: Exception) -> bool:
+    """Whether the error says that a file is of no image format at all, as a folder may well hold some."""
+    return isinstance(error, ServiceError) and error.code == "unsupported_image_type"

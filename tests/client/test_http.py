@@ -1,0 +1,193 @@
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import AsyncClient, Client, Explanation, Prediction, ProblemError, Retry, UnreachableError
+from client.errors import AnswerError
+from client.results import NOTICE
+from tests.dicoms import ct, phantom
+from tests.server import Server, free_port
+from tests.service.client import png
+
+ANSWER: dict[str, Any] = {
+    "request_id": "r1",
+    "probability": 0.75,
+    "label": "COVID",
+    "threshold": 0.5,
+    "model": {"name": "tiny", "version": "1", "new": 1},
+    "out_of_distribution": {"score": 1.0, "threshold": 5.0, "flagged": False},
+    "something_new": [],
+}
+PNG = base64.b64encode(png()).decode()
+
+
+class Script:
+    """A service that gives these answers one after another, and remembers what it was asked."""
+
+    def __init__(self, *answers: httpx2.Response) -> None:
+        self.answers = list(answers)
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        request.read()
+        self.requests.append(request)
+        return self.answers.pop(0)
+
+
+def busy(after: str | None = "3") -> httpx2.Response:
+    headers = {} if after is None else {"Retry-After": after}
+    return httpx2.Response(503, json={"code": "queue_full", "detail": "full"}, headers=headers)
+
+
+def answering(*answers: httpx2.Response, **options: Any) -> tuple[Client, Script, list[float]]:
+    script, slept = Script(*answers), list[float]()
+    return Client(transport=httpx2.MockTransport(script), sleep=slept.append, **options), script, slept
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "pillow", "array", "slice", "dicom"])
+def test_every_kind_of_image_gets_the_same_answer_from_a_real_service(
+    kind: str, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(200))
+    array = np.full((64, 64), 200, np.uint8)
+    images: dict[str, Any] = {
+        "path": tmp_path / "a.png",
+        "text": str(tmp_path / "a.png"),
+        "bytes": png(200),
+        "pillow": Image.fromarray(array),
+        "array": array,
+        "slice": array[np.newaxis],
+        "dicom": ct(array),
+    }
+    with Client(server.url) as client:
+        answer = client.predict(images[kind])
+        assert answer.probability == client.predict(png(200)).probability
+        assert answer.model == "tiny"
+        assert client.ready()
+        assert client.model().card["name"] == "tiny"
+
+
+def test_a_refusal_is_a_typed_exception_and_does_not_stop_the_others(server: Server) -> None:
+    with Client(server.url) as client:
+        first, second, third = client.predict_many([png(10), b"no image", png(240)])
+        assert isinstance(first, Prediction)
+        assert isinstance(third, Prediction)
+        assert first.probability < third.probability
+        assert isinstance(second, ProblemError)
+        assert (second.status, second.code) == (415, "unsupported_image_type")
+        assert second.request_id
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_client_answers_the_same_in_order(server: Server) -> None:
+    async with AsyncClient(server.url) as client:
+        assert await client.ready()
+        answers = await client.predict_many([png(10), b"no image", png(240)])
+        assert [type(answer) for answer in answers] == [Prediction, ProblemError, Prediction]
+        with Client(server.url) as plain:
+            assert (await client.predict(png(10))).probability == plain.predict(png(10)).probability
+        assert (await client.model()).card["name"] == "tiny"
+
+
+def test_a_busy_service_is_asked_again_after_the_time_it_names() -> None:
+    client, script, slept = answering(busy("3"), busy(None), busy("soon"), httpx2.Response(200, json=ANSWER))
+    assert client.predict(png()).probability == 0.75
+    assert slept == [3.0, 1.0, 1.0]
+    assert all(b"PNG" in request.content for request in script.requests)
+
+
+def test_retries_are_bounded_in_number_and_in_time() -> None:
+    client, script, slept = answering(*[busy("9999")] * 9, retry=Retry(attempts=3, longest_seconds=7))
+    with pytest.raises(ProblemError, match="queue_full"):
+        client.predict(png())
+    assert len(script.requests) == 3
+    assert slept == [7.0, 7.0]
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_client_retries_too() -> None:
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    script = Script(busy("2"), httpx2.Response(200, json=ANSWER))
+    async with AsyncClient(transport=httpx2.MockTransport(script), sleep=sleep) as client:
+        assert (await client.predict(png())).label == "COVID"
+    assert slept == [2.0]
+
+
+def test_the_key_goes_along_and_the_files_name_does_not(tmp_path: Path) -> None:
+    (tmp_path / "patient name.png").write_bytes(png())
+    client, script, _ = answering(httpx2.Response(200, json=ANSWER), api_key="secret")
+    client.predict(tmp_path / "patient name.png")
+    assert script.requests[0].headers["x-api-key"] == "secret"
+    assert b"patient" not in script.requests[0].content
+
+
+def test_nobody_listening_and_strangers_are_told_apart() -> None:
+    with Client(f"http://127.0.0.1:{free_port()}") as client:
+        assert not client.ready()
+        with pytest.raises(UnreachableError):
+            client.predict(png())
+    for stranger in (
+        httpx2.Response(200, text="hello"),
+        httpx2.Response(404, json={"no": 1}),
+        httpx2.Response(200, json=[]),
+    ):
+        client, _, _ = answering(stranger)
+        with pytest.raises(AnswerError):
+            client.predict(png())
+
+
+def test_explain_and_heatmap_bring_the_map_and_the_overlay() -> None:
+    explained = {**ANSWER, "heatmap": {"width": 2, "height": 1, "values": [[0.1, 0.9]]}, "overlay": PNG}
+    with_map = {**ANSWER, "heatmap": {"png_base64": PNG}}
+    client, script, _ = answering(httpx2.Response(200, json=explained), httpx2.Response(200, json=with_map))
+    explanation = client.explain(png())
+    assert explanation.heatmap.shape == (1, 2)
+    assert explanation.overlay == png()
+    assert client.predict(png(), heatmap=True).overlay == png()
+    assert script.requests[0].headers["accept"] == "application/json"
+    assert script.requests[1].url.params["heatmap"] == "true"
+
+
+def test_a_notebook_shows_bar_verdict_overlay_and_notice_all_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    body = {**ANSWER, "label": evil, "model": {"name": evil, "version": evil}, "heatmap": {"png_base64": PNG}}
+    shown = Prediction.from_json({**body, "disclaimer": NOTICE + evil})._repr_html_()
+    assert "<script" not in shown
+    assert "75.0 %" in shown
+    assert "left:50.0%" in shown
+    assert "data:image/png;base64," + PNG in shown
+    assert NOTICE in shown
+    assert "not look like a chest CT" not in shown
+    body["out_of_distribution"]["flagged"] = True
+    assert "not look like a chest CT" in Prediction.from_json(body)._repr_html_()
+    body["out_of_distribution"]["flagged"] = False
+    explanation = Explanation(0.2, evil, 0.5, np.zeros((2, 2), np.float32))
+    assert "<script" not in explanation._repr_html_()
+    assert NOTICE in explanation._repr_html_()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((3, 4, 5, 6), np.uint8), np.zeros((4, 4), np.float32)])
+def test_an_array_that_is_no_slice_is_refused(wrong: Any) -> None:
+    client, _, _ = answering()
+    with pytest.raises(ValueError, match="uint8"):
+        client.predict(wrong)
+    with pytest.raises(TypeError, match="list"):
+        client.predict([1])  # type: ignore[arg-type]
+
+
+def test_a_16_bit_picture_in_memory_keeps_its_depth() -> None:
+    client, script, _ = answering(httpx2.Response(200, json=ANSWER))
+    client.predict(phantom())
+    sent = script.requests[0].content
+    image = Image.open(io.BytesIO(sent[sent.index(b"\x89PNG") :]))
+    assert image.mode == "I;16"

@@ -1,0 +1,204 @@
+import csv
+import json
+import os
+import pty
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.__main__ import main
+from tests.dicoms import ct, phantom
+from tests.server import ROOT, Server, free_port
+from tests.service.client import png
+
+
+def folder_of(path: Path) -> Path:
+    """Slices of several kinds, one of them damaged, and a file that is no image."""
+    (path / "deep").mkdir(parents=True)
+    (path / "a.png").write_bytes(png(10))
+    (path / "b.dcm").write_bytes(ct(phantom()))
+    (path / "bad.png").write_bytes(png(1)[:40])
+    (path / "deep" / "frames").write_bytes(ct(np.stack([phantom()] * 2)))
+    (path / "notes.txt").write_text("no image")
+    with zipfile.ZipFile(path / "z.zip", "w") as archive:
+        archive.writestr("in.png", png(240))
+    return path
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def names(path: Path) -> list[str]:
+    return [Path(row["path"]).name for row in rows(path)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_folder_gives_a_row_for_each_slice_and_a_bad_file_stops_nothing(
+    suffix: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = folder_of(tmp_path / "in"), tmp_path / f"out{suffix}"
+    assert main(["predict", str(folder), "--models", str(models), "--output", str(output)]) == 1
+    assert names(output) == ["a.png", "b.dcm", "bad.png", "frames#0", "frames#1", "z.zip!in.png"]
+    by_name = {Path(row["path"]).name: row for row in rows(output)}
+    assert by_name["bad.png"]["error"] == "damaged_image"
+    assert float(by_name["a.png"]["probability"]) < float(by_name["z.zip!in.png"]["probability"])
+    assert by_name["b.dcm"]["probability"] == by_name["frames#1"]["probability"]
+    error = capsys.readouterr().err
+    assert "5 answered, 1 failed, 1 other files passed over" in error
+    assert "not a medical device" in error
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("cut", [1, 30, 150])
+def test_an_interrupted_run_goes_on_after_a_half_written_line(
+    suffix: str, cut: int, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = folder_of(tmp_path / "in"), tmp_path / f"out{suffix}"
+    (folder / "bad.png").write_bytes(png(100))
+    command = ["predict", str(folder), "--models", str(models), "--output", str(output)]
+    assert main(command) == 0
+    whole = output.read_text()
+    output.write_text(whole[:-cut])
+    assert main(command) == 0
+    assert output.read_text() == whole
+    assert "1 answered, 0 failed, 5 in the output already" in capsys.readouterr().err
+
+
+def test_what_failed_or_changed_is_tried_again(models: Path, tmp_path: Path) -> None:
+    folder, output = folder_of(tmp_path / "in"), tmp_path / "out.csv"
+    command = ["predict", str(folder), "--models", str(models), "--output", str(output)]
+    assert main(command) == 1
+    (folder / "bad.png").write_bytes(png(100))
+    assert main(command) == 0
+    assert sorted(names(output)) == ["a.png", "b.dcm", "bad.png", "frames#0", "frames#1", "z.zip!in.png"]
+    (folder / "a.png").write_bytes(png(250))
+    assert main(command) == 0
+    assert names(output).count("a.png") == 2
+
+
+@pytest.mark.parametrize("content", ["my,own,table\n1,2,3\n", "something", '{"path": 1}\n'])
+def test_a_file_of_something_else_is_left_alone(
+    content: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    output = tmp_path / "mine.csv"
+    output.write_text(content)
+    assert main(["predict", str(tmp_path / "a.png"), "--models", str(models), "--output", str(output)]) == 1
+    assert output.read_text() == content
+    assert "not an output of this command" in capsys.readouterr().err
+
+
+def test_answers_of_another_window_do_not_get_into_the_same_file(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(ct(phantom()))
+    command = ["predict", str(tmp_path / "a.dcm"), "--models", str(models), "--output", str(tmp_path / "o.csv")]
+    assert main(command) == 0
+    assert main([*command, "--window", "40", "400"]) == 1
+    assert "choose another --output" in capsys.readouterr().err
+    other = tmp_path / "p.csv"
+    assert main([*command[:-1], str(other), "--window", "40", "400"]) == 0
+    assert rows(other)[0]["probability"] != rows(tmp_path / "o.csv")[0]["probability"]
+
+
+def test_a_service_gives_the_same_answers_as_the_model_here(server: Server, models: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in")
+    assert main(["predict", str(folder), "--models", str(models), "--output", str(tmp_path / "l.csv")]) == 1
+    assert main(["predict", str(folder), "--url", server.url, "--output", str(tmp_path / "r.csv")]) == 1
+    local, remote = rows(tmp_path / "l.csv"), rows(tmp_path / "r.csv")
+    assert names(tmp_path / "l.csv") == names(tmp_path / "r.csv")
+    for here, there in zip(local, remote, strict=True):
+        assert (here["error"], here["label"], here["model"]) == (there["error"], there["label"], there["model"])
+        if here["probability"]:
+            assert float(here["probability"]) == pytest.approx(float(there["probability"]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "telling"),
+    [
+        (["predict", "a.png", "--models", "nowhere"], 1, "can't read the manifest"),
+        (["predict", "a.png", "--output", "out.txt"], 2, "--output needs"),
+        (["predict", "a.png", "--output", "out.csv", "--format", "table"], 2, "--output needs"),
+        (["predict", "a.png", "--window", "0", "0"], 2, "width above 0"),
+        (["model", "show", "--models", "nowhere"], 1, "can't read the manifest"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    arguments: list[str], status: int, telling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == status
+    error = capsys.readouterr().err
+    assert telling in error
+    assert error.count("\n") == 1
+
+
+def test_a_service_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    assert main(["predict", str(tmp_path / "a.png"), "--url", f"http://127.0.0.1:{free_port()}"]) == 1
+    assert "no answer from the service" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["predict"], ["nonsense"], ["predict", "a", "--format", "xml"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_model_show_tells_the_card_and_the_hash(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "show", "--models", str(models)]) == 0
+    assert "tiny 0.0.1" in capsys.readouterr().out
+    assert main(["model", "show", "--models", str(models), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["card"]["name"] == "tiny"
+    assert len(shown["sha256"]) == 64
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "serve"])
+def test_the_other_commands_are_forwarded(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert ("python -m service" if command == "serve" else f"training {command}") in capsys.readouterr().out
+
+
+def test_training_without_its_packages_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['torchmetrics'] = None; from client.__main__ import main; sys.exit(main(['train']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "pip install 'covid-ct[training]'" in done.stderr
+
+
+def test_help_does_not_pay_for_torch() -> None:
+    script = (
+        "import sys\nfrom client.__main__ import main\n"
+        "try:\n    main(['predict', '--help'])\nexcept SystemExit:\n    print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "examples:" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_progress_is_shown_on_a_terminal_only(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    command = [sys.executable, "-m", "client", "predict", str(tmp_path / "a.png"), "--models", str(models)]
+    quiet = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert quiet.returncode == 0
+    assert "\r" not in quiet.stderr
+    assert "a.png" in quiet.stdout
+    main_end, terminal = pty.openpty()
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal, timeout=120, check=True)
+    os.close(terminal)
+    assert "\r" in os.read(main_end, 10_000).decode()
+    os.close(main_end)

@@ -1,0 +1,156 @@
+import gzip
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from client import sources
+from client.sources import SourceError, find, slices_of
+from service.dicom import Window
+from service.errors import UnusableImageError
+from service.image import decode
+from tests.dicoms import ct, phantom
+from tests.service.client import png
+
+
+def archive(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return path
+
+
+def codes(path: Path) -> dict[str, str]:
+    """What was wrong with each file, by the name's end; empty where nothing was."""
+    return {
+        found.name.rpartition("!")[2]: found.data.code if isinstance(found.data, SourceError) else ""
+        for found in find([str(path)])
+    }
+
+
+def test_folders_are_read_in_order_without_hidden_files_and_the_disc_index(tmp_path: Path) -> None:
+    for name in ("b.png", "a/c.png", ".hidden.png", ".git/d.png", "DICOMDIR"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    names = [Path(found.name).relative_to(tmp_path).as_posix() for found in find([str(tmp_path)])]
+    assert names == ["a/c.png", "b.png"]
+
+
+def test_globs_are_matched_and_nothing_found_is_told(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.png").write_bytes(png())
+    (tmp_path / "b[1].png").write_bytes(png())
+    assert len(list(find([f"{tmp_path}/**/*.png"]))) == 2
+    assert [found.named for found in find([f"{tmp_path}/b[1].png"])] == [True]
+    (missing,) = find([f"{tmp_path}/*.dcm"])
+    assert isinstance(missing.data, SourceError)
+    assert missing.data.code == "not_found"
+
+
+def test_a_zip_gives_its_files_and_nothing_that_leads_out_of_it(tmp_path: Path) -> None:
+    inner = archive(tmp_path / "inner.zip", {"x.png": png()})
+    path = archive(
+        tmp_path / "a.zip",
+        {
+            "ok/1.png": png(),
+            "__MACOSX/1.png": b"",
+            "../up.png": png(),
+            "/root.png": png(),
+            "c:\\evil.png": png(),
+            "inner.zip": inner.read_bytes(),
+        },
+    )
+    assert codes(path) == {
+        "ok/1.png": "",
+        "../up.png": "unsafe_name",
+        "/root.png": "unsafe_name",
+        "c:\\evil.png": "unsafe_name",
+        "inner.zip": "nested_archive",
+    }
+
+
+def test_zip_bombs_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "bomb.zip", {"zeros": bytes(3_000_000), "small.png": png()})
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1_000_000)
+    assert codes(path) == {"zeros": "file_too_large", "small.png": ""}
+    monkeypatch.setattr(sources, "MAX_ZIP_BYTES", 2_000_000)
+    assert codes(path) == {str(path): "archive_too_large"}
+    monkeypatch.setattr(sources, "MAX_ZIP_BYTES", 10**9)
+    monkeypatch.setattr(sources, "MAX_MEMBERS", 1)
+    assert codes(path) == {str(path): "archive_too_large"}
+
+
+@pytest.mark.parametrize("cut", [50, 1000])
+def test_a_damaged_zip_is_one_failure(tmp_path: Path, cut: int) -> None:
+    path = archive(tmp_path / "a.zip", {f"{n}.png": png(n) for n in range(20)})
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert set(codes(path).values()) == {"damaged_archive"}
+
+
+def test_a_damaged_member_does_not_spoil_the_others(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", {"1.png": png(1), "2.png": png(2)})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"1.png") + 15
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(bytes(data))
+    assert codes(path) == {"1.png": "damaged_archive", "2.png": ""}
+
+
+def nifti(hounsfield: np.ndarray, affine: np.ndarray | None = None) -> bytes:
+    image = nibabel.Nifti1Image(hounsfield, np.diag([-1.0, -1.0, 1.0, 1.0]) if affine is None else affine)
+    return bytes(image.to_bytes())
+
+
+VOLUME = np.stack([phantom(32).astype(np.int16) - 1024 + shift for shift in (0, 50, 100)], axis=-1)
+"""(x, y, z) as a CT series is stacked: x to the left, y to the back."""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_nifti_slices_are_those_of_the_dicom_series(packed: bool) -> None:
+    """NIfTI's x is DICOM's columns and its y the rows, with an affine that says that they run left and back."""
+    data = nifti(VOLUME.transpose(1, 0, 2))
+    name = "ct.nii.gz" if packed else "ct.nii"
+    slices = list(slices_of(gzip.compress(data) if packed else data, name))
+    assert [found for found, _ in slices] == [f"{name}#0", f"{name}#1", f"{name}#2"]
+    for index, (_, ct_slice) in enumerate(slices):
+        np.testing.assert_array_equal(ct_slice, decode(ct(VOLUME[..., index], RescaleIntercept=0)))
+
+
+def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = nifti(VOLUME)
+    four = nibabel.Nifti1Image(np.zeros((20, 20, 2, 2), np.int16), np.eye(4)).to_bytes()
+    for name, bad, code in (
+        ("a.nii", four, "not_a_volume"),
+        ("a.nii", data[: len(data) // 2], "damaged_image"),
+        ("a.nii.gz", gzip.compress(data)[:-100], "damaged_image"),
+        ("a.nii.gz", gzip.compress(b"no volume"), "damaged_image"),
+    ):
+        with pytest.raises(SourceError) as caught:
+            list(slices_of(bad, name))
+        assert caught.value.code == code
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(SourceError, match="Unpacked"):
+        list(slices_of(gzip.compress(data), "a.nii.gz"))
+
+
+def test_nifti_without_nibabel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
+    with pytest.raises(SourceError, match="covid-ct\\[nifti\\]"):
+        list(slices_of(nifti(VOLUME), "a.nii"))
+
+
+def test_dicom_goes_out_whole_unless_it_has_frames_or_another_window() -> None:
+    single, several = ct(phantom()), ct(np.stack([phantom()] * 2))
+    assert list(slices_of(single, "a")) == [("a", single)]
+    assert [name for name, _ in slices_of(several, "a")] == ["a#0", "a#1"]
+    ((name, ct_slice),) = slices_of(single, "a", Window(40, 400))
+    assert name == "a"
+    np.testing.assert_array_equal(ct_slice, decode(single, window=Window(40, 400)))
+    with pytest.raises(UnusableImageError, match="MR"):
+        list(slices_of(ct(phantom(), Modality="MR"), "a"))
+
+
+def test_an_image_is_left_to_whoever_decodes_it() -> None:
+    assert list(slices_of(b"anything", "a.png")) == [("a.png", b"anything")]

@@ -1,0 +1,351 @@
+import io
+import logging
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from service.dicom import Window
+from service.errors import ServiceError, UnusableImageError
+from service.image import Limits, decode, decode_frames
+from tests.dicoms import PATIENT, ct, ct_dataset, phantom, written
+from tests.server import ROOT
+from tests.service.client import png, predict, problem, serve
+
+STORED = phantom()
+SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def windowed(hounsfield: NDArray[Any], centre: float = -600, width: float = 1500) -> NDArray[np.uint8]:
+    """The window of the standard, by hand."""
+    return np.rint(np.clip((hounsfield.astype(float) - centre) / width + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+EXPECTED = windowed(STORED.astype(int) - 1024)[np.newaxis]
+
+
+def compressed(syntax: str) -> bytes:
+    return written(compressed_dataset(syntax))
+
+
+def compressed_dataset(syntax: str) -> Dataset:
+    if syntax == JPEG2000Lossless:  # which pydicom can't write without another package
+        file = io.BytesIO()
+        Image.fromarray(STORED).save(file, "JPEG2000", no_jp2=True)
+        dataset = ct_dataset(STORED, syntax, PixelData=encapsulate([file.getvalue()]))
+        dataset["PixelData"].is_undefined_length = True
+        return dataset
+    dataset = ct_dataset(STORED, BitsStored=12, HighBit=11)
+    dataset.compress(syntax, STORED, generate_instance_uid=False)
+    return dataset
+
+
+def lossless_jpeg(folder: Path, data: bytes) -> bytes:
+    """The same file in lossless JPEG, by GDCM, since pydicom can't write it."""
+    (folder / "native.dcm").write_bytes(data)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "native.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(folder / "jpeg.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "jpeg.dcm").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(ct(STORED), id="explicit"),
+        pytest.param(ct(STORED, ImplicitVRLittleEndian), id="implicit"),
+        pytest.param(ct(STORED, DeflatedExplicitVRLittleEndian), id="deflated"),
+        pytest.param(ct(STORED, BitsStored=12, HighBit=11), id="12 bits of 16"),
+        pytest.param(ct(STORED | 0xF000, BitsStored=12, HighBit=11), id="12 bits of 16, an overlay in the unused ones"),
+        pytest.param(ct((STORED.astype(int) - 1024).astype(np.int16), RescaleIntercept=0), id="signed"),
+        pytest.param(ct(STORED * 2, RescaleSlope=0.5), id="slope"),
+        pytest.param(compressed(RLELossless), id="rle"),
+        pytest.param(compressed(JPEGLSLossless), id="jpeg-ls"),
+        pytest.param(compressed(JPEG2000Lossless), id="jpeg 2000"),
+        pytest.param(written(ct_dataset(STORED), preamble=False), id="no preamble"),
+    ],
+)
+def test_every_way_of_writing_a_slice_gives_the_same_windowed_grey(data: bytes) -> None:
+    np.testing.assert_array_equal(decode(data), EXPECTED)
+
+
+SIGNED = ct((STORED.astype(int) - 1024).astype(np.int16), RescaleIntercept=0)
+
+
+@pytest.mark.parametrize("native", [ct(STORED), ct(STORED, BitsStored=12, HighBit=11), SIGNED])
+def test_lossless_jpeg_gives_the_same_grey(tmp_path: Path, native: bytes) -> None:
+    data = lossless_jpeg(tmp_path, native)
+    assert b"1.2.840.10008.1.2.4.70" in data[:1000]
+    np.testing.assert_array_equal(decode(data), EXPECTED)
+
+
+def test_the_window_is_minus_1350_to_150_and_another_can_be_chosen() -> None:
+    hounsfield = np.tile(np.array([-1400, -1350, -600, 150, 200], np.int16), (20, 8))
+    data = ct(hounsfield, RescaleIntercept=0)
+    assert decode(data)[0, 0, :5].tolist() == [0, 0, 128, 255, 255]
+    soft = decode(data, window=Window(40, 400))
+    assert soft[0, 0, :5].tolist() == [0, 0, 0, int(np.rint((150 - 40) / 400 * 255 + 127.5)), 230]
+
+
+@pytest.mark.parametrize(("centre", "width"), [(0, 0), (0, -1), (float("nan"), 10), (0, float("inf"))])
+def test_a_window_that_is_none_is_refused(centre: float, width: float) -> None:
+    with pytest.raises(ValueError, match="window"):
+        Window(centre, width)
+
+
+def test_monochrome1_is_inverted() -> None:
+    np.testing.assert_array_equal(decode(ct(STORED, PhotometricInterpretation="MONOCHROME1")), 255 - EXPECTED)
+
+
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+def test_an_8_bit_capture_without_hounsfield_units_stays_as_it_is(rescale: dict[str, Any]) -> None:
+    grey = EXPECTED[0]
+    np.testing.assert_array_equal(decode(ct(grey, **rescale))[0], grey)
+
+
+def test_deeper_samples_without_hounsfield_units_go_through_the_files_own_window() -> None:
+    plain: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None}
+    own = decode(ct(STORED, WindowCenter=[500, 1], WindowWidth=[1000, 1], **plain))
+    np.testing.assert_array_equal(own[0], windowed(STORED, 500, 1000))
+    full = decode(ct(STORED, BitsStored=12, HighBit=11, **plain))
+    np.testing.assert_array_equal(full[0], np.rint(STORED / 4095 * 255).astype(np.uint8))
+
+
+def test_a_colour_capture_becomes_luma() -> None:
+    red = np.zeros((20, 20, 3), np.uint8)
+    red[..., 0] = 200
+    assert set(decode(ct(red)).flat) == {round(0.299 * 200)}
+
+
+def test_frames_come_one_by_one_each_with_its_own_rescale() -> None:
+    groups = []
+    for intercept in (-1024, -524):
+        transformation, group = Dataset(), Dataset()
+        transformation.RescaleSlope, transformation.RescaleIntercept = 1, intercept
+        group.PixelValueTransformationSequence = Sequence([transformation])
+        groups.append(group)
+    data = ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=Sequence(groups))
+    first, second = decode_frames(data)
+    np.testing.assert_array_equal(first, EXPECTED)
+    np.testing.assert_array_equal(second[0], windowed(STORED.astype(int) - 524))
+
+
+def test_decode_refuses_several_frames_and_decode_frames_too_many() -> None:
+    data = ct(np.stack([STORED] * 3))
+    with pytest.raises(UnusableImageError, match="3 frames") as caught:
+        decode(data)
+    assert caught.value.code == "several_frames"
+    with pytest.raises(UnusableImageError, match="limit is 2") as caught:
+        list(decode_frames(data, Limits(max_frames=2)))
+    assert caught.value.code == "too_many_frames"
+
+
+def test_decode_frames_gives_the_one_slice_of_any_other_format() -> None:
+    (only,) = decode_frames(png(200))
+    assert only.shape == (1, 64, 64)
+
+
+def pdf() -> bytes:
+    dataset = ct_dataset(STORED, PixelData=None, SOPClassUID=EncapsulatedPDFStorage, Modality="DOC")
+    dataset.EncapsulatedDocument = b"%PDF-1.7"
+    return written(dataset)
+
+
+def bomb() -> bytes:
+    """A deflated file of a third of a megabyte that holds 300 megabytes."""
+    whole = ct(STORED, DeflatedExplicitVRLittleEndian)
+    head = whole[: 144 + int.from_bytes(whole[140:144], "little")]
+    pump = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return head + b"".join(pump.compress(bytes(10**7)) for _ in range(30)) + pump.flush()
+
+
+def lying_stream(syntax: str) -> bytes:
+    """Compressed pixels of another size than the header says."""
+    dataset = compressed_dataset(syntax)
+    dataset.Rows = 32
+    return written(dataset)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "telling"),
+    [
+        pytest.param(ct(STORED, Modality="MR"), "not_ct", "modality MR", id="mr"),
+        pytest.param(ct(STORED, Modality=None), "not_ct", "no known modality", id="no modality"),
+        pytest.param(pdf(), "no_pixel_data", "document", id="pdf"),
+        pytest.param(ct(STORED, PixelData=None), "no_pixel_data", "no pixel data", id="no pixels"),
+        pytest.param(ct(STORED)[:-100], "damaged_image", "truncated", id="truncated"),
+        pytest.param(ct(STORED)[:140], "not_ct", "no known modality", id="hardly begun"),
+        pytest.param(bomb(), "damaged_image", "deflated", id="deflated bomb"),
+        pytest.param(ct(STORED, Rows=None), "damaged_image", "header", id="no rows"),
+        pytest.param(ct(STORED, RescaleSlope=0), "damaged_image", "rescale", id="slope 0"),
+        pytest.param(ct(STORED, Rows=60_000, Columns=60_000), "damaged_image", "truncated", id="a size that is a lie"),
+        pytest.param(ct(np.zeros((8, 400), np.uint16)), "image_too_small", "400 x 8", id="a sliver"),
+        pytest.param(ct(np.zeros((200, 200), np.uint16)), "too_many_pixels", "200 x 200", id="too many pixels"),
+        pytest.param(ct(STORED, BitsAllocated=32, BitsStored=32), "unsupported_sample_depth", "32 bits", id="32 bits"),
+        pytest.param(
+            ct(EXPECTED[0], PhotometricInterpretation="PALETTE COLOR"), "unsupported_colour_mode", "", id="palette"
+        ),
+        pytest.param(
+            ct(STORED).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),
+            "unsupported_transfer_syntax",
+            "1.2.840.10008.1.2.7",
+            id="unknown transfer syntax",
+        ),
+        pytest.param(lying_stream(JPEG2000Lossless), "damaged_image", "another size", id="jpeg 2000 of another size"),
+        pytest.param(lying_stream(JPEGLSLossless), "damaged_image", "another size", id="jpeg-ls of another size"),
+    ],
+)
+def test_a_dicom_file_that_gives_no_slice_is_refused_with_the_reason(data: bytes, code: str, telling: str) -> None:
+    with pytest.raises(UnusableImageError) as caught:
+        decode(data, Limits(max_pixels=10_000))
+    assert caught.value.code == code
+    assert telling in caught.value.detail
+
+
+def test_too_many_elements_are_refused_early() -> None:
+    whole = ct(STORED)
+    at = whole.index(b"\x08\x00\x16\x00")
+    junk = b"".join(b"\x09\x00" + n.to_bytes(2, "little") + b"LO\0\0" for n in range(0x1000, 0x7000))
+    with pytest.raises(UnusableImageError, match="elements"):
+        decode(whole[:at] + junk + whole[at:])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.dcm")), ids=lambda path: path.name)
+def test_what_pydicom_ships_is_read_where_it_is_ct_and_refused_where_not(path: Path) -> None:
+    data = path.read_bytes()
+    dataset = pydicom.dcmread(path, force=True, specific_tags=["Modality", "Rows", "Columns"], stop_before_pixels=True)
+    if dataset.get("Modality") == "CT":
+        assert decode(data).shape == (1, dataset.Rows, dataset.Columns)
+    else:
+        with pytest.raises(ServiceError):
+            decode(data)
+
+
+def test_a_real_ct_equals_pydicoms_own_pixels_through_the_window() -> None:
+    path = SHIPPED / "CT_small.dcm"
+    dataset = pydicom.dcmread(path)
+    hounsfield = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(dataset.RescaleIntercept)
+    np.testing.assert_array_equal(decode(path.read_bytes())[0], windowed(hounsfield))
+
+
+def test_nothing_of_the_patient_gets_into_messages_warnings_or_logs(caplog: pytest.LogCaptureFixture) -> None:
+    marker = PATIENT.encode()
+    whole = ct(STORED, RescaleIntercept="-1024")
+    files = [
+        whole,
+        whole[:-10],
+        whole.replace(b"\x08\x00\x60\x00CS\x02\x00CT", b"\x08\x00\x60\x00CS\x08\x00MARKER^1"),
+        whole.replace(b"-1024 ", b"MARKER"),
+        whole.replace(b"MONOCHROME2", b"MARKER     "),
+        whole.replace(b"1.2.840.10008.1.2.1\0", b"MARKER^PATIENT.1.2.1"),
+        whole.replace(b"\x08\x00\x60\x00CS\x02\x00CT", b"\x08\x00\x05\x00CS\x06\x00MARKER"),
+    ]
+    assert marker in whole
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        messages = ""
+        for data in files:
+            try:
+                decode(data)
+            except ServiceError as error:
+                messages += f"{error} {error.__cause__}"
+    assert messages
+    assert "MARKER" not in messages + caplog.text + "".join(str(warning.message) for warning in seen)
+    assert not seen
+
+
+RLE, JPEG_LS, JPEG_2000 = (compressed(syntax) for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    flips=st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
+    cut=st.integers(0, 10**5),
+    data=st.sampled_from([ct(STORED), ct(STORED, ImplicitVRLittleEndian), RLE, JPEG_LS, JPEG_2000]),
+)
+def test_a_damaged_dicom_file_is_decoded_or_refused(flips: list[int], cut: int, data: bytes) -> None:
+    damaged = bytearray(data[: len(data) - cut] if cut < len(data) and cut % 3 == 0 else data)
+    for flip in flips:
+        damaged[flip // 8 % len(damaged)] ^= 1 << flip % 8
+    try:
+        decoded = decode(bytes(damaged), Limits(max_pixels=10_000))
+    except ServiceError:
+        return
+    assert decoded.dtype == np.uint8
+    assert decoded.ndim == 3
+
+
+@given(body=st.binary(max_size=300))
+def test_any_bytes_after_a_dicom_mark_are_refused_as_unusable(body: bytes) -> None:
+    with pytest.raises(UnusableImageError):
+        decode(bytes(128) + b"DICM" + body)
+
+
+@pytest.mark.parametrize("name", ["lossless", "jpeg-ls", "jpeg 2000", "rle"])
+def test_damaged_streams_do_not_take_the_process_down(tmp_path: Path, name: str) -> None:
+    """A crash in C would be no exception, so it is tried in a process of its own; GDCM did not pass this."""
+    data = {"jpeg-ls": JPEG_LS, "jpeg 2000": JPEG_2000, "rle": RLE}.get(name) or lossless_jpeg(tmp_path, ct(STORED))
+    (tmp_path / "whole").write_bytes(data)
+    script = (
+        "import pathlib, random, sys\n"
+        "from service.errors import ServiceError\nfrom service.image import decode\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\nrandom.seed(0)\n"
+        "for _ in range(400):\n"
+        "    damaged = bytearray(data)\n"
+        "    for _ in range(random.randint(1, 12)):\n"
+        "        damaged[random.randrange(len(data) // 5, len(data))] = random.randrange(256)\n"
+        "    try:\n        decode(bytes(damaged))\n    except ServiceError:\n        pass\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "whole")], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive")
+    assert done.stderr == ""
+
+
+def test_start_up_does_not_pay_for_pydicom() -> None:
+    script = "import sys, service.image; print('pydicom' in sys.modules or 'gdcm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.anyio
+async def test_predict_takes_a_dicom_file(models: Path) -> None:
+    async with serve(models) as client:
+        answer = (await predict(client, ct(STORED))).json()
+        image = io.BytesIO()
+        Image.fromarray(EXPECTED[0]).save(image, "PNG")
+        assert answer["probability"] == (await predict(client, image.getvalue())).json()["probability"]
+        problem(await predict(client, ct(STORED, Modality="MR")), 422, "not_ct")
