@@ -11,9 +11,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
+from pydicom.data import get_testdata_file
+
+from tests.dicoms import ct, phantom
 
 OK = (200, None)
 EMPTY = (422, "empty_file")
@@ -29,6 +33,10 @@ MALFORMED = (400, "malformed_request")
 MISSING = (400, "missing_image")
 SEVERAL = (400, "several_images")
 TOO_MANY_BYTES = (413, "body_too_large")
+DICOM = (
+    DAMAGED, FRAMES, SMALL, LARGE, DEPTH, MODE, TYPE, (422, "unusable_image"), (422, "not_ct"),
+    (422, "no_pixel_data"), (422, "unsupported_transfer_syntax"), (422, "too_many_frames"),
+)  # fmt: skip
 
 Answer = tuple[int, str | None]
 
@@ -159,6 +167,23 @@ def bombs() -> Iterator[Case]:
     yield case("IDAT longer than its picture", _png_that_claims(64, 64, bytes(60_000_000)), OK, DAMAGED)
 
 
+def dicom_files() -> Iterator[Case]:
+    """Cut and flipped, and what pydicom's own package brings, much of which is damaged on purpose."""
+    whole = ct(phantom())
+    yield case("DICOM", whole, OK)
+    generator = random.Random(2)
+    for tenth in range(1, 10):
+        yield case(f"DICOM cut at {tenth}/10", whole[: len(whole) * tenth // 10], OK, *DICOM)
+    for number in range(12):
+        flipped = bytearray(whole)
+        for _ in range(1 + number):
+            flipped[generator.randrange(len(flipped))] ^= 1 << generator.randrange(8)
+        yield case(f"DICOM with {1 + number} bits flipped", bytes(flipped), OK, *DICOM)
+    yield case("DICOM of 65535 x 65535", ct(phantom(), Rows=65535, Columns=65535), *DICOM)
+    for path in sorted(Path(get_testdata_file("CT_small.dcm", download=False) or "").parent.glob("*.dcm")):
+        yield case(f"pydicom's {path.name}", path.read_bytes(), OK, *DICOM)
+
+
 def several_frames() -> Iterator[Case]:
     """Animations and pages."""
     frames = [picture("L"), picture("L").rotate(90), picture("L").rotate(180)]
@@ -229,6 +254,7 @@ def corpus() -> Iterator[Case]:
     yield from honest_oddities()
     yield from broken_files()
     yield from bombs()
+    yield from dicom_files()
     yield from several_frames()
     yield from names_and_types()
     yield from bodies()

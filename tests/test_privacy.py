@@ -7,12 +7,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.dicoms import ct, phantom
 from tests.server import running
 from tests.service.client import noise
 from tests.tiny import write_models
 
 MARKER = "Doe-Jane-19610203"
-"""Part of the file's name and of its bytes: what a careless log line or temporary file would hold."""
+"""In the file's name, its bytes and its DICOM tags: what a careless log line or temporary file would hold."""
 
 CALLS = (
     "write,writev,pwrite64,sendto,sendmsg,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,symlink,symlinkat"
@@ -42,7 +43,9 @@ def test_no_byte_and_no_name_of_an_upload_is_written_anywhere(tmp_path: Path, wo
     with running(tmp_path / "models", under=strace(trace), workers=workers, log_level="DEBUG") as server:
         began = trace.stat().st_size
         statuses = set()
-        for data in (good, bad, good[:-2000]):
+        scan = ct(phantom(), PatientName=MARKER, PatientID=MARKER, InstitutionName=MARKER)
+        assert MARKER.encode() in scan
+        for data in (good, bad, good[:-2000], scan, scan[:-2000]):
             for _ in range(2):
                 files = {"image": (f"{MARKER}.png", data, f"image/{MARKER}")}
                 statuses.add(httpx2.post(f"{server.url}/predict", files=files, timeout=60).status_code)

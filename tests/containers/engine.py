@@ -54,6 +54,11 @@ class Engine:
         """
         return self._run(["podman", *arguments], check, seconds)
 
+    def succeeds(self, *arguments: str) -> bool:
+        """Whether podman's exit status is 0."""
+        command = ["podman", *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, timeout=60).returncode == 0
+
     def compose(
         self,
         *arguments: str,
