@@ -17,7 +17,7 @@ _TYPES: Final = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "service.js": "text/javascript; charset=utf-8",
-    "card.js": "text/javascript; charset=utf-8",
+    "result.js": "text/javascript; charset=utf-8",
     "wording.js": "text/javascript; charset=utf-8",
     "export.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
