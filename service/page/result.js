@@ -68,7 +68,7 @@ function details(name, answer, card) {
   parts.push(figure(answer), bar(answer, kind));
   const words = kind === "none" || !card ? "" : worth(answer.label, card);
   if (words) parts.push(element("p", { className: "words", textContent: words }));
-  parts.push(element("p", { className: "small", textContent: "Colours show where this slice looked most like the COVID slices it learned from. They compare places in one slice, not slices." }));
+  parts.push(element("p", { className: "small", textContent: "Colours show where this slice looked most like the COVID slices it learned from. They compare places within it, not one slice with another." }));
   parts.push(origin(answer));
   return element("div", { className: "answer" }, ...parts);
 }
