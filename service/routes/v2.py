@@ -167,6 +167,22 @@ async def version_ready(serving: Ready, name: _Name, version: _Version) -> Model
     return _ready(serving, name, version)
 
 
+def _schema(body: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a body, with those it refers to in their places: OpenAPI has no `$defs` there."""
+    schema = body.model_json_schema()
+    defined = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return inlined(defined[node["$ref"].rsplit("/", 1)[1]])
+            return {name: inlined(value) for name, value in node.items()}
+        return [inlined(each) for each in node] if isinstance(node, list) else node
+
+    inline: dict[str, Any] = inlined(schema)
+    return inline
+
+
 _EXAMPLE: Final = {
     "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64 of a PNG file>"]}],
     "outputs": [{"name": "probability"}],
@@ -183,7 +199,7 @@ _INFER: Final[dict[str, Any]] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": InferRequest.model_json_schema(), "example": _EXAMPLE},
+                "application/json": {"schema": _schema(InferRequest), "example": _EXAMPLE},
                 _OCTETS: {"schema": {"type": "string", "format": "binary"}},
             },
         }
