@@ -16,10 +16,10 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train test check lint types format audit soak coverage screenshots clean
+.PHONY: help serve train test check lint types format audit soak test-containers coverage screenshots clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: PYTHON (interpreter for a new $(VENV)), PIP_ARGS, PYTEST_ARGS, TRAIN_ARGS."
 	@echo "The service reads its settings from the environment: COVIDCT_PORT=9000 make serve"
@@ -45,6 +45,9 @@ test: $(VENV)/.dev ## pytest, with coverage
 
 audit: $(VENV)/.dev ## known vulnerabilities of the tested versions; asks a service on the internet
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
+test-containers: $(VENV)/.dev ## build the images and run the compose file; needs root, podman, runc, debootstrap
+	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers
 
 soak: $(VENV)/.dev ## the long load tests, some minutes; prints what docs/reliability.md states
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak

@@ -1,5 +1,6 @@
 # The service on an NVIDIA GPU:  docker build -f docker/cuda.Dockerfile -t covid-ct:cuda .
 # torch's wheels carry the CUDA libraries, so the base needs none; the host needs its driver and the container toolkit.
+# Without a GPU it serves on the CPU, and says so.
 ARG PYTHON_VERSION=3.13
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
@@ -7,26 +8,27 @@ FROM ${BASE_IMAGE} AS build
 # Empty: the CUDA release that torch's default wheels are built for. For an older driver, the index of PyTorch's wheels
 # for an older CUDA.
 ARG TORCH_INDEX=
+# Empty: the version of constraints.txt.
+ARG TORCH_VERSION=
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-RUN python3 -m venv /opt/venv
+# pip stays out of the image: it installs from an environment of its own into the one that is kept.
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 # Dependencies before code: a change of code leaves these layers alone.
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt docker/slim.sh ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > requirements.txt
+    > requirements.txt \
+    && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
 RUN --mount=type=cache,target=/var/cache/pip \
-    /opt/venv/bin/pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} -c constraints.txt torch \
-    && /opt/venv/bin/pip install -c constraints.txt -r requirements.txt \
-    && /opt/venv/bin/pip check
+    /opt/pip/bin/pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
+        -c constraints.txt torch \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python check \
+    && /opt/pip/bin/pip install -c constraints.txt cyclonedx-bom \
+    && /opt/pip/bin/cyclonedx-py environment /opt/venv/bin/python --output-file sbom.cdx.json \
+    && sh slim.sh /opt/venv
 
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="covid-ct" \
-      org.opencontainers.image.description="Chest CT inference service, CUDA. Research only, not a medical device." \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -34,12 +36,21 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
+# A folder for models of one's own, which a volume takes its owner from.
+RUN install -d -o 10001 -g 10001 /models
 COPY --from=build /opt/venv /opt/venv
+COPY --from=build /build/sbom.cdx.json ./
 COPY models ./models
 COPY service ./service
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="covid-ct" \
+      org.opencontainers.image.description="Chest CT inference service, CUDA. Research only, not a medical device." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('COVIDCT_PORT', '8000') + '/health/ready', timeout=4)"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.health"]
 CMD ["python", "-m", "service"]

@@ -109,12 +109,18 @@ class ManifestFile(_Record):
 
 
 class Manifest(BaseModel):
-    """The part of metrics.json that pins the model files; the rest of it is for people."""
+    """The part of metrics.json that pins the model files; the rest of it is for people.
+
+    Attributes:
+        probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0: what those answered
+            in service are compared with. Empty where it is not known.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: Literal[1]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
+    probability_shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

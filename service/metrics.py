@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from service.fleet import Seat
 from service.predictor import Predictor
@@ -72,6 +73,13 @@ class Metrics:
             buckets=_TENTHS,
             registry=registry,
         )
+        self.probability_reference = Gauge(
+            "covidct_probability_reference_ratio",
+            "Share of the probabilities of the model's evaluation at or below le; covidct_probability as it should be.",
+            ["le"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.ood_refusals = Counter(
             "covidct_ood_refusals", "Images refused because they do not look like a chest CT slice.", registry=registry
         )
@@ -132,6 +140,9 @@ class Metrics:
         self._shown.set(1)
         for label in predictor.card.labels:
             self.predictions.labels(label=label)
+        for upper, share in zip(_TENTHS, predictor.probability_shares, strict=False):
+            le = floatToGoString(upper)  # type: ignore[no-untyped-call] # as the histogram's own label has it
+            self.probability_reference.labels(le=le).set(share)
 
     def render(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""

@@ -49,10 +49,19 @@ class Predictor:
         sha256: hash of its file.
         device, precision: where and in what it computes.
         max_batch_size: slices that it takes at once.
+        probability_shares: as in the manifest.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
 
-    def __init__(self, artifact: Artifact, device: torch.device, precision: Precision, max_batch_size: int) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        device: torch.device,
+        precision: Precision,
+        max_batch_size: int,
+        probability_shares: Sequence[float] = (),
+    ) -> None:
+        self.probability_shares = tuple(probability_shares)
         self.card = artifact.card
         self.sha256 = artifact.sha256
         self.device = device
@@ -128,13 +137,15 @@ def load_predictor(settings: Settings) -> Predictor:
     precision = choose_precision(settings.precision, device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or usable_processors())
-    file = choose_file(read_manifest(settings.models_dir))
+    manifest = read_manifest(settings.models_dir)
+    file = choose_file(manifest)
     path = settings.models_dir / file.name
     artifact = load_model(path, device, precision, file.sha256)
     if artifact.card.precision == "int8":
         precision = "int8"
     default = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
-    predictor = Predictor(artifact, device, precision, settings.batch_max_size or default)
+    max_batch_size = settings.batch_max_size or default
+    predictor = Predictor(artifact, device, precision, max_batch_size, manifest.probability_shares)
     try:
         # in the thread that will serve: cuDNN's handles and OpenMP's pools belong to threads
         predictor.call(lambda: _warm_up(predictor, path))

@@ -23,11 +23,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("headers", [[], ["--header", f"X-API-Key: {KEY}"]], ids=["stranger", "admin"])
-def test_every_answer_is_one_that_the_document_promises(server: Server, headers: list[str]) -> None:
+def test_every_answer_is_one_that_the_document_promises(server: Server, headers: list[str], tmp_path: Path) -> None:
     settings = ["--checks", "all", "--max-examples", "50", "--seed", "1", "--no-color"]
     config = str(ROOT / "tests" / "schemathesis.toml")
     done = subprocess.run(
         [str(SCHEMATHESIS), "--config-file", config, "run", f"{server.url}/openapi.json", *settings, *headers],
+        cwd=tmp_path,  # it keeps what it found there
         capture_output=True,
         text=True,
         timeout=300,

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from service.app import create_app
 from service.metrics import Metrics
 from service.settings import Settings
@@ -48,9 +46,3 @@ def test_every_metric_is_in_the_table_of_metrics() -> None:
     named = set(re.findall(r"`([a-z_]+?)(?:_total)?(?:{[a-z,_0-9]+})?`", README))
     assert len(served) > 5
     assert served <= named
-
-
-@pytest.mark.parametrize("image", ["cpu", "cuda"])
-def test_container_asks_the_route_that_tells_readiness(image: str) -> None:
-    assert "/health/ready" in create_app(Settings()).openapi()["paths"]
-    assert "'/health/ready'" in (ROOT / "docker" / f"{image}.Dockerfile").read_text()

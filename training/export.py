@@ -1,5 +1,6 @@
 """From a trained network to the model file that the service loads."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -124,7 +125,10 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    """The commit of the code that runs, `-dirty` where files differ from it.
+
+    Outside a checkout, as in a container, what SOURCE_REVISION says, else `unknown`.
+    """
     folder = Path(service.__file__).parent
 
     def git(*arguments: str) -> str:
@@ -135,7 +139,7 @@ def git_commit() -> str:
         dirty = git("status", "--porcelain", "--", ".", "../training")
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("SOURCE_REVISION", "unknown")
 
 
 def _self_check(deployable: Deployable, size: int) -> float:

@@ -23,7 +23,7 @@ from training.machine import Machine
 from training.network import Deployable, SliceNetwork, load_imagenet
 from training.probe import fit_probe, pooled_features
 from training.progress import say
-from training.report import Agreement, ModelName, Report, Times, history_rows
+from training.report import Agreement, ModelName, Report, Times, history_rows, probability_shares
 from training.seeding import seed_everything
 
 
@@ -114,6 +114,7 @@ def _finish(
     stored = results.predictions["test"].probabilities
     report = Report(
         files=(file,),
+        probability_shares=probability_shares(stored),
         model=ModelName(name=card.name, version=card.version, architecture=card.architecture, weights=source),
         positive_label=card.positive_label,
         threshold=results.threshold,

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from service.artifact import ManifestFile, SplitFingerprint
@@ -44,10 +45,11 @@ class Times(_Record):
 
 
 class Report(_Record):
-    """The whole of metrics.json; `service.artifact.Manifest` reads `schema_version` and `files` of it."""
+    """The whole of metrics.json; `service.artifact.Manifest` says what of it the service reads."""
 
     schema_version: Literal[1] = 1
     files: tuple[ManifestFile, ...]
+    probability_shares: tuple[float, ...]
     model: ModelName
     positive_label: str
     threshold: Threshold
@@ -66,6 +68,11 @@ class Report(_Record):
     machine: str
     wall_time_seconds: Times
     peak_memory_bytes: int
+
+
+def probability_shares(probabilities: torch.Tensor) -> tuple[float, ...]:
+    """Share of float (N,) probabilities at or below 0.1, 0.2, ... 1.0."""
+    return tuple(round((probabilities <= tenth / 10).double().mean().item(), 4) for tenth in range(1, 11))
 
 
 def history_rows(history: list[EpochRecord]) -> tuple[dict[str, JsonValue], ...]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.training.data_set import small_files, small_lists, write_data_set
+from tests.training.random_weights import write_random_weights
 from training.config import RECIPES, Recipe
 from training.data import CovidCt, read_covid_ct
 from training.machine import Machine
-from training.network import SliceNetwork
 
 INPUT_SIZE = 32
 
@@ -36,11 +36,7 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
     """VGG-19-BN's convolutions with random weights, as a file in torchvision's layout."""
-    torch.manual_seed(0)
-    state = SliceNetwork(recipe).state_dict()
-    path = tmp_path_factory.mktemp("weights") / "vgg19_bn.pth"
-    torch.save({name: value for name, value in state.items() if name.startswith("features.")}, path)
-    return path
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "vgg19_bn.pth", recipe)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,208 @@
+"""The images and the compose file, built and run for real: `make test-containers`.
+
+Everything happens in a store of its own that begins empty and is removed. Base images are made here, and no registry is
+asked. Grafana is not started, because its image can not be made here; tests/prometheus evaluates its dashboard.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.containers.engine import BASE, Engine, missing
+from tests.server import ROOT, free_port
+from tests.training.data_set import small_files, small_lists, write_data_set
+from tests.training.random_weights import write_random_weights
+from training.config import RECIPES
+
+pytestmark = [
+    pytest.mark.containers,
+    pytest.mark.skipif(bool(missing()), reason=f"not here: {', '.join(missing())}"),
+]
+
+FILES = [ROOT / "docker-compose.yml", ROOT / "tests" / "containers" / "compose.override.yml"]
+README = (ROOT / "README.md").read_text()
+PROMETHEUS = "http://127.0.0.1:9090"
+SERVICE = "http://127.0.0.1:8000"
+HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")  # noqa: S108
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tmp_path_factory.mktemp("engine"))
+    try:
+        assert json.loads(engine.podman("images", "--format", "json")) == []
+        engine.make_base()
+        yield engine
+    finally:
+        engine.remove_everything()
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the images are built from, so that a test may change it."""
+    folder = tmp_path_factory.mktemp("context")
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", ".dockerignore"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("service", "training", "models", "docker"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cpu_image(engine: Engine, context: Path) -> str:
+    """Built, slim, and built again in seconds after a change of code."""
+    arguments = {"BASE_IMAGE": BASE, **engine.torch_arguments()}
+    dockerfile, tag = context / "docker" / "cpu.Dockerfile", "covid-ct:cpu"
+    clean = engine.build(tag, dockerfile, context, **arguments)
+    with (context / "service" / "health.py").open("a") as file:
+        file.write("# changed\n")
+    again = engine.build(tag, dockerfile, context, **arguments)
+    tell(f"CPU image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s, after a change of code in {again:.0f} s")
+    assert engine.size_mb(tag) <= 1200
+    assert again < clean / 4
+    return tag
+
+
+def tell(what: str) -> None:
+    print(f"\n  containers: {what}", flush=True)
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 120) -> float:
+    """How long it took to become true."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        try:
+            if condition():
+                return time.monotonic() - started
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def is_healthy(engine: Engine, container: str) -> bool:
+    """Its own health check, asked for, because podman needs systemd to ask by itself."""
+    state = engine.podman("inspect", "--format", "{{.State.Status}}", container).strip()
+    assert state == "running", engine.podman("logs", container)
+    return "unhealthy" not in engine.podman("healthcheck", "run", container, check=False) and _health(engine, container)
+
+
+def _health(engine: Engine, container: str) -> bool:
+    return engine.podman("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
+
+
+def query(expression: str) -> list[dict[str, object]]:
+    answer = httpx2.get(f"{PROMETHEUS}/api/v1/query", params={"query": expression}).json()
+    return list(answer["data"]["result"])
+
+
+@pytest.fixture
+def composed(engine: Engine, cpu_image: str) -> Iterator[Engine]:
+    engine.build(
+        "localhost/covid-ct-test-prometheus",
+        ROOT / "tests" / "containers" / "prometheus.Dockerfile",
+        ROOT / "tests" / "containers",
+        BASE_IMAGE=BASE,
+    )
+    try:
+        yield engine
+    finally:
+        engine.compose("down", "--volumes", "--timeout", "10", files=FILES, check=False)
+
+
+def container_of(engine: Engine, name: str) -> str:
+    """The id of the compose service's container."""
+    label = f"label=com.docker.compose.service={name}"
+    return engine.podman("ps", "--all", "--quiet", "--filter", label).strip()
+
+
+def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> None:
+    engine = composed
+    engine.compose("config", files=FILES)
+    started = time.monotonic()
+    engine.compose("up", "--detach", "--no-build", "service", files=FILES)
+    service = container_of(engine, "service")
+    until(lambda: is_healthy(engine, service), "the service is healthy")
+    tell(f"compose up to healthy: {time.monotonic() - started:.1f} s")
+    engine.compose("up", "--detach", "--no-build", "--no-deps", "prometheus", files=FILES)
+
+    (curl,) = set(re.findall(r"^curl -F image=@examples/slice\.png localhost:8000/predict$", README, re.MULTILINE))
+    done = subprocess.run(curl.split(), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0 <= json.loads(done.stdout)["probability"] <= 1
+    assert engine.podman("exec", service, "id", "-u").strip() == "10001"
+    assert "Read-only file system" in engine.podman("exec", service, "touch", "/app/x", check=False)
+    bill = json.loads(engine.podman("exec", service, "cat", "/app/sbom.cdx.json"))
+    assert {"torch", "fastapi", "pillow"} <= {part["name"].lower() for part in bill["components"]}
+
+    until(lambda: query('up{job="covid-ct"} == 1'), "Prometheus scrapes the service")
+    until(lambda: query('covidct_requests_total{route="/predict",status="200"} == 1'), "the request is counted")
+    assert not query('ALERTS{alertstate="firing"}')
+    engine.podman("stop", "--time", "10", service)
+    seconds = until(lambda: query('ALERTS{alertname="CovidCtDown",alertstate="firing"}'), "the alert fires")
+    tell(f"stopped service to firing alert: {seconds:.0f} s")
+
+    engine.compose("down", "--volumes", "--timeout", "10", files=FILES)
+    assert engine.podman("ps", "--all", "--quiet").strip() == ""
+    assert engine.podman("volume", "ls", "--quiet").strip() == ""
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(f"{SERVICE}/health/live")
+
+
+def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engine, context: Path) -> None:
+    tag = "covid-ct:cuda"
+    clean = engine.build(tag, context / "docker" / "cuda.Dockerfile", context, BASE_IMAGE=BASE)
+    port = free_port()
+    run = ("run", "--detach", "--network", "host", *HARDENED, "--env", f"COVIDCT_PORT={port}", tag)
+    started = time.monotonic()
+    container = engine.podman(*run).strip().splitlines()[-1]
+    until(lambda: is_healthy(engine, container), "the service is healthy")
+    seconds = time.monotonic() - started
+    tell(f"CUDA image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s, healthy after {seconds:.1f} s")
+    with (ROOT / "examples" / "slice.png").open("rb") as file:
+        answer = httpx2.post(f"http://127.0.0.1:{port}/predict", files={"image": file}, timeout=60)
+    assert answer.status_code == 200
+    assert '"device": "cpu"' in engine.podman("logs", container)
+    engine.podman("rm", "--force", "--time", "10", container)
+
+
+def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
+    engine: Engine, cpu_image: str, context: Path, tmp_path: Path
+) -> None:
+    tag = "covid-ct:train"
+    clean = engine.build(tag, context / "docker" / "train.Dockerfile", context, BASE_IMAGE=BASE)
+    tell(f"training image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s")
+    lists = small_lists({"train": 8, "val": 4, "test": 4})
+    write_data_set(tmp_path / "data", lists, small_files(lists))
+    (tmp_path / "weights").mkdir()
+    write_random_weights(tmp_path / "weights" / "vgg19_bn.pth", RECIPES["best"])
+    served = tmp_path / "trained.yml"
+    served.write_text("services: {service: {environment: {COVIDCT_MODELS_DIR: /models}}}")
+    files, folders = [*FILES, served], {"DATA": str(tmp_path / "data"), "WEIGHTS": str(tmp_path / "weights")}
+
+    def train(version: str) -> None:
+        where = ["--data", "/data", "--weights", "/weights/vgg19_bn.pth", "--run", "/runs/best", "--models", "/models"]
+        small = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--fresh"]
+        command = ["--profile", "train", "run", "--rm", "train", "train", *where, *small, "--model-version", version]
+        engine.compose(*command, files=files, environment=folders)
+
+    def served_version() -> str:
+        return str(httpx2.get(f"{SERVICE}/model").json()["card"]["version"])
+
+    try:
+        train("7.0.0")
+        engine.compose("up", "--detach", "--no-build", "service", files=files, environment=folders)
+        service = container_of(engine, "service")
+        until(lambda: is_healthy(engine, service), "the service is healthy")
+        assert served_version() == "7.0.0"
+        train("7.0.1")
+        engine.compose("kill", "--signal", "HUP", "service", files=files, environment=folders)
+        until(lambda: served_version() == "7.0.1", "the new model is served")
+    finally:
+        engine.compose("down", "--volumes", "--timeout", "10", files=files, environment=folders, check=False)

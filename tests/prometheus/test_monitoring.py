@@ -1,0 +1,211 @@
+"""What watches the service: rules and dashboard name metrics that exist, and a real Prometheus evaluates them."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from service.metrics import Metrics
+from tests.server import ROOT, Server, free_port, running
+from tests.service.client import png
+from tests.tiny import tiny_card, write_models
+
+RULES = ROOT / "docker" / "prometheus" / "rules.yml"
+DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "covid-ct.json"
+DATA_SOURCE = ROOT / "docker" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+
+KEY = "admin-key-0123456789"
+
+needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool (Debian: prometheus)")
+needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="needs prometheus (Debian: prometheus)")
+
+
+def served_names() -> set[str]:
+    """Every name that a scrape can hold; the last two need several workers, or a Prometheus."""
+    metrics = Metrics()
+    names = {"covidct_worker_restarts_total", "up", "ALERTS"}
+    for family in metrics.registry.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["", "_bucket", "_sum", "_count"]}.get(family.type, [""])
+        names |= {family.name + suffix for suffix in suffixes}
+    return names
+
+
+def named(text: str) -> set[str]:
+    """Metrics that expressions name, recorded ones left out."""
+    return set(re.findall(r"\b(?:covidct_|process_)[a-z_]+\b(?!:)", text))
+
+
+def dashboard() -> dict[str, Any]:
+    return dict(json.loads(DASHBOARD.read_text()))
+
+
+def expressions() -> dict[str, list[str]]:
+    """Of each panel, with the variables as Grafana fills them in."""
+    found = {}
+    for panel in dashboard()["panels"]:
+        texts = [target["expr"] for target in panel.get("targets", [])]
+        filled = [each.replace("$job", "covid-ct.*").replace("$__rate_interval", "1m") for each in texts]
+        if filled:
+            found[panel["title"]] = filled
+    return found
+
+
+def test_every_metric_of_rules_and_dashboard_is_one_that_the_service_has() -> None:
+    texts = [RULES.read_text(), *(each for every in expressions().values() for each in every)]
+    names = set().union(*(named(text) for text in texts))
+    assert len(names) > 15
+    assert names <= served_names()
+
+
+def test_every_recorded_figure_that_is_used_is_recorded() -> None:
+    rules = RULES.read_text()
+    recorded = set(re.findall(r"record: (\S+)", rules))
+    used = set(re.findall(r"covidct:[a-z0-9_]+:[a-z0-9_]+", rules + DASHBOARD.read_text()))
+    assert used <= recorded
+
+
+def test_the_dashboard_is_whole() -> None:
+    panels = dashboard()["panels"]
+    (uid,) = re.findall(r"uid: (\S+)", DATA_SOURCE.read_text())
+    assert {panel["datasource"]["uid"] for panel in panels if panel["type"] != "row"} == {uid}
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for place in (panel["gridPos"] for panel in panels):
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, "two panels overlap"
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+
+
+def test_operators_are_told_what_each_alert_asks_for() -> None:
+    alerts = set(re.findall(r"alert: (\S+)", RULES.read_text()))
+    assert len(alerts) == 9
+    assert alerts == set(re.findall(r"`(CovidCt\w+)`", (ROOT / "docs" / "operating.md").read_text()))
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "config", "docker/prometheus/prometheus.yml"],
+        ["check", "rules", "docker/prometheus/rules.yml"],
+        ["test", "rules", "tests/prometheus/rules_test.yml"],
+    ],
+    ids=["config", "rules", "alerts"],
+)
+def test_promtool_finds_nothing_wrong(command: list[str]) -> None:
+    done = subprocess.run(["promtool", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Prometheus:
+    """A running one."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Its answer now.
+
+        Raises:
+            AssertionError: it does not understand the expression.
+        """
+        body = httpx2.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        assert body["status"] == "success", (expression, body)
+        return list(body["data"]["result"])
+
+    def until(self, expression: str, seconds: float = 60) -> list[dict[str, Any]]:
+        """Its answer, once it has one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if result := self.query(expression):
+                return result
+            time.sleep(0.2)
+        raise AssertionError(f"no data: {expression}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    write_models(models, tiny_card())
+    manifest = json.loads((models / "metrics.json").read_text()) | {
+        "probability_shares": [tenth / 10 for tenth in range(1, 11)]
+    }
+    (models / "metrics.json").write_text(json.dumps(manifest))
+    with running(models, workers=2, api_keys=f"admin:{KEY}", log_level="WARNING") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Debian's, with the rules as they ship, scraping the plain process every second."""
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    (folder / "config.yml").write_text(
+        f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{RULES}']\nscrape_configs:\n"
+        f"  - {{job_name: covid-ct, static_configs: [{{targets: ['127.0.0.1:{server.port}']}}]}}\n"
+    )
+    command = ["prometheus", f"--config.file={folder / 'config.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+    try:
+        _wait(process, port, folder / "log")
+        yield Prometheus(port)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    for _ in range(300):
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx2.get(f"http://127.0.0.1:{port}/-/ready").status_code == 200:
+                return
+        except httpx2.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("prometheus was not ready in time")
+
+
+EMPTY_UNLESS_SOMETHING_IS_WRONG = {"Processor and memory"}
+"""Not answered by several workers, of which there are two here."""
+
+
+@needs_prometheus
+def test_every_panel_shows_something_after_some_traffic(server: Server, prometheus: Prometheus) -> None:
+    headers = {"X-API-Key": KEY}
+    deadline = time.monotonic() + 8
+    while time.monotonic() < deadline:  # rates need two scrapes between which something happened
+        for data in (png(220), png(60), png(2), b"no image"):
+            httpx2.post(f"{server.url}/predict", files={"image": ("a.png", data, "image/png")}, headers=headers)
+    httpx2.post(f"{server.url}/admin/reload", headers=headers, timeout=30)
+    assert prometheus.until('up{job="covid-ct"} == 1')
+    assert float(prometheus.until('sum(covidct_requests_total{route="/predict",status="200"})')[0]["value"][1]) > 10
+    prometheus.until("covidct:probability:drift1h")
+    silent = {
+        title
+        for title, texts in expressions().items()
+        for text in texts
+        if all(each["value"][1] == "NaN" for each in prometheus.query(text))
+    }
+    assert silent <= EMPTY_UNLESS_SOMETHING_IS_WRONG
+
+
+@needs_prometheus
+def test_recorded_figures_and_alerts_are_evaluated_without_an_error(prometheus: Prometheus) -> None:
+    prometheus.until("covidct:requests:rate5m")
+    groups = httpx2.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) == 15
+    assert {rule["health"] for rule in rules} == {"ok"}
+    assert [rule.get("lastError") for rule in rules] == [None] * 15
