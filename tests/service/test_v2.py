@@ -11,9 +11,17 @@ import pytest
 from PIL import Image
 
 from tests.service.client import labelled, png, predict, samples, serve
-from tests.tiny import INPUT_SIZE
+from tests.tiny import INPUT_SIZE, write_models
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Its own: the tests of reloading give the shared folder's model another version."""
+    write_models(tmp_path)
+    return tmp_path
+
 
 INFER = "/v2/models/tiny/infer"
 ROW = [200] * INPUT_SIZE**2
