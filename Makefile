@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train test check lint types format audit soak test-containers coverage clean
+.PHONY: help serve train test check lint types format audit soak test-containers coverage screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ coverage: $(VENV)/.dev ## pytest, with coverage as pages in htmlcov/
 format: $(VENV)/.dev ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshots: $(VENV)/.dev ## the pictures of docs/images; needs Chromium
+	$(INSTALL) -e '.[dev,browser]'
+	$(BIN)/python docs/screenshots.py
 
 clean: ## remove .venv, caches and reports; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from service.access import API_KEY_HEADER, BrowserHeaders, HostCheck, require_key, split
@@ -17,11 +16,12 @@ from service.metrics import Metrics
 from service.paths import Templates
 from service.predictor import Predictor
 from service.problems import install_problem_handlers
-from service.routes import admin, operations, predict
+from service.protocol import ProtocolErrors
+from service.routes import admin, batch, explain, operations, page, predict, v2
 from service.serving import Serving
 from service.settings import Settings
 
-IMAGE_ROUTES: Final = Templates(predict.PATH)
+IMAGE_ROUTES: Final = Templates(predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
 """Routes that take images: their bytes, time and number at a time are limited, and what they refuse is counted."""
 
 
@@ -58,10 +58,12 @@ def create_app(settings: Settings, predictor: Predictor | None = None, seat: Sea
     )
     app.state.serving = serving
     app.state.keys = serving.keys
-    app.include_router(predict.router, dependencies=[Depends(require_key)])
+    for router in (predict.router, batch.router, explain.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
+    app.include_router(v2.router)
     app.include_router(operations.router)
     app.include_router(admin.router)
-    app.add_api_route("/", _index, include_in_schema=False)
+    app.include_router(page.router)
     install_problem_handlers(app)
     _add_middleware(app, settings, metrics)
     return app
@@ -85,10 +87,6 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         max_concurrent=settings.max_concurrent_requests,
     )
     app.add_middleware(Limits, limits=limits, guarded=IMAGE_ROUTES)
+    app.add_middleware(ProtocolErrors, prefix=v2.PREFIX)
     app.add_middleware(BrowserHeaders, docs_paths=(app.docs_url,) if app.docs_url else ())
     app.add_middleware(RequestContext, metrics=metrics, image_routes=IMAGE_ROUTES)
-
-
-async def _index() -> RedirectResponse:
-    """To the interactive documentation."""
-    return RedirectResponse("/docs")

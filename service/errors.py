@@ -87,6 +87,30 @@ class BodyTooLargeError(ServiceError):
     title = "Request body too large"
 
 
+class TooManyImagesError(ServiceError):
+    """The request has more images than the service takes at once."""
+
+    status = 413
+    code = "too_many_images"
+    title = "Too many images"
+
+
+class NotAcceptableError(ServiceError):
+    """None of the types that the client accepts is one that the route answers with."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "Not acceptable"
+
+
+class UnknownModelError(ServiceError):
+    """The path names a model or a version that is not served."""
+
+    status = 404
+    code = "unknown_model"
+    title = "Unknown model"
+
+
 class UnsupportedFormError(ServiceError):
     """The body is no multipart form."""
 

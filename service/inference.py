@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,12 @@ class Stages:
         self._metrics = metrics
         self._since = time.perf_counter()
         self.milliseconds: dict[str, float] = {}
+
+    def branch(self) -> "Stages":
+        """A copy for one of several images of a request; its next stage begins now."""
+        copy = Stages(self._metrics)
+        copy.milliseconds = dict(self.milliseconds)
+        return copy
 
     def end(self, stage: str) -> None:
         """The stage ends now; it began where the last one ended."""
@@ -71,10 +77,48 @@ async def examine(data: bytes, model: Model, serving: Serving, stages: Stages) -
     loop = asyncio.get_running_loop()
     ct_slice, network_input = await loop.run_in_executor(serving.decoders, _prepare, data, model, serving)
     stages.end("decode")
+    return await examine_slice(ct_slice, network_input, model, serving, stages)
+
+
+async def examine_slice(
+    ct_slice: Slice, network_input: Slice, model: Model, serving: Serving, stages: Stages
+) -> Finding:
+    """The same for a slice that is decoded already.
+
+    Args:
+        ct_slice: uint8 (1, H, W), as it was sent.
+        network_input: uint8 (1, S, S), as `service.image.to_input` makes it.
+        model: see `examine`.
+        serving: see `examine`.
+        stages: is told of queue and inference.
+
+    Raises:
+        ServiceError: with the reason; see its kinds.
+    """
     answer = await _infer(model, network_input)
     stages.record("queue", answer.queue_seconds)
     stages.record("inference", answer.run_seconds)
     return _judge(ct_slice, answer.result, model, serving)
+
+
+async def examine_each(count: int, one: Callable[[int], Coroutine[None, None, R]], model: Model) -> list[R]:
+    """Await `one(0)` to `one(count - 1)`, a few at a time, so that one request never fills the queue by itself.
+
+    Returns:
+        The results, in order. The first exception ends the rest.
+    """
+    room = asyncio.Semaphore(2 * model.predictor.max_batch_size)  # one batch runs while the next is decoded
+
+    async def when_there_is_room(index: int) -> R:
+        async with room:
+            return await one(index)
+
+    tasks = [asyncio.create_task(when_there_is_room(index)) for index in range(count)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[None, None, R]) -> R:

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.catalogue import CATALOGUE
 from service.context import request_id_of
 from service.errors import MalformedRequestError, ServiceError
 from service.schemas import Problem
@@ -28,6 +29,11 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
     return _response(error.status, error.code, error.title, error.detail, request_id, headers)
 
 
+def problem_body(error: ServiceError, request_id: str) -> Problem:
+    """What that answer says, for a place where it is a part of another answer."""
+    return _body(error.status, error.code, error.title, error.detail, request_id)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of routes and routing as a problem."""
     app.add_exception_handler(ServiceError, _on_service_error)
@@ -37,8 +43,22 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI `responses` of a route that can answer these problems."""
-    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": _examples(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _examples(status: int) -> dict[str, Any]:
+    request_id = "cd500c4a55164adebc5853462e1d52bb"
+    return {
+        error.code: {"summary": error.title, "value": problem_body(error, request_id).model_dump()}
+        for error in CATALOGUE
+        if error.status == status
+    }
 
 
 async def _on_service_error(request: Request, error: Exception) -> Response:
@@ -67,7 +87,11 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 def _response(status: int, code: str, title: str, detail: str, request_id: str, headers: dict[str, str]) -> Response:
-    body = Problem(
+    body = _body(status, code, title, detail, request_id)
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def _body(status: int, code: str, title: str, detail: str, request_id: str) -> Problem:
+    return Problem(
         type=f"urn:covidct:problem:{code}", title=title, status=status, detail=detail, code=code, request_id=request_id
     )
-    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)

@@ -36,6 +36,12 @@ class Timings(_Body):
     inference: float = Field(description="the batch in the network")
 
 
+class HeatmapPicture(_Body):
+    """Where the evidence lies, as a picture."""
+
+    png_base64: str = Field(description="PNG: the slice with the evidence for COVID over it in colour")
+
+
 class PredictionBody(_Body):
     """The answer to one slice."""
 
@@ -46,6 +52,47 @@ class PredictionBody(_Body):
     model: ModelName
     out_of_distribution: OutOfDistribution
     timings_milliseconds: Timings
+    disclaimer: str = DISCLAIMER
+
+
+class PicturedPrediction(PredictionBody):
+    """The answer to one slice, with its heat map where that was asked for."""
+
+    heatmap: HeatmapPicture | None = Field(default=None, description="only with ?heatmap=true")
+
+
+class Heatmap(_Body):
+    """Evidence by position, coarse: the network's last layer."""
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    values: list[list[float]] = Field(
+        description="rows from top to bottom; above 0 is evidence for COVID, below 0 against it, in the network's own "
+        "unit, so compare places of one slice alone"
+    )
+
+
+class Explanation(PredictionBody):
+    """The answer to one slice, with what it rests on."""
+
+    heatmap: Heatmap
+    slice_png_base64: str = Field(description="PNG: the slice as it was read, grey")
+    overlay_png_base64: str = Field(description="PNG of the same size: the slice with the evidence for COVID in colour")
+
+
+class BatchResult(_Body):
+    """What became of one image: a prediction or a problem."""
+
+    index: int = Field(ge=0, description="place of the image in the request, from 0")
+    prediction: PredictionBody | None
+    problem: "Problem | None"
+
+
+class BatchBody(_Body):
+    """What became of each image, in the order in which they were sent."""
+
+    request_id: str
+    results: list[BatchResult]
     disclaimer: str = DISCLAIMER
 
 

@@ -51,8 +51,11 @@ class Settings(BaseSettings):
     receive_timeout_seconds: float = Field(default=20.0, gt=0, description="for a request's body; later it is a 408")
     max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest request body")
     max_pixels: int = Field(default=MAX_PIXELS, gt=0, description="largest image, width times height")
+    max_images_per_request: int = Field(
+        default=32, gt=0, description="images in a request to /predict/batch, or rows of /v2's tensors"
+    )
     max_concurrent_requests: int = Field(
-        default=256, gt=0, description="requests to /predict at a time; more get a 503"
+        default=256, gt=0, description="requests with images at a time; more get a 503"
     )
     request_timeout_seconds: float = Field(
         default=30.0, gt=0, description="from the request's first byte to its answer; later it is a 504"

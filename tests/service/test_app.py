@@ -244,13 +244,6 @@ async def test_a_dead_worker_is_neither_ready_nor_live(models: Path) -> None:
         assert (await asyncio.wait_for(predict(client, png()), 5)).status_code == 503
 
 
-async def test_the_root_leads_to_the_documentation(models: Path) -> None:
-    async with serve(models) as client:
-        response = await client.get("/")
-        assert (response.status_code, response.headers["location"]) == (307, "/docs")
-        assert (await client.get("/docs")).status_code == 200
-
-
 async def test_openapi_has_the_form_every_problem_and_the_disclaimer(models: Path) -> None:
     async with serve(models) as client:
         schema = (await client.get("/openapi.json")).json()

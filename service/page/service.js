@@ -1,0 +1,102 @@
+// The service's routes. A problem is thrown as a `ServiceProblem`; being busy is waited for; a key is asked for.
+
+const MAX_TRIES = 6;
+const MAX_WAIT_SECONDS = 30;
+
+export class ServiceProblem extends Error {
+  constructor(body) {
+    super(body.detail);
+    this.body = body;
+  }
+}
+
+export class Service {
+  #key = "";
+  #askForKey;
+  #keyComing = null;
+
+  /** `askForKey(wasRefused)` resolves to a key that a person gave. */
+  constructor(askForKey) {
+    this.#askForKey = askForKey;
+  }
+
+  /** The model's card. */
+  async model() {
+    return (await this.#call(() => fetch("/model"), () => {})).json();
+  }
+
+  /** Prediction, heat map and pictures for one file; `onWait(seconds)` is told of each wait. */
+  async explain(file, onWait) {
+    const data = await readable(file);
+    const send = () => {
+      const form = new FormData();
+      form.append("image", data, "image");
+      const headers = { Accept: "application/json", ...(this.#key && { "X-API-Key": this.#key }) };
+      return fetch("/explain?max_side=768", { method: "POST", body: form, headers });
+    };
+    return (await this.#call(send, onWait)).json();
+  }
+
+  async #call(send, onWait) {
+    for (let attempt = 1; ; attempt += 1) {
+      const used = this.#key;
+      const response = await reached(send);
+      if (response.ok) return response;
+      if (response.status === 401) {
+        await this.#newKey(used);
+        attempt = 0;
+      } else if (response.status === 503 && attempt < MAX_TRIES) {
+        const seconds = Math.min(Number(response.headers.get("Retry-After")) || attempt, MAX_WAIT_SECONDS);
+        onWait(seconds);
+        await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+      } else {
+        throw new ServiceProblem(await problemOf(response));
+      }
+    }
+  }
+
+  /** One question for all files that wait for the answer. */
+  async #newKey(refused) {
+    if (this.#key !== refused) return; // another file's question was answered meanwhile
+    this.#keyComing ??= this.#askForKey(refused !== "").then((key) => {
+      this.#key = key;
+      this.#keyComing = null;
+    });
+    await this.#keyComing;
+  }
+}
+
+async function reached(send) {
+  try {
+    return await send();
+  } catch {
+    throw new ServiceProblem({
+      code: "unreachable",
+      title: "No answer",
+      detail: "The service did not answer, or closed the connection. Is it still running?",
+    });
+  }
+}
+
+/** The file's bytes, read once, so that a retry never meets a file that has changed. */
+async function readable(file) {
+  try {
+    return new Blob([await file.arrayBuffer()]);
+  } catch {
+    throw new ServiceProblem({
+      code: "unreadable_file",
+      title: "Unreadable",
+      detail: "It may be a folder, or have changed since you chose it. Choose files, not folders.",
+    });
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const body = await response.json();
+    if (typeof body.detail === "string" && typeof body.code === "string") return body;
+  } catch {
+    // not the service's own answer: a proxy's
+  }
+  return { code: `http_${response.status}`, title: `HTTP ${response.status}`, detail: "The answer was not the service's own." };
+}
