@@ -40,6 +40,11 @@ class Metrics:
             self._answered.register(_Restarts(seat))
         self._observers: list[Callable[[], None]] = []
         self._shown: Gauge | None = None
+        self._add_traffic(registry)
+        self._add_answers(registry)
+        self._add_state(registry)
+
+    def _add_traffic(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "covidct_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
@@ -66,6 +71,8 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+
+    def _add_answers(self, registry: CollectorRegistry) -> None:
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
@@ -91,6 +98,8 @@ class Metrics:
         self.rejected_images = Counter(
             "covidct_rejected_images", "Uploads that gave no prediction.", ["reason"], registry=registry
         )
+
+    def _add_state(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(
             "covidct_model_info",
             "1, with the model that is served in the labels.",

@@ -22,7 +22,7 @@ START_SECONDS = 120
 def environment(models: Path, **settings: object) -> dict[str, str]:
     """This process's environment with the settings of the test and no others."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("COVIDCT_")}
-    wanted = {"models_dir": models, "device": "cpu", "threads": 1, **settings}
+    wanted = {"models_dir": models, "device": "cpu", "threads": 1, "port": 0, **settings}
     return clean | {f"COVIDCT_{name.upper()}": str(value) for name, value in wanted.items()}
 
 

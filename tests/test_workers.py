@@ -147,7 +147,7 @@ def test_the_end_is_clean_and_leaves_nobody(server: Server, number: int) -> None
 def test_workers_end_when_their_supervisor_is_killed(server: Server) -> None:
     everyone = workers(server)
     server.process.kill()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everyone), 20)
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everyone), 20) < 20
 
 
 def test_a_model_that_cannot_be_served_is_one_line_however_many_workers(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Engine:
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "BUILDAH_ISOLATION": "chroot",
+            "BUILDAH_FORMAT": "docker",  # the other format has no health check
         }
 
     def podman(self, *arguments: str, check: bool = True, seconds: float = 1500) -> str:
