@@ -63,7 +63,7 @@ class Prediction:
                 ood_threshold=float(ood["threshold"]),
                 flagged=bool(ood["flagged"]),
                 request_id=str(body.get("request_id", "")),
-                overlay=_png_in(body.get("heatmap")),
+                overlay=_png((body.get("heatmap") or {}).get("png_base64")),
                 disclaimer=str(body.get("disclaimer", NOTICE)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -104,7 +104,7 @@ class Explanation:
                 label=str(body["label"]),
                 threshold=float(body["threshold"]),
                 heatmap=values,
-                overlay=_png_in(body.get("overlay")),
+                overlay=_png(body.get("overlay_png_base64")),
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise AnswerError(f"the answer is no explanation: {type(error).__name__} at {error}") from error
@@ -137,14 +137,12 @@ class ModelInfo:
             raise AnswerError(f"the answer is no model: {type(error).__name__} at {error}") from error
 
 
-def _png_in(value: Any) -> bytes | None:
-    """A PNG in base64, bare or in an object under `overlay` or `png_base64`."""
-    if isinstance(value, Mapping):
-        value = value.get("overlay") or value.get("png_base64")
+def _png(value: Any) -> bytes | None:
+    """A PNG in base64; None for what is none."""
     if not isinstance(value, str):
         return None
     try:
-        data = base64.b64decode(value.removeprefix("data:image/png;base64,"), validate=True)
+        data = base64.b64decode(value, validate=True)
     except binascii.Error as error:
         raise ValueError("the picture is not base64") from error
     return data if data.startswith(b"\x89PNG") else None

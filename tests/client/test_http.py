@@ -146,16 +146,17 @@ def test_nobody_listening_and_strangers_are_told_apart() -> None:
             client.predict(png())
 
 
-def test_explain_and_heatmap_bring_the_map_and_the_overlay() -> None:
-    explained = {**ANSWER, "heatmap": {"width": 2, "height": 1, "values": [[0.1, 0.9]]}, "overlay": PNG}
-    with_map = {**ANSWER, "heatmap": {"png_base64": PNG}}
-    client, script, _ = answering(httpx2.Response(200, json=explained), httpx2.Response(200, json=with_map))
-    explanation = client.explain(png())
-    assert explanation.heatmap.shape == (1, 2)
-    assert explanation.overlay == png()
-    assert client.predict(png(), heatmap=True).overlay == png()
-    assert script.requests[0].headers["accept"] == "application/json"
-    assert script.requests[1].url.params["heatmap"] == "true"
+def test_explain_and_heatmap_bring_the_map_and_the_overlay_of_a_real_service(server: Server) -> None:
+    with Client(server.url) as client:
+        explanation = client.explain(png(side=96))
+        prediction = client.predict(png(side=96), heatmap=True)
+        bare = client.predict(png(side=96))
+    assert explanation.heatmap.shape == (4, 4)  # the tiny network's
+    assert explanation.probability == prediction.probability
+    assert explanation.overlay is not None
+    assert explanation.overlay == prediction.overlay
+    assert Image.open(io.BytesIO(explanation.overlay)).size == (96, 96)
+    assert bare.overlay is None
 
 
 def test_a_notebook_shows_bar_verdict_overlay_and_notice_all_escaped() -> None:
