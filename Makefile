@@ -66,7 +66,7 @@ screenshots: $(VENV)/.dev ## the pictures of docs/images; needs Chromium
 
 clean: ## remove .venv, caches and reports; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist
-	find service training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find service client training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found on PATH; install one," \
