@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiny import write_models
+
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the team keeps data beside its checkouts; nothing of it is in the repository."""
 
@@ -15,3 +17,17 @@ def covid_ct_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"the COVID-CT data set is not at {root}")
     return root
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Service and client are written for asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny model and its manifest, for tests that leave it as it is."""
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder

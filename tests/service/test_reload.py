@@ -21,6 +21,13 @@ KEYS = SecretStr(f"admin:{KEY}")
 HEADERS = {"X-API-Key": KEY}
 
 
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder of this test's own, which it rewrites."""
+    write_models(tmp_path)
+    return tmp_path
+
+
 async def reload(client: httpx2.AsyncClient) -> httpx2.Response:
     return await client.post("/admin/reload", headers=HEADERS)
 
