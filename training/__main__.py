@@ -1,16 +1,18 @@
-"""`python -m training`: train, evaluate, sample."""
+"""`python -m training`: train, evaluate, compare, sample."""
 
 import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import torch
 
 from service.artifact import load_model, read_manifest
 from service.errors import ModelFileError
+from training.comparison import as_table, compare
 from training.config import RECIPES, Recipe
 from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
@@ -18,6 +20,8 @@ from training.evaluation import Figures, figures_of, predict, reencoded
 from training.figures import draw_sample
 from training.job import Job, train
 from training.machine import find_machine
+
+_ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +67,25 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(_describe(name, figures_of(probabilities, split.labels, card.threshold, seed=0)))
 
 
+def _compare(options: argparse.Namespace) -> None:
+    weights = dict(_weights_of(each) for each in options.weights)
+    machine = find_machine(options.device, options.precision, options.workers)
+    jobs = []
+    for architecture, recipe, seed in product(options.architectures, options.recipes, options.seeds):
+        changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
+        folder = options.out / f"{architecture}-{recipe}-{seed}"
+        jobs.append(Job(changed, machine, weights.get(architecture), folder / "run", folder / "models", "0.0.0"))
+    print(as_table(compare(jobs, _data(options), options.out)))
+    print(f"written: {options.out / 'compare.json'}, compare.md and roc.png beside it")
+
+
+def _weights_of(text: str) -> tuple[str, Path]:
+    architecture, separator, path = text.partition("=")
+    if not separator or architecture not in _ARCHITECTURES:
+        raise TrainingError(f"--weights {text}: say which network's: {' or '.join(_ARCHITECTURES)}, then =FILE")
+    return architecture, Path(path)
+
+
 def _sample(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw_sample(_data(options)).savefig(options.out, dpi=110)
@@ -74,8 +97,11 @@ def _data(options: argparse.Namespace) -> CovidCt:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    changed = {name: getattr(options, name) for name in _overridable() if getattr(options, name) is not None}
-    return RECIPES[options.recipe].override(**changed)
+    return RECIPES[options.recipe].override(**_overrides(options))
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, object]:
+    return {name: value for name in _overridable() if (value := getattr(options, name, None)) is not None}
 
 
 def _overridable() -> list[str]:
@@ -98,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
     evaluate.set_defaults(command=_evaluate)
+    _add_compare(commands)
     sample = commands.add_parser("sample", help="draw slices of both classes")
     _add_data(sample)
     sample.add_argument("--out", type=Path, default=Path("runs/sample.png"), help="PNG to write (runs/sample.png)")
@@ -121,14 +148,45 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder for the results (models)")
     parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
+    _add_machine(parser)
+    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
+    for name in _overridable():
+        _add_field(fields, name)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "compare",
+        help="train several networks, recipes and seeds, and put them side by side",
+        description="Train every network under every recipe with every seed on the same split, and write the table. "
+        "Interrupted, the same command goes on; runs that have ended are not trained again.",
+    )
+    parser.set_defaults(command=_compare)
+    _add_data(parser)
+    parser.add_argument("--architectures", nargs="+", choices=_ARCHITECTURES, default=_ARCHITECTURES, help="(all)")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["best"], help="(best)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="(0 1 2 3 4)")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="ImageNet weights of one network, in torchvision's layout; repeat for the other (default: downloaded)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
+    _add_machine(parser)
+    fields = parser.add_argument_group("recipe fields, each overrides the value in all recipes")
+    for name in _overridable():
+        if name not in ("architecture", "seed"):
+            _add_field(fields, name)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="autocast format (auto)"
     )
     parser.add_argument("--workers", type=int, help="processes that augment slices (none on a CPU, up to 8 for a GPU)")
-    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
-    for name in _overridable():
-        _add_field(fields, name)
 
 
 def _add_field(group: "argparse._ArgumentGroup", name: str) -> None:

@@ -1,0 +1,206 @@
+"""Several runs side by side: every network under every recipe with every seed, on the same split, in one table."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sklearn.metrics import roc_auc_score
+
+from service.artifact import MANIFEST_NAME, Interval
+from service.files import write_atomically
+from training.config import Recipe
+from training.data import CovidCt
+from training.evaluation import RESAMPLES, FigureName, Figures
+from training.figures import draw_roc
+from training.job import Job, train
+from training.progress import say
+from training.report import Report
+
+_FIGURES: Final[tuple[FigureName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Record):
+    """Mean and standard deviation over seeds; the deviation of a single seed is None."""
+
+    mean: float
+    deviation: float | None
+
+
+class Row(_Record):
+    """One network under one recipe.
+
+    Attributes:
+        weights: where its pretrained weights came from.
+        threshold_rule: how each seed's threshold was chosen, on validation.
+        test, test_reencoded, val: figures by name, over the seeds.
+    """
+
+    architecture: str
+    recipe: str
+    seeds: tuple[int, ...]
+    weights: str
+    threshold_rule: str
+    test: dict[str, Spread]
+    test_reencoded: dict[str, Spread]
+    val: dict[str, Spread]
+
+
+class Pair(_Record):
+    """Two rows on the same test slices.
+
+    Attributes:
+        difference: test AUC of the first less that of the second, each the mean over its seeds, with the 95 %
+            interval of a paired bootstrap over slices.
+    """
+
+    first: str
+    second: str
+    difference: Interval
+
+
+class Comparison(_Record):
+    """What `compare` writes as compare.json."""
+
+    positive_label: str
+    test_count: int
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+
+
+def compare(jobs: Sequence[Job], data: CovidCt, folder: Path) -> Comparison:
+    """Train what is not there yet, then write compare.json, compare.md and roc.png into `folder`.
+
+    A run that has ended is read, one that was interrupted goes on, so the same command can be given again and again.
+
+    Args:
+        jobs: one for each network, recipe and seed; each has folders of its own.
+        data: the same for all.
+        folder: for the results.
+
+    Raises:
+        TrainingError: a run's folder holds another run.
+    """
+    groups: dict[tuple[str, str], list[tuple[Job, Report]]] = {}
+    for number, job in enumerate(jobs, 1):
+        recipe = job.recipe
+        say(f"run {number} of {len(jobs)}: {recipe.architecture}, {recipe.name}, seed {recipe.seed}")
+        groups.setdefault((recipe.architecture, recipe.name), []).append((job, _report(job, data)))
+    comparison = _summarise(groups, data)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = comparison.model_dump_json(indent=2) + "\n"
+    write_atomically(folder / "compare.json", lambda path: path.write_text(text))
+    write_atomically(folder / "compare.md", lambda path: path.write_text(as_table(comparison)))
+    curves = {" ".join(name): runs[0][1].splits["test"] for name, runs in groups.items()}
+    draw_roc(curves).savefig(folder / "roc.png", dpi=110, metadata={"Software": None})
+    return comparison
+
+
+def as_table(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    lines = [
+        f"Test split, n = {comparison.test_count}, {comparison.positive_label} positive. Mean and standard deviation "
+        "over seeds.",
+        "",
+        "| network | recipe | seeds | AUC | accuracy | sensitivity | specificity | AUC, re-encoded | weights |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in comparison.rows:
+        cells = [_cell(row.test[name]) for name in _FIGURES] + [_cell(row.test_reencoded["auc"])]
+        what = [row.architecture, row.recipe, ", ".join(map(str, row.seeds))]
+        lines.append(f"| {' | '.join([*what, *cells, row.weights])} |")
+    lines += ["", "| pair | difference of AUC (95 % interval, paired bootstrap) |", "| --- | --- |"]
+    for pair in comparison.pairs:
+        value = pair.difference
+        lines.append(f"| {pair.first} - {pair.second} | {value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f}) |")
+    rules = {f"{row.architecture} {row.recipe}: {row.threshold_rule}" for row in comparison.rows}
+    return "\n".join([*lines, "", "Thresholds, chosen on validation: " + "; ".join(sorted(rules)) + ".", ""])
+
+
+def difference_of_auc(first: NDArray[np.float64], second: NDArray[np.float64], labels: NDArray[np.int64]) -> Interval:
+    """AUC of `first` less that of `second`, with the 95 % interval of a bootstrap that resamples slices within classes.
+
+    Both are measured on the same resampled slices (Efron & Tibshirani 1993, chapter 16).
+
+    Args:
+        first, second: (seeds, N) scores; the mean AUC over seeds is compared.
+        labels: (N,), 0 or 1.
+    """
+    generator = np.random.default_rng(0)
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    everyone = np.arange(len(labels))
+    samples = [np.concatenate([generator.choice(rows, len(rows)) for rows in classes]) for _ in range(RESAMPLES)]
+    values = [_mean_auc(first[:, rows], labels[rows]) - _mean_auc(second[:, rows], labels[rows]) for rows in samples]
+    low, high = np.percentile(values, [2.5, 97.5])
+    value = _mean_auc(first[:, everyone], labels) - _mean_auc(second[:, everyone], labels)
+    return Interval(value=round(value, 4), low=round(float(low), 4), high=round(float(high), 4))
+
+
+def _report(job: Job, data: CovidCt) -> Report:
+    """The run's own report if it has ended, else that of running it to its end."""
+    path = job.models_folder / MANIFEST_NAME
+    if path.is_file():
+        report = Report.model_validate_json(path.read_text())
+        same_data = all(report.data[split.name] == split.fingerprint() for split in data)
+        if report.config == job.recipe.model_dump(mode="json") and same_data:
+            return report
+    return train(job, data)
+
+
+def _summarise(groups: Mapping[tuple[str, str], Sequence[tuple[Job, Report]]], data: CovidCt) -> Comparison:
+    rows = tuple(_row(runs) for runs in groups.values())
+    labels = data.test.labels.numpy()
+    scores = {" ".join(name): np.stack([_scores(job) for job, _ in runs]) for name, runs in groups.items()}
+    pairs = tuple(
+        Pair(first=first, second=second, difference=difference_of_auc(scores[first], scores[second], labels))
+        for first, second in combinations(scores, 2)
+    )
+    positive = next(iter(groups.values()))[0][1].positive_label
+    return Comparison(positive_label=positive, test_count=len(labels), rows=rows, pairs=pairs)
+
+
+def _row(runs: Sequence[tuple[Job, Report]]) -> Row:
+    recipe: Recipe = runs[0][0].recipe
+    reports = [report for _, report in runs]
+    return Row(
+        architecture=recipe.architecture,
+        recipe=recipe.name,
+        seeds=tuple(job.recipe.seed for job, _ in runs),
+        weights=reports[0].model.weights,
+        threshold_rule=reports[0].threshold.rule,
+        test=_spreads([report.splits["test"] for report in reports]),
+        test_reencoded=_spreads([report.test_reencoded for report in reports]),
+        val=_spreads([report.splits["val"] for report in reports]),
+    )
+
+
+def _scores(job: Job) -> NDArray[np.float64]:
+    """The run's test probabilities, in the split's order."""
+    with (job.models_folder / "predictions.csv").open(newline="") as file:
+        return np.array([float(row["probability"]) for row in csv.DictReader(file) if row["split"] == "test"])
+
+
+def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    return float(np.mean([roc_auc_score(labels, row) for row in scores]))
+
+
+def _spreads(runs: Sequence[Figures]) -> dict[str, Spread]:
+    return {name: _spread([run.figures[name].value for run in runs]) for name in _FIGURES}
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    deviation = round(stdev(values), 4) if len(values) > 1 else None
+    return Spread(mean=round(mean(values), 4), deviation=deviation)
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")
