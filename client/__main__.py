@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("serve", help="the service, as python -m service; settings come from COVIDCT_ variables")
     _add_predict(commands)
-    for name, what in zip(_TRAINING, ("make a model", "score a model", "compare networks, recipes, seeds"), strict=True):
+    for name, what in zip(_TRAINING, ("make a model", "score a model", "compare several models"), strict=True):
         commands.add_parser(name, help=f"{what}, as python -m training {name}; needs the extra training")
     model = commands.add_parser("model", help="what the model in a models folder is")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
