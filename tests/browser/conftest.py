@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Open = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+# Of the package, not the session: playwright's loop runs in this thread until it ends, and no test elsewhere that has a
+# loop of its own could run meanwhile.
+@pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     pytest.importorskip("playwright", reason="playwright is not installed: pip install -c constraints.txt '.[browser]'")
     if PATH is None:
