@@ -87,15 +87,12 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _show_model(options: argparse.Namespace) -> int:
-    import torch
-
-    from service.artifact import load_model, read_manifest
+    from service.artifact import load_on_cpu, read_manifest
     from service.errors import ModelFileError
-    from service.predictor import choose_file
 
     try:
-        file = choose_file(read_manifest(options.models))
-        artifact = load_model(options.models / file.name, torch.device("cpu"), "fp32", file.sha256)
+        file = read_manifest(options.models).files[0]
+        artifact = load_on_cpu(options.models, file)
     except ModelFileError as error:
         raise ClientError(str(error)) from error
     card = artifact.card

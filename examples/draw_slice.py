@@ -18,12 +18,12 @@ from PIL import Image
 Field: TypeAlias = NDArray[np.float64]
 """One value a pixel, shape (H, W)."""
 
-WINDOW: Final = (-1050.0, 250.0)
-"""Hounsfield units shown as black and as white: a lung window."""
+WINDOW: Final = (-1350.0, 150.0)
+"""Hounsfield units shown as black and as white: the usual lung window, level -600 and width 1500."""
 
 AIR, LUNG, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -1030.0, -865.0, -130.0, 50.0, 85.0, 190.0, 620.0
 COUCH: Final = -420.0
-NOISE: Final = 24.0
+NOISE: Final = 12.0
 """Hounsfield units, standard deviation of the reconstruction noise."""
 
 SHEETS: Final = ((0.62, 0.40, 0.22, 0.012, -38), (0.80, 0.05, 0.018, 0.24, 6), (0.34, 0.585, 0.2, 0.01, -6))
@@ -300,7 +300,7 @@ def _spine(canvas: Canvas, random: np.random.Generator, depth: float) -> None:
 
 def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
     """What the scanner adds: blur, noise of its reconstruction kernel, a round field of view, the window."""
-    sharp = canvas.blur(canvas.values, 0.55)
+    sharp = canvas.blur(canvas.values, 0.9)
     fine = canvas.texture(random, 0.9 / canvas.scale) - 0.55 * canvas.texture(random, 2.2 / canvas.scale)
     thick = 0.75 + 0.5 * canvas.blur((canvas.values > FAT).astype(np.float64), 0.12 * canvas.scale)
     low, high = WINDOW

@@ -32,6 +32,9 @@ Network: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
 """The number format that the network computes in."""
 
+FilePrecision: TypeAlias = Literal["fp16", "int8"]
+"""How a model file stores its weights. fp16 files compute in any precision but int8, int8 files in that alone."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -88,7 +91,7 @@ class ModelCard(_Record):
     temperature: float = Field(gt=0)
     ood_threshold: float
     ood_rule: str
-    precision: Literal["fp16", "int8"]
+    precision: FilePrecision
     self_check: SelfCheck
     training_config: dict[str, JsonValue]
     data: dict[str, SplitFingerprint]
@@ -103,7 +106,7 @@ class ManifestFile(_Record):
     """One model file of the manifest."""
 
     name: str
-    precision: Literal["fp16", "int8"]
+    precision: FilePrecision
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(gt=0)
 
@@ -183,11 +186,11 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     Args:
         path: the archive, on a local disk.
         device: where the network computes.
-        precision: what it computes in; an `int8` file computes in int8 whatever is asked.
+        precision: what it computes in: `int8` for an int8 file, anything else for an fp16 file.
         sha256: the hash the file must have, hexadecimal; None accepts any.
 
     Raises:
-        ModelFileError: missing, corrupt, of another hash or schema, or not loadable; one line.
+        ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
     """
     try:
         data = path.read_bytes()
@@ -203,7 +206,19 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     except Exception as error:  # torch raises several kinds for a damaged archive
         raise ModelFileError(f"{path}: not a readable TorchScript archive: {_line(error)}") from error
     card = _parse_card(extra[_CARD_NAME], path)
+    if (card.precision == "int8") != (precision == "int8"):
+        raise ModelFileError(f"{path}: its card says {card.precision}; it can't compute in {precision}")
     return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+
+
+def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
+    """A file of a folder's manifest on any CPU: fp16 weights in fp32, int8 in int8.
+
+    Raises:
+        ModelFileError: as `load_model`.
+    """
+    precision: Precision = "int8" if file.precision == "int8" else "fp32"
+    return load_model(folder / file.name, torch.device("cpu"), precision, file.sha256)
 
 
 def synthetic_slice(seed: int, size: int) -> Slice:
@@ -245,7 +260,7 @@ def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
 def _deprecation_known() -> Iterator[None]:
     """Keep TorchScript's deprecation out of every operator's log; it is ours to act on, see docs/decisions.md."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*torch\.jit\..*deprecated")
+        warnings.filterwarnings("ignore", message=r".*(torch\.jit\..*deprecated|quantized tensor creation)")
         yield
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.artifact import Artifact, Manifest, ManifestFile, Precision, load_model, read_manifest, synthetic_slice
 from service.errors import InferenceError, ModelFileError, OverloadedError
 from service.image import Slice
-from service.processor import choose_device, has_native_bf16, usable_processors
+from service.processor import choose_device, has_native_bf16, has_native_int8, usable_processors
 from service.settings import Settings
 
 R = TypeVar("R")
@@ -134,15 +134,13 @@ def load_predictor(settings: Settings) -> Predictor:
         device = choose_device(settings.device)
     except ValueError as error:
         raise ModelFileError(f"COVIDCT_DEVICE={settings.device}: {error}") from error
-    precision = choose_precision(settings.precision, device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or usable_processors())
     manifest = read_manifest(settings.models_dir)
-    file = choose_file(manifest)
+    precision = choose_precision(settings.precision, device, manifest)
+    file = choose_file(manifest, precision)
     path = settings.models_dir / file.name
     artifact = load_model(path, device, precision, file.sha256)
-    if artifact.card.precision == "int8":
-        precision = "int8"
     default = _CPU_BATCH if device.type == "cpu" else _GPU_BATCH
     max_batch_size = settings.batch_max_size or default
     predictor = Predictor(artifact, device, precision, max_batch_size, manifest.probability_shares)
@@ -155,18 +153,35 @@ def load_predictor(settings: Settings) -> Predictor:
     return predictor
 
 
-def choose_file(manifest: Manifest) -> ManifestFile:
-    """The file to serve: the one with fp16 weights, which every device computes; else the first."""
-    return next((file for file in manifest.files if file.precision == "fp16"), manifest.files[0])
+def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device, manifest: Manifest) -> Precision:
+    """What to compute in, of what the device multiplies fastest and the manifest has a file for.
+
+    `auto` is fp16 on a GPU; on a CPU it is int8, then bf16, where the processor multiplies it in hardware, else fp32.
+
+    Raises:
+        ModelFileError: no file computes in what was wanted on this device; one line.
+    """
+    stored = {file.precision for file in manifest.files}
+    if wanted == "int8" and device.type != "cpu":
+        raise ModelFileError(f"COVIDCT_PRECISION=int8: int8 files compute on a CPU, not on {device.type}; use auto")
+    if wanted == "auto":
+        if device.type == "cuda":
+            wanted = "fp16"
+        elif "int8" in stored and (has_native_int8() or stored == {"int8"}):
+            wanted = "int8"
+        else:
+            wanted = "bf16" if has_native_bf16(device) else "fp32"
+    if ("int8" if wanted == "int8" else "fp16") not in stored:
+        raise ModelFileError(
+            f"COVIDCT_PRECISION={wanted}: no file of the manifest computes in it; stored is {' and '.join(stored)}"
+        )
+    return wanted
 
 
-def choose_precision(wanted: Literal["auto"] | Precision, device: torch.device) -> Precision:
-    """What to compute in; `auto` is fp16 on a GPU, bf16 on a CPU that multiplies it in hardware, else fp32."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if has_native_bf16(device) else "fp32"
+def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
+    """The file that computes in `precision`: that with int8 weights, or that with fp16 weights for all others."""
+    wanted = "int8" if precision == "int8" else "fp16"
+    return next(file for file in manifest.files if file.precision == wanted)
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:

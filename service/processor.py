@@ -10,6 +10,8 @@ import torch
 _NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 """Instruction sets that multiply bf16 in hardware; elsewhere PyTorch emulates it, many times slower than fp32."""
 
+_NATIVE_INT8: Final = ("avx512_vnni", "avx_vnni")
+
 
 def choose_device(wanted: str) -> torch.device:
     """The device for `auto`, `cpu` or `cuda`; `auto` is a GPU where there is one.
@@ -29,6 +31,11 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return any(_capabilities().get(name, False) for name in _NATIVE_BF16)
+
+
+def has_native_int8() -> bool:
+    """Whether the processor multiplies and adds int8 in one instruction, as x86 does with VNNI."""
+    return any(_capabilities().get(name, False) for name in _NATIVE_INT8)
 
 
 def usable_processors() -> int:

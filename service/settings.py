@@ -20,8 +20,9 @@ class Settings(BaseSettings):
     models_dir: Path = Field(default=Path("models"), description="folder with metrics.json and the model file it names")
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="what the network computes in; auto: fp16 on a GPU, bf16 on a CPU that has it, fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        default="auto",
+        description="what the network computes in; auto: fp16 on a GPU; int8, bf16 on a CPU that has it, else fp32",
     )
     threads: int | None = Field(
         default=None, ge=1, description="threads of the network on a CPU; default: the processors the process may use"

@@ -32,7 +32,7 @@ def test_disease_changes_patches_in_the_lungs_only() -> None:
     changed = np.abs(diseased - healthy) > 5
     assert 500 < np.count_nonzero(changed) < 0.2 * changed.size
     assert (diseased - healthy)[changed].mean() > 20
-    assert np.median(healthy[changed]) < 80
+    assert np.median(healthy[changed]) < 110, "lung, not soft tissue"
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (200, 320), (320, 200)])
@@ -41,4 +41,4 @@ def test_any_shape_can_be_drawn(height: int, width: int) -> None:
     assert pixels.shape == (height, width)
     assert pixels.dtype == np.uint8
     assert pixels.max() > 240
-    assert pixels[:3, :3].max() < 40, "the corner is air"
+    assert pixels[:3, :3].max() < 80, "the corner is air"

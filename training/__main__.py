@@ -1,4 +1,4 @@
-"""`python -m training`: train, evaluate, compare, sample."""
+"""`python -m training`: train, evaluate, compare, sample, cases."""
 
 import argparse
 import shutil
@@ -10,16 +10,18 @@ from typing import Final, get_args
 
 import torch
 
-from service.artifact import load_model, read_manifest
+from service.artifact import load_on_cpu, read_manifest
 from service.errors import ModelFileError
+from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
 from training.config import RECIPES, Recipe
 from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
-from training.evaluation import Figures, figures_of, predict, reencoded
-from training.figures import draw_sample
+from training.evaluation import predict
+from training.figures import draw_cases, draw_sample
 from training.job import Job, train
 from training.machine import find_machine
+from training.scores import Figures, figures_of
 
 _ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
 
@@ -46,25 +48,40 @@ def _train(options: argparse.Namespace) -> None:
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    job = Job(recipe, machine, options.weights, run_folder, options.models, options.model_version)
+    job = Job(recipe, machine, options.weights, run_folder, options.models, options.model_version, options.other_images)
     report = train(job, data)
     for name, figures in report.splits.items():
         print(_describe(name, figures))
-    print(_describe("test, re-encoded", report.test_reencoded))
-    print(f"written: {options.models / report.files[0].name} and metrics.json beside it")
+    for name, variant in report.audit.variants.items():
+        print(f"test, {name}: auc {variant.auc_change:+.3f}, accuracy {variant.accuracy_change:+.3f}")
+    files = ", ".join(str(options.models / file.name) for file in report.files)
+    print(f"written: {files} and metrics.json beside it")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    """Score a model file on val and test, as it is and with every slice re-encoded alike."""
-    file = read_manifest(options.models).files[0]
+    """Score every model file of a folder on val and test, as it is and with every slice altered alike."""
     cpu = torch.device("cpu")
-    artifact = load_model(options.models / file.name, cpu, "fp32", file.sha256)
     data = _data(options)
-    card = artifact.card
-    print(f"{card.name} {card.version}, {card.architecture}, threshold {card.threshold:.3f}")
-    for name, split in (("val", data.val), ("test", data.test), ("test, re-encoded", reencoded(data.test))):
-        probabilities = predict(artifact.network, split, card.input_size, cpu).probabilities
-        print(_describe(name, figures_of(probabilities, split.labels, card.threshold, seed=0)))
+    for file in read_manifest(options.models).files:
+        artifact = load_on_cpu(options.models, file)
+        card = artifact.card
+        print(f"{file.name}: {card.name} {card.version}, {card.architecture}, threshold {card.threshold:.3f}")
+        versions = {"val": data.val, "test": data.test}
+        versions |= {f"test, {name}": altered(data.test, alter) for name, alter in ALTERATIONS.items()}
+        for name, split in versions.items():
+            probabilities = predict(artifact.network, split, card.input_size, cpu).probabilities
+            print(_describe(name, figures_of(probabilities, split.labels, card.threshold, seed=0)))
+    rule = header_rule(data, seed=0)
+    print(f"test, by file format alone: accuracy {rule.accuracy:.3f}, auc {rule.auc:.3f}")
+
+
+def _cases(options: argparse.Namespace) -> None:
+    """Draw heat maps of rightly and wrongly called test slices."""
+    file = read_manifest(options.models).files[0]
+    artifact = load_on_cpu(options.models, file)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_cases(artifact, _data(options).test).savefig(options.out, dpi=110)
+    print(f"written: {options.out} (it shows images of the data set: not for publishing)")
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -120,10 +137,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
-    evaluate = commands.add_parser("evaluate", help="score the model file of a models folder on val and test")
+    evaluate = commands.add_parser("evaluate", help="score the model files of a folder on val and test, altered too")
     _add_data(evaluate)
     evaluate.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
     evaluate.set_defaults(command=_evaluate)
+    cases = commands.add_parser("cases", help="draw heat maps over test slices, four called rightly and four wrongly")
+    _add_data(cases)
+    cases.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
+    cases.add_argument("--out", type=Path, default=Path("runs/cases.png"), help="PNG to write (runs/cases.png)")
+    cases.set_defaults(command=_cases)
     _add_compare(commands)
     sample = commands.add_parser("sample", help="draw slices of both classes")
     _add_data(sample)
@@ -148,6 +170,9 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder for the results (models)")
     parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
+    parser.add_argument(
+        "--other-images", type=Path, help="folders of images that are no COVID-CT, by kind, to try the gate on"
+    )
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
     for name in _overridable():

@@ -9,34 +9,30 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
-from sklearn.metrics import roc_auc_score
+from pydantic import ValidationError
 
 from service.artifact import MANIFEST_NAME, Interval
 from service.files import write_atomically
 from training.config import Recipe
 from training.data import CovidCt
-from training.evaluation import RESAMPLES, FigureName, Figures
 from training.figures import draw_roc
 from training.job import Job, train
 from training.progress import say
+from training.records import Record
 from training.report import Report
+from training.scores import RESAMPLES, FigureName, auc_of
 
 _FIGURES: Final[tuple[FigureName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Spread(_Record):
+class Spread(Record):
     """Mean and standard deviation over seeds; the deviation of a single seed is None."""
 
     mean: float
     deviation: float | None
 
 
-class Row(_Record):
+class Row(Record):
     """One network under one recipe.
 
     Attributes:
@@ -55,7 +51,7 @@ class Row(_Record):
     val: dict[str, Spread]
 
 
-class Pair(_Record):
+class Pair(Record):
     """Two rows on the same test slices.
 
     Attributes:
@@ -68,7 +64,7 @@ class Pair(_Record):
     difference: Interval
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """What `compare` writes as compare.json."""
 
     positive_label: str
@@ -149,7 +145,10 @@ def _report(job: Job, data: CovidCt) -> Report:
     """The run's own report if it has ended, else that of running it to its end."""
     path = job.models_folder / MANIFEST_NAME
     if path.is_file():
-        report = Report.model_validate_json(path.read_text())
+        try:
+            report = Report.model_validate_json(path.read_text())
+        except ValidationError:  # of another version of this program; the run itself is still there
+            return train(job, data)
         same_data = all(report.data[split.name] == split.fingerprint() for split in data)
         if report.config == job.recipe.model_dump(mode="json") and same_data:
             return report
@@ -177,9 +176,9 @@ def _row(runs: Sequence[tuple[Job, Report]]) -> Row:
         seeds=tuple(job.recipe.seed for job, _ in runs),
         weights=reports[0].model.weights,
         threshold_rule=reports[0].threshold.rule,
-        test=_spreads([report.splits["test"] for report in reports]),
-        test_reencoded=_spreads([report.test_reencoded for report in reports]),
-        val=_spreads([report.splits["val"] for report in reports]),
+        test=_spreads([report.splits["test"].figures for report in reports]),
+        test_reencoded=_spreads([report.audit.variants["reencoded"].figures for report in reports]),
+        val=_spreads([report.splits["val"].figures for report in reports]),
     )
 
 
@@ -190,11 +189,12 @@ def _scores(job: Job) -> NDArray[np.float64]:
 
 
 def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    return float(np.mean([roc_auc_score(labels, row) for row in scores]))
+    columns = np.broadcast_to(labels[:, np.newaxis], scores.T.shape)
+    return float(auc_of(scores.T, columns).mean())
 
 
-def _spreads(runs: Sequence[Figures]) -> dict[str, Spread]:
-    return {name: _spread([run.figures[name].value for run in runs]) for name in _FIGURES}
+def _spreads(runs: Sequence[Mapping[FigureName, Interval]]) -> dict[str, Spread]:
+    return {name: _spread([run[name].value for run in runs]) for name in _FIGURES}
 
 
 def _spread(values: Sequence[float]) -> Spread:

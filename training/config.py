@@ -1,10 +1,18 @@
 """Every hyperparameter of a training run, and the two recipes."""
 
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from training.errors import TrainingError
+
+_ACTIVATIONS: Final = {
+    architecture: [f"{block}_{layer}" for block, count in enumerate(counts, 1) for layer in range(1, count + 1)]
+    for architecture, counts in (("vgg16_bn", (2, 2, 3, 3, 3)), ("vgg19_bn", (2, 2, 4, 4, 4)))
+}
+"""The networks' activations (Simonyan & Zisserman 2015, table 1, D and E)."""
+
+ThresholdRule: TypeAlias = Literal["half", "youden", "sensitivity-90"]
 
 
 class Recipe(BaseModel):
@@ -18,6 +26,11 @@ class Recipe(BaseModel):
         description="pooled: average and root-mean-square pooling of the last 14 x 14 map and one linear layer; "
         "classifier: VGG's three linear layers, the last one replaced by two outputs"
     )
+    layers: tuple[str, ...] = Field(
+        default=(),
+        description="activations that the pooled head sees, finest first, commas between: 5_2 is the second of the "
+        "fifth block; default: the last",
+    )
     seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation and dropout")
 
     input_size: int = Field(
@@ -25,6 +38,10 @@ class Recipe(BaseModel):
     )
     resize: int = Field(default=256, gt=0, description="pixels, shorter side before the training crop")
     crop_scale_min: float = Field(default=0.5, gt=0, le=1, description="least share of the area in a training crop")
+
+    jpeg_probability: float = Field(
+        default=0.0, ge=0, le=1, description="share of augmented slices that are JPEG-compressed, at quality 30 to 95"
+    )
 
     probe: bool = Field(description="first fit the head on frozen features (linear probe)")
     probe_views: int = Field(default=1, ge=1, description="views of a slice in the probe: plain, then augmented")
@@ -44,12 +61,34 @@ class Recipe(BaseModel):
     patience: int = Field(gt=0, description="epochs without a better running average before stopping early")
     running_average: float = Field(default=0.7, ge=0, lt=1, description="weight of the past in those running averages")
     select_by: Literal["accuracy", "auc"] = Field(description="validation figure whose best epoch is kept")
-    threshold_rule: Literal["half", "youden", "sensitivity-90"] = Field(
+    threshold_rule: ThresholdRule = Field(
         default="youden",
         description="how the threshold is chosen on validation: fixed at 0.5; highest sensitivity + specificity "
         "(Youden 1950); or the highest threshold with sensitivity >= 0.90",
     )
     calibrate: bool = Field(default=True, description="fit a temperature on validation (arXiv 1706.04599)")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers_from_text(cls, layers: object) -> object:
+        return tuple(filter(None, layers.split(","))) if isinstance(layers, str) else layers
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> Self:
+        known = _ACTIVATIONS[self.architecture]
+        unknown = [name for name in self.layers if name not in known]
+        if unknown:
+            raise ValueError(f"{self.architecture} has no layer {unknown[0]}; it has {' '.join(known)}")
+        if sorted(set(self.layers)) != list(self.layers):
+            raise ValueError("layers must be in the network's order, each once")
+        if self.head == "classifier" and self.layers:
+            raise ValueError("layers are for head = pooled; the classifier sees the last one")
+        return self
+
+    @property
+    def pooled_layers(self) -> tuple[str, ...]:
+        """The activations that the head sees, by name."""
+        return self.layers or (_ACTIVATIONS[self.architecture][-1],)
 
     @model_validator(mode="after")
     def _probe_needs_a_linear_head(self) -> Self:
@@ -92,8 +131,10 @@ RECIPES: Final = {
             name="best",
             head="pooled",
             probe=True,
-            probe_views=6,
-            probe_strength=4e-3,
+            layers=("4_2", "4_3", "5_1"),
+            jpeg_probability=0.5,
+            probe_views=4,
+            probe_strength=0.25,
             epochs=0,
             freeze_batch_norm=True,
             optimiser="adamw",

@@ -4,6 +4,7 @@ Zhao et al. 2020, arXiv 2003.13865. The images come from papers; they are for re
 """
 
 import hashlib
+import io
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -29,6 +31,8 @@ Counts: TypeAlias = Mapping[tuple[SplitName, str], int]
 
 _PLAIN_BATCH: Final = 16
 """Slices a batch where no gradient is taken; it changes memory and speed, not results."""
+
+_JPEG_QUALITY: Final = (30, 96)
 
 SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
 LABELS: Final = ("NonCOVID", "COVID")
@@ -67,12 +71,14 @@ class Scan:
         path: class folder and file name.
         label: 1 is COVID.
         sha256: of the file's bytes.
+        encoding: the file's format and colour mode, as in `PNG RGBA`; only the shortcut audit looks at it.
         ct_slice: uint8 (1, H, W).
     """
 
     path: str
     label: int
     sha256: str
+    encoding: str
     ct_slice: Slice
 
 
@@ -123,7 +129,7 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidC
 
 
 class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
-    """A split under the training transforms: Resize 256, RandomResizedCrop, horizontal flip.
+    """A split under the training transforms: Resize 256, JPEG now and then, RandomResizedCrop, horizontal flip.
 
     An item's augmentation depends on seed, epoch and index alone, so neither the number of worker processes nor a
     resume changes it.
@@ -135,6 +141,8 @@ class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
         self._transform = v2.Compose(
             [
                 v2.Resize(recipe.resize, antialias=True),
+                # after the resize, so that the blocks lie as in a file of that size
+                v2.RandomApply([v2.Lambda(_compress)], p=recipe.jpeg_probability),
                 v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
                 v2.RandomHorizontalFlip(),
             ]
@@ -170,6 +178,14 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
     )
     return loader
+
+
+def _compress(image: torch.Tensor) -> torch.Tensor:
+    """uint8 (1, H, W) through a JPEG file of some quality and back; torchvision's own way is about to leave it."""
+    file = io.BytesIO()
+    quality = int(torch.randint(*_JPEG_QUALITY, ()))
+    Image.fromarray(image[0].numpy()).save(file, "JPEG", quality=quality)
+    return torch.tensor(decode(file.getvalue()))
 
 
 def plain_batches(split: Split, input_size: int) -> list[Batch]:
@@ -229,9 +245,15 @@ def _read_scan(images: _Images, label: str, file: str) -> Scan:
         raise TrainingError(f"{path}: named by the split lists, but not among the images")
     data = images[file].read_bytes()
     try:
-        return Scan(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), decode(data))
+        ct_slice = decode(data)
+        return Scan(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), _encoding(data), ct_slice)
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
+
+
+def _encoding(data: bytes) -> str:
+    with Image.open(io.BytesIO(data)) as image:
+        return f"{image.format} {image.mode}"
 
 
 def _check_disjoint(splits: list[Split]) -> None:

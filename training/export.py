@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,18 +13,21 @@ from pydantic import JsonValue
 
 import service
 from service.artifact import (
+    FilePrecision,
+    Interval,
     ManifestFile,
     ModelCard,
     Precision,
     SelfCheck,
-    load_model,
+    load_on_cpu,
     save_model,
     synthetic_slice,
 )
 from training.config import Recipe
-from training.data import LABELS, CovidCt, Split
+from training.data import LABELS, Batch, CovidCt, Split
 from training.evaluation import Predictions, Results, predict
-from training.network import Density, Deployable, SliceNetwork
+from training.network import Density, Deployable, SliceNetwork, contrast_of
+from training.scores import FigureName
 
 NAME: Final = "covid-ct"
 SELF_CHECK_SEED: Final = 20200330
@@ -46,7 +50,9 @@ LIMITS: Final = (
 )
 
 
-def make_deployable(network: SliceNetwork, temperature: float, train_features: torch.Tensor) -> Deployable:
+def make_deployable(
+    network: SliceNetwork, temperature: float, train_features: torch.Tensor, train: Sequence[Batch]
+) -> Deployable:
     """The network as it will be stored: batch norms folded, every weight rounded to fp16 and held in fp32.
 
     All figures are taken from this network, so they are those of the file.
@@ -54,24 +60,43 @@ def make_deployable(network: SliceNetwork, temperature: float, train_features: t
     Args:
         network: trained; it stays as it is.
         temperature: what the logits are divided by.
-        train_features: pooled features of the training slices, float32 (N, 1024), for the density.
+        train_features: pooled features of the training slices, float32 (N, D), for the density.
+        train: those slices, for their contrast.
     """
     density = Density(train_features.shape[1], min(DENSITY_COMPONENTS, len(train_features) - 2))
     density.fit(train_features)
     device = next(network.parameters()).device
-    return Deployable(network, temperature, density).to(device).eval().half().float()
+    least_contrast = min(contrast_of(batch.images).min().item() for batch in train) / 2
+    return Deployable(network, temperature, density, least_contrast).to(device).eval().half().float()
 
 
-def predict_with_file(path: Path, split: Split) -> Predictions:
-    """What a model file answers to a split, loaded as the service loads it, on the CPU in fp32."""
+def predict_with_file(folder: Path, file: ManifestFile, split: Split) -> Predictions:
+    """What a model file answers to a split, loaded as the service loads it."""
     cpu = torch.device("cpu")
-    artifact = load_model(path, cpu, "fp32")
+    artifact = load_on_cpu(folder, file)
     return predict(artifact.network, split, artifact.card.input_size, cpu)
 
 
-def make_card(deployable: Deployable, recipe: Recipe, version: str, results: Results, data: CovidCt) -> ModelCard:
-    """The card of a network in evaluation mode, with the figures that it reached."""
-    figures = results.figures["test"].figures
+def make_card(
+    deployable: Deployable,
+    recipe: Recipe,
+    version: str,
+    results: Results,
+    data: CovidCt,
+    precision: FilePrecision,
+    figures: Mapping[FigureName, Interval],
+) -> ModelCard:
+    """The card of a network in evaluation mode.
+
+    Args:
+        deployable: the network that the file will hold.
+        recipe: how it was trained.
+        version: of the model.
+        results: of its evaluation; thresholds are taken from it.
+        data: what it was trained on.
+        precision: how the file stores its weights.
+        figures: what this file's network reached on test.
+    """
     return ModelCard(
         schema_version=1,
         name=NAME,
@@ -86,7 +111,7 @@ def make_card(deployable: Deployable, recipe: Recipe, version: str, results: Res
         temperature=deployable.temperature,
         ood_threshold=results.gate.threshold,
         ood_rule=results.gate.rule,
-        precision="fp16",
+        precision=precision,
         self_check=SelfCheck(
             seed=SELF_CHECK_SEED, probability=_self_check(deployable, recipe.input_size), tolerance=SELF_CHECK_TOLERANCE
         ),
@@ -101,10 +126,10 @@ def make_card(deployable: Deployable, recipe: Recipe, version: str, results: Res
 
 
 def export(deployable: Deployable, card: ModelCard, folder: Path) -> ManifestFile:
-    """Write the model file with fp16 weights; `deployable` is on the CPU in fp16 afterwards."""
+    """Write the model file; with fp16 weights `deployable` is in fp16 afterwards."""
     architecture = card.training_config["architecture"]
     path = folder / f"{card.name}-{architecture}.{card.precision}.pt"
-    return save_model(deployable.cpu().half(), card, path)
+    return save_model(deployable.half() if card.precision == "fp16" else deployable, card, path)
 
 
 def architecture_of(recipe: Recipe) -> str:

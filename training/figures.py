@@ -1,5 +1,6 @@
 """The plots of a run. Each function draws one and returns it; `save_figures` writes them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,28 +8,33 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.data import LABELS, CovidCt, Split
+from service.artifact import Artifact
+from service.image import to_input
+from training.calibration import Calibration
+from training.data import LABELS, CovidCt, Split, plain_batches
 from training.engine import EpochRecord
-from training.evaluation import ConfusionMatrix, Figures
+from training.report import Report
+from training.scores import ConfusionMatrix, Figures
 
 _COLUMNS = 4
 
 
-def save_figures(
-    folder: Path, history: list[EpochRecord], kept_epoch: int, splits: dict[str, Figures], misclassified: Figure
-) -> None:
-    """Write curves, ROC, confusion matrices and the misclassified scores as PNG; none shows an image of the data.
+def save_figures(folder: Path, history: list[EpochRecord], report: Report, misclassified: Figure) -> None:
+    """Write curves, ROC, confusion matrices, reliability and the misclassified scores as PNG.
+
+    None shows an image of the data.
 
     A run without fine-tuning has no curves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
-        "roc": draw_roc(splits),
-        "confusion": draw_confusion({name: split.confusion_matrix for name, split in splits.items()}),
+        "roc": draw_roc(report.splits),
+        "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
+        "reliability": draw_reliability(report.calibration),
         "misclassified": misclassified,
     }
     if len(history) > 1:
-        figures["curves"] = draw_curves(history, kept_epoch)
+        figures["curves"] = draw_curves(history, report.kept_epoch)
     else:
         (folder / "curves.png").unlink(missing_ok=True)  # of an earlier run
     for name, figure in figures.items():
@@ -51,6 +57,44 @@ def draw_sample(data: CovidCt) -> Figure:
             axes.set_title(Path(scan.path).name[:24], fontsize=7)
             axes.axis("off")
     return figure
+
+
+def draw_cases(artifact: Artifact, split: Split) -> Figure:
+    """Slices with what spoke for their call laid over them: the surest right and the surest wrong calls of each class.
+
+    It shows images of the data set: for looking at, not for publishing.
+    """
+    card = artifact.card
+    size = card.input_size
+    with torch.inference_mode():
+        answers = [artifact.network(batch.images) for batch in plain_batches(split, size)]
+    probabilities, heatmaps = torch.cat([each[0] for each in answers]), torch.cat([each[2] for each in answers])
+    figure = Figure(figsize=(2.4 * _COLUMNS, 5.6), layout="constrained")
+    for part, right in zip(np.asarray(figure.subfigures(2, 1)), (True, False), strict=True):
+        part.suptitle("called rightly" if right else "called wrongly")
+        chosen = _surest(probabilities, split.labels, card.threshold, right)
+        row = list(part.subplots(1, _COLUMNS).flat)
+        for axes in row:
+            axes.axis("off")
+        for axes, place in zip(row, chosen, strict=False):
+            covid = probabilities[place] >= card.threshold
+            evidence = heatmaps[place] if covid else -heatmaps[place]
+            axes.imshow(to_input(split.scans[place].ct_slice, size)[0], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(evidence.clamp_min(0), cmap="inferno", alpha=0.45, extent=(0, size, size, 0))
+            axes.set_title(f"is {LABELS[int(split.labels[place])]}, {probabilities[place]:.2f}", fontsize=8)
+    return figure
+
+
+def _surest(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, right: bool) -> list[int]:
+    """Half a row of each class, farthest from the threshold first."""
+    called = probabilities >= threshold
+    wanted = (called == (labels == 1)) == right
+    order = (probabilities - threshold).abs().argsort(descending=True)
+    return [
+        int(place)
+        for label in (1, 0)
+        for place in [each for each in order if wanted[each] and labels[each] == label][: _COLUMNS // 2]
+    ]
 
 
 def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
@@ -87,6 +131,28 @@ def draw_roc(splits: dict[str, Figures]) -> Figure:
     axes.set_ylabel("sensitivity (COVID)")
     axes.set_aspect("equal")
     axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def draw_reliability(splits: Mapping[str, Calibration]) -> Figure:
+    """Share of COVID against the probability answered, by tenths, with the number of slices at each point."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    for name, calibration in splits.items():
+        points = [
+            (each.mean_probability, each.share_of_covid, each.count)
+            for each in calibration.reliability
+            if each.mean_probability is not None and each.share_of_covid is not None
+        ]
+        error = calibration.after.expected_calibration_error
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=f"{name}: error {error:.3f}")
+        for x, y, count in points:
+            axes.annotate(str(count), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("probability of COVID")
+    axes.set_ylabel("share of COVID")
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left", fontsize=8)
     return figure
 
 

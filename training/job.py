@@ -5,25 +5,40 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from service.artifact import MANIFEST_NAME
+from service.artifact import MANIFEST_NAME, FilePrecision, Interval, ManifestFile
 from service.files import write_atomically
+from training.calibration import fit_temperature
 from training.config import Recipe
-from training.data import CovidCt, plain_batches
+from training.data import LABELS, CovidCt, plain_batches
 from training.engine import FineTuning, predict_logits
 from training.errors import TrainingError
-from training.evaluation import Results, evaluate, fit_temperature
-from training.export import export, make_card, make_deployable, predict_with_file
+from training.evaluation import Results, evaluate, predict
+from training.export import (
+    NAME,
+    architecture_of,
+    config_of,
+    export,
+    git_commit,
+    library_versions,
+    make_card,
+    make_deployable,
+    predict_with_file,
+)
 from training.figures import draw_misclassified, save_figures
+from training.gate import read_images
 from training.machine import Machine
 from training.network import Deployable, SliceNetwork, load_imagenet
 from training.probe import fit_probe, pooled_features
 from training.progress import say
-from training.report import Agreement, ModelName, Report, Times, history_rows, probability_shares
+from training.quantisation import CALIBRATION_STRIDE, quantise
+from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
+from training.scores import FigureName, figures_of
 from training.seeding import seed_everything
 
 
@@ -34,7 +49,8 @@ class Job:
     Attributes:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
         run_folder: checkpoints of this run; an interrupted run goes on from them.
-        models_folder: gets the model file, metrics.json, predictions.csv and figures.
+        models_folder: gets the model files, metrics.json, predictions.csv and figures.
+        other_images: folders of images that are not COVID-CT, by kind, to try the gate on; never trained on.
     """
 
     recipe: Recipe
@@ -43,6 +59,7 @@ class Job:
     run_folder: Path
     models_folder: Path
     version: str
+    other_images: Path | None = None
 
 
 def train(job: Job, data: CovidCt) -> Report:
@@ -107,31 +124,33 @@ def _finish(
     started = time.perf_counter()
     job.models_folder.mkdir(parents=True, exist_ok=True)
     deployable, unrounded = _make_deployable(job, data, network)
-    results = evaluate(deployable, data, job.recipe)
-    card = make_card(deployable, job.recipe, job.version, results, data)
-    file = export(deployable, card, job.models_folder)
-    exported = predict_with_file(job.models_folder / file.name, data.test).probabilities
+    others = read_images(job.other_images) if job.other_images else {}
+    results = evaluate(deployable, data, job.recipe, others)
     stored = results.predictions["test"].probabilities
+    files = _export(job, data, deployable.cpu(), results)
     report = Report(
-        files=(file,),
+        files=tuple(files),
         probability_shares=probability_shares(stored),
-        model=ModelName(name=card.name, version=card.version, architecture=card.architecture, weights=source),
-        positive_label=card.positive_label,
+        model=ModelName(name=NAME, version=job.version, architecture=architecture_of(job.recipe), weights=source),
+        positive_label=LABELS[1],
         threshold=results.threshold,
-        temperature=card.temperature,
+        temperature=deployable.temperature,
         out_of_distribution=results.gate,
         splits=results.figures,
-        test_at_half=results.test_at_half,
-        test_reencoded=results.test_reencoded,
+        operating_points=results.operating_points,
+        calibration=results.calibration,
+        audit=results.audit,
+        heatmap=results.heatmap,
         agreement=Agreement(
-            rounding=(unrounded - stored).abs().max().item(), export=(exported - stored).abs().max().item()
+            rounding=(unrounded - stored).abs().max().item(),
+            files={file.name: _agreement(job.models_folder, file, data, results) for file in files},
         ),
         history=history_rows(tuning.history),
         kept_epoch=tuning.best.epoch,
-        config=card.training_config,
-        data=card.data,
-        git_commit=card.git_commit,
-        versions=card.libraries,
+        config=config_of(job.recipe),
+        data={split.name: split.fingerprint() for split in data},
+        git_commit=git_commit(),
+        versions=library_versions(),
         machine=str(job.machine),
         wall_time_seconds=Times(
             probe=probe_seconds,
@@ -153,14 +172,51 @@ def _make_deployable(job: Job, data: CovidCt, network: SliceNetwork) -> tuple[De
     unrounded = torch.softmax(predict_logits(network, data.test, recipe, machine) / temperature, 1)[:, 1]
     batches = plain_batches(data.train, recipe.input_size)
     features = pooled_features(network, batches, machine, "fitting the density")
-    return make_deployable(network, temperature, features), unrounded
+    return make_deployable(network, temperature, features, batches), unrounded
+
+
+def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -> list[ManifestFile]:
+    """Write the model files: fp16, and int8 where the head is small; `deployable` is on the CPU."""
+    recipe = job.recipe
+    size, cpu = recipe.input_size, torch.device("cpu")
+    variants: dict[FilePrecision, tuple[Deployable, Mapping[FigureName, Interval]]] = {}
+    if recipe.head == "pooled":
+        quantised = quantise(deployable, plain_batches(data.train, size)[::CALIBRATION_STRIDE])
+        answers = predict(quantised, data.test, size, cpu).probabilities
+        threshold = results.threshold.value
+        variants["int8"] = quantised, figures_of(answers, data.test.labels, threshold, recipe.seed).figures
+    # last, because writing it casts the network
+    variants["fp16"] = deployable, results.figures["test"].figures
+    files = []
+    for precision, (variant, figures) in variants.items():
+        card = make_card(variant, recipe, job.version, results, data, precision, figures)
+        files.append(export(variant, card, job.models_folder))
+    return files[::-1]
+
+
+def _agreement(folder: Path, file: ManifestFile, data: CovidCt, results: Results) -> FileAgreement:
+    """How far the file's answers to test are from those that the figures were taken from."""
+    answers, stored = predict_with_file(folder, file, data.test), results.predictions["test"]
+    threshold, gate = results.threshold.value, results.gate.threshold
+    auc = figures_of(answers.probabilities, data.test.labels, threshold, 0).figures["auc"].value
+
+    def equal(first: torch.Tensor, second: torch.Tensor) -> float:
+        return (first == second).float().mean().item()
+
+    return FileAgreement(
+        largest_difference=(answers.probabilities - stored.probabilities).abs().max().item(),
+        auc=auc,
+        auc_change=auc - results.figures["test"].figures["auc"].value,
+        decisions_equal=equal(answers.probabilities >= threshold, stored.probabilities >= threshold),
+        verdicts_equal=equal(answers.ood_scores > gate, stored.ood_scores > gate),
+    )
 
 
 def _write(folder: Path, report: Report, results: Results, data: CovidCt, tuning: FineTuning) -> None:
     """Predictions and figures first; the manifest last, because it is what makes the model file count."""
     write_predictions(folder / "predictions.csv", results, data)
     misclassified = draw_misclassified(data.test, results.predictions["test"].probabilities, results.threshold.value)
-    save_figures(folder / "figures", tuning.history, report.kept_epoch, results.figures, misclassified)
+    save_figures(folder / "figures", tuning.history, report, misclassified)
     text = report.model_dump_json(indent=2) + "\n"
     write_atomically(folder / MANIFEST_NAME, lambda path: path.write_text(text))
 

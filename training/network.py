@@ -5,6 +5,7 @@ VGG: Simonyan & Zisserman 2015, arXiv 1409.1556. Batch norm: Ioffe & Szegedy 201
 
 import copy
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, cast
 from urllib.error import URLError
@@ -16,9 +17,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.config import Recipe
 from training.errors import TrainingError
-
-MAP_CHANNELS: Final = 512
-"""Channels of VGG's last convolution."""
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -48,26 +46,37 @@ class Normalise(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Average and root-mean-square pooling of the last map, and one linear layer: logits (N, 2).
+    """Average and root-mean-square pooling of some maps, and one linear layer: logits (N, 2).
 
     Because both poolings are sums over positions, the logit splits exactly into one share a position, which is the
-    class activation map (Zhou et al. 2016, arXiv 1512.04150).
+    class activation map (Zhou et al. 2016, arXiv 1512.04150), here of several layers at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: list[int]) -> None:
         super().__init__()
-        self.linear = nn.Linear(2 * MAP_CHANNELS, 2)
+        self.channels = channels
+        self.linear = nn.Linear(2 * sum(channels), 2)
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         logits: torch.Tensor = self.linear(pool(maps).to(self.linear.weight.dtype))
         return logits
 
-    def heatmap(self, maps: torch.Tensor) -> torch.Tensor:
-        """Evidence for class 1 at each position, float32 (N, h, w); its mean is the logit margin less the bias."""
-        x = maps.float()
-        of_average, of_rms = (self.linear.weight[1] - self.linear.weight[0]).float().chunk(2)
-        share = of_average[:, None, None] + of_rms[:, None, None] * x / _rms(x)[:, :, None, None]
-        return (x * share).sum(1)
+    def heatmap(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Evidence for class 1 at each position of the finest map, float32 (N, h, w).
+
+        Its mean is the logit margin less the bias.
+        """
+        height, width = maps[0].shape[2:]
+        difference = (self.linear.weight[1] - self.linear.weight[0]).float()
+        weights = torch.split(difference, [2 * each for each in self.channels])
+        evidence = torch.zeros(len(maps[0]), 1, height, width, device=maps[0].device)
+        for weight, each in zip(weights, maps):  # noqa: B905 - TorchScript knows no strict
+            x = _float(each)
+            of_average, of_rms = weight.chunk(2)
+            share = of_average[:, None, None] + of_rms[:, None, None] * x / _rms(x)[:, :, None, None]
+            shares = (x * share).sum(1, keepdim=True)
+            evidence += nn.functional.interpolate(shares, [height, width], mode="nearest")
+        return evidence[:, 0]
 
 
 class ClassifierHead(nn.Module):
@@ -78,16 +87,16 @@ class ClassifierHead(nn.Module):
         self.pool = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(7))
         self.layers = nn.Sequential(*classifier[:-1], nn.Linear(4096, 2))
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.layers(self.pool(maps).flatten(1))
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = self.layers(self.pool(maps[-1]).flatten(1))
         return logits
 
-    def heatmap(self, maps: torch.Tensor) -> torch.Tensor:
+    def heatmap(self, maps: list[torch.Tensor]) -> torch.Tensor:
         """Mean activation at each position, float32 (N, h, w): where, but not for which class.
 
         Three linear layers over all positions at once leave no exact share of the logit to a position.
         """
-        return maps.float().mean(1)
+        return maps[-1].float().mean(1)
 
 
 def materialise(layers: nn.Sequential) -> nn.Sequential:
@@ -108,22 +117,62 @@ def materialise(layers: nn.Sequential) -> nn.Sequential:
     return layers
 
 
+class Features(nn.Sequential):
+    """Layers in a row that answer the activations at some of their places: (N, 3, S, S) -> a list of (N, C, h, w)."""
+
+    def __init__(self, layers: Iterable[nn.Module], places: list[int]) -> None:
+        super().__init__(*layers)
+        self.places = places
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = []
+        for place, layer in enumerate(self):
+            x = layer(x)
+            if place in self.places:
+                maps.append(x)
+        return maps
+
+
+def activations_of(layers: Iterable[nn.Module]) -> dict[str, int]:
+    """Places of VGG's activations by the paper's names: `5_4` is the fourth of the fifth block."""
+    places, block, layer_of_block = {}, 1, 0
+    for place, layer in enumerate(layers):
+        if isinstance(layer, nn.ReLU):
+            layer_of_block += 1
+            places[f"{block}_{layer_of_block}"] = place
+        elif isinstance(layer, nn.MaxPool2d):
+            block, layer_of_block = block + 1, 0
+    return places
+
+
+def _channels_of(features: Features) -> list[int]:
+    """Channels of each map."""
+    widths: list[int] = []
+    for layer in features:
+        widths.append(layer.out_channels if isinstance(layer, nn.Conv2d) else widths[-1])
+    return [widths[place] for place in features.places]
+
+
 class SliceNetwork(nn.Module):
     """uint8 (N, 1, S, S) -> logits (N, 2) of NonCOVID and COVID."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        with torch.device("meta"):  # the classifier's 120 million weights get memory only where they are wanted
-            vgg = torchvision.models.get_model(recipe.architecture, weights=None)
+        features, classifier = _empty_vgg(recipe)
         self.normalise = Normalise()
-        # without the last max pooling: the 14 x 14 map is the finest with all layers
-        self.features = materialise(vgg.features[:-1])
+        activations = activations_of(features)
+        places = [activations[name] for name in recipe.pooled_layers]
+        # nothing after the last layer that is looked at, so never the last max pooling
+        self.features = Features(materialise(features[: places[-1] + 1]), places)
         self.head: PooledHead | ClassifierHead
-        self.head = PooledHead() if recipe.head == "pooled" else ClassifierHead(materialise(vgg.classifier))
+        if recipe.head == "pooled":
+            self.head = PooledHead(_channels_of(self.features))
+        else:
+            self.head = ClassifierHead(materialise(classifier))
 
-    def maps(self, slices: torch.Tensor) -> torch.Tensor:
-        """The last convolution's activations, (N, 512, 14, 14)."""
-        return cast(torch.Tensor, self.features(self.normalise(slices)))
+    def maps(self, slices: torch.Tensor) -> list[torch.Tensor]:
+        """The activations of the pooled layers, finest first: float (N, C, h, w) each."""
+        return cast(list[torch.Tensor], self.features(self.normalise(slices)))
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.head(self.maps(slices)))
@@ -177,49 +226,83 @@ class Density(nn.Module):
 class Deployable(nn.Module):
     """What is exported: everything between the service's uint8 slices and its answer.
 
-    `forward`: uint8 (N, 1, S, S) -> probability of COVID (N,), out-of-distribution score (N,), heatmap
-    (N, S / 16, S / 16); all float32.
+    `forward`: uint8 (N, 1, S, S) -> probability of COVID (N,), out-of-distribution score (N,), heatmap (N, h, w) of
+    the finest map's size; all float32.
+
+    Args:
+        network: in evaluation mode.
+        temperature: what the logits are divided by.
+        density: fitted to the network's pooled features.
+        least_contrast: standard deviation of grey values below which the out-of-distribution score grows.
     """
 
-    def __init__(self, network: SliceNetwork, temperature: float, density: Density) -> None:
+    def __init__(
+        self, network: SliceNetwork, temperature: float, density: Density, least_contrast: float = 0.0
+    ) -> None:
         super().__init__()
         self.normalise = Normalise()
         self.features = fold_batch_norms(network.features)
         self.head = copy.deepcopy(network.head)
         self.density = density
         self.temperature = temperature
+        self.least_contrast = least_contrast
 
     def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         maps = self.features(self.normalise(slices))
         logits = self.head(maps).float() / self.temperature
         probability = torch.softmax(logits, dim=1)[:, 1]
-        return probability, self.density(pool(maps)), self.head.heatmap(maps)
+        # a page of one grey leaves features that are weak rather than strange, and is no slice either
+        lack = (self.least_contrast / contrast_of(slices)).clamp_min(1.0)
+        return probability, self.density(pool(maps)) * lack.square(), self.head.heatmap(maps)
 
 
-def fold_batch_norms(features: nn.Sequential) -> nn.Sequential:
+def contrast_of(slices: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of the grey values of uint8 (N, 1, S, S) slices, at least 1: float32 (N,)."""
+    return slices.float().std((1, 2, 3)).clamp_min(1.0)
+
+
+def fold_batch_norms(features: Features) -> Features:
     """The same function with each batch norm folded into the convolution before it; evaluation mode only.
 
     fp16 ends at 65,504, and ImageNet's first running variances lie above: left unfolded, rounding moved probabilities
     by up to 0.16.
     """
     layers: list[nn.Module] = []
-    for layer in features:
+    places = []
+    for place, layer in enumerate(features):
         if isinstance(layer, nn.BatchNorm2d):
             layers[-1] = fuse_conv_bn_eval(cast(nn.Conv2d, layers[-1]).eval(), layer.eval())
         else:
             layers.append(layer)
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        if place in features.places:
+            places.append(len(layers) - 1)
+    return Features(layers, places).to(memory_format=torch.channels_last)
 
 
-def pool(maps: torch.Tensor) -> torch.Tensor:
-    """Average and root-mean-square over positions: (N, C, h, w) -> float32 (N, 2 C)."""
-    x = maps.float()
-    return torch.cat([x.mean((2, 3)), _rms(x)], dim=1)
+def pool(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Average and root-mean-square over positions of each map: (N, C, h, w) each -> float32 (N, 2 sum of C)."""
+    pooled: list[torch.Tensor] = []
+    for each in maps:
+        x = _float(each)
+        pooled += [x.mean((2, 3)), _rms(x)]
+    return torch.cat(pooled, dim=1)
+
+
+def _float(x: torch.Tensor) -> torch.Tensor:
+    """To float32, from int8 maps too."""
+    return x.dequantize() if x.is_quantized else x.float()
 
 
 def _rms(x: torch.Tensor) -> torch.Tensor:
     # the floor keeps the gradient of a dead channel finite
     return x.square().mean((2, 3)).clamp_min(1e-12).sqrt()
+
+
+def _empty_vgg(recipe: Recipe) -> tuple[nn.Sequential, nn.Sequential]:
+    """torchvision's features and classifier without memory: 120 million weights get some only where they are wanted."""
+    with torch.device("meta"):
+        vgg = torchvision.models.get_model(recipe.architecture, weights=None)
+    return vgg.features, vgg.classifier
 
 
 def load_imagenet(network: SliceNetwork, recipe: Recipe, weights: Path | None) -> str:
@@ -238,11 +321,13 @@ def load_imagenet(network: SliceNetwork, recipe: Recipe, weights: Path | None) -
     """
     state, source = _read_weights(recipe, weights)
     features = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
+    whole, _ = _empty_vgg(recipe)
     try:
-        network.features.load_state_dict(features)
+        whole.load_state_dict(features, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise TrainingError(f"{source}: not the weights of {recipe.architecture}: {reason}") from error
+    network.features.load_state_dict(whole[: len(network.features)].state_dict())
     hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
     if not isinstance(network.head, ClassifierHead):
         return source

@@ -4,18 +4,21 @@ from dataclasses import asdict
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from service.artifact import ManifestFile, SplitFingerprint
+from training.audit import Audit
+from training.calibration import Calibration
+from training.config import ThresholdRule
 from training.engine import EpochRecord
-from training.evaluation import Figures, Gate, Threshold
+from training.gate import Gate
+from training.occlusion import OcclusionCheck
+from training.records import Record
+from training.scores import Figures
+from training.thresholds import OperatingPoint, Threshold
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelName(_Record):
+class ModelName(Record):
     """Which model this is."""
 
     name: str
@@ -24,19 +27,37 @@ class ModelName(_Record):
     weights: str
 
 
-class Agreement(_Record):
-    """Largest absolute differences of test probabilities.
+class FileAgreement(Record):
+    """One model file, loaded as the service loads it on a CPU, against the network that the figures were taken from.
 
     Attributes:
-        rounding: the training network in fp32 against the one to export: batch norms folded, weights rounded to fp16.
-        export: those rounded weights against the exported file, reloaded as the service loads it.
+        largest_difference: of a probability, on test.
+        auc, auc_change: on test.
+        decisions_equal, verdicts_equal: share of test slices with the same label, and the same side of the
+            out-of-distribution threshold.
+    """
+
+    largest_difference: float
+    auc: float
+    auc_change: float
+    decisions_equal: float
+    verdicts_equal: float
+
+
+class Agreement(Record):
+    """How little the export changes.
+
+    Attributes:
+        rounding: largest absolute difference of test probabilities between the training network in fp32 and the one
+            that the figures were taken from: batch norms folded, weights rounded to fp16.
+        files: each model file by its name.
     """
 
     rounding: float
-    export: float
+    files: dict[str, FileAgreement]
 
 
-class Times(_Record):
+class Times(Record):
     """Wall seconds of each part, over all resumed processes."""
 
     probe: float
@@ -44,7 +65,7 @@ class Times(_Record):
     evaluation_and_export: float
 
 
-class Report(_Record):
+class Report(Record):
     """The whole of metrics.json; `service.artifact.Manifest` says what of it the service reads."""
 
     schema_version: Literal[1] = 1
@@ -56,8 +77,10 @@ class Report(_Record):
     temperature: float
     out_of_distribution: Gate
     splits: dict[str, Figures]
-    test_at_half: Figures
-    test_reencoded: Figures
+    operating_points: dict[ThresholdRule, OperatingPoint]
+    calibration: dict[str, Calibration]
+    audit: Audit
+    heatmap: OcclusionCheck
     agreement: Agreement
     history: tuple[dict[str, JsonValue], ...]
     kept_epoch: int

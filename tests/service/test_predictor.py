@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.artifact import MANIFEST_NAME
+from service.artifact import MANIFEST_NAME, read_manifest
 from service.errors import InferenceError, ModelFileError, OverloadedError
 from service.image import Slice
 from service.predictor import Prediction, Predictor, choose_precision, load_predictor
@@ -39,27 +39,6 @@ def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models:
     predictor = load(models, precision=wanted)
     assert predictor.precision == wanted
     assert scored(predictor, 128)[0].probability == pytest.approx(0.5, abs=0.1)
-
-
-@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_a_cpu_computes_in_bf16_only_where_it_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
-) -> None:
-    monkeypatch.setattr("service.processor._capabilities", lambda: {"avx512_bf16": native, "avx2": True})
-    assert choose_precision("auto", CPU) == expected
-
-
-def test_a_torch_that_cannot_tell_its_instruction_sets_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_precision("auto", CPU) == "fp32"
-
-
-def test_a_gpu_computes_in_half_precision() -> None:
-    assert choose_precision("auto", CUDA) == "fp16"
-
-
-def test_a_wish_is_obeyed() -> None:
-    assert choose_precision("fp32", CUDA) == "fp32"
 
 
 def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
@@ -124,11 +103,69 @@ def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     assert row.sha256 in refusal(tmp_path)
 
 
-def test_the_fp16_file_is_served_wherever_it_stands_in_the_manifest(tmp_path: Path) -> None:
-    row = write_models(tmp_path)
-    other = row.model_dump() | {"name": "other.int8.pt", "precision": "int8"}
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": [other, row.model_dump()]}))
-    assert load(tmp_path).card.precision == "fp16"
+@pytest.fixture
+def two_files(tmp_path: Path) -> Path:
+    """A models folder with an int8 and an fp16 file, in this order."""
+    rows = [write_models(tmp_path, tiny_card().model_copy(update={"precision": each})) for each in ("int8", "fp16")]
+    text = json.dumps({"schema_version": 1, "files": [row.model_dump() for row in rows]})
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"avx512_vnni": True, "avx512_bf16": True}, "int8"),
+        ({"avx_vnni": True}, "int8"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"avx2": True}, "fp32"),
+    ],
+)
+def test_a_cpu_serves_the_file_whose_format_it_multiplies_fastest(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr("service.processor._capabilities", lambda: has)
+    predictor = load(two_files)
+    assert predictor.precision == expected
+    assert predictor.card.precision == ("int8" if expected == "int8" else "fp16")
+    assert load(two_files, precision="fp32").card.precision == "fp16", "the setting overrules the choice"
+    assert load(two_files, precision="int8").card.precision == "int8"
+
+
+def test_a_folder_with_int8_alone_is_served_in_it_and_in_nothing_else(tmp_path: Path) -> None:
+    write_models(tmp_path, tiny_card().model_copy(update={"precision": "int8"}))
+    assert load(tmp_path).precision == "int8"
+    assert "COVIDCT_PRECISION=bf16" in refusal(tmp_path, precision="bf16")
+
+
+def test_a_torch_that_cannot_tell_its_instruction_sets_computes_in_fp32(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert load(two_files).precision == "fp32"
+
+
+def test_a_gpu_computes_in_half_precision_unless_told_otherwise(two_files: Path) -> None:
+    manifest = read_manifest(two_files)
+    assert choose_precision("auto", CUDA, manifest) == "fp16"
+    assert choose_precision("fp32", CUDA, manifest) == "fp32"
+
+
+def test_int8_is_refused_where_there_is_no_such_file(models: Path) -> None:
+    assert refusal(models, precision="int8") == (
+        "COVIDCT_PRECISION=int8: no file of the manifest computes in it; stored is fp16"
+    )
+
+
+def test_int8_is_refused_on_a_gpu(two_files: Path) -> None:
+    with pytest.raises(ModelFileError, match="int8 files compute on a CPU, not on cuda"):
+        choose_precision("int8", CUDA, read_manifest(two_files))
+
+
+def test_a_manifest_that_says_int8_of_an_fp16_file_is_refused(tmp_path: Path) -> None:
+    row = write_models(tmp_path).model_dump() | {"precision": "int8"}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": [row]}))
+    assert "its card says fp16; it can't compute in int8" in refusal(tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

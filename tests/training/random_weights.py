@@ -11,6 +11,6 @@ from training.network import SliceNetwork
 def write_random_weights(path: Path, recipe: Recipe) -> Path:
     """The same at every call; returns `path`."""
     torch.manual_seed(0)
-    state = SliceNetwork(recipe).state_dict()
+    state = SliceNetwork(recipe.override(layers=())).state_dict()
     torch.save({name: value for name, value in state.items() if name.startswith("features.")}, path)
     return path

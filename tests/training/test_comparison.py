@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from training.__main__ import main
 from training.comparison import difference_of_auc
@@ -49,6 +50,10 @@ def test_a_better_network_differs_by_more_than_nothing_and_the_same_one_by_nothi
     poor = labels + generator.normal(0, 3, (3, 200))
     better = difference_of_auc(good, poor, labels)
     same = difference_of_auc(good, good, labels)
+    assert better.value == pytest.approx(
+        np.mean([roc_auc_score(labels, row) for row in good]) - np.mean([roc_auc_score(labels, row) for row in poor]),
+        abs=1e-4,
+    )
     assert better.low > 0.1
     assert better.low < better.value < better.high
     assert (same.low, same.value, same.high) == (0, 0, 0)

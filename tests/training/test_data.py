@@ -147,6 +147,19 @@ def test_augmentation_depends_on_seed_and_epoch_and_on_nothing_else(data: CovidC
     assert not torch.equal(first, images(recipe.override(seed=1), 1))
 
 
+def test_compression_leaves_what_is_seen_and_changes_the_grain(data: CovidCt, recipe: Recipe) -> None:
+    whole = recipe.override(crop_scale_min=1.0)
+    plain, compressed = (
+        torch.cat(
+            [batch.images.float() for batch in training_batches(data.train, changed, -1, workers=0, shuffle=False)]
+        )
+        for changed in (whole.override(jpeg_probability=0.0), whole.override(jpeg_probability=1.0))
+    )
+    brightness = [images.mean((1, 2, 3)) for images in (plain, compressed)]
+    torch.testing.assert_close(*brightness, rtol=0.25, atol=0)
+    assert not torch.equal(plain, compressed)
+
+
 def test_a_last_batch_of_one_slice_is_dropped_because_batch_norm_can_not_learn_from_it(
     data: CovidCt, recipe: Recipe
 ) -> None:

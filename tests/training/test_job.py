@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.artifact import load_model, read_manifest, synthetic_slice
+from service.artifact import load_model, load_on_cpu, read_manifest, synthetic_slice
 from training.config import Recipe
 from training.data import CovidCt, Split
 from training.errors import TrainingError
@@ -29,18 +29,23 @@ def report(job: Job, data: CovidCt) -> Report:
 
 def test_the_models_folder_gets_everything_that_ships(job: Job, report: Report) -> None:
     names = {str(path.relative_to(job.models_folder)) for path in job.models_folder.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("confusion", "curves", "misclassified", "roc")}
-    assert names == {"covid-ct-vgg19_bn.fp16.pt", "metrics.json", "predictions.csv"} | figures
+    figures = {f"figures/{name}.png" for name in ("confusion", "curves", "misclassified", "reliability", "roc")}
+    files = {f"covid-ct-vgg19_bn.{precision}.pt" for precision in ("fp16", "int8")}
+    assert names == {"metrics.json", "predictions.csv"} | files | figures
 
 
-def test_the_manifest_pins_the_file_and_the_service_can_load_it(job: Job, report: Report) -> None:
-    (file,) = read_manifest(job.models_folder).files
+@pytest.mark.parametrize(("precision", "most_bytes"), [("fp16", 45_000_000), ("int8", 23_000_000)])
+def test_the_manifest_pins_each_file_and_the_service_can_load_it(
+    job: Job, report: Report, precision: str, most_bytes: int
+) -> None:
+    (file,) = [file for file in read_manifest(job.models_folder).files if file.precision == precision]
     data = (job.models_folder / file.name).read_bytes()
     assert file.sha256 == hashlib.sha256(data).hexdigest()
-    assert file.bytes == len(data) <= 45_000_000
-    artifact = load_model(job.models_folder / file.name, torch.device("cpu"), "fp32", file.sha256)
+    assert file.bytes == len(data) <= most_bytes
+    artifact = load_on_cpu(job.models_folder, file)
     card = artifact.card
     assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", job.recipe.input_size)
+    assert card.precision == precision
     assert card.training_config == job.recipe.model_dump(mode="json")
     batch = torch.from_numpy(synthetic_slice(card.self_check.seed, card.input_size))[None]
     assert artifact.network(batch)[0].item() == pytest.approx(card.self_check.probability, abs=1e-4)
@@ -56,9 +61,13 @@ def test_metrics_json_is_the_report_and_agrees_with_the_card(job: Job, report: R
     assert [row["epoch"] for row in written["history"]] == [0, 1]
 
 
-def test_the_exported_file_answers_as_the_training_network_does(report: Report) -> None:
-    assert report.agreement.export < 1e-4
+def test_the_exported_files_answer_as_the_training_network_does(report: Report) -> None:
     assert report.agreement.rounding < 5e-3
+    exact, rounded = (report.agreement.files[file.name] for file in report.files)
+    assert exact.largest_difference < 1e-4
+    assert (exact.auc_change, exact.decisions_equal, exact.verdicts_equal) == (0.0, 1.0, 1.0)
+    assert 0 < rounded.largest_difference < 0.2
+    assert rounded.decisions_equal == 1.0
 
 
 def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(job: Job, data: CovidCt, report: Report) -> None:
@@ -96,11 +105,13 @@ def test_other_data_in_the_same_run_folder_are_refused(job: Job, report: Report,
 def test_the_seed_recipes_head_exports_too(
     data: CovidCt, recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path
 ) -> None:
-    seed = recipe.override(head="classifier", probe=False, epochs=1, calibrate=False, threshold_rule="half")
+    seed = recipe.override(head="classifier", layers="", probe=False, epochs=1, calibrate=False, threshold_rule="half")
     report = train(Job(seed, machine, weights, tmp_path / "run", tmp_path / "models", "0"), data)
     assert report.threshold.value == 0.5
     assert report.temperature == 1.0
-    assert report.agreement.export < 1e-4
+    (file,) = report.files
+    assert file.precision == "fp16", "an int8 file of three large layers would be larger than this one"
+    assert report.agreement.files[file.name].largest_difference < 1e-4
     assert "hidden layers start at random" in report.model.weights
 
 
@@ -118,5 +129,6 @@ def test_a_run_without_fine_tuning_ships_the_probe_and_draws_no_curves(
     assert sorted(path.name for path in (tmp_path / "models" / "figures").iterdir()) == [
         "confusion.png",
         "misclassified.png",
+        "reliability.png",
         "roc.png",
     ]

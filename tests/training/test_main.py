@@ -31,12 +31,28 @@ def test_train_then_evaluate_print_the_same_test_figures(
     assert main(["train", "--data", str(data_root), "--weights", str(weights), *folders, *SMALL]) == 0
     trained = lines_of_splits(capsys.readouterr().out)
     assert main(["evaluate", *common, "--models", str(tmp_path / "models")]) == 0
-    assert lines_of_splits(capsys.readouterr().out) == trained
-    assert len(trained) == 3
+    evaluated = capsys.readouterr().out
+    of_fp16 = evaluated[: evaluated.index("covid-ct-vgg19_bn.int8.pt")]
+    assert lines_of_splits(of_fp16) == trained
+    assert len(trained) == 2
+    assert "test, masked (n = 8" in evaluated
+    assert "test, by file format alone: accuracy 0.500, auc 0.500" in evaluated
 
 
 def lines_of_splits(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(("val", "test"))]
+    return [line for line in text.splitlines() if line.startswith(("val (", "test ("))]
+
+
+def test_cases_draws_heat_maps_of_right_and_wrong_calls(
+    data_root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
+    assert main(["train", "--data", str(data_root), "--weights", str(weights), *folders, *SMALL]) == 0
+    out = tmp_path / "cases.png"
+    files = ["--models", str(tmp_path / "models"), "--out", str(out)]
+    assert main(["cases", "--data", str(data_root), "--counts", "any", *files]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "not for publishing" in capsys.readouterr().out
 
 
 def test_sample_draws_slices_of_both_classes(data_root: Path, tmp_path: Path) -> None:

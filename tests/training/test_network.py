@@ -12,6 +12,7 @@ from training.network import (
     Deployable,
     PooledHead,
     SliceNetwork,
+    contrast_of,
     fold_batch_norms,
     load_imagenet,
     pool,
@@ -30,13 +31,13 @@ def network(recipe: Recipe) -> SliceNetwork:
 
 def test_a_network_turns_grey_bytes_into_two_logits(network: SliceNetwork) -> None:
     assert network(slices(3)).shape == (3, 2)
-    assert network.maps(slices(3)).shape == (3, 512, 2, 2)
+    assert [each.shape for each in network.maps(slices(3))] == [(3, 512, 4, 4), (3, 512, 2, 2)]
 
 
 def test_a_new_network_lets_the_signal_through_all_its_layers(network: SliceNetwork) -> None:
-    maps = network.maps(slices(2))
-    assert maps.isfinite().all()
-    assert maps.std() > 0.01
+    for maps in network.maps(slices(2)):
+        assert maps.isfinite().all()
+        assert maps.std() > 0.01
 
 
 def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwork) -> None:
@@ -47,7 +48,7 @@ def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwor
 
 def test_the_heatmap_of_the_pooled_head_adds_up_to_the_logit_margin() -> None:
     torch.manual_seed(2)
-    head, maps = PooledHead(), torch.rand(3, 512, 5, 4)
+    head, maps = PooledHead([256, 512]), [torch.rand(3, 256, 10, 8), torch.rand(3, 512, 5, 4)]
     logits = head(maps)
     bias = head.linear.bias[1] - head.linear.bias[0]
     torch.testing.assert_close(head.heatmap(maps).mean((1, 2)) + bias, logits[:, 1] - logits[:, 0])
@@ -55,7 +56,7 @@ def test_the_heatmap_of_the_pooled_head_adds_up_to_the_logit_margin() -> None:
 
 def test_pooling_survives_a_dead_channel() -> None:
     maps = torch.zeros(1, 512, 2, 2, requires_grad=True)
-    pool(maps).sum().backward()  # type: ignore[no-untyped-call]
+    pool([maps]).sum().backward()  # type: ignore[no-untyped-call]
     assert maps.grad is not None
     assert maps.grad.isfinite().all()
 
@@ -118,10 +119,10 @@ def test_folding_keeps_the_function_even_where_fp16_could_not_hold_a_running_var
     folded = fold_batch_norms(network.features)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in folded)
     x = network.normalise(slices(2))
-    expected = network.features(x)
-    torch.testing.assert_close(folded(x), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-    rounded = folded.half().float()
-    assert (rounded(x) - expected).abs().max() < 0.01 * expected.abs().max()
+    for whole, expected in zip(folded(x), network.features(x), strict=True):
+        torch.testing.assert_close(whole, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    for rounded, expected in zip(folded.half().float()(x), network.features(x), strict=True):
+        assert (rounded - expected).abs().max() < 0.01 * expected.abs().max()
 
 
 def test_the_density_gives_training_like_features_about_one_and_strange_ones_more() -> None:
@@ -137,10 +138,21 @@ def test_the_density_gives_training_like_features_about_one_and_strange_ones_mor
 
 
 def test_the_deployable_answers_probability_score_and_heatmap(network: SliceNetwork) -> None:
-    density = Density(1024, 8)
+    density = Density(2048, 8)
     density.fit(pool(network.maps(slices(12))).detach())
     probability, score, heatmap = Deployable(network, 2.0, density).eval()(slices(3))
     torch.testing.assert_close(probability, torch.softmax(network(slices(3)) / 2.0, 1)[:, 1], rtol=0, atol=1e-5)
     assert score.shape == (3,)
-    assert heatmap.shape == (3, 2, 2)
+    assert heatmap.shape == (3, 4, 4), "that of the finest map"
     assert {probability.dtype, score.dtype, heatmap.dtype} == {torch.float32}
+
+
+def test_a_page_without_contrast_scores_far_above_what_its_features_say(network: SliceNetwork) -> None:
+    density = Density(2048, 8)
+    density.fit(pool(network.maps(slices(12))).detach())
+    deployable = Deployable(network, 1.0, density, least_contrast=20.0).eval()
+    grey = torch.full((1, 1, 32, 32), 120, dtype=torch.uint8)
+    assert deployable(grey)[1].item() == pytest.approx(400 * density(pool(network.maps(grey))).item(), rel=1e-3)
+    contrasty = slices(3)
+    assert contrast_of(contrasty).min() > 20
+    torch.testing.assert_close(deployable(contrasty)[1], density(pool(network.maps(contrasty))), rtol=1e-3, atol=0)

@@ -1,0 +1,42 @@
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.config import Recipe
+from training.data import CovidCt, plain_batches
+from training.network import Density, Deployable, SliceNetwork, load_imagenet
+from training.quantisation import quantise
+from training.seeding import seed_everything
+
+
+@pytest.fixture(scope="module")
+def deployable(recipe: Recipe, weights: Path) -> Deployable:
+    seed_everything(0, "weights")
+    network = SliceNetwork(recipe)
+    load_imagenet(network, recipe, weights)
+    return Deployable(network.eval(), 1.0, Density(2048, 4)).eval()
+
+
+def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: Deployable, data: CovidCt) -> None:
+    quantised = quantise(deployable, plain_batches(data.train, 32))
+    images = plain_batches(data.test, 32)[0].images
+    with torch.inference_mode():
+        exact, rounded = deployable(images), quantised(images)
+    assert rounded[0] == pytest.approx(exact[0], abs=0.05)
+    assert rounded[2].shape == exact[2].shape
+    assert not torch.equal(rounded[0], exact[0]), "something must have been rounded"
+    assert _bytes(quantised) < 0.3 * _bytes(deployable)
+
+
+def test_the_network_that_was_quantised_stays_as_it_was(deployable: Deployable, data: CovidCt) -> None:
+    before = {name: value.clone() for name, value in deployable.state_dict().items()}
+    quantise(deployable, plain_batches(data.train, 32)[:1])
+    assert all(torch.equal(value, before[name]) for name, value in deployable.state_dict().items())
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    return file.tell()

@@ -1,0 +1,151 @@
+"""Figures of a binary classifier's probabilities, each with its interval. torchmetrics does the maths.
+
+COVID is the positive class everywhere: sensitivity is recall of COVID, specificity is recall of NonCOVID, precision is
+the positive predictive value.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torchmetrics.functional.classification import (
+    binary_confusion_matrix,
+    binary_roc,
+    multilabel_accuracy,
+    multilabel_f1_score,
+    multilabel_precision,
+    multilabel_recall,
+    multilabel_specificity,
+)
+
+from service.artifact import Interval
+from training.records import Record
+from training.seeding import derive_seed
+
+FigureName: TypeAlias = Literal["accuracy", "sensitivity", "specificity", "precision", "f1", "auc"]
+
+RESAMPLES: Final = 2000
+"""Bootstrap resamples; the 2.5 % tails then rest on 50 of them each."""
+
+_ROC_POINTS_DECIMALS: Final = 4
+
+
+class ConfusionMatrix(Record):
+    """Numbers of slices."""
+
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+
+class RocCurve(Record):
+    """Points of the receiver operating characteristic, by falling threshold."""
+
+    false_positive_rate: list[float]
+    true_positive_rate: list[float]
+    threshold: list[float]
+
+
+class Figures(Record):
+    """What one set of probabilities is worth.
+
+    Attributes:
+        figures: each with its 95 % interval: percentiles of a bootstrap that resamples slices within each class
+            (Efron 1979, doi 10.1214/aos/1176344552). It takes slices as independent, which slices of one patient are
+            not, so the intervals are somewhat too narrow.
+    """
+
+    count: int
+    positives: int
+    threshold: float
+    figures: dict[FigureName, Interval]
+    confusion_matrix: ConfusionMatrix
+    roc: RocCurve
+
+
+def figures_of(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Figures:
+    """All figures of float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""
+    tn, fp, fn, tp = binary_confusion_matrix(probabilities, labels, threshold=_below(threshold)).flatten().tolist()
+    fpr, tpr, thresholds = binary_roc(probabilities, labels)
+    return Figures(
+        count=len(labels),
+        positives=int(labels.sum()),
+        threshold=threshold,
+        figures=_with_intervals(probabilities, labels, threshold, seed),
+        confusion_matrix=ConfusionMatrix(true_positives=tp, false_positives=fp, true_negatives=tn, false_negatives=fn),
+        roc=RocCurve(
+            false_positive_rate=_rounded(fpr), true_positive_rate=_rounded(tpr), threshold=_rounded(thresholds)
+        ),
+    )
+
+
+def _with_intervals(
+    probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int
+) -> dict[FigureName, Interval]:
+    # column 0 is the set as it is, the others are its resamples
+    rows = torch.cat([torch.arange(len(labels))[:, None], _resampled_rows(labels, seed)], dim=1)
+    by_column = _figures_by_column(probabilities[rows], labels[rows], threshold)
+    return {name: _interval(values) for name, values in by_column.items()}
+
+
+def _interval(values: torch.Tensor) -> Interval:
+    low, high = np.percentile(values[1:].numpy(), [2.5, 97.5])
+    return Interval(value=values[0].item(), low=float(low), high=float(high))
+
+
+def _resampled_rows(labels: torch.Tensor, seed: int) -> torch.Tensor:
+    """Indices drawn with replacement within each class: int64 (N, RESAMPLES)."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
+    rows = []
+    for label in (0, 1):
+        members = (labels == label).nonzero().flatten()
+        rows.append(members[torch.randint(len(members), (len(members), RESAMPLES), generator=generator)])
+    return torch.cat(rows)
+
+
+def _figures_by_column(
+    probabilities: torch.Tensor, labels: torch.Tensor, threshold: float
+) -> dict[FigureName, torch.Tensor]:
+    """Figures of each column of (N, R) probabilities and labels: float (R,) each.
+
+    torchmetrics' multilabel functions score each column on its own, so one call serves all resamples.
+    """
+
+    def score(metric: Callable[..., torch.Tensor], **options: float) -> torch.Tensor:
+        return metric(probabilities, labels, num_labels=probabilities.shape[1], average=None, **options)
+
+    cut = _below(threshold)
+    return {
+        "accuracy": score(multilabel_accuracy, threshold=cut),
+        "sensitivity": score(multilabel_recall, threshold=cut),
+        "specificity": score(multilabel_specificity, threshold=cut),
+        "precision": score(multilabel_precision, threshold=cut),
+        "f1": score(multilabel_f1_score, threshold=cut),
+        "auc": torch.from_numpy(auc_of(probabilities.numpy(), labels.numpy())),
+    }
+
+
+def auc_of(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Area under the ROC curve of each column of (N, R) scores against labels of that shape: (R,).
+
+    It is the share of pairs of a COVID and a NonCOVID slice that are ranked rightly, ties counting half (Mann & Whitney
+    1947). By ranks, because it is asked of thousands of resamples at once, and torchmetrics takes them one by one.
+    """
+    ranks = rankdata(scores, axis=0)
+    positives = labels.sum(0)
+    pairs = positives * (len(labels) - positives)
+    area: NDArray[np.float64] = ((ranks * labels).sum(0) - positives * (positives + 1) / 2) / pairs
+    return area
+
+
+def _below(threshold: float) -> float:
+    """torchmetrics calls p > t positive; we and the service call p >= t."""
+    return float(np.nextafter(np.float32(threshold), np.float32(-1)))
+
+
+def _rounded(values: torch.Tensor) -> list[float]:
+    return [round(value, _ROC_POINTS_DECIMALS) for value in values.tolist()]
