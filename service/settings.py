@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     queue_max_length: int = Field(default=128, gt=0, description="slices that may wait for the network; more get a 503")
 
     out_of_distribution: Literal["flag", "refuse"] = Field(
-        default="flag", description="what happens to an image that does not look like a chest CT slice: flag or 422"
+        default="refuse",
+        description="an image that does not look like a chest CT slice: refuse it with a 422, or answer and flag it",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level logged")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, Literal, get_args, get_origin
 
 import torch
 
@@ -217,7 +217,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _add_field(group: "argparse._ArgumentGroup", name: str) -> None:
     """One option for one field of the recipe; pydantic turns its text into the field's type and checks it."""
     field = Recipe.model_fields[name]
-    choices = get_args(field.annotation)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     values = "{" + ",".join(choices) + "}" if choices else getattr(field.annotation, "__name__", "value").upper()
     group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=values, help=field.description)
 

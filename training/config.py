@@ -74,6 +74,12 @@ class Recipe(BaseModel):
         return tuple(filter(None, layers.split(","))) if isinstance(layers, str) else layers
 
     @model_validator(mode="after")
+    def _probe_needs_a_linear_head(self) -> Self:
+        if self.probe and self.head != "pooled":
+            raise ValueError("probe needs head = pooled; the classifier's three layers are not linear")
+        return self
+
+    @model_validator(mode="after")
     def _layers_exist(self) -> Self:
         known = _ACTIVATIONS[self.architecture]
         unknown = [name for name in self.layers if name not in known]
@@ -89,12 +95,6 @@ class Recipe(BaseModel):
     def pooled_layers(self) -> tuple[str, ...]:
         """The activations that the head sees, by name."""
         return self.layers or (_ACTIVATIONS[self.architecture][-1],)
-
-    @model_validator(mode="after")
-    def _probe_needs_a_linear_head(self) -> Self:
-        if self.probe and self.head != "pooled":
-            raise ValueError("probe needs head = pooled; the classifier's three layers are not linear")
-        return self
 
     def override(self, **fields: object) -> Self:
         """The recipe with some fields replaced.

@@ -31,7 +31,7 @@ def browser() -> Iterator["Browser"]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_models(models)
-    with running(models, log_level="WARNING") as server:
+    with running(models, log_level="WARNING", out_of_distribution="flag") as server:
         yield server
 
 

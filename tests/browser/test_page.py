@@ -149,7 +149,7 @@ def test_clearing_starts_anew(open_page: Open, slices: Path) -> None:
 
 def test_a_refused_image_is_explained(open_page: Open, slices: Path, tmp_path: Path) -> None:
     write_models(tmp_path / "models")
-    with running(tmp_path / "models", out_of_distribution="refuse") as server:
+    with running(tmp_path / "models") as server:
         page = open_page(server.url, expected_statuses=(422,))
         choose(page, slices, "black")
         assert "This does not look like a chest CT slice" in finish(page, 1)[0]

@@ -55,8 +55,8 @@ async def test_the_same_slice_in_another_file_format_gets_the_same_answer(models
     assert len(answers) == 1
 
 
-async def test_an_image_unlike_a_slice_is_flagged(models: Path) -> None:
-    async with serve(models) as client:
+async def test_an_image_unlike_a_slice_is_flagged_where_that_is_set(models: Path) -> None:
+    async with serve(models, out_of_distribution="flag") as client:
         body = (await predict(client, png(2))).json()
         counts = await samples(client)
     assert body["out_of_distribution"]["flagged"]
@@ -64,8 +64,8 @@ async def test_an_image_unlike_a_slice_is_flagged(models: Path) -> None:
     assert counts[labelled("covidct_ood_refusals_total")] == 0
 
 
-async def test_an_image_unlike_a_slice_is_refused_where_that_is_set(models: Path) -> None:
-    async with serve(models, out_of_distribution="refuse") as client:
+async def test_an_image_unlike_a_slice_is_refused(models: Path) -> None:
+    async with serve(models) as client:
         problem(await predict(client, png(2)), 422, "not_a_chest_ct")
         assert (await predict(client, png(200))).status_code == 200
         counts = await samples(client)

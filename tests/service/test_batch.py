@@ -45,7 +45,7 @@ async def test_a_file_that_cannot_be_used_fails_alone_and_is_counted(models: Pat
 
 
 async def test_an_image_that_is_no_slice_is_its_own_problem_where_that_is_set(models: Path) -> None:
-    async with serve(models, out_of_distribution="refuse") as client:
+    async with serve(models) as client:
         results = (await post(client, png(2), png(200))).json()["results"]
     assert results[0]["problem"]["code"] == "not_a_chest_ct"
     assert results[1]["prediction"]["label"] == "COVID"

@@ -84,7 +84,7 @@ async def test_a_parameter_that_is_none_is_a_problem_that_names_it(models: Path,
 
 
 async def test_an_image_that_is_no_slice_is_refused_where_that_is_set(models: Path) -> None:
-    async with serve(models, out_of_distribution="refuse") as client:
+    async with serve(models) as client:
         problem(await explain(client, png(2)), 422, "not_a_chest_ct")
         counts = await samples(client)
     assert counts[labelled("covidct_rejected_images_total", reason="not_a_chest_ct")] == 1

@@ -34,3 +34,23 @@ def test_a_wrong_field_is_named_with_what_was_found(field: str, value: str, mess
 
 def test_every_field_says_what_it_means() -> None:
     assert all(field.description for field in Recipe.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layers": "4_2,6_1"}, r"vgg19_bn has no layer 6_1; it has 1_1 1_2 .* 5_4"),
+        ({"layers": "5_1,4_2"}, r"in the network's order, each once"),
+        ({"layers": "4_2,4_2"}, r"in the network's order, each once"),
+        ({"architecture": "vgg16_bn", "layers": "4_4"}, r"vgg16_bn has no layer 4_4"),
+        ({"head": "classifier", "probe": False}, r"layers are for head = pooled"),
+    ],
+)
+def test_layers_that_the_network_does_not_have_are_named(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        RECIPES["best"].override(**fields)
+
+
+def test_without_layers_the_head_sees_the_last_one() -> None:
+    assert RECIPES["best"].override(layers="").pooled_layers == ("5_4",)
+    assert RECIPES["seed"].override(architecture="vgg16_bn").pooled_layers == ("5_3",)
