@@ -200,6 +200,8 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     if sha256 is not None and found != sha256:
         raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the file that was released")
     extra = {_CARD_NAME: ""}
+    if precision == "int8":
+        _hear_out_int8()
     try:
         with _deprecation_known():
             module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)  # type: ignore[no-untyped-call]
@@ -254,6 +256,12 @@ def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
         module = module.to(dtype=_DTYPES[precision], memory_format=torch.channels_last)
     with _deprecation_known():
         return cast(Network, torch.jit.freeze(module))
+
+
+def _hear_out_int8() -> None:
+    """Let torch say here, and once, that int8 tensors are deprecated; from inside a model it prints that to stderr."""
+    with _deprecation_known():
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
 
 
 @contextmanager

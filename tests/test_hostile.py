@@ -24,7 +24,7 @@ bytes, and the bodies. The corpus asks for terabytes."""
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_models(models)
-    with running(models) as server:
+    with running(models, out_of_distribution="flag") as server:
         yield server
 
 

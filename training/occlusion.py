@@ -6,6 +6,7 @@ After the deletion test of Petsiuk et al. 2018 (RISE, arXiv 1806.07421), with a 
 from typing import Final
 
 import torch
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from service.artifact import Network
 from training.data import Split, plain_batches
@@ -15,6 +16,10 @@ from training.seeding import derive_seed
 
 SHARE: Final = 0.2
 """Share of the map's cells that is covered."""
+
+_BLUR_PIXELS: Final = 10.0
+_BLUR_KERNEL: Final = 31
+"""Three standard deviations across, and odd."""
 
 
 class OcclusionCheck(Record):
@@ -36,7 +41,7 @@ class OcclusionCheck(Record):
 def check_heatmap(
     network: Network, split: Split, threshold: float, input_size: int, device: torch.device, seed: int
 ) -> OcclusionCheck:
-    """Cover the top and as many random cells of each correctly called slice of a split with its mean grey."""
+    """Cover the top and as many random cells of each correctly called slice of a split with its blurred self."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "occlusion"))
     tops: list[torch.Tensor] = []
     randoms: list[torch.Tensor] = []
@@ -72,7 +77,9 @@ def _highest(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _covered(images: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 1, S, S) with the cells of bool (N, h, w) replaced by each image's mean grey."""
+    """uint8 (N, 1, S, S) with the cells of bool (N, h, w) blurred.
+
+    Blur takes structure away and leaves brightness; grey squares would be structure of their own.
+    """
     mask = torch.nn.functional.interpolate(cells[:, None].float(), images.shape[-2:], mode="nearest") > 0.5
-    mean = images.float().mean((1, 2, 3), keepdim=True).round().to(torch.uint8)
-    return torch.where(mask, mean, images)
+    return torch.where(mask, gaussian_blur(images, [_BLUR_KERNEL, _BLUR_KERNEL], [_BLUR_PIXELS, _BLUR_PIXELS]), images)

@@ -75,7 +75,7 @@ def test_every_kind_of_image_gets_the_same_answer_from_a_real_service(
 
 def test_a_refusal_is_a_typed_exception_and_does_not_stop_the_others(server: Server) -> None:
     with Client(server.url) as client:
-        first, second, third = client.predict_many([png(10), b"no image", png(240)])
+        first, second, third = client.predict_many([png(40), b"no image", png(240)])
         assert isinstance(first, Prediction)
         assert isinstance(third, Prediction)
         assert first.probability < third.probability
@@ -88,10 +88,10 @@ def test_a_refusal_is_a_typed_exception_and_does_not_stop_the_others(server: Ser
 async def test_the_asynchronous_client_answers_the_same_in_order(server: Server) -> None:
     async with AsyncClient(server.url) as client:
         assert await client.ready()
-        answers = await client.predict_many([png(10), b"no image", png(240)])
+        answers = await client.predict_many([png(40), b"no image", png(240)])
         assert [type(answer) for answer in answers] == [Prediction, ProblemError, Prediction]
         with Client(server.url) as plain:
-            assert (await client.predict(png(10))).probability == plain.predict(png(10)).probability
+            assert (await client.predict(png(40))).probability == plain.predict(png(40)).probability
         assert (await client.model()).card["name"] == "tiny"
 
 

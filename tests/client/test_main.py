@@ -20,7 +20,7 @@ from tests.service.client import png
 def folder_of(path: Path) -> Path:
     """Slices of several kinds, one of them damaged, and a file that is no image."""
     (path / "deep").mkdir(parents=True)
-    (path / "a.png").write_bytes(png(10))
+    (path / "a.png").write_bytes(png(40))
     (path / "b.dcm").write_bytes(ct(phantom()))
     (path / "bad.png").write_bytes(png(1)[:40])
     (path / "deep" / "frames").write_bytes(ct(np.stack([phantom()] * 2)))
