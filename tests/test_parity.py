@@ -28,7 +28,7 @@ def rows() -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """The shipped model in the precision that the evaluation computes in."""
-    with running(ROOT / "models", precision="fp32", threads=2) as server:
+    with running(ROOT / "models", precision="fp32", threads=2, out_of_distribution="flag") as server:
         yield server
 
 

@@ -151,6 +151,20 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
         httpx2.get(f"{SERVICE}/health/live")
 
 
+def test_the_composed_image_serves_int8_where_it_is_asked_for(engine: Engine, cpu_image: str) -> None:
+    port = free_port()
+    settings = ("--env", f"COVIDCT_PORT={port}", "--env", "COVIDCT_PRECISION=int8")
+    run = ("run", "--detach", "--network", "host", *HARDENED, *settings, cpu_image)
+    container = engine.podman(*run).strip().splitlines()[-1]
+    try:
+        until(lambda: is_healthy(engine, container), "the service is healthy")
+        assert httpx2.get(f"http://127.0.0.1:{port}/model").json()["precision"] == "int8"
+        log = engine.podman("logs", container).strip().splitlines()
+        assert [json.loads(line)["level"] for line in log], "torch's own words would be no JSON"
+    finally:
+        engine.podman("rm", "--force", "--time", "10", container)
+
+
 def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engine, context: Path) -> None:
     tag = "covid-ct:cuda"
     clean = engine.build(tag, context / "docker" / "cuda.Dockerfile", context, BASE_IMAGE=BASE)
