@@ -80,7 +80,7 @@ def draw_cases(artifact: Artifact, split: Split) -> Figure:
             covid = probabilities[place] >= card.threshold
             evidence = heatmaps[place] if covid else -heatmaps[place]
             axes.imshow(to_input(split.scans[place].ct_slice, size)[0], cmap="gray", vmin=0, vmax=255)
-            axes.imshow(evidence.clamp_min(0), cmap="inferno", alpha=0.45, extent=(0, size, size, 0))
+            axes.imshow(evidence.clamp_min(0).numpy(), cmap="inferno", alpha=0.45, extent=(0, size, size, 0))
             axes.set_title(f"is {LABELS[int(split.labels[place])]}, {probabilities[place]:.2f}", fontsize=8)
     return figure
 

@@ -137,10 +137,10 @@ def test_layers_learn_slower_the_deeper_they_lie(network: SliceNetwork, recipe: 
     rate = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     convolutions = [layer for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
     assert all(rate[id(p)] == 1.0 for p in network.head.parameters())
-    assert [rate[id(layer.weight)] for layer in reversed(convolutions)] == [0.5**k for k in range(1, 17)]
+    assert [rate[id(layer.weight)] for layer in reversed(convolutions)] == [0.5**k for k in range(1, 15)]  # 1_1 to 5_2
 
 
-@pytest.mark.parametrize(("trainable", "convolutions"), [("all", 16), ("last_block", 4), ("head", 0)])
+@pytest.mark.parametrize(("trainable", "convolutions"), [("all", 14), ("last_block", 2), ("head", 0)])
 def test_only_what_the_recipe_trains_gets_gradients(
     network: SliceNetwork, recipe: Recipe, trainable: str, convolutions: int
 ) -> None:
