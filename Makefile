@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 TRAIN_ARGS ?=
 
 # The first interpreter that is new enough and can make environments; asked, because a name on PATH may not run.
@@ -16,12 +17,12 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train test check lint types format audit soak test-containers coverage screenshots clean
+.PHONY: help serve train test check lint types format audit soak bench test-containers coverage screenshots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PYTHON (interpreter for a new $(VENV)), PIP_ARGS, PYTEST_ARGS, TRAIN_ARGS."
+	@echo "Variables: PYTHON (interpreter for a new $(VENV)), PIP_ARGS, PYTEST_ARGS, TRAIN_ARGS, BENCH_ARGS."
 	@echo "The service reads its settings from the environment: COVIDCT_PORT=9000 make serve"
 
 serve: $(VENV)/.serve ## run the service on http://localhost:8000
@@ -52,6 +53,9 @@ test-containers: $(VENV)/.dev ## build the images and run the compose file; need
 soak: $(VENV)/.dev ## the long load tests, some minutes; prints what docs/reliability.md states
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
 
+bench: $(VENV)/.dev ## throughput and latency beside other frameworks, an hour of a quiet machine; needs wrk and Java 17
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 coverage: $(VENV)/.dev ## pytest, with coverage as pages in htmlcov/
 	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=html
 	@echo "written: htmlcov/index.html"
@@ -65,8 +69,8 @@ screenshots: $(VENV)/.dev ## the pictures of docs/images; needs Chromium
 	$(BIN)/python docs/screenshots.py
 
 clean: ## remove .venv, caches and reports; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist
-	find service client training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist
+	find benchmarks service client training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found on PATH; install one," \

@@ -61,7 +61,7 @@ class Batcher(Generic[T, R]):
     ) -> None:
         self._run = run
         self._max_size = max_size
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._waiting: deque[_Entry[T, R]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
@@ -86,7 +86,7 @@ class Batcher(Generic[T, R]):
         """
         if self._closed or not self.alive:
             raise ClosedError
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) >= self.max_waiting:
             raise QueueFullError
         entry: _Entry[T, R] = _Entry(item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)

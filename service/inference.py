@@ -107,7 +107,8 @@ async def examine_each(count: int, one: Callable[[int], Coroutine[None, None, R]
     Returns:
         The results, in order. The first exception ends the rest.
     """
-    room = asyncio.Semaphore(2 * model.predictor.max_batch_size)  # one batch runs while the next is decoded
+    one_batch_runs_while_the_next_is_decoded = 2 * model.predictor.max_batch_size
+    room = asyncio.Semaphore(min(one_batch_runs_while_the_next_is_decoded, model.batcher.max_waiting))
 
     async def when_there_is_room(index: int) -> R:
         async with room:

@@ -108,7 +108,7 @@ class FineTuning:
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
             batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
-            loss, accuracy = self._train(batches, f"epoch {epoch}/{self._recipe.epochs}")
+            loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
             record = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
             seconds = time.perf_counter() - started
             self._finish_epoch(replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds))
@@ -126,7 +126,7 @@ class FineTuning:
         stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
         return any(stops) or len(self.history) > self._recipe.epochs
 
-    def _train(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
+    def train_epoch(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
         """One pass of optimiser steps; the mean loss and the accuracy over the epoch's slices."""
         set_training_mode(self._network, self._recipe)
         loss_sum = hits = count = 0.0

@@ -43,7 +43,7 @@ def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models:
 
 def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
     """Answers to even slices, each of which must be one."""
-    answers = predictor.predict_now([even(level) for level in levels])
+    answers = predictor.call(lambda: predictor.predict_now([even(level) for level in levels]))
     assert all(isinstance(answer, Prediction) for answer in answers)
     return [answer for answer in answers if isinstance(answer, Prediction)]
 
@@ -176,7 +176,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line_that_names_the_setting(m
 
 
 def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: Path) -> None:
-    predictor = load(models)
+    predictor = load(models, threads=1)
     healthy = predictor._network
 
     def nan_for_first(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -205,7 +205,7 @@ def with_room_for(predictor: Predictor, count: int) -> list[int]:
 
 
 def test_out_of_memory_halves_the_batch_and_everyone_is_answered(models: Path) -> None:
-    predictor = load(models)
+    predictor = load(models, threads=1)
     levels = [20, 60, 100, 140, 180, 220, 240]
     expected = scored(predictor, *levels)
     asked = with_room_for(predictor, 2)
@@ -217,7 +217,7 @@ def test_out_of_memory_halves_the_batch_and_everyone_is_answered(models: Path) -
 
 
 def test_a_slice_that_does_not_fit_alone_is_told_to_come_again(models: Path) -> None:
-    predictor = load(models)
+    predictor = load(models, threads=1)
     with_room_for(predictor, 0)
     first, second = predictor.predict_now([even(20), even(200)])
     for answer in (first, second):
@@ -240,6 +240,32 @@ def test_an_error_of_the_device_is_told_from_one_of_the_network(models: Path, me
     with pytest.raises(RuntimeError, match=message):
         predictor.predict_now([even(20)])
     assert predictor.device_lost is lost
+
+
+def test_a_batch_is_divided_among_the_lanes_of_a_cpu_and_answered_in_order(models: Path) -> None:
+    predictor = load(models, threads=2)
+    levels = [20, 60, 100, 140, 180]
+    alone = [scored(predictor, level)[0].probability for level in levels]
+    healthy, asked = predictor._network, []
+
+    def watched(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        asked.append((threading.current_thread().name, len(slices), torch.get_num_threads()))
+        return healthy(slices)
+
+    predictor._network = watched
+    assert [answer.probability for answer in scored(predictor, *levels)] == pytest.approx(alone)
+    assert sorted(count for _, count, _ in asked) == [2, 3]
+    assert len({thread for thread, _, _ in asked}) == 2
+    assert {threads for _, _, threads in asked} == {1}
+
+
+@pytest.mark.parametrize(
+    ("threads", "most", "sizes"), [(1, None, (1, 1)), (2, None, (2,)), (2, 1, (1, 1)), (2, 8, (2, 8)), (1, 8, (1, 8))]
+)
+def test_the_network_has_run_at_least_twice_before_the_first_request(
+    models: Path, threads: int, most: int | None, sizes: tuple[int, ...]
+) -> None:
+    assert load(models, threads=threads, batch_max_size=most).sizes_to_warm_up == sizes
 
 
 def test_threads_are_those_of_the_settings(models: Path) -> None:
@@ -267,3 +293,13 @@ async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models
     assert len(set(threads)) == 1
     assert threads[0].startswith("predictor")
     predictor.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_a_gpu_answers_as_the_processor_does_whatever_the_batch(models: Path, count: int) -> None:
+    levels = [int(level) for level in np.linspace(0, 255, count)]
+    on_cpu = scored(load(models, precision="fp32"), *levels)
+    predictor = load_predictor(Settings(models_dir=models, device="cuda", precision="fp32"))
+    on_gpu = scored(predictor, *levels)
+    assert [answer.probability for answer in on_gpu] == pytest.approx([a.probability for a in on_cpu], abs=1e-3)

@@ -39,7 +39,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
     class Dying(FineTuning):
         steps = 0
 
-        def _train(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
+        def train_epoch(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
             def until_killed() -> Iterator[Batch]:
                 for batch in batches:
                     self.steps += 1
@@ -47,7 +47,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
                         raise KilledError
                     yield batch
 
-            return super()._train(until_killed(), title)
+            return super().train_epoch(until_killed(), title)
 
     folder = make(tmp_path / "killed")
     with pytest.raises(KilledError):

@@ -1,0 +1,1 @@
+"""How fast the service is beside other serving frameworks, and beside the bare network; `make bench` runs it."""

@@ -1,0 +1,101 @@
+"""`python -m benchmarks`: measure ours and the peers in turn, write the JSON, then the document made of it."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from benchmarks.bare import BareLoop
+from benchmarks.contenders import OURS, Contender, Precision, contenders
+from benchmarks.document import write_document
+from benchmarks.environments import REQUIREMENTS, ROOT, version_of
+from benchmarks.latency import measure_idle, measure_paces
+from benchmarks.results import Results, Row
+from benchmarks.training import training_efficiency
+from benchmarks.turns import take_turn
+from service.artifact import read_manifest
+from service.processor import has_native_bf16, usable_processors
+
+IMAGE: Final = ROOT / "examples" / "slice.png"
+JSON: Final = ROOT / "docs" / "performance.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark, or make the document of the last run anew."""
+    options = _parser().parse_args(arguments)
+    if not options.document_only:
+        with tempfile.TemporaryDirectory() as folder:
+            results = _measure(options, Path(folder))
+        options.json.write_text(results.model_dump_json(indent=1) + "\n")
+    write_document(Results.model_validate_json(options.json.read_bytes()), ROOT / "docs")
+    return 0
+
+
+def _measure(options: argparse.Namespace, work: Path) -> Results:
+    """Every contender in every round, then ours alone: latency below capacity, idle, and training."""
+    models: Path = options.models.resolve()
+    precisions: list[Precision] = ["fp32", "int8"]
+    if has_native_bf16(torch.device("cpu")):
+        precisions.insert(1, "bf16")
+    bare = {precision: BareLoop(models, precision, IMAGE.read_bytes()) for precision in precisions}
+    everyone = contenders(models, work, usable_processors(), precisions, options.peers)
+    rows = [
+        Row(name=c.name, setting=c.setting, precision=c.precision, version=_version(c), visits=[]) for c in everyone
+    ]
+    for turn in range(options.rounds):
+        order = list(range(len(rows)))
+        for place in order if turn % 2 == 0 else reversed(order):  # there and back, so that a drift hits all alike
+            contender = everyone[place]
+            rows[place] = take_turn(contender, rows[place], bare[contender.precision], IMAGE, options.seconds, work)
+    single = [each for each in everyone if each.name == OURS and each.workers == 1]
+    return Results(
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        commit=_commit(),
+        processor=_processor(),
+        processors=usable_processors(),
+        torch=torch.__version__,
+        files={file.name: file.sha256[:12] for file in read_manifest(models).files},
+        image=IMAGE.relative_to(ROOT).as_posix(),
+        seconds=options.seconds,
+        rows=rows,
+        paces=[pace for each in single for pace in measure_paces(each, IMAGE, work / "log")],
+        idle=[measure_idle(each, bare[each.precision], IMAGE, work / "log") for each in single],
+        training=training_efficiency(options.rounds),
+    )
+
+
+def _version(contender: Contender) -> str:
+    return version_of(contender.name) if contender.name in REQUIREMENTS else ""
+
+
+def _commit() -> str:
+    run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return run.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--seconds", type=int, default=15, help="of each load")
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder with the model files")
+    parser.add_argument("--peers", nargs="*", choices=sorted(REQUIREMENTS), default=sorted(REQUIREMENTS))
+    parser.add_argument("--json", type=Path, default=JSON, help="where the results are written, or read")
+    parser.add_argument("--document-only", action="store_true", help="measure nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The limit: the network in a loop, without HTTP, queue or decoder."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.artifact import load_on_cpu, read_manifest
+from service.image import Limits, decode, to_input
+from service.predictor import choose_file
+from service.processor import usable_processors
+
+
+class BareLoop:
+    """One network of a models folder on the CPU, called with one slice at a time.
+
+    Args:
+        models: the folder.
+        precision: fp32 or int8.
+        image: the bytes of an image file.
+    """
+
+    def __init__(self, models: Path, precision: str, image: bytes) -> None:
+        torch.set_num_threads(usable_processors())
+        artifact = load_on_cpu(models, choose_file(read_manifest(models), "int8" if precision == "int8" else "fp32"))
+        self._network = artifact.network
+        self._size = artifact.card.input_size
+        self._image = image
+        self._batch = self._prepare()
+        self.rate(1.0)  # TorchScript compiles in its first runs
+
+    def rate(self, seconds: float) -> float:
+        """Slices a second, over at least so many seconds."""
+        count = 0
+        started = time.perf_counter()
+        with torch.inference_mode():
+            while time.perf_counter() - started < seconds:
+                self._network(self._batch)
+                count += 1
+        return count / (time.perf_counter() - started)
+
+    def decoded_and_answered(self) -> float:
+        """Seconds from the bytes of the file to the probability, with nothing between."""
+        started = time.perf_counter()
+        with torch.inference_mode():
+            self._network(self._prepare())[0].item()
+        return time.perf_counter() - started
+
+    def _prepare(self) -> torch.Tensor:
+        return torch.from_numpy(np.stack([to_input(decode(self._image, Limits()), self._size)]))

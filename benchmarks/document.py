@@ -1,0 +1,189 @@
+"""docs/performance.md: its tables and plot are made of a run's results, the words around them are kept."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from benchmarks.contenders import OURS
+from benchmarks.results import Results, Row
+
+_DOCUMENT: Final = "performance.md"
+_PLOT: Final = "performance-throughput.png"
+
+
+def write_document(results: Results, folder: Path) -> None:
+    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in performance.md, and draw the plot.
+
+    Raises:
+        ValueError: the document lacks one of the places.
+    """
+    path = folder / _DOCUMENT
+    text = path.read_text()
+    for name, part in _parts(results).items():
+        text, count = re.subn(
+            rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)",
+            lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise ValueError(f"{path}: there is no one place named {name}")
+    path.write_text(text)
+    draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
+
+
+def _parts(results: Results) -> dict[str, str]:
+    return {
+        "run": _run(results),
+        "throughput": _throughput(results),
+        "latency": _latency(results),
+        "footprint": _footprint(results),
+        "stages": _stages(results),
+        "targets": _targets(results),
+        "below-capacity": _below_capacity(results),
+        "training": _training(results),
+    }
+
+
+def _run(results: Results) -> str:
+    files = ", ".join(f"`{name}` ({sha256}...)" for name, sha256 in results.files.items())
+    rounds = max(len(row.visits) for row in results.rows)
+    return (
+        f"{results.date}, commit {results.commit}, {results.processor}, {results.processors} processors, torch "
+        f"{results.torch}, {files}. `{results.image}` each time; {rounds} rounds, {results.seconds} s for each load."
+    )
+
+
+def _throughput(results: Results) -> str:
+    connections = _connections(results)
+    head = ["", "setting", *(f"{each}" for each in connections), "failed"]
+    rows = []
+    for row in results.rows:
+        if row.failure:
+            rows.append([_name(row), row.setting, f"did not run: {row.failure}", *[""] * len(connections)])
+        else:
+            shares = [f"{row.rate(each):.2f} ({row.of_bare(each):.2f})" for each in connections]
+            rows.append([_name(row), row.setting, *shares, f"{row.failed}"])
+    return _table(head, rows)
+
+
+def _latency(results: Results) -> str:
+    connections = _connections(results)
+    rows = [
+        [_name(row), row.setting, *("{:.0f} / {:.0f}".format(*row.latency_ms(each)) for each in connections)]
+        for row in results.rows
+        if not row.failure
+    ]
+    return _table(["", "setting", *(f"{each}" for each in connections)], rows)
+
+
+def _footprint(results: Results) -> str:
+    rows = [[_name(row), row.setting, f"{row.start_seconds:.1f}", f"{row.peak_mib:.0f}"] for row in _ran(results)]
+    return _table(["", "setting", "start to first answer, s", "peak memory, MiB"], rows)
+
+
+def _stages(results: Results) -> str:
+    rows = []
+    for row in _ran(results):
+        for connections in row.connections:
+            stages = row.stages_ms(connections)
+            if stages:
+                shown = [f"{stages.get(stage, 0):.1f}" for stage in ("read", "decode", "queue", "inference")]
+                rows.append([row.setting, f"{connections}", *shown])
+    return _table(["setting", "connections", "read", "decode", "queue", "inference"], rows)
+
+
+def _targets(results: Results) -> str:
+    """The ratios that the service is held to, beside what was measured."""
+    peers = [row for row in _ran(results) if row.name != OURS]
+    ours = {row.setting: row for row in _ran(results) if row.name == OURS}
+    rows = []
+    for setting, wanted in (("int8", 4.0), ("bf16", 2.0), ("fp32", 1.1)):
+        if setting not in ours or not peers:
+            rows.append(
+                [f"throughput of {setting} over the best peer, 16 connections", f"{wanted}", "not measured here"]
+            )
+            continue
+        best = max(peers, key=lambda row: row.rate(16))
+        ratio = ours[setting].rate(16) / best.rate(16)
+        what = f"throughput of {setting} over the best peer ({best.name}, {best.setting}), 16 connections"
+        rows.append([what, f"at least {wanted}", f"{ratio:.2f}"])
+    for setting, row in ours.items():
+        shares = ", ".join(f"{row.of_bare(each):.3f}" for each in row.connections if each >= 4)
+        rows.append([f"{setting}: share of the bare network's rate at 4 connections and more", "at least 0.95", shares])
+    for pace in results.paces:
+        what = f"{pace.precision}: p99 / p50 at {pace.share:.0%} of capacity, {pace.arrivals} arrivals"
+        rows.append([what, "at most 1.5", f"{pace.p99_ms / pace.p50_ms:.2f}"])
+    for idle in results.idle:
+        what = f"{idle.precision}: an idle service's time above decoding and the network"
+        rows.append([what, "at most 3 ms", f"{idle.above_ms:.1f} ms"])
+    for setting, row in ours.items():
+        rows.append([f"{setting}: start to first answer", "at most 4 s", f"{row.start_seconds:.1f} s"])
+        rows.append([f"{setting}: peak memory", "at most 700 MiB", f"{row.peak_mib:.0f} MiB"])
+    if results.training:
+        rows.append(["training: passes alone over an epoch", "at least 0.85", f"{median(results.training):.2f}"])
+    return _table(["", "wanted", "measured"], rows)
+
+
+def _below_capacity(results: Results) -> str:
+    rows = [
+        [pace.precision, f"{pace.arrivals}, {pace.share:.0%} of capacity", f"{pace.p50_ms:.0f}", f"{pace.p99_ms:.0f}"]
+        for pace in results.paces
+    ]
+    rows += [
+        [
+            idle.precision,
+            f"one after another; decoding and network alone: {idle.bare_ms:.0f}",
+            f"{idle.http_ms:.0f}",
+            "",
+        ]
+        for idle in results.idle
+    ]
+    return _table(["precision", "arrivals", "p50, ms", "p99, ms"], rows)
+
+
+def _training(results: Results) -> str:
+    shares = ", ".join(f"{each:.2f}" for each in results.training)
+    return f"Passes alone over an epoch, by round: {shares}."
+
+
+def draw_throughput(results: Results) -> Figure:
+    """Answers a second by connections, one line a contender; the bare network's rates as levels."""
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for row in _ran(results):
+        rates = [row.rate(each) for each in row.connections]
+        style = "o-" if row.name == OURS else "x--"
+        axes.plot(row.connections, rates, style, label=f"{row.name}, {row.setting}")
+    for precision in dict.fromkeys(row.precision for row in _ran(results)):
+        bare = [rate for row in _ran(results) if row.precision == precision for rate in row.bare_rates]
+        axes.axhline(median(bare), color="grey", linestyle=":")
+        axes.annotate(f"bare {precision}", (1, median(bare)), fontsize=8, va="bottom")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(_connections(results), [f"{each}" for each in _connections(results)])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("connections")
+    axes.set_ylabel("answers a second")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _ran(results: Results) -> list[Row]:
+    return [row for row in results.rows if row.visits and not row.failure]
+
+
+def _connections(results: Results) -> list[int]:
+    return _ran(results)[0].connections
+
+
+def _name(row: Row) -> str:
+    return f"{row.name} {row.version}".strip()
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,70 @@
+"""Our service's latency below its capacity, and when it has nothing else to do."""
+
+import json
+import time
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Final
+
+import httpx2
+
+from benchmarks.bare import BareLoop
+from benchmarks.contenders import Contender
+from benchmarks.load import load_with_wrk, poisson, send_at_pace, steady, wait_for_answer
+from benchmarks.results import Idle, Pace
+
+_SHARE: Final = 0.8
+_PACED_SECONDS: Final = 30
+_IDLE_REQUESTS: Final = 100
+
+
+def measure_paces(contender: Contender, image: Path, log: Path) -> list[Pace]:
+    """Latency at four fifths of capacity, with arrivals at equal distances and at random ones."""
+    data = image.read_bytes()
+    paces = []
+    with contender.running(log) as process:
+        wait_for_answer(process, contender.url, data)
+        capacity = load_with_wrk(contender.url, image, 4, 10).rate
+        rate = _SHARE * capacity
+        count = max(100, round(_PACED_SECONDS * rate))
+        for arrivals, gaps in (("steady", steady(rate, count)), ("poisson", poisson(rate, count))):
+            times = quantiles((1000 * each for each in send_at_pace(contender.url, data, gaps)), n=100)
+            pace = Pace(
+                precision=contender.precision,
+                arrivals=arrivals,
+                share=_SHARE,
+                count=count,
+                p50_ms=times[49],
+                p99_ms=times[98],
+            )
+            paces.append(pace)
+    return paces
+
+
+def measure_idle(contender: Contender, bare: BareLoop, image: Path, log: Path) -> Idle:
+    """A request, and decoding and the network in this process, in turn; each request's own stages taken off it."""
+    data = image.read_bytes()
+    request = httpx2.Request("POST", contender.url, files={"image": data})
+    body, headers = request.read(), dict(request.headers)
+    totals, above, alone = [], [], []
+    with contender.running(log) as process:
+        wait_for_answer(process, contender.url, data)
+        # the standard library's client, because its own share of the time is the smallest
+        with closing(HTTPConnection(request.url.host, request.url.port)) as connection:
+            for _ in range(_IDLE_REQUESTS):
+                started = time.perf_counter()
+                connection.request("POST", contender.path, body, headers)
+                answer = connection.getresponse().read()
+                totals.append(1000 * (time.perf_counter() - started))
+                stages = json.loads(answer)["timings_milliseconds"]
+                above.append(totals[-1] - stages["decode"] - stages["inference"])
+                alone.append(1000 * bare.decoded_and_answered())
+    return Idle(
+        precision=contender.precision,
+        count=_IDLE_REQUESTS,
+        http_ms=median(totals),
+        above_ms=median(above),
+        bare_ms=median(alone),
+    )

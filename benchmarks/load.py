@@ -1,0 +1,179 @@
+"""Load on a running server: wrk for closed loops, and requests at a steady pace for latencies below capacity."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+_SCRIPT: Final = Path(__file__).with_name("post.lua")
+_READY_SECONDS: Final = 180
+_LOOK_SECONDS: Final = 0.5
+_IDLE_SHARE: Final = 0.1
+"""Of one processor; Ray's and TorchServe's own housekeeping takes less."""
+_IDLE_LOOKS: Final = 240
+
+
+class Measured(BaseModel):
+    """What wrk counted in one run.
+
+    Attributes:
+        answers: with status 200.
+        seconds: from the first of them to the last.
+        p50_ms, p99_ms: latency in milliseconds, of all answers.
+        failed: not connected, cut off, too late, or answered with a status of 400 or more.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+    @property
+    def rate(self) -> float:
+        """Good answers a second."""
+        return (self.answers - 1) / self.seconds if self.answers > 1 else 0.0
+
+
+def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Measured:
+    """POST the image over so many connections, each sending the next request once it has its answer."""
+    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+    command += ["--timeout", "300s", "--script", str(_SCRIPT), url]
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=os.environ | {"BENCH_IMAGE": str(image)}
+    )
+    return Measured(**json.loads(run.stdout.splitlines()[-1]))
+
+
+def wait_for_answer(process: psutil.Process, url: str, image: bytes) -> float:
+    """Ask until a slice is answered; the seconds from the start of the process to that answer.
+
+    Raises:
+        RuntimeError: the process ended, or there was no answer in time.
+    """
+    started = process.create_time()
+    while time.time() - started < _READY_SECONDS:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            raise RuntimeError("it ended before it answered")
+        try:
+            if httpx2.post(url, files={"image": image}, timeout=_READY_SECONDS).status_code == 200:
+                return time.time() - started
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.02)
+    raise RuntimeError(f"no answer in {_READY_SECONDS} s")
+
+
+def wait_until_idle(root: psutil.Process) -> None:
+    """Wait until a process and its children compute no more: not all drop the requests of callers who have left.
+
+    Raises:
+        RuntimeError: they go on and on.
+    """
+    for _ in range(_IDLE_LOOKS):
+        before = _processor_seconds(root)
+        time.sleep(_LOOK_SECONDS)
+        if _processor_seconds(root) - before < _IDLE_SHARE * _LOOK_SECONDS:
+            return
+    raise RuntimeError("it went on computing after its load had ended")
+
+
+def _processor_seconds(root: psutil.Process) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in _family(root))
+
+
+class PeakMemory:
+    """The most memory that a process and its children held at a time, by looking ten times a second.
+
+    Shared pages count once for each process (resident set size), as most tools show it.
+    """
+
+    def __init__(self, root: psutil.Process) -> None:
+        self._root = root
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.mib = 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            held = sum(process.memory_info().rss for process in _family(self._root))
+            self.mib = max(self.mib, held / 2**20)
+
+
+def _family(root: psutil.Process) -> Iterator[psutil.Process]:
+    """The process and its children, less those that end meanwhile; each with all its figures read at once."""
+    try:
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
+            process.cpu_times()
+            process.memory_info()
+            yield process
+
+
+def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
+    """Send a request after each gap, whether or not earlier ones are answered.
+
+    Args:
+        url: where to.
+        image: what.
+        gaps: seconds before each request.
+
+    Returns:
+        Seconds from sending to the answer, in the order of sending.
+
+    Raises:
+        httpx2.HTTPStatusError: one was not answered with 200.
+    """
+    return asyncio.run(_send_at_pace(url, image, gaps))
+
+
+async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
+    async with httpx2.AsyncClient(timeout=300) as client:
+
+        async def ask() -> float:
+            started = time.perf_counter()
+            (await client.post(url, files={"image": image})).raise_for_status()
+            return time.perf_counter() - started
+
+        due = time.perf_counter()
+        tasks = []
+        for gap in gaps:
+            due += gap
+            await asyncio.sleep(due - time.perf_counter())
+            tasks.append(asyncio.create_task(ask()))
+        return list(await asyncio.gather(*tasks))
+
+
+def steady(rate: float, count: int) -> list[float]:
+    """Equal gaps."""
+    return [1 / rate] * count
+
+
+def poisson(rate: float, count: int, seed: int = 0) -> list[float]:
+    """The gaps of callers who know nothing of each other."""
+    generator = random.Random(seed)
+    return [generator.expovariate(rate) for _ in range(count)]

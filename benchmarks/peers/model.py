@@ -1,0 +1,31 @@
+"""What every peer serves: the shipped file in fp32 behind the service's own decoder, so that only frameworks differ."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.artifact import load_on_cpu, read_manifest
+from service.image import Limits, Slice, decode, to_input
+
+
+class Model:
+    """The network of the folder in BENCH_MODELS, computing in fp32 with as many threads as torch has."""
+
+    def __init__(self) -> None:
+        folder = Path(os.environ["BENCH_MODELS"])
+        file = next(file for file in read_manifest(folder).files if file.precision == "fp16")
+        artifact = load_on_cpu(folder, file)
+        self._network = artifact.network
+        self._size = artifact.card.input_size
+
+    def prepare(self, data: bytes) -> Slice:
+        """The bytes of an image -> uint8 (1, S, S)."""
+        return to_input(decode(data, Limits()), self._size)
+
+    def predict(self, slices: list[Slice]) -> list[float]:
+        """Probabilities of some slices."""
+        with torch.inference_mode():
+            probabilities: list[float] = self._network(torch.from_numpy(np.stack(slices)))[0].tolist()
+        return probabilities

@@ -1,0 +1,71 @@
+"""One contender's turn in one round: start, answer, load, end."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.bare import BareLoop
+from benchmarks.contenders import OURS, Contender
+from benchmarks.load import PeakMemory, load_with_wrk, wait_for_answer, wait_until_idle
+from benchmarks.results import Row, Visit
+from training.progress import say
+
+CONNECTIONS: Final = (1, 4, 16, 64)
+_BARE_SECONDS: Final = 3.0
+_WARM_UP: Final = (4, 3)
+"""Connections and seconds, so that every worker has answered once before it counts."""
+
+
+def take_turn(contender: Contender, row: Row, bare: BareLoop, image: Path, seconds: int, work: Path) -> Row:
+    """Start it, load it, end it, and add what was measured to its row; one that can't is out of the further rounds."""
+    if row.failure:
+        return row
+    log = work / "log"
+    say(f"{contender.name}, {contender.setting}")
+    try:
+        visit = _visit(contender, bare, image, seconds, log)
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        say(f"  failed: {error}; its last words:\n{log.read_text()[-2000:]}")
+        return row.model_copy(update={"failure": f"{error}"})
+    return row.model_copy(update={"visits": [*row.visits, visit]})
+
+
+def _visit(contender: Contender, bare: BareLoop, image: Path, seconds: int, log: Path) -> Visit:
+    loads, rates, stages = {}, {}, {}
+    with contender.running(log) as process, PeakMemory(process) as memory:
+        started = wait_for_answer(process, contender.url, image.read_bytes())
+        load_with_wrk(contender.url, image, *_WARM_UP)
+        for connections in CONNECTIONS:
+            wait_until_idle(process)
+            rates[connections] = bare.rate(_BARE_SECONDS)
+            before = _stages(contender)
+            loads[connections] = load_with_wrk(contender.url, image, connections, seconds)
+            stages[connections] = _means(before, _stages(contender))
+            say(f"  {connections} connections: {loads[connections].rate:.2f}/s, bare {rates[connections]:.2f}/s")
+    return Visit(start_seconds=started, peak_mib=memory.mib, bare_rate=rates, loads=loads, stages_ms=stages)
+
+
+def _stages(contender: Contender) -> dict[str, tuple[float, float]]:
+    """Seconds and count of each stage so far, from our own metrics; peers have none."""
+    if contender.name != OURS:
+        return {}
+    text = httpx2.get(f"{contender.origin}/metrics").raise_for_status().text
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        if family.name == "covidct_stage_duration_seconds":
+            for sample in family.samples:
+                found.setdefault(sample.labels["stage"], {})[sample.name.rpartition("_")[2]] = sample.value
+    return {stage: (values["sum"], values["count"]) for stage, values in found.items()}
+
+
+def _means(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Mean milliseconds of each stage between two looks."""
+    means = {}
+    for stage, (seconds, count) in after.items():
+        seconds_before, count_before = before.get(stage, (0.0, 0.0))
+        if count > count_before:
+            means[stage] = round(1000 * (seconds - seconds_before) / (count - count_before), 3)
+    return means

@@ -1,0 +1,89 @@
+"""The document is made of the results alone, and what stands around its tables is kept."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.document import write_document
+from benchmarks.load import Measured
+from benchmarks.results import Idle, Pace, Results, Row, Visit
+
+ROOT = Path(__file__).parents[2]
+
+
+def visit(rate: float, bare: float, stages: dict[str, float] | None = None) -> Visit:
+    load = Measured(answers=101, seconds=100 / rate, p50_ms=200, p99_ms=300, failed=1)
+    connections = (1, 4, 16, 64)
+    return Visit(
+        start_seconds=3.0,
+        peak_mib=600.0,
+        bare_rate=dict.fromkeys(connections, bare),
+        loads=dict.fromkeys(connections, load),
+        stages_ms=dict.fromkeys(connections, stages or {}),
+    )
+
+
+@pytest.fixture
+def results() -> Results:
+    stages = {"read": 0.5, "decode": 10.0, "queue": 700.0, "inference": 250.0}
+    rows = [
+        Row(
+            name="covid-ct",
+            setting="fp32",
+            precision="fp32",
+            version="",
+            visits=[visit(rate, 4.0, stages) for rate in (3.0, 3.9, 3.8)],
+        ),
+        Row(name="ray", setting="as documented", precision="fp32", version="2.60", visits=[visit(1.9, 3.8)]),
+        Row(name="bentoml", setting="tuned", precision="fp32", version="1.4", visits=[], failure="it ended"),
+    ]
+    return Results(
+        date="2026-11-23",
+        commit="abc",
+        processor="a processor",
+        processors=2,
+        torch="2.15",
+        files={"a.pt": "012345678901"},
+        image="examples/slice.png",
+        seconds=10,
+        rows=rows,
+        paces=[Pace(precision="fp32", arrivals="steady", share=0.8, count=100, p50_ms=250, p99_ms=300)],
+        idle=[Idle(precision="fp32", count=100, http_ms=260, above_ms=2.1, bare_ms=258)],
+        training=[0.93, 0.91, 0.95],
+    )
+
+
+def test_a_rate_is_the_median_of_the_rounds_and_its_share_that_of_the_bare_network_beside_it(results: Results) -> None:
+    assert results.rows[0].rate(4) == pytest.approx(3.8)
+    assert results.rows[0].of_bare(4) == pytest.approx(0.95)
+
+
+def folder_with(text: str, tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "performance.md").write_text(text)
+    return tmp_path
+
+
+def test_tables_are_replaced_and_words_are_kept(results: Results, tmp_path: Path) -> None:
+    folder = folder_with((ROOT / "docs" / "performance.md").read_text(), tmp_path)
+    write_document(results, folder)
+    once = (folder / "performance.md").read_text()
+    assert "| ray 2.60 | as documented | 1.90 (0.50) |" in once
+    assert "| bentoml 1.4 | tuned | did not run: it ended |" in once
+    assert "| fp32: p99 / p50 at 80% of capacity, steady arrivals | at most 1.5 | 1.20 |" in once
+    assert "(ray, as documented), 16 connections | at least 1.1 | 2.00 |" in once
+    write_document(results, folder)
+    assert (folder / "performance.md").read_text() == once
+    assert (folder / "images" / "performance-throughput.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_place_that_is_gone_is_named(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no one place named run"):
+        write_document(results, folder_with("# Performance\n", tmp_path))
+
+
+def test_the_committed_document_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    committed = (ROOT / "docs" / "performance.md").read_text()
+    folder = folder_with(committed, tmp_path)
+    write_document(Results.model_validate_json((ROOT / "docs" / "performance.json").read_bytes()), folder)
+    assert (folder / "performance.md").read_text() == committed

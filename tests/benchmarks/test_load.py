@@ -1,0 +1,74 @@
+"""The load generators against a real server of known speed."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.load import PeakMemory, load_with_wrk, poisson, send_at_pace, steady
+
+SECONDS_AN_ANSWER = 0.1
+IMAGE = Path(__file__).parents[2] / "examples" / "slice.png"
+
+
+class OneAtATime(BaseHTTPRequestHandler):
+    """Answers each request after the same time, and others after it."""
+
+    protocol_version = "HTTP/1.1"
+    turn = threading.Lock()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.turn:
+            time.sleep(SECONDS_AN_ANSWER)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server whose capacity is known."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), OneAtATime) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/predict"
+        server.shutdown()
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@pytest.mark.parametrize("connections", [1, 4])
+def test_wrk_measures_the_rate_of_the_server_whatever_its_run_cuts_off(url: str, connections: int) -> None:
+    measured = load_with_wrk(url, IMAGE, connections, 2)
+    assert measured.failed == 0
+    assert measured.rate == pytest.approx(1 / SECONDS_AN_ANSWER, rel=0.25)
+    assert measured.p50_ms == pytest.approx(1000 * SECONDS_AN_ANSWER * connections, rel=0.3)
+
+
+def test_requests_at_a_pace_below_capacity_do_not_wait_for_each_other(url: str) -> None:
+    times = send_at_pace(url, b"image", steady(0.5 / SECONDS_AN_ANSWER, 10))
+    assert len(times) == 10
+    assert max(times) < 2 * SECONDS_AN_ANSWER + 0.2
+
+
+def test_gaps_of_random_callers_have_the_mean_that_was_asked_for() -> None:
+    gaps = poisson(20.0, 4000)
+    assert sum(gaps) / len(gaps) == pytest.approx(1 / 20, rel=0.05)
+    assert gaps == poisson(20.0, 4000)
+
+
+def test_peak_memory_is_that_of_the_whole_family() -> None:
+    with PeakMemory(psutil.Process()) as memory:
+        held = bytearray(64 * 2**20)
+        peak = psutil.Process().memory_info().rss / 2**20
+        while memory.mib < peak - 1:
+            threading.Event().wait(0.05)
+        del held
+    assert memory.mib >= peak - 1
