@@ -1,7 +1,6 @@
 """`python -m benchmarks`: measure ours and the peers in turn, write the JSON, then the document made of it."""
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,15 +11,16 @@ from typing import Final
 import torch
 
 from benchmarks.bare import BareLoop
-from benchmarks.contenders import OURS, Contender, Precision, contenders
+from benchmarks.contenders import OURS, Contender, contenders
 from benchmarks.document import write_document
 from benchmarks.environments import REQUIREMENTS, ROOT, version_of
 from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
 from benchmarks.training import training_efficiency
 from benchmarks.turns import take_turn
-from service.artifact import read_manifest
+from service.artifact import Precision, read_manifest
 from service.processor import has_native_bf16, usable_processors
+from training.export import git_commit
 
 IMAGE: Final = ROOT / "examples" / "slice.png"
 JSON: Final = ROOT / "docs" / "performance.json"
@@ -56,7 +56,7 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
     single = [each for each in everyone if each.name == OURS and each.workers == 1]
     return Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        commit=_commit(),
+        commit=git_commit(),
         processor=_processor(),
         processors=usable_processors(),
         torch=torch.__version__,
@@ -72,11 +72,6 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
 
 def _version(contender: Contender) -> str:
     return version_of(contender.name) if contender.name in REQUIREMENTS else ""
-
-
-def _commit() -> str:
-    run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return run.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.artifact import load_on_cpu, read_manifest
-from service.image import Limits, decode, to_input
+from service.artifact import Precision, load_model, read_manifest
+from service.image import decode, to_input
 from service.predictor import choose_file
 from service.processor import usable_processors
 
@@ -17,13 +17,14 @@ class BareLoop:
 
     Args:
         models: the folder.
-        precision: fp32 or int8.
+        precision: what it computes in.
         image: the bytes of an image file.
     """
 
-    def __init__(self, models: Path, precision: str, image: bytes) -> None:
+    def __init__(self, models: Path, precision: Precision, image: bytes) -> None:
         torch.set_num_threads(usable_processors())
-        artifact = load_on_cpu(models, choose_file(read_manifest(models), "int8" if precision == "int8" else "fp32"))
+        file = choose_file(read_manifest(models), precision)
+        artifact = load_model(models / file.name, torch.device("cpu"), precision, file.sha256)
         self._network = artifact.network
         self._size = artifact.card.input_size
         self._image = image
@@ -48,4 +49,4 @@ class BareLoop:
         return time.perf_counter() - started
 
     def _prepare(self) -> torch.Tensor:
-        return torch.from_numpy(np.stack([to_input(decode(self._image, Limits()), self._size)]))
+        return torch.from_numpy(np.stack([to_input(decode(self._image), self._size)]))

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import psutil
 
 from benchmarks.environments import ROOT, make_environment
-
-Precision = Literal["fp32", "bf16", "int8"]
+from service.artifact import Precision
 
 OURS: Final = "covid-ct"
 _PORT: Final = 8700
@@ -53,7 +52,7 @@ class Contender:
 
     @contextmanager
     def running(self, log: Path) -> Iterator[psutil.Process]:
-        """Run it in a group of its own, of which nothing is left at the end."""
+        """Run it; at the end nothing is left of it and its children."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVIDCT_")}
         with log.open("w") as output:
             process = subprocess.Popen(

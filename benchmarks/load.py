@@ -14,7 +14,8 @@ from typing import Final
 
 import httpx2
 import psutil
-from pydantic import BaseModel, ConfigDict
+
+from training.records import Record
 
 _SCRIPT: Final = Path(__file__).with_name("post.lua")
 _READY_SECONDS: Final = 180
@@ -24,7 +25,7 @@ _IDLE_SHARE: Final = 0.1
 _IDLE_LOOKS: Final = 240
 
 
-class Measured(BaseModel):
+class Measured(Record):
     """What wrk counted in one run.
 
     Attributes:
@@ -33,8 +34,6 @@ class Measured(BaseModel):
         p50_ms, p99_ms: latency in milliseconds, of all answers.
         failed: not connected, cut off, too late, or answered with a status of 400 or more.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     answers: int
     seconds: float

@@ -2,16 +2,11 @@
 
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict
-
 from benchmarks.load import Measured
+from training.records import Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Visit(_Record):
+class Visit(Record):
     """One contender's turn in one round.
 
     Attributes:
@@ -29,7 +24,7 @@ class Visit(_Record):
     stages_ms: dict[int, dict[str, float]]
 
 
-class Row(_Record):
+class Row(Record):
     """A contender over all rounds.
 
     Attributes:
@@ -90,7 +85,7 @@ class Row(_Record):
         return sum(load.failed for visit in self.visits for load in visit.loads.values())
 
 
-class Pace(_Record):
+class Pace(Record):
     """Latency below capacity.
 
     Attributes:
@@ -108,7 +103,7 @@ class Pace(_Record):
     p99_ms: float
 
 
-class Idle(_Record):
+class Idle(Record):
     """A request when nothing else is asked, medians in milliseconds.
 
     Attributes:
@@ -125,7 +120,7 @@ class Idle(_Record):
     bare_ms: float
 
 
-class Results(_Record):
+class Results(Record):
     """A whole run.
 
     Attributes:
