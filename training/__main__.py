@@ -19,6 +19,7 @@ from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
 from training.figures import draw_cases, draw_sample
+from training.fitting import Fitting
 from training.job import Job, train
 from training.machine import find_machine
 from training.scores import Figures, figures_of
@@ -48,7 +49,8 @@ def _train(options: argparse.Namespace) -> None:
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    job = Job(recipe, machine, options.weights, run_folder, options.models, options.model_version, options.other_images)
+    fitting = Fitting(recipe, machine, options.weights, run_folder)
+    job = Job(fitting, options.models, options.model_version, options.other_images)
     report = train(job, data)
     for name, figures in report.splits.items():
         print(_describe(name, figures))
@@ -87,13 +89,13 @@ def _cases(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
-    jobs = []
+    fittings = []
     for architecture, recipe, seed in product(options.architectures, options.recipes, options.seeds):
         changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
         folder = options.out / f"{architecture}-{recipe}-{seed}"
-        jobs.append(Job(changed, machine, weights.get(architecture), folder / "run", folder / "models", "0.0.0"))
-    print(as_table(compare(jobs, _data(options), options.out)))
-    print(f"written: {options.out / 'compare.json'}, compare.md and roc.png beside it")
+        fittings.append(Fitting(changed, machine, weights.get(architecture), folder))
+    print(as_table(compare(fittings, _data(options), options.out)))
+    print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
 
 def _weights_of(text: str) -> tuple[str, Path]:

@@ -1,6 +1,5 @@
 """Several runs side by side: every network under every recipe with every seed, on the same split, in one table."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,18 +8,16 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from service.artifact import MANIFEST_NAME, Interval
+from service.artifact import Interval
 from service.files import write_atomically
-from training.config import Recipe
-from training.data import CovidCt
-from training.figures import draw_roc
-from training.job import Job, train
+from training.data import LABELS, CovidCt
+from training.figures import draw_confusion, draw_curves, draw_roc
+from training.fitting import Fitting
 from training.progress import say
 from training.records import Record
-from training.report import Report
 from training.scores import RESAMPLES, FigureName, auc_of
+from training.trial import Trial, run_trial
 
 _FIGURES: Final[tuple[FigureName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
 
@@ -73,31 +70,30 @@ class Comparison(Record):
     pairs: tuple[Pair, ...]
 
 
-def compare(jobs: Sequence[Job], data: CovidCt, folder: Path) -> Comparison:
-    """Train what is not there yet, then write compare.json, compare.md and roc.png into `folder`.
+def compare(fittings: Sequence[Fitting], data: CovidCt, folder: Path) -> Comparison:
+    """Train what is not there yet, then write compare.json, compare.md and figures into `folder`.
 
     A run that has ended is read, one that was interrupted goes on, so the same command can be given again and again.
 
     Args:
-        jobs: one for each network, recipe and seed; each has folders of its own.
+        fittings: one for each network, recipe and seed; each has a folder of its own.
         data: the same for all.
         folder: for the results.
 
     Raises:
         TrainingError: a run's folder holds another run.
     """
-    groups: dict[tuple[str, str], list[tuple[Job, Report]]] = {}
-    for number, job in enumerate(jobs, 1):
-        recipe = job.recipe
-        say(f"run {number} of {len(jobs)}: {recipe.architecture}, {recipe.name}, seed {recipe.seed}")
-        groups.setdefault((recipe.architecture, recipe.name), []).append((job, _report(job, data)))
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for number, fitting in enumerate(fittings, 1):
+        recipe = fitting.recipe
+        say(f"run {number} of {len(fittings)}: {recipe.architecture}, {recipe.name}, seed {recipe.seed}")
+        groups.setdefault((recipe.architecture, recipe.name), []).append(run_trial(fitting, data))
     comparison = _summarise(groups, data)
     folder.mkdir(parents=True, exist_ok=True)
     text = comparison.model_dump_json(indent=2) + "\n"
     write_atomically(folder / "compare.json", lambda path: path.write_text(text))
     write_atomically(folder / "compare.md", lambda path: path.write_text(as_table(comparison)))
-    curves = {" ".join(name): runs[0][1].splits["test"] for name, runs in groups.items()}
-    draw_roc(curves).savefig(folder / "roc.png", dpi=110, metadata={"Software": None})
+    _draw(groups, folder)
     return comparison
 
 
@@ -141,51 +137,41 @@ def difference_of_auc(first: NDArray[np.float64], second: NDArray[np.float64], l
     return Interval(value=round(value, 4), low=round(float(low), 4), high=round(float(high), 4))
 
 
-def _report(job: Job, data: CovidCt) -> Report:
-    """The run's own report if it has ended, else that of running it to its end."""
-    path = job.models_folder / MANIFEST_NAME
-    if path.is_file():
-        try:
-            report = Report.model_validate_json(path.read_text())
-        except ValidationError:  # of another version of this program; the run itself is still there
-            return train(job, data)
-        same_data = all(report.data[split.name] == split.fingerprint() for split in data)
-        if report.config == job.recipe.model_dump(mode="json") and same_data:
-            return report
-    return train(job, data)
-
-
-def _summarise(groups: Mapping[tuple[str, str], Sequence[tuple[Job, Report]]], data: CovidCt) -> Comparison:
-    rows = tuple(_row(runs) for runs in groups.values())
+def _summarise(groups: Mapping[tuple[str, str], Sequence[Trial]], data: CovidCt) -> Comparison:
+    rows = tuple(_row(trials) for trials in groups.values())
     labels = data.test.labels.numpy()
-    scores = {" ".join(name): np.stack([_scores(job) for job, _ in runs]) for name, runs in groups.items()}
+    scores = {" ".join(name): np.array([trial.test_scores for trial in trials]) for name, trials in groups.items()}
     pairs = tuple(
         Pair(first=first, second=second, difference=difference_of_auc(scores[first], scores[second], labels))
         for first, second in combinations(scores, 2)
     )
-    positive = next(iter(groups.values()))[0][1].positive_label
-    return Comparison(positive_label=positive, test_count=len(labels), rows=rows, pairs=pairs)
+    return Comparison(positive_label=LABELS[1], test_count=len(labels), rows=rows, pairs=pairs)
 
 
-def _row(runs: Sequence[tuple[Job, Report]]) -> Row:
-    recipe: Recipe = runs[0][0].recipe
-    reports = [report for _, report in runs]
+def _draw(groups: Mapping[tuple[str, str], Sequence[Trial]], folder: Path) -> None:
+    """The report's figures 5 to 10, of each row's first seed: curves, confusion matrices, and the ROC curves in one."""
+    figures = {"roc": draw_roc({" ".join(name): trials[0].splits["test"] for name, trials in groups.items()})}
+    for name, (first, *_) in groups.items():
+        matrices = {split: first.splits[split].confusion_matrix for split in ("val", "test")}
+        figures[f"confusion-{'-'.join(name)}"] = draw_confusion(matrices)
+        if len(first.history) > 1:
+            figures[f"curves-{'-'.join(name)}"] = draw_curves(list(first.history), first.kept_epoch)
+    for file, figure in figures.items():
+        figure.savefig(folder / f"{file}.png", dpi=110, metadata={"Software": None})
+
+
+def _row(trials: Sequence[Trial]) -> Row:
+    first = trials[0]
     return Row(
-        architecture=recipe.architecture,
-        recipe=recipe.name,
-        seeds=tuple(job.recipe.seed for job, _ in runs),
-        weights=reports[0].model.weights,
-        threshold_rule=reports[0].threshold.rule,
-        test=_spreads([report.splits["test"].figures for report in reports]),
-        test_reencoded=_spreads([report.audit.variants["reencoded"].figures for report in reports]),
-        val=_spreads([report.splits["val"].figures for report in reports]),
+        architecture=str(first.config["architecture"]),
+        recipe=str(first.config["name"]),
+        seeds=tuple(int(str(trial.config["seed"])) for trial in trials),
+        weights=first.weights,
+        threshold_rule=first.threshold.rule,
+        test=_spreads([trial.splits["test"].figures for trial in trials]),
+        test_reencoded=_spreads([trial.splits["reencoded"].figures for trial in trials]),
+        val=_spreads([trial.splits["val"].figures for trial in trials]),
     )
-
-
-def _scores(job: Job) -> NDArray[np.float64]:
-    """The run's test probabilities, in the split's order."""
-    with (job.models_folder / "predictions.csv").open(newline="") as file:
-        return np.array([float(row["probability"]) for row in csv.DictReader(file) if row["split"] == "test"])
 
 
 def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -1,7 +1,6 @@
 """A training run from data to model file; interrupted anywhere, it goes on where it was."""
 
 import csv
-import json
 import resource
 import sys
 import time
@@ -14,10 +13,8 @@ import torch
 from service.artifact import MANIFEST_NAME, FilePrecision, Interval, ManifestFile
 from service.files import write_atomically
 from training.calibration import fit_temperature
-from training.config import Recipe
 from training.data import LABELS, CovidCt, plain_batches
 from training.engine import FineTuning, predict_logits
-from training.errors import TrainingError
 from training.evaluation import Results, evaluate, predict
 from training.export import (
     NAME,
@@ -31,15 +28,13 @@ from training.export import (
     predict_with_file,
 )
 from training.figures import draw_misclassified, save_figures
+from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
-from training.machine import Machine
-from training.network import Deployable, SliceNetwork, load_imagenet
-from training.probe import fit_probe, pooled_features
-from training.progress import say
+from training.network import Deployable, SliceNetwork
+from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
 from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
 from training.scores import FigureName, figures_of
-from training.seeding import seed_everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +42,13 @@ class Job:
     """What to train, on what, and where to put it.
 
     Attributes:
-        weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
-        run_folder: checkpoints of this run; an interrupted run goes on from them.
+        fitting: how the network is trained.
         models_folder: gets the model files, metrics.json, predictions.csv and figures.
+        version: of the model, for its card.
         other_images: folders of images that are not COVID-CT, by kind, to try the gate on; never trained on.
     """
 
-    recipe: Recipe
-    machine: Machine
-    weights: Path | None
-    run_folder: Path
+    fitting: Fitting
     models_folder: Path
     version: str
     other_images: Path | None = None
@@ -64,74 +56,23 @@ class Job:
 
 def train(job: Job, data: CovidCt) -> Report:
     """Run the whole job: probe, fine-tuning, threshold on validation, test once, export, reload, report."""
-    _claim_run_folder(job, data)
-    seed_everything(job.recipe.seed, "weights")
-    network = SliceNetwork(job.recipe)
-    source = load_imagenet(network, job.recipe, job.weights)
-    network = network.to(memory_format=torch.channels_last).to(job.machine.device)
-    probe_seconds = _probe(job, network, data)
-    tuning = FineTuning(network, job.recipe, job.machine, job.run_folder)
-    if tuning.resume():
-        say(f"{job.run_folder}: going on after epoch {tuning.history[-1].epoch}")
-    tuning.run(data)
-    return _finish(job, data, network, tuning, source, probe_seconds)
+    return _finish(job, data, fit(job.fitting, data))
 
 
-def _claim_run_folder(job: Job, data: CovidCt) -> None:
-    """Write the run's recipe and data into its folder, or check that they are those that are there.
-
-    Raises:
-        TrainingError: the folder holds a run of another recipe or of other data.
-    """
-    job.run_folder.mkdir(parents=True, exist_ok=True)
-    path = job.run_folder / "run.json"
-    mine = job.recipe.model_dump(mode="json")
-    mine |= {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
-    if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
-        return
-    theirs = json.loads(path.read_text())
-    for field in mine:
-        if theirs.get(field) != mine[field]:
-            raise TrainingError(
-                f"{path}: this run has {field} = {theirs.get(field)}, not {mine[field]}; "
-                "pass another --run folder, or --fresh to throw the old run away"
-            )
-
-
-def _probe(job: Job, network: SliceNetwork, data: CovidCt) -> float:
-    """Fit the head, or take it from the run's folder; the seconds that it took."""
-    if not job.recipe.probe:
-        return 0.0
-    path = job.run_folder / "probe.pt"
-    if path.exists():
-        state = torch.load(path, map_location=job.machine.device, weights_only=True)
-        network.head.load_state_dict(state["head"])
-        return float(state["seconds"])
-    started = time.perf_counter()
-    fit_probe(network, data.train, job.recipe, job.machine)
-    seconds = time.perf_counter() - started
-    state = {"head": network.head.state_dict(), "seconds": seconds}
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
-    say(f"linear probe: {seconds:.0f} s")
-    return seconds
-
-
-def _finish(
-    job: Job, data: CovidCt, network: SliceNetwork, tuning: FineTuning, source: str, probe_seconds: float
-) -> Report:
+def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
     """Everything after training. Test is looked at here only, once."""
+    recipe = job.fitting.recipe
     started = time.perf_counter()
     job.models_folder.mkdir(parents=True, exist_ok=True)
-    deployable, unrounded = _make_deployable(job, data, network)
+    deployable, unrounded = _make_deployable(job, data, fitted.network)
     others = read_images(job.other_images) if job.other_images else {}
-    results = evaluate(deployable, data, job.recipe, others)
+    results = evaluate(deployable, data, recipe, others)
     stored = results.predictions["test"].probabilities
     files = _export(job, data, deployable.cpu(), results)
     report = Report(
         files=tuple(files),
         probability_shares=probability_shares(stored),
-        model=ModelName(name=NAME, version=job.version, architecture=architecture_of(job.recipe), weights=source),
+        model=ModelName(name=NAME, version=job.version, architecture=architecture_of(recipe), weights=fitted.source),
         positive_label=LABELS[1],
         threshold=results.threshold,
         temperature=deployable.temperature,
@@ -145,27 +86,27 @@ def _finish(
             rounding=(unrounded - stored).abs().max().item(),
             files={file.name: _agreement(job.models_folder, file, data, results) for file in files},
         ),
-        history=history_rows(tuning.history),
-        kept_epoch=tuning.best.epoch,
-        config=config_of(job.recipe),
+        history=history_rows(fitted.tuning.history),
+        kept_epoch=fitted.tuning.best.epoch,
+        config=config_of(recipe),
         data={split.name: split.fingerprint() for split in data},
         git_commit=git_commit(),
         versions=library_versions(),
-        machine=str(job.machine),
+        machine=str(job.fitting.machine),
         wall_time_seconds=Times(
-            probe=probe_seconds,
-            epochs=sum(record.seconds for record in tuning.history),
+            probe=fitted.probe_seconds,
+            epochs=sum(record.seconds for record in fitted.tuning.history),
             evaluation_and_export=time.perf_counter() - started,
         ),
         peak_memory_bytes=peak_memory_bytes(),
     )
-    _write(job.models_folder, report, results, data, tuning)
+    _write(job.models_folder, report, results, data, fitted.tuning)
     return report
 
 
 def _make_deployable(job: Job, data: CovidCt, network: SliceNetwork) -> tuple[Deployable, torch.Tensor]:
     """The network to export, and the test probabilities before its weights were rounded."""
-    recipe, machine = job.recipe, job.machine.exact()
+    recipe, machine = job.fitting.recipe, job.fitting.machine.exact()
     temperature = 1.0
     if recipe.calibrate:
         temperature = fit_temperature(predict_logits(network, data.val, recipe, machine), data.val.labels)
@@ -177,7 +118,7 @@ def _make_deployable(job: Job, data: CovidCt, network: SliceNetwork) -> tuple[De
 
 def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -> list[ManifestFile]:
     """Write the model files: fp16, and int8 where the head is small; `deployable` is on the CPU."""
-    recipe = job.recipe
+    recipe = job.fitting.recipe
     size, cpu = recipe.input_size, torch.device("cpu")
     variants: dict[FilePrecision, tuple[Deployable, Mapping[FigureName, Interval]]] = {}
     if recipe.head == "pooled":

@@ -22,20 +22,21 @@ def test_seeds_are_summed_up_and_what_has_ended_is_not_trained_again(
 ) -> None:
     assert run(data_root, weights, tmp_path, "0", "1") == 0
     first = json.loads((tmp_path / "compare.json").read_text())
-    models = tmp_path / "vgg19_bn-best-0" / "models"
-    written = (models / "metrics.json").stat().st_mtime_ns
+    record = tmp_path / "vgg19_bn-best-0" / "trial.json"
+    written = record.stat().st_mtime_ns
     assert run(data_root, weights, tmp_path, "0", "1") == 0
-    assert (models / "metrics.json").stat().st_mtime_ns == written
+    assert record.stat().st_mtime_ns == written
     assert json.loads((tmp_path / "compare.json").read_text()) == first
     (row,) = first["rows"]
     assert (row["architecture"], row["recipe"], row["seeds"]) == ("vgg19_bn", "best", [0, 1])
     assert row["weights"].endswith("vgg19_bn.pth")
-    reports = [json.loads((tmp_path / f"vgg19_bn-best-{s}" / "models" / "metrics.json").read_text()) for s in (0, 1)]
-    values = [report["splits"]["test"]["figures"]["auc"]["value"] for report in reports]
+    trials = [json.loads((tmp_path / f"vgg19_bn-best-{seed}" / "trial.json").read_text()) for seed in (0, 1)]
+    values = [trial["splits"]["test"]["figures"]["auc"]["value"] for trial in trials]
     assert row["test"]["auc"]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
     assert row["test"]["auc"]["deviation"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
     assert "| vgg19_bn | best | 0, 1 |" in capsys.readouterr().out
-    assert (tmp_path / "roc.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("roc", "confusion-vgg19_bn-best"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_weights_must_say_whose_they_are(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from service.artifact import load_model, load_on_cpu, read_manifest, synthetic_slice
 from training.config import Recipe
-from training.data import CovidCt, Split
-from training.errors import TrainingError
+from training.data import CovidCt
+from training.fitting import Fitting
 from training.job import Job, train
 from training.machine import Machine
 from training.report import Report
@@ -19,7 +19,7 @@ from training.report import Report
 @pytest.fixture(scope="module")
 def job(recipe: Recipe, machine: Machine, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     root = tmp_path_factory.mktemp("job")
-    return Job(recipe.override(epochs=1), machine, weights, root / "run", root / "models", "1.2.3")
+    return Job(Fitting(recipe.override(epochs=1), machine, weights, root / "run"), root / "models", "1.2.3")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def test_the_manifest_pins_each_file_and_the_service_can_load_it(
     assert file.bytes == len(data) <= most_bytes
     artifact = load_on_cpu(job.models_folder, file)
     card = artifact.card
-    assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", job.recipe.input_size)
+    assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", job.fitting.recipe.input_size)
     assert card.precision == precision
-    assert card.training_config == job.recipe.model_dump(mode="json")
+    assert card.training_config == job.fitting.recipe.model_dump(mode="json")
     batch = torch.from_numpy(synthetic_slice(card.self_check.seed, card.input_size))[None]
     assert artifact.network(batch)[0].item() == pytest.approx(card.self_check.probability, abs=1e-4)
 
@@ -87,26 +87,11 @@ def test_the_same_command_again_trains_nothing_and_writes_the_same_file(
     assert again.wall_time_seconds.probe == report.wall_time_seconds.probe
 
 
-def test_another_recipe_in_the_same_run_folder_is_refused_and_nothing_is_lost(
-    job: Job, data: CovidCt, report: Report
-) -> None:
-    other = dataclasses.replace(job, recipe=job.recipe.override(learning_rate=0.5))
-    with pytest.raises(TrainingError, match=r"this run has learning_rate = 3e-05, not 0.5; .*--fresh"):
-        train(other, data)
-    assert (job.run_folder / "last.pt").exists()
-
-
-def test_other_data_in_the_same_run_folder_are_refused(job: Job, report: Report, data: CovidCt) -> None:
-    fewer = data._replace(train=Split("train", data.train.scans[1:]))
-    with pytest.raises(TrainingError, match=r"this run has sha256 of train data = \w{64}, not \w{64}"):
-        train(job, fewer)
-
-
 def test_the_seed_recipes_head_exports_too(
     data: CovidCt, recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path
 ) -> None:
     seed = recipe.override(head="classifier", layers="", probe=False, epochs=1, calibrate=False, threshold_rule="half")
-    report = train(Job(seed, machine, weights, tmp_path / "run", tmp_path / "models", "0"), data)
+    report = train(Job(Fitting(seed, machine, weights, tmp_path / "run"), tmp_path / "models", "0"), data)
     assert report.threshold.value == 0.5
     assert report.temperature == 1.0
     (file,) = report.files
@@ -118,9 +103,9 @@ def test_the_seed_recipes_head_exports_too(
 def test_a_run_without_fine_tuning_ships_the_probe_and_draws_no_curves(
     job: Job, report: Report, data: CovidCt, tmp_path: Path
 ) -> None:
-    probe_only = dataclasses.replace(
-        job, recipe=job.recipe.override(epochs=0), run_folder=tmp_path / "run", models_folder=tmp_path / "models"
-    )
+    recipe = job.fitting.recipe.override(epochs=0)
+    fitting = dataclasses.replace(job.fitting, recipe=recipe, run_folder=tmp_path / "run")
+    probe_only = dataclasses.replace(job, fitting=fitting, models_folder=tmp_path / "models")
     (tmp_path / "models" / "figures").mkdir(parents=True)
     (tmp_path / "models" / "figures" / "curves.png").write_bytes(b"of an earlier run")
     probed = train(probe_only, data)

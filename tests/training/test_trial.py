@@ -1,0 +1,50 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from training.config import Recipe
+from training.data import CovidCt
+from training.fitting import Fitting
+from training.job import Job, train
+from training.machine import Machine
+from training.trial import run_trial
+
+
+@pytest.fixture
+def fitting(recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path) -> Fitting:
+    return Fitting(recipe.override(epochs=0), machine, weights, tmp_path / "run")
+
+
+def test_a_trial_has_the_figures_of_the_model_that_the_job_would_ship(
+    fitting: Fitting, data: CovidCt, tmp_path: Path
+) -> None:
+    trial = run_trial(fitting, data)
+    report = train(Job(fitting, tmp_path / "models", "1.0.0"), data)
+    assert trial.threshold.value == pytest.approx(report.threshold.value, abs=2e-3), "shipped weights are rounded"
+    assert trial.threshold.rule == report.threshold.rule
+    for name in ("val", "test"):
+        assert trial.splits[name].figures == report.splits[name].figures
+    assert trial.splits["reencoded"].figures["auc"] == report.audit.variants["reencoded"].figures["auc"]
+    assert len(trial.test_scores) == len(data.test.scans)
+    assert trial.config == report.config
+
+
+def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(fitting: Fitting, data: CovidCt) -> None:
+    first = run_trial(fitting, data)
+    record = fitting.run_folder / "trial.json"
+    written = record.stat().st_mtime_ns
+    assert run_trial(fitting, data) == first
+    assert record.stat().st_mtime_ns == written
+    elsewhere = dataclasses.replace(
+        fitting, recipe=fitting.recipe.override(probe_strength=0.5), run_folder=fitting.run_folder.with_name("other")
+    )
+    assert run_trial(elsewhere, data).config["probe_strength"] == 0.5
+
+
+def test_a_record_of_another_version_is_made_anew(fitting: Fitting, data: CovidCt) -> None:
+    first = run_trial(fitting, data)
+    record = fitting.run_folder / "trial.json"
+    record.write_text('{"of": "another version"}')
+    assert run_trial(fitting, data).splits == first.splits
+    assert record.read_text() != '{"of": "another version"}'

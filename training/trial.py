@@ -1,0 +1,98 @@
+"""One run of a comparison: a network trained as the job trains it, and its answers; no model file comes of it."""
+
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import JsonValue, ValidationError
+
+from service.artifact import SplitFingerprint
+from service.files import write_atomically
+from training.audit import ALTERATIONS, altered
+from training.calibration import fit_temperature
+from training.data import CovidCt, Split
+from training.engine import EpochRecord, predict_logits
+from training.export import git_commit
+from training.fitting import Fitting, fit
+from training.records import Record
+from training.scores import Figures, figures_of
+from training.thresholds import Threshold, choose_threshold
+
+_TRIAL: Final = "trial.json"
+
+
+class Trial(Record):
+    """What a comparison keeps of one run, as trial.json.
+
+    Attributes:
+        weights: where its pretrained weights came from.
+        splits: figures of val, test, and test re-encoded alike, at the threshold.
+        seconds: wall time of training.
+        test_scores: probabilities of the test split, in its order.
+    """
+
+    config: dict[str, JsonValue]
+    data: dict[str, SplitFingerprint]
+    git_commit: str
+    machine: str
+    weights: str
+    threshold: Threshold
+    splits: dict[str, Figures]
+    history: tuple[EpochRecord, ...]
+    kept_epoch: int
+    seconds: float
+    test_scores: tuple[float, ...]
+
+
+def run_trial(fitting: Fitting, data: CovidCt) -> Trial:
+    """The run's own record if it has ended, else that of running it to its end.
+
+    Raises:
+        TrainingError: the folder holds another run.
+    """
+    path = fitting.run_folder / _TRIAL
+    return _read(path, fitting, data) or _run(path, fitting, data)
+
+
+def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
+    recipe, machine = fitting.recipe, fitting.machine.exact()
+    fitted = fit(fitting, data)
+
+    def logits_of(split: Split) -> torch.Tensor:
+        return predict_logits(fitted.network, split, recipe, machine)
+
+    val_logits = logits_of(data.val)
+    temperature = fit_temperature(val_logits, data.val.labels) if recipe.calibrate else 1.0
+    splits = {"val": data.val, "test": data.test, "reencoded": altered(data.test, ALTERATIONS["reencoded"])}
+    logits = {"val": val_logits} | {name: logits_of(split) for name, split in splits.items() if name != "val"}
+    answers = {name: torch.softmax(each / temperature, 1)[:, 1] for name, each in logits.items()}
+    threshold = choose_threshold(answers["val"], data.val.labels, recipe.threshold_rule)
+    trial = Trial(
+        config=recipe.model_dump(mode="json"),
+        data={split.name: split.fingerprint() for split in data},
+        git_commit=git_commit(),
+        machine=str(fitting.machine),
+        weights=fitted.source,
+        threshold=threshold,
+        splits={
+            name: figures_of(answers[name], split.labels, threshold.value, recipe.seed)
+            for name, split in splits.items()
+        },
+        history=tuple(fitted.tuning.history),
+        kept_epoch=fitted.tuning.best.epoch,
+        seconds=fitted.probe_seconds + sum(record.seconds for record in fitted.tuning.history),
+        test_scores=tuple(answers["test"].tolist()),
+    )
+    text = trial.model_dump_json(indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+    return trial
+
+
+def _read(path: Path, fitting: Fitting, data: CovidCt) -> Trial | None:
+    """The record of a run that has ended; None where there is none of this recipe, data and version."""
+    try:
+        trial = Trial.model_validate_json(path.read_text())
+    except (OSError, ValidationError):
+        return None
+    same_data = all(trial.data[split.name] == split.fingerprint() for split in data)
+    return trial if same_data and trial.config == fitting.recipe.model_dump(mode="json") else None
