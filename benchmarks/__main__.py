@@ -84,7 +84,7 @@ def _processor() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
-    parser.add_argument("--seconds", type=int, default=15, help="of each load")
+    parser.add_argument("--seconds", type=int, default=10, help="of each load")
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder with the model files")
     parser.add_argument("--peers", nargs="*", choices=sorted(REQUIREMENTS), default=sorted(REQUIREMENTS))
     parser.add_argument("--json", type=Path, default=JSON, help="where the results are written, or read")

@@ -55,7 +55,7 @@ class LocalEngine:
         """As `Engine.predict`."""
         predictor, card = self._predictor, self._predictor.card
         ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
-        (answer,) = predictor.call(lambda: predictor.predict_now([ct_slice]))
+        (answer,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
         if isinstance(answer, Exception):
             raise answer
         other = card.labels[1 - card.labels.index(card.positive_label)]

@@ -1,14 +1,17 @@
 """An asyncio micro-batcher: items that arrive while a batch is running go together into the next one.
 
-It adds no waiting of its own: an item that finds nothing running starts at once, alone.
+It adds no waiting of its own: an item that finds nothing running starts at once, alone, with the whole machine. Where
+batches may run side by side, those that waited share it.
 """
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -46,27 +49,41 @@ class _Entry(Generic[T, R]):
     queued_at: float = field(default_factory=time.perf_counter)
 
 
+@dataclass(slots=True, eq=False)
+class _Batch(Generic[T, R]):
+    entries: list[_Entry[T, R]]
+    among: int
+    started_at: float = field(default_factory=time.perf_counter)
+
+
 class Batcher(Generic[T, R]):
-    """Collects items into batches and runs one batch at a time.
+    """Collects items into batches and runs them, one at a time or a few.
 
     Args:
-        run: takes the items of a batch, returns exactly one result or exception an item, in order. If it raises,
-            every item of that batch gets the exception, and the next batch runs all the same.
+        run: takes the items of a batch and the number of batches that the machine is divided among while it runs;
+            returns exactly one result or exception an item, in order. If it raises, every item of that batch gets the
+            exception, and the next batch runs all the same.
         max_size: most items in a batch.
         max_waiting: most items that wait.
+        at_once: most batches that run side by side.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, max_size: int, max_waiting: int
+        self,
+        run: Callable[[Sequence[T], int], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_size: int,
+        max_waiting: int,
+        at_once: int = 1,
     ) -> None:
         self._run = run
         self._max_size = max_size
         self.max_waiting = max_waiting
+        self._at_once = at_once
         self._waiting: deque[_Entry[T, R]] = deque()
-        self._arrived = asyncio.Event()
+        self._running: dict[asyncio.Task[None], _Batch[T, R]] = {}
+        self._changed = asyncio.Event()
         self._closed = False
-        self._batch: list[_Entry[T, R]] = []
-        self._batch_started: float | None = None
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,7 +107,7 @@ class Batcher(Generic[T, R]):
             raise QueueFullError
         entry: _Entry[T, R] = _Entry(item, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
-        self._arrived.set()
+        self._changed.set()
         try:
             return await entry.future
         except asyncio.CancelledError:
@@ -105,48 +122,63 @@ class Batcher(Generic[T, R]):
 
     @property
     def running_seconds(self) -> float:
-        """How long the present batch has been running; 0 between batches."""
-        return 0.0 if self._batch_started is None else time.perf_counter() - self._batch_started
+        """How long the batch that started first has been running; 0 between batches."""
+        now = time.perf_counter()
+        return max((now - batch.started_at for batch in self._running.values()), default=0.0)
 
     async def close(self, timeout_seconds: float | None = None) -> None:
         """Take no more items, run those that wait, then stop; what is left at the timeout gets `ClosedError`."""
         self._closed = True
-        self._arrived.set()
+        self._changed.set()
         if self._worker is not None:
             await asyncio.wait({self._worker}, timeout=timeout_seconds)
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
-        for entry in (*self._batch, *self._waiting):
-            if not entry.future.done():
-                entry.future.set_exception(ClosedError())
+            tasks = {self._worker, *self._running}
+            for task in tasks:
+                task.cancel()
+            running = [entry for batch in self._running.values() for entry in batch.entries]
+            await asyncio.wait(tasks)
+            for entry in (*running, *self._waiting):
+                if not entry.future.done():
+                    entry.future.set_exception(ClosedError())
         self._waiting.clear()
 
     async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if not self._waiting:
-                if self._closed:
-                    return
-                self._arrived.clear()
-                continue
-            await self._run_batch([self._waiting.popleft() for _ in range(min(self._max_size, len(self._waiting)))])
+        while self._waiting or self._running or not self._closed:
+            self._start_batches()
+            await self._changed.wait()
+            self._changed.clear()
 
-    async def _run_batch(self, batch: list[_Entry[T, R]]) -> None:
-        started = time.perf_counter()
-        self._batch, self._batch_started = batch, started
+    def _start_batches(self) -> None:
+        """Start what there is room for: a batch among n takes an n-th of the machine."""
+        while self._waiting:
+            wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
+            among = min(self._at_once, wanted)
+            if sum(Fraction(1, batch.among) for batch in self._running.values()) + Fraction(1, among) > 1:
+                return
+            count = min(self._max_size, len(self._waiting))
+            batch = _Batch([self._waiting.popleft() for _ in range(count)], among)
+            task = asyncio.create_task(self._run_batch(batch), name="batch")
+            self._running[task] = batch
+            task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        del self._running[task]
+        self._changed.set()
+
+    async def _run_batch(self, batch: _Batch[T, R]) -> None:
+        entries = batch.entries
         results: Sequence[R | Exception]
         try:
-            results = await self._run([entry.item for entry in batch])
-            if len(results) != len(batch):  # nobody could tell whose is missing, so nobody gets one
-                raise RuntimeError(f"{len(results)} results came back for a batch of {len(batch)}")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - it belongs to the callers of this batch; the worker must live on
-            results = [error] * len(batch)
-        seconds = time.perf_counter() - started
-        for entry, result in zip(batch, results, strict=True):
+            results = await self._run([entry.item for entry in entries], batch.among)
+            if len(results) != len(entries):  # nobody could tell whose is missing, so nobody gets one
+                raise RuntimeError(f"{len(results)} results came back for a batch of {len(entries)}")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers of this batch; others must live on
+            results = [error] * len(entries)
+        seconds = time.perf_counter() - batch.started_at
+        for entry, result in zip(entries, results, strict=True):
             if entry.future.done():  # its caller has gone
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)
             else:
-                entry.future.set_result(Answer(result, started - entry.queued_at, seconds, len(batch)))
-        self._batch, self._batch_started = [], None
+                entry.future.set_result(Answer(result, batch.started_at - entry.queued_at, seconds, len(entries)))

@@ -107,8 +107,9 @@ async def examine_each(count: int, one: Callable[[int], Coroutine[None, None, R]
     Returns:
         The results, in order. The first exception ends the rest.
     """
-    one_batch_runs_while_the_next_is_decoded = 2 * model.predictor.max_batch_size
-    room = asyncio.Semaphore(min(one_batch_runs_while_the_next_is_decoded, model.batcher.max_waiting))
+    running = model.predictor.max_batch_size * model.predictor.batches_at_once
+    # as many again are decoded meanwhile
+    room = asyncio.Semaphore(min(2 * running, model.batcher.max_waiting))
 
     async def when_there_is_room(index: int) -> R:
         async with room:

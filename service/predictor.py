@@ -3,8 +3,9 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -15,20 +16,22 @@ from numpy.typing import NDArray
 from service.artifact import Artifact, Manifest, ManifestFile, Precision, load_model, read_manifest, synthetic_slice
 from service.errors import InferenceError, ModelFileError, OverloadedError
 from service.image import Slice
-from service.lanes import Lanes
 from service.processor import (
     choose_device,
     has_native_bf16,
     has_native_int8,
     keep_freed_memory,
     usable_processors,
+    use_threads,
 )
 from service.settings import Settings
 from service.staging import Staging, sizes_of_batches
 
 R = TypeVar("R")
 
+_CPU_BATCH: Final = 1
 _GPU_BATCH: Final = 64
+_MOST_BATCHES_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,9 @@ class Prediction:
 class Predictor:
     """One loaded model on one device.
 
-    On a GPU a batch goes through the network as one. On a CPU it is divided among lanes: there a slice takes as long in
-    a batch of 8 as alone (measured: 0.97 to 1.07 times).
+    On a CPU a slice takes as long in a batch of 8 as alone (measured: 0.97 to 1.07 times), and a convolution on two
+    threads more than half of its time on one. So slices that wait run side by side there, each on its share of the
+    threads, and a lone one gets all of them.
 
     Args:
         artifact: the model.
@@ -64,7 +68,8 @@ class Predictor:
         card: the model's card.
         sha256: hash of its file.
         device, precision: where and in what it computes.
-        max_batch_size: slices that it takes at once.
+        max_batch_size: slices that it takes in a batch.
+        batches_at_once: batches that it takes side by side.
         probability_shares: as in the manifest.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
@@ -83,12 +88,14 @@ class Predictor:
         self.sha256 = artifact.sha256
         self.device = device
         self.precision = precision
-        self._lanes = Lanes(threads or torch.get_num_threads()) if device.type == "cpu" else None
-        self.max_batch_size = max_batch_size or (self._lanes.count if self._lanes else _GPU_BATCH)
+        on_cpu = device.type == "cpu"
+        self._threads = threads or torch.get_num_threads()
+        self.batches_at_once = min(_MOST_BATCHES_AT_ONCE, self._threads) if on_cpu else 1
+        self.max_batch_size = max_batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.device_lost = False
         self._staging = Staging(device, self.max_batch_size, artifact.card.input_size)
         self._network = artifact.network
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predictor")
+        self._pool = ThreadPoolExecutor(self.batches_at_once, thread_name_prefix="predictor")
 
     @property
     def description(self) -> dict[str, str]:
@@ -101,30 +108,28 @@ class Predictor:
             "precision": self.precision,
         }
 
-    @property
-    def sizes_to_warm_up(self) -> tuple[int, ...]:
-        """Batches to run before the first request, which else would pay for what TorchScript compiles in two runs."""
-        if self._lanes is None:
-            return (1, *sizes_of_batches(self.max_batch_size))
-        first = self._lanes.count if self.max_batch_size >= self._lanes.count else 1
-        return (first,) if first == self.max_batch_size > 1 else (first, self.max_batch_size)
+    def submit(self, function: Callable[[], R]) -> "Future[R]":
+        """Run `function` in a thread of the predictor's."""
+        return self._pool.submit(function)
 
-    def call(self, function: Callable[[], R]) -> R:
-        """Run `function` in the predictor's thread and wait for it."""
-        return self._thread.submit(function).result()
-
-    async def predict(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
+    async def predict(self, slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
         """Answers to uint8 (1, S, S) slices, in order.
 
         In the place of an answer: an `InferenceError` where it is not finite, an `OverloadedError` where the device
         has no memory for this slice even alone.
-        """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.predict_now, slices)
 
-    def predict_now(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
+        Args:
+            slices: a batch.
+            among: how many batches share the threads meanwhile.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.predict_now, slices, among)
+
+    def predict_now(self, slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
         """The same, in the calling thread."""
+        if self.device.type == "cpu":
+            use_threads(max(1, self._threads // among))
         try:
-            return self._forward(slices)
+            return self._answer(slices)
         except RuntimeError as error:  # torch's own kinds are all of this one
             if not _is_out_of_memory(error):
                 self.device_lost = _is_loss_of_device(error)
@@ -137,14 +142,7 @@ class Predictor:
                 )
             ]
         half = len(slices) // 2
-        return [*self.predict_now(slices[:half]), *self.predict_now(slices[half:])]
-
-    def _forward(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
-        if self._lanes is None:
-            return self._answer(slices)
-        size = math.ceil(len(slices) / self._lanes.count)
-        parts = [slices[start : start + size] for start in range(0, len(slices), size)]
-        return [answer for part in self._lanes.map(self._answer, parts) for answer in part]
+        return [*self.predict_now(slices[:half], among), *self.predict_now(slices[half:], among)]
 
     def _answer(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
         batch = self._staging.gather(slices)
@@ -155,10 +153,8 @@ class Predictor:
         return [_checked(Prediction(*row)) for row in rows]
 
     def close(self) -> None:
-        """Wait for the batch that is running, then end the thread."""
-        self._thread.shutdown()
-        if self._lanes is not None:
-            self._lanes.close()
+        """Wait for the batches that are running, then end the threads."""
+        self._pool.shutdown()
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -183,8 +179,7 @@ def load_predictor(settings: Settings) -> Predictor:
     shares = manifest.probability_shares
     predictor = Predictor(artifact, device, precision, settings.batch_max_size, threads, shares)
     try:
-        # in the thread that will serve: cuDNN's handles and OpenMP's pools belong to threads
-        predictor.call(lambda: _warm_up(predictor, path))
+        _warm_up(predictor, path)
     except BaseException:
         predictor.close()
         raise
@@ -223,26 +218,38 @@ def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:
-    """Run the self-check until the graph is compiled for every size of batch."""
+    """Run the self-check for every size of batch, at least twice: TorchScript compiles in the first two runs.
+
+    Without this the first requests would pay for it. It is done in the threads that will serve, because cuDNN's handles
+    and OpenMP's teams belong to threads.
+    """
+    sizes = (1, *sizes_of_batches(predictor.max_batch_size))
+    among = min(2, predictor.batches_at_once)
+    checks = [predictor.submit(partial(_check, predictor, path, size, among)) for size in sizes]
+    wait(checks)
+    for check in checks:
+        check.result()
+
+
+def _check(predictor: Predictor, path: Path, size: int, among: int) -> None:
     check = predictor.card.self_check
     example = synthetic_slice(check.seed, predictor.card.input_size)
     tolerance = check.tolerance.get(predictor.precision)
     if tolerance is None:
         raise ModelFileError(f"{path}: its card has no self-check tolerance for {predictor.precision}")
-    for size in predictor.sizes_to_warm_up:
-        try:
-            answers = predictor.predict_now([example] * size)
-        except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
-            reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
-            raise ModelFileError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise ModelFileError(f"{path}: self-check failed: {answer}") from answer
-            if abs(answer.probability - check.probability) > tolerance:
-                raise ModelFileError(
-                    f"{path}: self-check failed: probability {answer.probability:.6f} in {predictor.precision} on "
-                    f"{predictor.device}, the card says {check.probability:.6f} within {tolerance}"
-                )
+    try:
+        answers = predictor.predict_now([example] * size, among)
+    except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
+        reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
+        raise ModelFileError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise ModelFileError(f"{path}: self-check failed: {answer}") from answer
+        if abs(answer.probability - check.probability) > tolerance:
+            raise ModelFileError(
+                f"{path}: self-check failed: probability {answer.probability:.6f} in {predictor.precision} on "
+                f"{predictor.device}, the card says {check.probability:.6f} within {tolerance}"
+            )
 
 
 def _checked(prediction: Prediction) -> Prediction | Exception:

@@ -58,6 +58,12 @@ def usable_processors() -> int:
         return count
 
 
+def use_threads(count: int) -> None:
+    """Have torch use so many threads for what the calling thread asks; others keep theirs, as OpenMP has it."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep what torch frees for the next slice; call it before there are threads. Nothing on another libc.
 

@@ -29,14 +29,17 @@ class Model:
     """A loaded predictor with the queue in front of it, and a count of those who use it."""
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
-        async def run(slices: Sequence[Slice]) -> Sequence[Prediction | Exception]:
+        async def run(slices: Sequence[Slice], among: int) -> Sequence[Prediction | Exception]:
             metrics.batch_size.observe(len(slices))
-            return await predictor.predict(slices)
+            return await predictor.predict(slices, among)
 
         self.predictor = predictor
         self.card = predictor.card
         self.batcher: Batcher[Slice, Prediction] = Batcher(
-            run, max_size=predictor.max_batch_size, max_waiting=settings.queue_max_length
+            run,
+            max_size=predictor.max_batch_size,
+            max_waiting=settings.queue_max_length,
+            at_once=predictor.batches_at_once,
         )
         self._stuck_after_seconds = settings.request_timeout_seconds
         self._users = 0
@@ -45,7 +48,7 @@ class Model:
 
     @property
     def healthy(self) -> bool:
-        """Whether slices get answers: the worker lives, and its batch is not stuck."""
+        """Whether slices get answers: the worker lives, and no batch is stuck."""
         is_stuck = self.batcher.running_seconds >= self._stuck_after_seconds
         return self.batcher.alive and not is_stuck and not self.predictor.device_lost
 

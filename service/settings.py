@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     batch_max_size: int | None = Field(
         default=None,
         ge=1,
-        description="slices the network takes at once; default: one a thread, at most 4, on a CPU; 64 on a GPU",
+        description="slices the network takes at once; default: 1 on a CPU, 64 on a GPU",
     )
     queue_max_length: int = Field(default=128, gt=0, description="slices that may wait for the network; more get a 503")
 

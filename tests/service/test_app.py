@@ -298,7 +298,7 @@ class Gated:
 @pytest.fixture
 async def gated(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gated]:
     gated = Gated()
-    monkeypatch.setattr("service.predictor.Predictor.predict", lambda _, slices: gated(slices))
+    monkeypatch.setattr("service.predictor.Predictor.predict", lambda _, slices, among: gated(slices))
     yield gated
     gated.gate.set()
 
@@ -311,7 +311,7 @@ async def until(client: httpx2.AsyncClient, depth: float) -> None:
 
 
 async def test_a_full_queue_is_told_with_a_time_to_retry_and_takes_requests_again(models: Path, gated: Gated) -> None:
-    async with serve(models, queue_max_length=1, batch_max_size=1) as client:
+    async with serve(models, queue_max_length=1, threads=1) as client:
         first = asyncio.create_task(predict(client, png()))
         await asyncio.wait_for(gated.running.wait(), 10)
         second = asyncio.create_task(predict(client, png()))
@@ -325,7 +325,7 @@ async def test_a_full_queue_is_told_with_a_time_to_retry_and_takes_requests_agai
 
 
 async def test_a_request_past_its_deadline_is_told_and_leaves_the_queue(models: Path, gated: Gated) -> None:
-    async with serve(models, request_timeout_seconds=0.3, batch_max_size=1) as client:
+    async with serve(models, request_timeout_seconds=0.3, threads=1) as client:
         late = await asyncio.gather(predict(client, png()), predict(client, png()), predict(client, png()))
         for response in late:
             problem(response, 504, "deadline_exceeded")

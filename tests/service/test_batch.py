@@ -71,13 +71,13 @@ async def test_a_request_does_not_fill_the_queue_by_itself(models: Path) -> None
 
 
 async def test_an_unexpected_failure_of_one_image_is_its_own_problem(models: Path) -> None:
-    predictor = load_predictor(Settings(models_dir=models, device="cpu", batch_max_size=1))
+    predictor = load_predictor(Settings(models_dir=models, device="cpu", threads=1))
     predict_all = predictor.predict
 
-    async def predict_but_bright(slices: Sequence[Slice]) -> list[Prediction | Exception]:
+    async def predict_but_bright(slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
         if slices[0].max() > 240:
             raise RuntimeError("boom")
-        return await predict_all(slices)
+        return await predict_all(slices, among)
 
     predictor.predict = predict_but_bright  # type: ignore[method-assign]
     async with serve(models, predictor) as client:
@@ -87,14 +87,14 @@ async def test_an_unexpected_failure_of_one_image_is_its_own_problem(models: Pat
 
 
 async def test_a_client_that_leaves_has_the_rest_of_its_images_dropped(models: Path) -> None:
-    predictor = load_predictor(Settings(models_dir=models, device="cpu", batch_max_size=1))
+    predictor = load_predictor(Settings(models_dir=models, device="cpu", threads=1))
     predict_all, seen, started, go_on = predictor.predict, [0], asyncio.Event(), asyncio.Event()
 
-    async def counting(slices: Sequence[Slice]) -> list[Prediction | Exception]:
+    async def counting(slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
         seen[0] += len(slices)
         started.set()
         await go_on.wait()
-        return await predict_all(slices)
+        return await predict_all(slices, among)
 
     predictor.predict = counting  # type: ignore[method-assign]
     async with serve(models, predictor) as client:

@@ -16,9 +16,11 @@ class Squares:
         self.gate = asyncio.Event()
         self.running = asyncio.Event()
         self.batches: list[list[int]] = []
+        self.shares: list[int] = []
 
-    async def __call__(self, items: Sequence[int]) -> Sequence[int | Exception]:
+    async def __call__(self, items: Sequence[int], among: int) -> Sequence[int | Exception]:
         self.batches.append(list(items))
+        self.shares.append(among)
         self.running.set()
         await self.gate.wait()
         if 13 in items:
@@ -46,7 +48,7 @@ def make(run: Squares, max_size: int = 4, max_waiting: int = 100) -> "Batcher[in
 async def test_everyone_gets_the_answer_to_their_own_item_in_any_order() -> None:
     run = Squares()
     run.gate.set()
-    batcher = make(run)
+    batcher = make(run, max_waiting=200)
     items = random.sample(range(100, 10_000), 200)
     answers = await asyncio.gather(*await submitted(batcher, *items[:100]), *await submitted(batcher, *items[100:]))
     assert answers == [item * item for item in items]
@@ -177,7 +179,7 @@ async def test_the_answer_tells_how_long_the_item_waited_and_how_long_its_batch_
 
 
 async def test_a_batch_with_a_wrong_count_of_results_fails_its_items_and_the_worker_lives_on() -> None:
-    async def run(items: Sequence[int]) -> Sequence[int | Exception]:
+    async def run(items: Sequence[int], _: int) -> Sequence[int | Exception]:
         return list(items)[:-1] if 0 in items else list(items)
 
     batcher = Batcher[int, int](run, max_size=4, max_waiting=8)
@@ -192,7 +194,7 @@ async def test_a_batch_with_a_wrong_count_of_results_fails_its_items_and_the_wor
 async def test_closing_ends_at_its_timeout_and_tells_everyone_who_is_left() -> None:
     running = asyncio.Event()
 
-    async def hang(items: Sequence[int]) -> Sequence[int | Exception]:
+    async def hang(items: Sequence[int], _: int) -> Sequence[int | Exception]:
         running.set()
         await asyncio.Event().wait()
         return []
@@ -206,3 +208,118 @@ async def test_closing_ends_at_its_timeout_and_tells_everyone_who_is_left() -> N
     ends = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
     assert [type(end) for end in ends] == [ClosedError] * 3
     assert not batcher.alive
+
+
+class Steps:
+    """Runs each item until it is told to end it; remembers how many batches the machine was divided among."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, asyncio.Event] = {}
+        self.shares: dict[int, int] = {}
+        self.changed = asyncio.Condition()
+
+    async def __call__(self, items: Sequence[int], among: int) -> Sequence[int | Exception]:
+        (item,) = items
+        self.ends[item] = asyncio.Event()
+        async with self.changed:
+            self.shares[item] = among
+            self.changed.notify_all()
+        await self.ends[item].wait()
+        return [item]
+
+
+def side_by_side(run: Steps, at_once: int) -> "Batcher[int, int]":
+    batcher = Batcher[int, int](run, max_size=1, max_waiting=100, at_once=at_once)
+    batcher.start()
+    return batcher
+
+
+async def ended(run: Steps, item: int, task: "asyncio.Task[int]") -> None:
+    run.ends[item].set()
+    await asyncio.wait_for(task, 5)
+
+
+async def started(run: Steps, count: int) -> None:
+    async with run.changed, asyncio.timeout(5):
+        await run.changed.wait_for(lambda: len(run.shares) >= count)
+
+
+async def test_a_lone_item_gets_the_whole_machine_and_those_that_waited_for_it_share() -> None:
+    run = Steps()
+    batcher = side_by_side(run, at_once=2)
+    (first,) = await submitted(batcher, 1)
+    await started(run, 1)
+    second, third = await submitted(batcher, 2, 3)
+    assert run.shares == {1: 1}, "there is no room beside one that has everything"
+    await ended(run, 1, first)
+    await started(run, 3)
+    assert run.shares == {1: 1, 2: 2, 3: 2}
+    run.ends[2].set()
+    run.ends[3].set()
+    await asyncio.gather(second, third)
+    await batcher.close()
+
+
+async def test_one_that_ends_makes_room_for_the_next_while_its_neighbour_goes_on() -> None:
+    run = Steps()
+    batcher = side_by_side(run, at_once=2)
+    tasks = await submitted(batcher, 1, 2, 3)
+    await started(run, 2)
+    await ended(run, 2, tasks[1])
+    await started(run, 3)
+    assert run.shares == {1: 2, 2: 2, 3: 2}
+    for item in (1, 3):
+        run.ends[item].set()
+    await asyncio.gather(*tasks)
+    await batcher.close()
+
+
+async def test_more_room_is_divided_further_as_more_items_wait() -> None:
+    run = Steps()
+    batcher = side_by_side(run, at_once=4)
+    pair = await submitted(batcher, 1, 2)
+    await started(run, 2)
+    others = await submitted(batcher, 3, 4, 5, 6)
+    assert run.shares == {1: 2, 2: 2}
+    await ended(run, 1, pair[0])
+    await started(run, 4)
+    assert run.shares == {1: 2, 2: 2, 3: 4, 4: 4}, "half of the machine is left, and five want some of it"
+    for item in (2, 3, 4):
+        await ended(run, item, [*pair, *others][item - 1])
+    await started(run, 6)
+    for item in (5, 6):
+        run.ends[item].set()
+    await asyncio.gather(*pair, *others)
+    await batcher.close()
+
+
+async def test_a_batch_that_throws_does_not_harm_the_one_beside_it() -> None:
+    gate = asyncio.Event()
+
+    async def run(items: Sequence[int], _: int) -> Sequence[int | Exception]:
+        if items == [13]:
+            raise ValueError("unlucky")
+        await gate.wait()
+        return list(items)
+
+    batcher = Batcher[int, int](run, max_size=1, max_waiting=8, at_once=2)
+    batcher.start()
+    fine, unlucky = await submitted(batcher, 1, 13)
+    with pytest.raises(ValueError, match="unlucky"):
+        await asyncio.wait_for(unlucky, 5)
+    gate.set()
+    assert await asyncio.wait_for(fine, 5) == 1
+    await batcher.close(5)
+
+
+async def test_closing_waits_for_all_that_run_side_by_side() -> None:
+    run = Steps()
+    batcher = side_by_side(run, at_once=2)
+    tasks = await submitted(batcher, 1, 2)
+    await started(run, 2)
+    closing = asyncio.create_task(batcher.close())
+    await ended(run, 1, tasks[0])
+    assert not closing.done()
+    run.ends[2].set()
+    await asyncio.wait_for(closing, 5)
+    assert [task.result() for task in tasks] == [1, 2]

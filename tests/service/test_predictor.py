@@ -1,5 +1,6 @@
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models:
 
 def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
     """Answers to even slices, each of which must be one."""
-    answers = predictor.call(lambda: predictor.predict_now([even(level) for level in levels]))
+    answers = predictor.submit(lambda: predictor.predict_now([even(level) for level in levels])).result()
     assert all(isinstance(answer, Prediction) for answer in answers)
     return [answer for answer in answers if isinstance(answer, Prediction)]
 
@@ -242,30 +243,42 @@ def test_an_error_of_the_device_is_told_from_one_of_the_network(models: Path, me
     assert predictor.device_lost is lost
 
 
-def test_a_batch_is_divided_among_the_lanes_of_a_cpu_and_answered_in_order(models: Path) -> None:
-    predictor = load(models, threads=2)
-    levels = [20, 60, 100, 140, 180]
-    alone = [scored(predictor, level)[0].probability for level in levels]
-    healthy, asked = predictor._network, []
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (16, 4)])
+def test_a_cpu_takes_as_many_batches_at_once_as_it_has_threads_up_to_a_few(
+    models: Path, threads: int, at_once: int
+) -> None:
+    assert load(models, threads=threads).batches_at_once == at_once
+
+
+@pytest.mark.parametrize(("among", "expected"), [(1, 4), (2, 2), (3, 1), (4, 1)])
+def test_batches_side_by_side_share_the_threads(models: Path, among: int, expected: int) -> None:
+    predictor = load(models, threads=4)
+    network, seen = predictor._network, []
 
     def watched(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        asked.append((threading.current_thread().name, len(slices), torch.get_num_threads()))
-        return healthy(slices)
+        seen.append(torch.get_num_threads())
+        return network(slices)
 
     predictor._network = watched
-    assert [answer.probability for answer in scored(predictor, *levels)] == pytest.approx(alone)
-    assert sorted(count for _, count, _ in asked) == [2, 3]
-    assert len({thread for thread, _, _ in asked}) == 2
-    assert {threads for _, _, threads in asked} == {1}
+    predictor.submit(lambda: predictor.predict_now([even(100)], among)).result()
+    assert seen == [expected]
 
 
-@pytest.mark.parametrize(
-    ("threads", "most", "sizes"), [(1, None, (1, 1)), (2, None, (2,)), (2, 1, (1, 1)), (2, 8, (2, 8)), (1, 8, (1, 8))]
-)
+@pytest.mark.parametrize(("threads", "most"), [(1, None), (2, None), (2, 1), (2, 8), (1, 8)])
 def test_the_network_has_run_at_least_twice_before_the_first_request(
-    models: Path, threads: int, most: int | None, sizes: tuple[int, ...]
+    models: Path, threads: int, most: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load(models, threads=threads, batch_max_size=most).sizes_to_warm_up == sizes
+    sizes = []
+    predict = Predictor.predict_now
+
+    def counted(self: Predictor, slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
+        sizes.append(len(slices))
+        return predict(self, slices, among)
+
+    monkeypatch.setattr(Predictor, "predict_now", counted)
+    load(models, threads=threads, batch_max_size=most)
+    assert len(sizes) >= 2
+    assert {1, most or 1} <= set(sizes)
 
 
 def test_threads_are_those_of_the_settings(models: Path) -> None:
@@ -279,7 +292,7 @@ def test_threads_are_those_of_the_settings(models: Path) -> None:
 
 @pytest.mark.anyio
 async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models: Path) -> None:
-    predictor = load_predictor(Settings(models_dir=models, device="cpu"))
+    predictor = load(models, threads=1)
     threads: list[str] = []
     network = predictor._network
 
