@@ -134,8 +134,10 @@ def export(deployable: Deployable, card: ModelCard, folder: Path) -> ManifestFil
 
 def architecture_of(recipe: Recipe) -> str:
     """For people: network and head."""
-    head = "average and RMS pooling, one linear layer" if recipe.head == "pooled" else "VGG classifier, two outputs"
-    return f"{recipe.architecture} ({head})"
+    if recipe.head == "classifier":
+        return f"{recipe.architecture} (VGG classifier, two outputs)"
+    activations = ", ".join(recipe.pooled_layers)
+    return f"{recipe.architecture} (average and RMS of activations {activations}, one linear layer)"
 
 
 def config_of(recipe: Recipe) -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""From data to a trained network: pretraining, probe, fine-tuning; interrupted anywhere, it goes on where it was."""
+"""From data to a trained network: ImageNet weights, probe, fine-tuning; interrupted, it goes on where it was."""
 
 import json
 import time
