@@ -52,8 +52,9 @@ def _parts(results: Results) -> dict[str, str]:
 def _run(results: Results) -> str:
     files = ", ".join(f"`{name}` ({sha256}...)" for name, sha256 in results.files.items())
     rounds = max(len(row.visits) for row in results.rows)
+    commit = results.commit[:7] + "-dirty" * results.commit.endswith("-dirty")
     return (
-        f"{results.date}, commit {results.commit}, {results.processor}, {results.processors} processors, torch "
+        f"{results.date}, commit {commit}, {results.processor}, {results.processors} processors, torch "
         f"{results.torch}, {files}. `{results.image}` each time; {rounds} rounds, {results.seconds} s for each load."
     )
 

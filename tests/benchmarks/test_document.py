@@ -39,7 +39,7 @@ def results() -> Results:
     ]
     return Results(
         date="2026-11-23",
-        commit="abc",
+        commit="0123456789abcdef-dirty",
         processor="a processor",
         processors=2,
         torch="2.15",
@@ -68,6 +68,7 @@ def test_tables_are_replaced_and_words_are_kept(results: Results, tmp_path: Path
     folder = folder_with((ROOT / "docs" / "performance.md").read_text(), tmp_path)
     write_document(results, folder)
     once = (folder / "performance.md").read_text()
+    assert "commit 0123456-dirty, " in once
     assert "| ray 2.60 | as documented | 1.90 (0.50) |" in once
     assert "| bentoml 1.4 | tuned | did not run: it ended |" in once
     assert "| fp32: p99 / p50 at 80% of capacity, steady arrivals | at most 1.5 | 1.20 |" in once
