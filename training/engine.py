@@ -70,6 +70,10 @@ class FineTuning:
     """A fine-tuning run that lives in a folder and goes on from its last whole epoch.
 
     `last.pt` holds everything the next epoch needs, `best.pt` the weights of the best epoch so far.
+
+    Attributes:
+        history: one row an epoch, epoch 0 first.
+        val_logits: the validation slices' logits after each of them: float32 (N, 2), on the CPU.
     """
 
     def __init__(self, network: SliceNetwork, recipe: Recipe, machine: Machine, folder: Path) -> None:
@@ -80,6 +84,7 @@ class FineTuning:
         self._optimiser = make_optimiser(network, recipe)
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
+        self.val_logits: list[torch.Tensor] = []
 
     def resume(self) -> bool:
         """Restore the last whole epoch, if there is one; True if there was.
@@ -95,6 +100,7 @@ class FineTuning:
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
+            self.val_logits = [logits.cpu() for logits in state["val_logits"]]
         except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
             raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
         return True
@@ -102,16 +108,17 @@ class FineTuning:
     def run(self, data: CovidCt) -> None:
         """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
         if not self.history:
-            self._finish_epoch(evaluate_epoch(self._network, data.val, self._recipe, self._machine))
+            self._finish_epoch(*evaluate_epoch(self._network, data.val, self._recipe, self._machine))
         while not self._is_over():
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
             batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
             loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
-            record = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
+            record, logits = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
             seconds = time.perf_counter() - started
-            self._finish_epoch(replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds))
+            record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
+            self._finish_epoch(record, logits)
         state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
         self._network.load_state_dict(state)
 
@@ -148,8 +155,9 @@ class FineTuning:
             raise TrainingError(f"{title}: the loss is not finite; lower --learning-rate")
         return loss_sum / count, hits / count
 
-    def _finish_epoch(self, record: EpochRecord) -> None:
+    def _finish_epoch(self, record: EpochRecord, logits: torch.Tensor) -> None:
         self.history.append(record)
+        self.val_logits.append(logits)
         if self.best is record:
             write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
         state = {
@@ -157,6 +165,7 @@ class FineTuning:
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "history": [asdict(row) for row in self.history],
+            "val_logits": self.val_logits,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
         say(describe(record))  # once a kill can no longer undo it
@@ -173,11 +182,13 @@ def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Ma
     return torch.cat(rows)
 
 
-def evaluate_epoch(network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine) -> EpochRecord:
-    """The validation figures of the network as it is, as epoch 0."""
+def evaluate_epoch(
+    network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine
+) -> tuple[EpochRecord, torch.Tensor]:
+    """The validation figures of the network as it is, as epoch 0, and the logits they are of: float32 (N, 2)."""
     started = time.perf_counter()
     logits = predict_logits(network, val, recipe, machine)
-    return EpochRecord(
+    record = EpochRecord(
         epoch=0,
         train_loss=None,
         train_accuracy=None,
@@ -186,6 +197,7 @@ def evaluate_epoch(network: SliceNetwork, val: Split, recipe: Recipe, machine: M
         val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
         seconds=time.perf_counter() - started,
     )
+    return record, logits
 
 
 def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:

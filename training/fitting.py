@@ -55,12 +55,9 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     Raises:
         TrainingError: the run folder holds a run of another recipe or of other data.
     """
-    _claim_run_folder(fitting, data)
+    claim_run_folder(fitting, data)
     recipe, machine = fitting.recipe, fitting.machine
-    seed_everything(recipe.seed, "weights")
-    network = SliceNetwork(recipe)
-    source = load_imagenet(network, recipe, fitting.weights)
-    network = network.to(memory_format=torch.channels_last).to(machine.device)
+    network, source = pretrained_network(fitting)
     probe_seconds = _probe(fitting, network, data)
     tuning = FineTuning(network, recipe, machine, fitting.run_folder)
     if tuning.resume():
@@ -69,7 +66,15 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     return Fitted(network, tuning, source, probe_seconds)
 
 
-def _claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
+def pretrained_network(fitting: Fitting) -> tuple[SliceNetwork, str]:
+    """The network with its pretrained weights, on the machine's device, and where they came from."""
+    seed_everything(fitting.recipe.seed, "weights")
+    network = SliceNetwork(fitting.recipe)
+    source = load_imagenet(network, fitting.recipe, fitting.weights)
+    return network.to(memory_format=torch.channels_last).to(fitting.machine.device), source
+
+
+def claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
     """Write the run's recipe and data into its folder, or check that they are those that are there.
 
     Raises:
@@ -87,7 +92,7 @@ def _claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
         if theirs.get(field) != mine[field]:
             raise TrainingError(
                 f"{path}: this run has {field} = {theirs.get(field)}, not {mine[field]}; "
-                "pass another --run folder, or --fresh to throw the old run away"
+                "pass another folder (--run or --out), or --fresh to throw the old run away"
             )
 
 
