@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from service.files import write_atomically
 from training.data import LABELS, CovidCt, Split, plain_batches
 from training.errors import TrainingError
-from training.fitting import Fitting, claim_run_folder, fit, pretrained_network
+from training.fitting import Fitting, claim, fit, pretrained_network
 from training.probe import pooled_features, pooled_views, solve
 from training.progress import say
 
@@ -159,7 +159,7 @@ class _Answers:
 def _fine_tuned_fold(fitting: Fitting, split: Split, held_out: torch.Tensor) -> _Answers:
     """The fold's answers, from its folder if it has ended; its checkpoints, 250 MB, go then."""
     data = CovidCt(_part(split, ~held_out, "train"), _part(split, held_out, "val"), Split("test", ()))
-    claim_run_folder(fitting, data)
+    claim(fitting, data)
     path = fitting.run_folder / _ANSWERS
     if not path.exists():
         fitted = fit(fitting, data)
