@@ -4,7 +4,7 @@ Test is not looked at. Official validation is unlike test in this data, so that 
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -15,6 +15,7 @@ from service.artifact import SplitFingerprint
 from service.files import write_atomically
 from training.audit import ALTERATIONS, altered
 from training.comparison import Spread
+from training.config import RECIPES
 from training.data import CovidCt, Split
 from training.export import git_commit
 from training.fitting import Fitting
@@ -118,11 +119,11 @@ def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossVal
 def as_rows(record: CrossValidation) -> str:
     """The record as a Markdown table of one row an epoch, for docs/experiments.md."""
     lines = [
-        "| commit | recipe | folds x repeats | epoch | AUC | AUC, mean of folds | accuracy | AUC, re-encoded "
+        "| commit | weights | recipe | folds x repeats | epoch | AUC | AUC, mean of folds | accuracy | AUC, re-encoded "
         "| same call | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    what = [record.git_commit[:7], str(record.config["name"]), f"{record.folds} x {record.repeats}"]
+    what = [record.git_commit[:7], record.weights, _recipe(record.config), f"{record.folds} x {record.repeats}"]
     for row in record.epochs:
         figures = [_cell(each) for each in (row.auc, row.auc_by_fold, row.accuracy)]
         alike = ["", ""]
@@ -130,6 +131,14 @@ def as_rows(record: CrossValidation) -> str:
             alike = [_cell(record.reencoded.figures.auc), _cell(record.reencoded.same_call)]
         lines.append(f"| {' | '.join([*what, str(row.epoch), *figures, *alike, f'{record.seconds:.0f}'])} |")
     return "\n".join(lines)
+
+
+def _recipe(config: Mapping[str, JsonValue]) -> str:
+    """Name of the recipe, and the fields that were overridden."""
+    name = str(config["name"])
+    usual = RECIPES[name].model_dump(mode="json")
+    changed = [f"{field} {value}" for field, value in config.items() if value != usual[field]]
+    return ", ".join([f"`{name}`", *changed])
 
 
 def _reencoded(answers: OutOfFold, labels: torch.Tensor) -> Reencoded | None:

@@ -157,7 +157,7 @@ class _Answers:
 
 
 def _fine_tuned_fold(fitting: Fitting, split: Split, held_out: torch.Tensor) -> _Answers:
-    """The fold's answers, from its folder if it has ended; its checkpoints, 250 MB, go then."""
+    """The fold's answers, from its folder if it has ended; its checkpoints, 200 MB, go then."""
     data = CovidCt(_part(split, ~held_out, "train"), _part(split, held_out, "val"), Split("test", ()))
     claim(fitting, data)
     path = fitting.run_folder / _ANSWERS

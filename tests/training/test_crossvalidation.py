@@ -50,7 +50,7 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert record.groups == 12
     assert record.reencoded is not None
     assert 0 <= record.reencoded.same_call.mean <= 1
-    assert f"| best | 2 x 2 | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
+    assert f"probe_views 1 | 2 x 2 | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
 
 
 def test_every_epoch_of_fine_tuning_is_told(
@@ -62,7 +62,10 @@ def test_every_epoch_of_fine_tuning_is_told(
     assert record.reencoded is None
     assert record.config["patience"] == 1
     assert {row["epoch"] for row in rows_of(tmp_path / "out")} == {"0", "1", "2"}
-    assert capsys.readouterr().out.count("| best | 2 x 1 |") == 3
+    out = capsys.readouterr().out
+    assert (
+        out.count("| vgg19_bn.pth | `best`, input_size 32, resize 40, probe_views 1, epochs 2, trainable head, ") == 3
+    )
 
 
 def test_slices_of_test_are_not_used(
