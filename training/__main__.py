@@ -1,4 +1,4 @@
-"""`python -m training`: train, evaluate, compare, sample, cases."""
+"""`python -m training`: train, crossvalidate, evaluate, compare, sample, cases."""
 
 import argparse
 import shutil
@@ -15,13 +15,16 @@ from service.errors import ModelFileError
 from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
 from training.config import RECIPES, Recipe
+from training.crossvalidation import as_rows, cross_validate, train_and_val
 from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
 from training.figures import draw_cases, draw_sample
 from training.fitting import Fitting
+from training.folds import Folding
 from training.job import Job, train
 from training.machine import find_machine
+from training.patients import read_patients
 from training.scores import Figures, figures_of
 
 _ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
@@ -98,6 +101,18 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
 
+def _crossvalidate(options: argparse.Namespace) -> None:
+    recipe = _recipe(options)
+    machine = find_machine(options.device, options.precision, options.workers)
+    split = train_and_val(_data(options))
+    folding = Folding(read_patients(options.patients, split), options.folds, options.repeats)
+    if options.fresh and options.out.exists():
+        shutil.rmtree(options.out)
+    print(f"recipe {recipe.name} on {machine}; folder {options.out}", file=sys.stderr)
+    print(as_rows(cross_validate(Fitting(recipe, machine, options.weights, options.out), split, folding)))
+    print(f"written: {options.out / 'crossvalidation.json'} and out-of-fold.csv beside it")
+
+
 def _weights_of(text: str) -> tuple[str, Path]:
     architecture, separator, path = text.partition("=")
     if not separator or architecture not in _ARCHITECTURES:
@@ -149,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     cases.add_argument("--out", type=Path, default=Path("runs/cases.png"), help="PNG to write (runs/cases.png)")
     cases.set_defaults(command=_cases)
     _add_compare(commands)
+    _add_crossvalidate(commands)
     sample = commands.add_parser("sample", help="draw slices of both classes")
     _add_data(sample)
     sample.add_argument("--out", type=Path, default=Path("runs/sample.png"), help="PNG to write (runs/sample.png)")
@@ -206,6 +222,32 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for name in _overridable():
         if name not in ("architecture", "seed"):
             _add_field(fields, name)
+
+
+def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "crossvalidate",
+        help="judge a recipe on patients that it did not see, without test",
+        description="Cross-validate a recipe over train and validation, patients never parted; test is not looked at. "
+        "Every epoch of fine-tuning is told, and none is chosen. Interrupted, the same command goes on.",
+    )
+    parser.set_defaults(command=_crossvalidate)
+    _add_data(parser)
+    parser.add_argument("--patients", type=Path, required=True, help="CSV of file, class, split and patient")
+    parser.add_argument("--recipe", choices=RECIPES, default="best", help="hyperparameters to start from (best)")
+    parser.add_argument(
+        "--weights", type=Path, help="ImageNet weights in torchvision's layout (default: torchvision's own, downloaded)"
+    )
+    parser.add_argument("--folds", type=int, default=5, help="parts that are held out in turn (5)")
+    parser.add_argument("--repeats", type=int, default=3, help="how often the slices are dealt to folds anew (3)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/crossvalidation"), help="folder for it all (runs/crossvalidation)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="throw away what the folder holds")
+    _add_machine(parser)
+    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
+    for name in _overridable():
+        _add_field(fields, name)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

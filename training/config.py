@@ -43,6 +43,10 @@ class Recipe(BaseModel):
         default=0.0, ge=0, le=1, description="share of augmented slices that are JPEG-compressed, at quality 30 to 95"
     )
 
+    contrast: float = Field(
+        default=0.0, ge=0, lt=1, description="brightness and contrast of augmented slices are scaled by up to 1 -+ this"
+    )
+
     probe: bool = Field(description="first fit the head on frozen features (linear probe)")
     probe_views: int = Field(default=1, ge=1, description="views of a slice in the probe: plain, then augmented")
     probe_strength: float = Field(
@@ -51,12 +55,31 @@ class Recipe(BaseModel):
 
     epochs: int = Field(ge=0, description="most epochs of fine-tuning; 0 keeps the probe")
     batch_size: int = Field(default=16, gt=0, description="slices a step")
-    trainable: Literal["all", "last_block", "head"] = Field(default="all", description="what fine-tuning may change")
+    trainable: Literal["all", "last_blocks", "last_block", "head"] = Field(
+        default="all", description="what fine-tuning may change; last_blocks: blocks 4 and 5"
+    )
     freeze_batch_norm: bool = Field(description="keep the batch norms' running statistics")
     optimiser: Literal["sgd", "adamw"] = Field(description="sgd has momentum 0.9")
     learning_rate: float = Field(gt=0, description="of the head; constant")
     layer_decay: float = Field(default=1.0, gt=0, le=1, description="learning rate of a convolution over the one above")
     weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty (sgd) or decoupled decay (adamw)")
+    l2_sp: float = Field(
+        default=0.0,
+        ge=0,
+        description="L2-SP (arXiv 1802.01483): strength of the pull of convolutions and batch norms to where they "
+        "started, in place of their weight decay; adamw takes no weight further than about 1 / this",
+    )
+    map_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of channels blanked in each pooled map (arXiv 1411.4280)"
+    )
+    mixup: float = Field(default=0.0, ge=0, description="alpha of mixup (arXiv 1710.09412); 0 mixes nothing")
+    cutmix: float = Field(default=0.0, ge=0, description="alpha of CutMix (arXiv 1905.04899); 0 cuts nothing")
+    weight_average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay a step of a moving average of the weights, which is then what is judged and kept; 0: none",
+    )
 
     patience: int = Field(gt=0, description="epochs without a better running average before stopping early")
     running_average: float = Field(default=0.7, ge=0, lt=1, description="weight of the past in those running averages")

@@ -129,7 +129,7 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidC
 
 
 class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
-    """A split under the training transforms: Resize 256, JPEG now and then, RandomResizedCrop, horizontal flip.
+    """A split under the training transforms: Resize 256, another window, JPEG now and then, RandomResizedCrop, flip.
 
     An item's augmentation depends on seed, epoch and index alone, so neither the number of worker processes nor a
     resume changes it.
@@ -141,6 +141,7 @@ class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
         self._transform = v2.Compose(
             [
                 v2.Resize(recipe.resize, antialias=True),
+                *([v2.ColorJitter(recipe.contrast, recipe.contrast)] if recipe.contrast else []),
                 # after the resize, so that the blocks lie as in a file of that size
                 v2.RandomApply([v2.Lambda(_compress)], p=recipe.jpeg_probability),
                 v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from training.errors import TrainingError
 from training.machine import Machine
 from training.network import SliceNetwork
 from training.progress import progress, say
+from training.regularisation import StartingPoint, average_of, drop_channels, mix
 from training.seeding import seed_everything
 
 
@@ -26,7 +27,8 @@ class EpochRecord:
 
     Attributes:
         train_loss, val_loss: cross-entropy in nats, mean over slices.
-        train_accuracy, val_accuracy: share of slices whose larger logit is the right one.
+        train_accuracy, val_accuracy: share of slices whose larger logit is the right one; of a mixed slice, that of the
+            class with the larger share.
         val_auc: area under the ROC curve, COVID positive.
         seconds: wall time, training and validation together.
     """
@@ -70,6 +72,10 @@ class FineTuning:
     """A fine-tuning run that lives in a folder and goes on from its last whole epoch.
 
     `last.pt` holds everything the next epoch needs, `best.pt` the weights of the best epoch so far.
+
+    Attributes:
+        history: one row an epoch, epoch 0 first.
+        val_logits: the validation slices' logits after each of them: float32 (N, 2), on the CPU.
     """
 
     def __init__(self, network: SliceNetwork, recipe: Recipe, machine: Machine, folder: Path) -> None:
@@ -78,8 +84,11 @@ class FineTuning:
         self._machine = machine
         self._last, self._best = folder / "last.pt", folder / "best.pt"
         self._optimiser = make_optimiser(network, recipe)
+        self._start = StartingPoint(self._optimiser)
+        self._average = average_of(network, recipe.weight_average) if recipe.weight_average else None
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
+        self.val_logits: list[torch.Tensor] = []
 
     def resume(self) -> bool:
         """Restore the last whole epoch, if there is one; True if there was.
@@ -93,8 +102,11 @@ class FineTuning:
             state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
             self._network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
+            if self._average:
+                self._average.load_state_dict(state["average"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
+            self.val_logits = [logits.cpu() for logits in state["val_logits"]]
         except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
             raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
         return True
@@ -102,23 +114,30 @@ class FineTuning:
     def run(self, data: CovidCt) -> None:
         """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
         if not self.history:
-            self._finish_epoch(evaluate_epoch(self._network, data.val, self._recipe, self._machine))
+            self._finish_epoch(*evaluate_epoch(self._judged, data.val, self._recipe, self._machine))
         while not self._is_over():
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
             batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
             loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
-            record = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
+            record, logits = evaluate_epoch(self._judged, data.val, self._recipe, self._machine)
             seconds = time.perf_counter() - started
-            self._finish_epoch(replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds))
+            record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
+            self._finish_epoch(record, logits)
         state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
         self._network.load_state_dict(state)
+        self._network.eval()
 
     @property
     def best(self) -> EpochRecord:
         """The epoch that is kept: the first with the best validation figure."""
         return max(self.history, key=lambda record: _score(record, self._recipe))
+
+    @property
+    def _judged(self) -> SliceNetwork:
+        """What is evaluated and kept: the network, or the average of its weights."""
+        return cast(SliceNetwork, self._average.module) if self._average else self._network
 
     def _is_over(self) -> bool:
         """Replay the early stop over the history, so that a resume needs no state of its own."""
@@ -132,14 +151,14 @@ class FineTuning:
         loss_sum = hits = count = 0.0
         bar = progress(batches, title, "batch")
         for batch in bar:
-            labels = batch.labels.to(self._machine.device, non_blocking=True)
+            images, targets = mix(batch.images, batch.labels, self._recipe)
+            labels = (targets if targets.ndim == 1 else targets.argmax(1)).to(self._machine.device, non_blocking=True)
+            targets = targets.to(self._machine.device, non_blocking=True)
             with self._machine.autocast():
-                logits = self._network(batch.images.to(self._machine.device, non_blocking=True))
-                loss = nn.functional.cross_entropy(logits.float(), labels)
-            self._optimiser.zero_grad(set_to_none=True)
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self._scaler.step(self._optimiser)
-            self._scaler.update()
+                maps = self._network.maps(images.to(self._machine.device, non_blocking=True))
+                logits = self._network.head(drop_channels(maps, self._recipe.map_dropout))
+                loss = nn.functional.cross_entropy(logits.float(), targets)
+            self._step(loss)
             loss_sum += loss.item() * len(labels)
             hits += (logits.argmax(1) == labels).sum().item()
             count += len(labels)
@@ -148,15 +167,27 @@ class FineTuning:
             raise TrainingError(f"{title}: the loss is not finite; lower --learning-rate")
         return loss_sum / count, hits / count
 
-    def _finish_epoch(self, record: EpochRecord) -> None:
+    def _step(self, loss: torch.Tensor) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._start.pull()
+        if self._average:
+            self._average.update_parameters(self._network)
+
+    def _finish_epoch(self, record: EpochRecord, logits: torch.Tensor) -> None:
         self.history.append(record)
+        self.val_logits.append(logits)
         if self.best is record:
-            write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
+            write_atomically(self._best, lambda path: torch.save(self._judged.state_dict(), path))
         state = {
             "network": self._network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
             "history": [asdict(row) for row in self.history],
+            "val_logits": self.val_logits,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
         say(describe(record))  # once a kill can no longer undo it
@@ -173,11 +204,13 @@ def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Ma
     return torch.cat(rows)
 
 
-def evaluate_epoch(network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine) -> EpochRecord:
-    """The validation figures of the network as it is, as epoch 0."""
+def evaluate_epoch(
+    network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine
+) -> tuple[EpochRecord, torch.Tensor]:
+    """The validation figures of the network as it is, as epoch 0, and the logits they are of: float32 (N, 2)."""
     started = time.perf_counter()
     logits = predict_logits(network, val, recipe, machine)
-    return EpochRecord(
+    record = EpochRecord(
         epoch=0,
         train_loss=None,
         train_accuracy=None,
@@ -186,22 +219,25 @@ def evaluate_epoch(network: SliceNetwork, val: Split, recipe: Recipe, machine: M
         val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
         seconds=time.perf_counter() - started,
     )
+    return record, logits
 
 
 def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:
     """One parameter group a layer; each convolution learns `layer_decay` times as fast as the one above it.
 
-    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146.
+    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146. Under L2-SP what lies below the head is drawn to where it
+    started, and decays no more.
     """
     set_trainable(network, recipe)
     groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": recipe.learning_rate}]
     rate = recipe.learning_rate
+    pulled = {"l2_sp": recipe.l2_sp, "weight_decay": 0.0} if recipe.l2_sp else {}
     for layer in reversed(network.features):
         if isinstance(layer, nn.BatchNorm2d):  # lies above its convolution and shares its rate
             rate *= recipe.layer_decay
         parameters = [p for p in layer.parameters() if p.requires_grad]
         if parameters:
-            groups.append({"params": parameters, "lr": rate})
+            groups.append({"params": parameters, "lr": rate} | pulled)
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
@@ -211,7 +247,9 @@ def set_trainable(network: SliceNetwork, recipe: Recipe) -> None:
     """Let gradients reach what the recipe trains, and nothing else."""
     layers = list(network.features)
     poolings = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    first = {"all": 0, "last_block": poolings[-1], "head": len(layers)}[recipe.trainable]
+    # a head that sees no further than block 3 leaves nothing of blocks 4 and 5
+    fourth = poolings[2] if len(poolings) > 2 else len(layers)
+    first = {"all": 0, "last_blocks": fourth, "last_block": poolings[-1], "head": len(layers)}[recipe.trainable]
     for i, layer in enumerate(layers):
         layer.requires_grad_(i >= first)
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +54,11 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     """Train a network on the training split; validation chooses its epoch, and test is not looked at.
 
     Raises:
-        TrainingError: the run folder holds a run of another recipe or of other data.
+        TrainingError: the run folder holds a run of another recipe, from other weights or of other data.
     """
-    _claim_run_folder(fitting, data)
     recipe, machine = fitting.recipe, fitting.machine
-    seed_everything(recipe.seed, "weights")
-    network = SliceNetwork(recipe)
-    source = load_imagenet(network, recipe, fitting.weights)
-    network = network.to(memory_format=torch.channels_last).to(machine.device)
+    claim(fitting, data)
+    network, source = pretrained_network(fitting)
     probe_seconds = _probe(fitting, network, data)
     tuning = FineTuning(network, recipe, machine, fitting.run_folder)
     if tuning.resume():
@@ -69,16 +67,37 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     return Fitted(network, tuning, source, probe_seconds)
 
 
-def _claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
-    """Write the run's recipe and data into its folder, or check that they are those that are there.
+def pretrained_network(fitting: Fitting) -> tuple[SliceNetwork, str]:
+    """The network with its pretrained weights, on the machine's device, and where they came from."""
+    seed_everything(fitting.recipe.seed, "weights")
+    network = SliceNetwork(fitting.recipe)
+    source = load_imagenet(network, fitting.recipe, fitting.weights)
+    return network.to(memory_format=torch.channels_last).to(fitting.machine.device), source
+
+
+def claim(fitting: Fitting, data: CovidCt) -> None:
+    """Let the run folder belong to this recipe, these weights and these data, or check that it does.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe or of other data.
+        TrainingError: the folder holds a run of another recipe, from other weights or of other data.
     """
-    fitting.run_folder.mkdir(parents=True, exist_ok=True)
-    path = fitting.run_folder / "run.json"
-    mine = fitting.recipe.model_dump(mode="json")
-    mine |= {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
+    weights = {"weights": str(fitting.weights) if fitting.weights else "torchvision"}
+    hashes = {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
+    claim_run_folder(fitting.run_folder, fitting.recipe.model_dump(mode="json") | weights | hashes)
+
+
+def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
+    """Write what a run belongs to into its folder, or check that it is what is there.
+
+    Args:
+        folder: of the run; made if it is not there.
+        mine: the run's settings and the hashes of its data, as JSON has them.
+
+    Raises:
+        TrainingError: the folder holds a run of other settings or of other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
         return
@@ -87,7 +106,7 @@ def _claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
         if theirs.get(field) != mine[field]:
             raise TrainingError(
                 f"{path}: this run has {field} = {theirs.get(field)}, not {mine[field]}; "
-                "pass another --run folder, or --fresh to throw the old run away"
+                "pass another folder (--run or --out), or --fresh to throw the old run away"
             )
 
 

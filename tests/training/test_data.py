@@ -11,7 +11,15 @@ from PIL import Image
 from service.image import decode, to_input
 from tests.training.data_set import small_files, small_lists, write_data_set
 from training.config import Recipe
-from training.data import OFFICIAL_COUNTS, CovidCt, SplitName, plain_batches, read_covid_ct, training_batches
+from training.data import (
+    OFFICIAL_COUNTS,
+    CovidCt,
+    SplitName,
+    TrainingSlices,
+    plain_batches,
+    read_covid_ct,
+    training_batches,
+)
 from training.errors import TrainingError
 
 COUNTS: dict[SplitName, int] = {"train": 2, "val": 1, "test": 1}
@@ -171,3 +179,22 @@ def test_the_real_data_set_is_read_whole_and_its_splits_are_disjoint(covid_ct_ro
     data = read_covid_ct(covid_ct_root, OFFICIAL_COUNTS)
     assert [len(split.scans) for split in data] == [425, 118, 203]
     assert [int(split.labels.sum()) for split in data] == [191, 60, 98]
+
+
+def test_another_window_changes_the_slices_and_none_leaves_them_as_they_were(data: CovidCt, recipe: Recipe) -> None:
+    def images_of(contrast: float) -> torch.Tensor:
+        changed = recipe.override(contrast=contrast, jpeg_probability=0, batch_size=16)
+        (batch,) = training_batches(data.train, changed, 1, shuffle=False)
+        return batch.images
+
+    plain, same, other = images_of(0.0), images_of(0.0), images_of(0.4)
+    torch.testing.assert_close(plain, same, rtol=0, atol=0)
+    assert other.dtype == torch.uint8
+    assert not torch.equal(plain, other)
+    off = TrainingSlices(data.train, recipe, 1)._transform
+    assert [type(each).__name__ for each in off.transforms] == [
+        "Resize",
+        "RandomApply",
+        "RandomResizedCrop",
+        "RandomHorizontalFlip",
+    ]

@@ -45,3 +45,9 @@ def test_other_data_in_the_same_run_folder_are_refused(fitting: Fitting, fitted:
     fewer = data._replace(train=Split("train", data.train.scans[1:]))
     with pytest.raises(TrainingError, match=r"this run has sha256 of train data = \w{64}, not \w{64}"):
         fit(fitting, fewer)
+
+
+def test_other_weights_in_the_same_run_folder_are_refused(fitting: Fitting, fitted: Fitted, data: CovidCt) -> None:
+    other = dataclasses.replace(fitting, weights=Path("other.pth"))
+    with pytest.raises(TrainingError, match=r"this run has weights = .*vgg19_bn\.pth, not other\.pth"):
+        fit(other, data)

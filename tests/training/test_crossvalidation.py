@@ -1,0 +1,102 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.training.patients_table import write_patients
+from training.__main__ import main
+from training.crossvalidation import CrossValidation, train_and_val
+from training.data import CovidCt, Split
+from training.engine import FineTuning
+from training.probe import pooled_features
+
+SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--device", "cpu"]
+
+
+def run(data_root: Path, weights: Path, data: CovidCt, out: Path, *options: str) -> CrossValidation:
+    patients = write_patients(out.parent / "patients.csv", train_and_val(data))
+    files = ["--data", str(data_root), "--weights", str(weights), "--patients", str(patients), "--out", str(out)]
+    assert main(["crossvalidate", *files, *SMALL, "--folds", "2", *options]) == 0
+    return CrossValidation.model_validate_json((out / "crossvalidation.json").read_text())
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "out-of-fold.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
+    data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(data_root, weights, data, tmp_path / "out", "--repeats", "2")
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 2 * 24
+    aucs, by_fold, accuracies = [], [], []
+    for repeat in ("0", "1"):
+        mine = [row for row in rows if row["repeat"] == repeat]
+        labels, scores = ([float(row[name]) for row in mine] for name in ("label", "probability"))
+        aucs.append(roc_auc_score(labels, scores))
+        accuracies.append(np.mean([(score >= 0.5) == label for score, label in zip(scores, labels, strict=True)]))
+        folds = [[row for row in mine if row["fold"] == fold] for fold in ("0", "1")]
+        by_fold.append(
+            np.mean([roc_auc_score([int(r["label"]) for r in f], [float(r["probability"]) for r in f]) for f in folds])
+        )
+    (figures,) = record.epochs
+    for spread, values in ((figures.auc, aucs), (figures.auc_by_fold, by_fold), (figures.accuracy, accuracies)):
+        assert spread.mean == pytest.approx(np.mean(values), abs=1e-4)
+        assert spread.deviation == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+    assert record.groups == 12
+    assert record.reencoded is not None
+    assert 0 <= record.reencoded.same_call.mean <= 1
+    assert f"probe_views 1 | 2 x 2 | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
+
+
+def test_every_epoch_of_fine_tuning_is_told(
+    data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--repeats", "1", "--epochs", "2", "--patience", "1", "--trainable", "head"]
+    record = run(data_root, weights, data, tmp_path / "out", *options)
+    assert [row.epoch for row in record.epochs] == [0, 1, 2]
+    assert record.reencoded is None
+    assert record.config["patience"] == 1
+    assert {row["epoch"] for row in rows_of(tmp_path / "out")} == {"0", "1", "2"}
+    out = capsys.readouterr().out
+    assert (
+        out.count("| vgg19_bn.pth | `best`, input_size 32, resize 40, probe_views 1, epochs 2, trainable head, ") == 3
+    )
+
+
+def test_slices_of_test_are_not_used(
+    data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+
+    def watching(network: object, batches: list[object], *others: object) -> object:
+        seen.update(path for batch in batches for path in batch.paths)  # type: ignore[attr-defined]
+        return pooled_features(network, batches, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("training.probe.pooled_features", watching)
+    monkeypatch.setattr("training.folds.pooled_features", watching)
+    run_tuning = FineTuning.run
+
+    def watching_run(self: FineTuning, data: CovidCt) -> None:
+        seen.update(scan.path for split in data for scan in split.scans)
+        run_tuning(self, data)
+
+    monkeypatch.setattr(FineTuning, "run", watching_run)
+    run(data_root, weights, data, tmp_path / "probe", "--repeats", "1")
+    run(data_root, weights, data, tmp_path / "tuned", "--repeats", "1", "--epochs", "1", "--trainable", "head")
+    for out in ("probe", "tuned"):
+        seen.update(row["path"] for row in rows_of(tmp_path / out))
+    assert seen == {scan.path for scan in data.train.scans + data.val.scans}
+
+
+def test_a_slice_without_a_patient_is_one_line_on_stderr(
+    data_root: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patients = write_patients(tmp_path / "patients.csv", Split("train", data.train.scans))
+    assert main(["crossvalidate", "--data", str(data_root), "--counts", "any", "--patients", str(patients)]) == 1
+    error = capsys.readouterr().err
+    assert "patients.csv: no patient of CT_COVID/covid-val%0.png (8 such images)" in error
