@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     Raises:
         TrainingError: the run folder holds a run of another recipe or of other data.
     """
-    _claim_run_folder(fitting, data)
     recipe, machine = fitting.recipe, fitting.machine
+    hashes = {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
+    claim_run_folder(fitting.run_folder, recipe.model_dump(mode="json") | hashes)
     seed_everything(recipe.seed, "weights")
     network = SliceNetwork(recipe)
     source = load_imagenet(network, recipe, fitting.weights)
@@ -69,16 +71,18 @@ def fit(fitting: Fitting, data: CovidCt) -> Fitted:
     return Fitted(network, tuning, source, probe_seconds)
 
 
-def _claim_run_folder(fitting: Fitting, data: CovidCt) -> None:
-    """Write the run's recipe and data into its folder, or check that they are those that are there.
+def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
+    """Write what a run belongs to into its folder, or check that it is what is there.
+
+    Args:
+        folder: of the run; made if it is not there.
+        mine: the run's settings and the hashes of its data, as JSON has them.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe or of other data.
+        TrainingError: the folder holds a run of other settings or of other data.
     """
-    fitting.run_folder.mkdir(parents=True, exist_ok=True)
-    path = fitting.run_folder / "run.json"
-    mine = fitting.recipe.model_dump(mode="json")
-    mine |= {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
         return
