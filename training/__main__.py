@@ -1,4 +1,4 @@
-"""`python -m training`: train, crossvalidate, evaluate, compare, sample, cases."""
+"""`python -m training`: train, crossvalidate, evaluate, compare, pretrain, sample, cases."""
 
 import argparse
 import shutil
@@ -14,7 +14,7 @@ from service.artifact import load_on_cpu, read_manifest
 from service.errors import ModelFileError
 from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
-from training.config import RECIPES, Recipe
+from training.config import METHODS, RECIPES, Hyperparameters, Pretraining, Recipe
 from training.crossvalidation import as_rows, cross_validate, train_and_val
 from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
@@ -25,6 +25,7 @@ from training.folds import Folding
 from training.job import Job, train
 from training.machine import find_machine
 from training.patients import read_patients
+from training.pretraining import PretrainingJob, describe, pretrain
 from training.scores import Figures, figures_of
 
 _ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
@@ -120,6 +121,22 @@ def _weights_of(text: str) -> tuple[str, Path]:
     return architecture, Path(path)
 
 
+def _pretrain(options: argparse.Namespace) -> None:
+    settings = METHODS[options.method].override(**_given(options, Pretraining))
+    machine = find_machine(options.device, options.precision, options.workers)
+    data = _data(options)
+    run_folder = options.run or Path("runs") / f"pretrain-{settings.method}"
+    if options.fresh and run_folder.exists():
+        shutil.rmtree(run_folder)
+    out = options.out or run_folder / f"{settings.architecture}.pth"
+    print(f"{settings.method} on {machine}; run folder {run_folder}", file=sys.stderr)
+    job = PretrainingJob(settings, machine, options.weights, tuple(options.other_ct), run_folder, out)
+    done = pretrain(job, data)
+    layers = f"{'1_1' if settings.trainable == 'all' else '4_1'} to {settings.layers[-1]}"
+    print(f"{settings.architecture} {layers}: {settings.method}, {done.count} slices, {describe(done.history[-1])}")
+    print(f"written: {out}; other layers are those of {done.source}")
+
+
 def _sample(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw_sample(_data(options)).savefig(options.out, dpi=110)
@@ -135,11 +152,16 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:
-    return {name: value for name in _overridable() if (value := getattr(options, name, None)) is not None}
+    return _given(options, Recipe)
 
 
-def _overridable() -> list[str]:
-    return [name for name in Recipe.model_fields if name != "name"]
+def _given(options: argparse.Namespace, model: type[Hyperparameters]) -> dict[str, object]:
+    """The fields that the command line names."""
+    return {name: value for name in _overridable(model) if (value := getattr(options, name, None)) is not None}
+
+
+def _overridable(model: type[Hyperparameters]) -> list[str]:
+    return [name for name in model.model_fields if name not in ("name", "method")]
 
 
 def _describe(name: str, figures: Figures) -> str:
@@ -165,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     cases.set_defaults(command=_cases)
     _add_compare(commands)
     _add_crossvalidate(commands)
+    _add_pretrain(commands)
     sample = commands.add_parser("sample", help="draw slices of both classes")
     _add_data(sample)
     sample.add_argument("--out", type=Path, default=Path("runs/sample.png"), help="PNG to write (runs/sample.png)")
@@ -193,8 +216,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
-    for name in _overridable():
-        _add_field(fields, name)
+    for name in _overridable(Recipe):
+        _add_field(fields, Recipe, name)
 
 
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -219,9 +242,39 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the value in all recipes")
-    for name in _overridable():
+    for name in _overridable(Recipe):
         if name not in ("architecture", "seed"):
-            _add_field(fields, name)
+            _add_field(fields, Recipe, name)
+
+
+def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "pretrain",
+        help="train the convolutions on chest CT first, and write weights to start from",
+        description="Train the convolutions on COVID-CT's training slices and other chest CT, and write a file for "
+        "--weights. Interrupted, the same command goes on after the last epoch.",
+    )
+    parser.set_defaults(command=_pretrain)
+    _add_data(parser)
+    parser.add_argument("--method", choices=METHODS, required=True, help=Pretraining.model_fields["method"].description)
+    parser.add_argument(
+        "--other-ct",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of other CT slices, without labels; for joint with the folders COVID and NonCOVID; repeatable",
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="weights to start from, in torchvision's layout (default: torchvision's own)"
+    )
+    parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/pretrain-METHOD)")
+    parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
+    parser.add_argument("--out", type=Path, help="weights file to write (ARCHITECTURE.pth in the run folder)")
+    _add_machine(parser)
+    fields = parser.add_argument_group("pretraining fields, each overrides the method's value")
+    for name in _overridable(Pretraining):
+        _add_field(fields, Pretraining, name)
 
 
 def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -246,8 +299,8 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parser.add_argument("--fresh", action="store_true", help="throw away what the folder holds")
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
-    for name in _overridable():
-        _add_field(fields, name)
+    for name in _overridable(Recipe):
+        _add_field(fields, Recipe, name)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -258,9 +311,9 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that augment slices (none on a CPU, up to 8 for a GPU)")
 
 
-def _add_field(group: "argparse._ArgumentGroup", name: str) -> None:
-    """One option for one field of the recipe; pydantic turns its text into the field's type and checks it."""
-    field = Recipe.model_fields[name]
+def _add_field(group: "argparse._ArgumentGroup", model: type[Hyperparameters], name: str) -> None:
+    """One option for one field; pydantic turns its text into the field's type and checks it."""
+    field = model.model_fields[name]
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     values = "{" + ",".join(choices) + "}" if choices else getattr(field.annotation, "__name__", "value").upper()
     group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=values, help=field.description)

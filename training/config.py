@@ -1,4 +1,4 @@
-"""Every hyperparameter of a training run, and the two recipes."""
+"""Every hyperparameter of a training run and of a pretraining run, the two recipes and the three methods."""
 
 from typing import Final, Literal, Self, TypeAlias
 
@@ -15,10 +15,33 @@ _ACTIVATIONS: Final = {
 ThresholdRule: TypeAlias = Literal["half", "youden", "sensitivity-90"]
 
 
-class Recipe(BaseModel):
-    """The hyperparameters; each can be overridden on the command line by its name."""
+class Hyperparameters(BaseModel):
+    """Settings that never change once made; each can be overridden on the command line by its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("layers", mode="before", check_fields=False)
+    @classmethod
+    def _layers_from_text(cls, layers: object) -> object:
+        return tuple(filter(None, layers.split(","))) if isinstance(layers, str) else layers
+
+    def override(self, **fields: object) -> Self:
+        """The same with some fields replaced.
+
+        Raises:
+            TrainingError: an unknown field or a value out of range; names the field.
+        """
+        try:
+            return type(self).model_validate(self.model_dump() | fields)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            field, kind = ".".join(map(str, problem["loc"])), type(self).__name__.lower()
+            where = f"{kind} field {field} = {problem['input']!r}" if field else kind
+            raise TrainingError(f"{where}: {problem['msg']}") from error
+
+
+class Recipe(Hyperparameters):
+    """The hyperparameters of a training run."""
 
     name: str = Field(description="what the recipe is called in the card and in metrics.json")
     architecture: Literal["vgg19_bn", "vgg16_bn"] = Field(default="vgg19_bn", description="torchvision network")
@@ -91,11 +114,6 @@ class Recipe(BaseModel):
     )
     calibrate: bool = Field(default=True, description="fit a temperature on validation (arXiv 1706.04599)")
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers_from_text(cls, layers: object) -> object:
-        return tuple(filter(None, layers.split(","))) if isinstance(layers, str) else layers
-
     @model_validator(mode="after")
     def _probe_needs_a_linear_head(self) -> Self:
         if self.probe and self.head != "pooled":
@@ -104,12 +122,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:
-        known = _ACTIVATIONS[self.architecture]
-        unknown = [name for name in self.layers if name not in known]
-        if unknown:
-            raise ValueError(f"{self.architecture} has no layer {unknown[0]}; it has {' '.join(known)}")
-        if sorted(set(self.layers)) != list(self.layers):
-            raise ValueError("layers must be in the network's order, each once")
+        _check_layers(self.architecture, self.layers)
         if self.head == "classifier" and self.layers:
             raise ValueError("layers are for head = pooled; the classifier sees the last one")
         return self
@@ -119,19 +132,83 @@ class Recipe(BaseModel):
         """The activations that the head sees, by name."""
         return self.layers or (_ACTIVATIONS[self.architecture][-1],)
 
-    def override(self, **fields: object) -> Self:
-        """The recipe with some fields replaced.
 
-        Raises:
-            TrainingError: an unknown field or a value out of range; names the field.
-        """
-        try:
-            return type(self).model_validate(self.model_dump() | fields)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            field = ".".join(map(str, problem["loc"]))
-            where = f"recipe field {field} = {problem['input']!r}" if field else "recipe"
-            raise TrainingError(f"{where}: {problem['msg']}") from error
+class Pretraining(Hyperparameters):
+    """The hyperparameters of a pretraining run."""
+
+    method: Literal["vicreg", "simclr", "joint"] = Field(
+        description="vicreg (arXiv 2105.04906) and simclr (arXiv 2002.05709): without labels, two views of a slice; "
+        "joint: both classes of COVID-CT and of other sets at once, batch norms and a linear head for each set"
+    )
+    architecture: Literal["vgg19_bn", "vgg16_bn"] = Field(default="vgg19_bn", description="torchvision network")
+    layers: tuple[str, ...] = Field(
+        default=("4_2", "4_3", "5_1"),
+        min_length=1,
+        description="activations that are pooled and learnt by, finest first, commas between; later layers stay",
+    )
+    trainable: Literal["all", "last_blocks"] = Field(
+        default="last_blocks", description="which convolutions learn; last_blocks: those of blocks 4 and 5"
+    )
+    freeze_batch_norm: bool = Field(
+        default=True,
+        description="keep the batch norms' running statistics; joint has none of its own for each set then",
+    )
+    seed: int = Field(default=0, ge=0, description="seed of heads, order and augmentation")
+
+    resize: int = Field(default=256, gt=0, description="pixels, shorter side of a slice before it is cropped")
+    view_size: int = Field(default=112, ge=32, description="pixels, side of the square crops that the network sees")
+    crop_scale_min: float = Field(default=0.1, gt=0, le=1, description="least share of the area in a crop")
+    crop_scale_max: float = Field(default=0.5, gt=0, le=1, description="largest share of the area in a crop")
+    brightness: float = Field(default=0.3, ge=0, le=1, description="grey values are scaled by up to 1 -+ this")
+    contrast: float = Field(default=0.3, ge=0, le=1, description="contrast is scaled by up to 1 -+ this")
+    blur_probability: float = Field(
+        default=0.3, ge=0, le=1, description="share of views that are blurred, with a sigma of 0.1 to 1.5 pixels"
+    )
+    jpeg_probability: float = Field(
+        default=0.5, ge=0, le=1, description="share of views that are JPEG-compressed first, at quality 30 to 95"
+    )
+
+    epochs: int = Field(default=10, gt=0, description="passes over the slices")
+    batch_size: int = Field(
+        default=64, ge=2, description="slices a step; joint: as many of each class of each set, so a multiple of those"
+    )
+    learning_rate: float = Field(default=1e-4, gt=0, description="of AdamW (arXiv 1711.05101)")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="learning rate over the epochs; cosine falls to nearly 0 in the last one"
+    )
+    weight_decay: float = Field(default=0.05, ge=0, description="decoupled decay of AdamW")
+
+    projection_width: int = Field(
+        default=2048, gt=0, description="hidden features of the projection head; vicreg, simclr"
+    )
+    projection_size: int = Field(default=2048, gt=0, description="features that the loss compares; vicreg, simclr")
+    temperature: float = Field(default=0.5, gt=0, description="what similarities are divided by; simclr")
+
+    @model_validator(mode="after")
+    def _crops_have_a_range(self) -> Self:
+        if self.crop_scale_min > self.crop_scale_max:
+            raise ValueError(f"crop_scale_min {self.crop_scale_min} is above crop_scale_max {self.crop_scale_max}")
+        return self
+
+    @model_validator(mode="after")
+    def _some_layer_learns(self) -> Self:
+        _check_layers(self.architecture, self.layers)
+        if self.trainable == "last_blocks" and self.layers[-1] < "4_1":
+            raise ValueError("last_blocks has nothing to train below layer 4_1; pass trainable = all")
+        return self
+
+    def recipe(self) -> Recipe:
+        """A recipe for the network that is pretrained; its other fields mean nothing here."""
+        return RECIPES["best"].override(architecture=self.architecture, layers=self.layers, seed=self.seed)
+
+
+def _check_layers(architecture: str, layers: tuple[str, ...]) -> None:
+    known = _ACTIVATIONS[architecture]
+    unknown = [name for name in layers if name not in known]
+    if unknown:
+        raise ValueError(f"{architecture} has no layer {unknown[0]}; it has {' '.join(known)}")
+    if sorted(set(layers)) != list(layers):
+        raise ValueError("layers must be in the network's order, each once")
 
 
 RECIPES: Final = {
@@ -170,3 +247,24 @@ RECIPES: Final = {
     )
 }
 """`seed` is the recipe of the report this project grew from; `best` is ours (docs/decisions.md says why)."""
+
+METHODS: Final = {
+    pretraining.method: pretraining
+    for pretraining in (
+        Pretraining(method="vicreg"),
+        Pretraining(method="simclr", projection_size=128),
+        Pretraining(
+            method="joint",
+            freeze_batch_norm=False,
+            view_size=224,
+            crop_scale_min=0.5,
+            crop_scale_max=1.0,
+            brightness=0.0,
+            contrast=0.0,
+            blur_probability=0.0,
+            batch_size=32,
+            learning_rate=3e-5,
+        ),
+    )
+}
+"""What each method of pretraining starts from."""

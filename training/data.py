@@ -96,8 +96,7 @@ class Split:
 
     def fingerprint(self) -> SplitFingerprint:
         """SHA-256 over the sorted file hashes, so that a card can name the data without carrying it."""
-        text = "\n".join(sorted(scan.sha256 for scan in self.scans))
-        return SplitFingerprint(count=len(self.scans), sha256=hashlib.sha256(text.encode()).hexdigest())
+        return SplitFingerprint(count=len(self.scans), sha256=hash_of_files(scan.sha256 for scan in self.scans))
 
 
 class CovidCt(NamedTuple):
@@ -128,6 +127,11 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidC
     return CovidCt(*splits)
 
 
+def hash_of_files(hashes: Iterable[str]) -> str:
+    """One SHA-256 for many files, given by their own, in any order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
 class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
     """A split under the training transforms: Resize 256, another window, JPEG now and then, RandomResizedCrop, flip.
 
@@ -143,7 +147,7 @@ class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
                 v2.Resize(recipe.resize, antialias=True),
                 *([v2.ColorJitter(recipe.contrast, recipe.contrast)] if recipe.contrast else []),
                 # after the resize, so that the blocks lie as in a file of that size
-                v2.RandomApply([v2.Lambda(_compress)], p=recipe.jpeg_probability),
+                v2.RandomApply([v2.Lambda(compress)], p=recipe.jpeg_probability),
                 v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
                 v2.RandomHorizontalFlip(),
             ]
@@ -181,7 +185,7 @@ def training_batches(
     return loader
 
 
-def _compress(image: torch.Tensor) -> torch.Tensor:
+def compress(image: torch.Tensor) -> torch.Tensor:
     """uint8 (1, H, W) through a JPEG file of some quality and back; torchvision's own way is about to leave it."""
     file = io.BytesIO()
     quality = int(torch.randint(*_JPEG_QUALITY, ()))
@@ -257,12 +261,16 @@ def _encoding(data: bytes) -> str:
         return f"{image.format} {image.mode}"
 
 
+def pixel_hash(ct_slice: Slice) -> bytes:
+    """SHA-256 over the size and the grey values of a slice, whatever file it came in."""
+    return hashlib.sha256(str(ct_slice.shape).encode() + ct_slice.tobytes()).digest()
+
+
 def _check_disjoint(splits: list[Split]) -> None:
     """Refuse an image that is in two splits, as the same file or as the same grey values in another file."""
     seen: dict[bytes, tuple[SplitName, str]] = {}
     for split in splits:
         for scan in split.scans:
-            pixels = hashlib.sha256(str(scan.ct_slice.shape).encode() + scan.ct_slice.tobytes()).digest()
-            where, path = seen.setdefault(pixels, (split.name, scan.path))
+            where, path = seen.setdefault(pixel_hash(scan.ct_slice), (split.name, scan.path))
             if where != split.name:
                 raise TrainingError(f"{scan.path} of {split.name} is the same image as {path} of {where}")
