@@ -45,13 +45,15 @@ class Recipe(Hyperparameters):
 
     name: str = Field(description="what the recipe is called in the card and in metrics.json")
     architecture: Literal["vgg19_bn", "vgg16_bn"] = Field(default="vgg19_bn", description="torchvision network")
-    head: Literal["pooled", "classifier"] = Field(
-        description="pooled: average and root-mean-square pooling of the last 14 x 14 map and one linear layer; "
-        "classifier: VGG's three linear layers, the last one replaced by two outputs"
+    head: Literal["pooled", "covariance", "classifier"] = Field(
+        description="pooled: average and root-mean-square pooling of some maps and one linear layer; covariance: "
+        "covariances between directions of these maps instead; classifier: VGG's three linear layers, the last one "
+        "replaced by two outputs"
     )
+    components: int = Field(default=96, gt=0, description="principal directions of each map in the covariance head")
     layers: tuple[str, ...] = Field(
         default=(),
-        description="activations that the pooled head sees, finest first, commas between: 5_2 is the second of the "
+        description="activations that the head sees, finest first, commas between: 5_2 is the second of the "
         "fifth block; default: the last",
     )
     seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation and dropout")
@@ -116,15 +118,15 @@ class Recipe(Hyperparameters):
 
     @model_validator(mode="after")
     def _probe_needs_a_linear_head(self) -> Self:
-        if self.probe and self.head != "pooled":
-            raise ValueError("probe needs head = pooled; the classifier's three layers are not linear")
+        if self.probe and self.head == "classifier":
+            raise ValueError("probe needs head = pooled or covariance; the classifier's three layers are not linear")
         return self
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:
         _check_layers(self.architecture, self.layers)
         if self.head == "classifier" and self.layers:
-            raise ValueError("layers are for head = pooled; the classifier sees the last one")
+            raise ValueError("layers are for head = pooled or covariance; the classifier sees the last one")
         return self
 
     @property
@@ -199,7 +201,9 @@ class Pretraining(Hyperparameters):
 
     def recipe(self) -> Recipe:
         """A recipe for the network that is pretrained; its other fields mean nothing here."""
-        return RECIPES["best"].override(architecture=self.architecture, layers=self.layers, seed=self.seed)
+        return RECIPES["best"].override(
+            architecture=self.architecture, head="pooled", layers=self.layers, seed=self.seed
+        )
 
 
 def _check_layers(architecture: str, layers: tuple[str, ...]) -> None:
@@ -229,12 +233,12 @@ RECIPES: Final = {
         ),
         Recipe(
             name="best",
-            head="pooled",
+            head="covariance",
             probe=True,
             layers=("4_2", "4_3", "5_1"),
             jpeg_probability=0.5,
             probe_views=4,
-            probe_strength=0.25,
+            probe_strength=0.06,
             epochs=0,
             freeze_batch_norm=True,
             optimiser="adamw",

@@ -156,7 +156,7 @@ class FineTuning:
             targets = targets.to(self._machine.device, non_blocking=True)
             with self._machine.autocast():
                 maps = self._network.maps(images.to(self._machine.device, non_blocking=True))
-                logits = self._network.head(drop_channels(maps, self._recipe.map_dropout))
+                logits = self._network.logits(drop_channels(maps, self._recipe.map_dropout))
                 loss = nn.functional.cross_entropy(logits.float(), targets)
             self._step(loss)
             loss_sum += loss.item() * len(labels)

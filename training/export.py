@@ -137,7 +137,11 @@ def architecture_of(recipe: Recipe) -> str:
     if recipe.head == "classifier":
         return f"{recipe.architecture} (VGG classifier, two outputs)"
     activations = ", ".join(recipe.pooled_layers)
-    return f"{recipe.architecture} (average and RMS of activations {activations}, one linear layer)"
+    if recipe.head == "covariance":
+        seen = f"covariances of {recipe.components} directions of activations {activations}"
+    else:
+        seen = f"average and RMS of activations {activations}"
+    return f"{recipe.architecture} ({seen}, one linear layer)"
 
 
 def config_of(recipe: Recipe) -> dict[str, JsonValue]:

@@ -14,7 +14,7 @@ from service.files import write_atomically
 from training.data import LABELS, CovidCt, Split, plain_batches
 from training.errors import TrainingError
 from training.fitting import Fitting, claim, fit, pretrained_network
-from training.probe import pooled_features, pooled_views, solve
+from training.probe import fit_directions, head_features, pooled_views, solve
 from training.progress import say
 
 _ANSWERS: Final = "out-of-fold.pt"
@@ -58,7 +58,8 @@ class OutOfFold:
 def out_of_fold_logits(fitting: Fitting, split: Split, folding: Folding, variant: Split | None = None) -> OutOfFold:
     """Train once a fold, and ask each network about the slices that it did not see.
 
-    A probe's features are computed once for all folds. Fine-tuning has a folder a fold in the run folder: interrupted,
+    A probe's features are computed once for all folds, and a covariance head's directions, which need no labels, are
+    those of all slices. Fine-tuning has a folder a fold in the run folder: interrupted,
     it goes on, and a fold that has ended keeps its answers alone. It runs every epoch of the recipe, and no fold
     chooses one.
 
@@ -115,11 +116,12 @@ def _probed(fitting: Fitting, split: Split, folds: torch.Tensor, variant: Split 
     recipe, machine = fitting.recipe, fitting.machine
     started = time.perf_counter()
     network, source = pretrained_network(fitting)
+    fit_directions(network, split, recipe, machine)
     pooled, labels = pooled_views(network, split, recipe, machine)
     asked = [pooled[: len(split.scans)]]  # the plain view comes first
     if variant is not None:
         batches = plain_batches(variant, recipe.input_size)
-        asked.append(pooled_features(network, batches, machine, "features of the altered slices"))
+        asked.append(head_features(network, batches, machine, "features of the altered slices"))
     answers = torch.zeros(len(asked), *folds.shape, 2)
     for repeat, fold, held_out in _each(folds):
         say(f"repeat {repeat}, fold {fold}: probe")

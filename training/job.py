@@ -30,7 +30,7 @@ from training.export import (
 from training.figures import draw_misclassified, save_figures
 from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
-from training.network import Deployable, SliceNetwork
+from training.network import Deployable, SliceNetwork, pool
 from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
 from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
@@ -112,7 +112,7 @@ def _make_deployable(job: Job, data: CovidCt, network: SliceNetwork) -> tuple[De
         temperature = fit_temperature(predict_logits(network, data.val, recipe, machine), data.val.labels)
     unrounded = torch.softmax(predict_logits(network, data.test, recipe, machine) / temperature, 1)[:, 1]
     batches = plain_batches(data.train, recipe.input_size)
-    features = pooled_features(network, batches, machine, "fitting the density")
+    features = pooled_features(network, batches, pool, machine, "fitting the density")
     return make_deployable(network, temperature, features, batches), unrounded
 
 
@@ -121,7 +121,7 @@ def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -
     recipe = job.fitting.recipe
     size, cpu = recipe.input_size, torch.device("cpu")
     variants: dict[FilePrecision, tuple[Deployable, Mapping[FigureName, Interval]]] = {}
-    if recipe.head == "pooled":
+    if recipe.head != "classifier":
         quantised = quantise(deployable, plain_batches(data.train, size)[::CALIBRATION_STRIDE])
         answers = predict(quantised, data.test, size, cpu).probabilities
         threshold = results.threshold.value

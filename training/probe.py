@@ -1,9 +1,10 @@
-"""The linear probe: the pooled head fitted to frozen features, all at once and to the optimum.
+"""The linear probe: a head's linear layer fitted to frozen features, all at once and to the optimum.
 
 425 slices overfit 20 million weights within epochs; a strongly regularised linear model on ImageNet features does not.
 """
 
-from typing import cast
+from collections.abc import Callable
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -14,44 +15,81 @@ from sklearn.preprocessing import StandardScaler
 from training.config import Recipe
 from training.data import Batch, Split, plain_batches, training_batches
 from training.machine import Machine
-from training.network import PooledHead, SliceNetwork, pool
+from training.network import CovarianceHead, PooledHead, SliceNetwork
 from training.progress import progress
+
+_DIRECTIONS_STRIDE: Final = 4
+"""Every fourth batch of slices sets the directions: tens of thousands of positions, for 512 channels."""
 
 
 def fit_probe(network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine) -> None:
-    """Fit the network's pooled head to the split, in place; the features stay as they are."""
+    """Fit the network's head to the split, in place; the features stay as they are."""
+    fit_directions(network, split, recipe, machine)
     pooled, labels = pooled_views(network, split, recipe, machine)
     weight, bias = solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views)
-    head = cast(PooledHead, network.head)  # Recipe allows a probe for no other
+    head = _linear_head(network)
     # a logit z for COVID against 0 is the same as z / 2 against - z / 2, and keeps the two outputs symmetric
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))
         head.linear.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
 
 
+def fit_directions(network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine) -> None:
+    """Give a covariance head the principal directions of the split's maps, in place; labels play no part.
+
+    Another head has none.
+    """
+    if not isinstance(network.head, CovarianceHead):
+        return
+    network.eval()
+    seen: list[list[torch.Tensor]] = []
+    batches = plain_batches(split, recipe.input_size)[::_DIRECTIONS_STRIDE]
+    with torch.inference_mode(), machine.autocast():
+        for batch in progress(batches, "finding directions", "batch"):
+            seen.append(network.maps(batch.images.to(machine.device)))
+    network.head.fit_directions([torch.cat(maps) for maps in zip(*seen, strict=True)])
+
+
 def pooled_views(
     network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pooled features of every view of a split: the plain slices, then `probe_views` - 1 augmented ones.
+    """What the head sees of every view of a split: the plain slices, then `probe_views` - 1 augmented ones.
 
     Returns:
-        float32 (V N, 1024) and int64 (V N,), on the CPU.
+        float32 (V N, D) and int64 (V N,), on the CPU.
     """
     batches = plain_batches(split, recipe.input_size)
     for view in range(1, recipe.probe_views):
         batches += training_batches(split, recipe, -view, workers=machine.workers, shuffle=False)
-    pooled = pooled_features(network, batches, machine, "probing features")
+    pooled = head_features(network, batches, machine, "probing features")
     return pooled, torch.cat([batch.labels for batch in batches])
 
 
-def pooled_features(network: SliceNetwork, batches: list[Batch], machine: Machine, title: str) -> torch.Tensor:
-    """float32 (N, 1024), on the CPU."""
+def head_features(network: SliceNetwork, batches: list[Batch], machine: Machine, title: str) -> torch.Tensor:
+    """What the head's linear layer sees of each slice: float32 (N, D), on the CPU."""
+    return pooled_features(network, batches, _linear_head(network).pooled, machine, title)
+
+
+def pooled_features(
+    network: SliceNetwork,
+    batches: list[Batch],
+    pooling: Callable[[list[torch.Tensor]], torch.Tensor],
+    machine: Machine,
+    title: str,
+) -> torch.Tensor:
+    """The maps of each slice, pooled outside of autocast: float32 (N, D), on the CPU."""
     network.eval()
     rows = []
-    with torch.inference_mode(), machine.autocast():
+    with torch.inference_mode():
         for batch in progress(batches, title, "batch"):
-            rows.append(pool(network.maps(batch.images.to(machine.device))).cpu())
+            with machine.autocast():
+                maps = network.maps(batch.images.to(machine.device))
+            rows.append(pooling(maps).cpu())
     return torch.cat(rows)
+
+
+def _linear_head(network: SliceNetwork) -> PooledHead | CovarianceHead:
+    return cast(PooledHead | CovarianceHead, network.head)  # Recipe allows a probe for no other
 
 
 def solve(
