@@ -15,7 +15,7 @@ from service.errors import ModelFileError
 from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
 from training.config import METHODS, RECIPES, Hyperparameters, Pretraining, Recipe
-from training.crossvalidation import as_rows, cross_validate, train_and_val
+from training.crossvalidation import as_rows, cross_validate
 from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
@@ -53,7 +53,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    fitting = Fitting(recipe, machine, options.weights, run_folder)
+    fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients)
     job = Job(fitting, options.models, options.model_version, options.other_images)
     report = train(job, data)
     for name, figures in report.splits.items():
@@ -97,7 +97,7 @@ def _compare(options: argparse.Namespace) -> None:
     for architecture, recipe, seed in product(options.architectures, options.recipes, options.seeds):
         changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
         folder = options.out / f"{architecture}-{recipe}-{seed}"
-        fittings.append(Fitting(changed, machine, weights.get(architecture), folder))
+        fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients))
     print(as_table(compare(fittings, _data(options), options.out)))
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
@@ -105,7 +105,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _crossvalidate(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     machine = find_machine(options.device, options.precision, options.workers)
-    split = train_and_val(_data(options))
+    split = _data(options).train_and_val()
     folding = Folding(read_patients(options.patients, split), options.folds, options.repeats)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
@@ -214,6 +214,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--other-images", type=Path, help="folders of images that are no COVID-CT, by kind, to try the gate on"
     )
+    _add_patients(parser)
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
     for name in _overridable(Recipe):
@@ -240,6 +241,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="ImageNet weights of one network, in torchvision's layout; repeat for the other (default: downloaded)",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
+    _add_patients(parser)
     _add_machine(parser)
     fields = parser.add_argument_group("recipe fields, each overrides the value in all recipes")
     for name in _overridable(Recipe):
@@ -286,7 +288,7 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     parser.set_defaults(command=_crossvalidate)
     _add_data(parser)
-    parser.add_argument("--patients", type=Path, required=True, help="CSV of file, class, split and patient")
+    _add_patients(parser, required=True)
     parser.add_argument("--recipe", choices=RECIPES, default="best", help="hyperparameters to start from (best)")
     parser.add_argument(
         "--weights", type=Path, help="ImageNet weights in torchvision's layout (default: torchvision's own, downloaded)"
@@ -301,6 +303,15 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
     for name in _overridable(Recipe):
         _add_field(fields, Recipe, name)
+
+
+def _add_patients(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument(
+        "--patients",
+        type=Path,
+        required=required,
+        help="CSV of file, class, split and patient, so that no patient is on both sides of a fold",
+    )
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

@@ -34,8 +34,9 @@ class Row(Record):
 
     Attributes:
         weights: where its pretrained weights came from.
-        threshold_rule: how each seed's threshold was chosen, on validation.
-        test, test_reencoded, val: figures by name, over the seeds.
+        threshold_rule: how each seed's threshold was chosen.
+        test, test_reencoded: figures by name, over the seeds.
+        chosen_on: those of what the thresholds were chosen on.
     """
 
     architecture: str
@@ -45,7 +46,7 @@ class Row(Record):
     threshold_rule: str
     test: dict[str, Spread]
     test_reencoded: dict[str, Spread]
-    val: dict[str, Spread]
+    chosen_on: dict[str, Spread]
 
 
 class Pair(Record):
@@ -115,7 +116,7 @@ def as_table(comparison: Comparison) -> str:
         value = pair.difference
         lines.append(f"| {pair.first} - {pair.second} | {value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f}) |")
     rules = {f"{row.architecture} {row.recipe}: {row.threshold_rule}" for row in comparison.rows}
-    return "\n".join([*lines, "", "Thresholds, chosen on validation: " + "; ".join(sorted(rules)) + ".", ""])
+    return "\n".join([*lines, "", "Thresholds: " + "; ".join(sorted(rules)) + ".", ""])
 
 
 def difference_of_auc(first: NDArray[np.float64], second: NDArray[np.float64], labels: NDArray[np.int64]) -> Interval:
@@ -152,7 +153,7 @@ def _draw(groups: Mapping[tuple[str, str], Sequence[Trial]], folder: Path) -> No
     """The report's figures 5 to 10, of each row's first seed: curves, confusion matrices, and the ROC curves in one."""
     figures = {"roc": draw_roc({" ".join(name): trials[0].splits["test"] for name, trials in groups.items()})}
     for name, (first, *_) in groups.items():
-        matrices = {split: first.splits[split].confusion_matrix for split in ("val", "test")}
+        matrices = {split: first.splits[split].confusion_matrix for split in (first.reference, "test")}
         figures[f"confusion-{'-'.join(name)}"] = draw_confusion(matrices)
         if len(first.history) > 1:
             figures[f"curves-{'-'.join(name)}"] = draw_curves(list(first.history), first.kept_epoch)
@@ -170,7 +171,7 @@ def _row(trials: Sequence[Trial]) -> Row:
         threshold_rule=first.threshold.rule,
         test=_spreads([trial.splits["test"].figures for trial in trials]),
         test_reencoded=_spreads([trial.splits["reencoded"].figures for trial in trials]),
-        val=_spreads([trial.splits["val"].figures for trial in trials]),
+        chosen_on=_spreads([trial.splits[trial.reference].figures for trial in trials]),
     )
 
 

@@ -73,6 +73,11 @@ class Recipe(Hyperparameters):
     )
 
     probe: bool = Field(description="first fit the head on frozen features (linear probe)")
+    fit_on: Literal["train", "train+val"] = Field(
+        default="train",
+        description="slices that the probe is fitted to. train+val: validation's too; temperature and threshold then "
+        "come from answers of probes that were fitted without the slice's fold",
+    )
     probe_views: int = Field(default=1, ge=1, description="views of a slice in the probe: plain, then augmented")
     probe_strength: float = Field(
         default=1e-3, gt=0, description="inverse L2 penalty of the probe per training slice (scikit-learn's C)"
@@ -120,6 +125,12 @@ class Recipe(Hyperparameters):
     def _probe_needs_a_linear_head(self) -> Self:
         if self.probe and self.head == "classifier":
             raise ValueError("probe needs head = pooled or covariance; the classifier's three layers are not linear")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_not_trained_on_twice(self) -> Self:
+        if self.fit_on == "train+val" and (self.epochs or not self.probe):
+            raise ValueError("fit_on = train+val is for a probe without epochs, whose best validation would choose")
         return self
 
     @model_validator(mode="after")
@@ -235,6 +246,7 @@ RECIPES: Final = {
             name="best",
             head="covariance",
             probe=True,
+            fit_on="train+val",
             layers=("4_2", "4_3", "5_1"),
             jpeg_probability=0.5,
             probe_views=4,

@@ -16,10 +16,11 @@ from service.files import write_atomically
 from training.audit import ALTERATIONS, altered
 from training.comparison import Spread
 from training.config import RECIPES
-from training.data import CovidCt, Split
+from training.data import Split
 from training.export import git_commit
 from training.fitting import Fitting
-from training.folds import Folding, OutOfFold, out_of_fold_logits
+from training.folds import Folding
+from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
 from training.scores import auc_of
 
@@ -75,17 +76,12 @@ class CrossValidation(Record):
     seconds: float
 
 
-def train_and_val(data: CovidCt) -> Split:
-    """The slices that may be looked at as often as one likes, as one split."""
-    return Split("train", data.train.scans + data.val.scans)
-
-
 def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossValidation:
     """Write crossvalidation.json and out-of-fold.csv into the run folder.
 
     Args:
         fitting: the recipe, and the folder for it all.
-        split: the slices of `train_and_val`.
+        split: the slices of `CovidCt.train_and_val`.
         folding: how they are dealt.
 
     Raises:

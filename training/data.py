@@ -94,6 +94,10 @@ class Split:
         """int64 (N,)."""
         return torch.tensor([scan.label for scan in self.scans])
 
+    def where(self, chosen: torch.Tensor) -> "Split":
+        """The scans that bool (N,) chooses, under the same name."""
+        return Split(self.name, tuple(scan for scan, own in zip(self.scans, chosen.tolist(), strict=True) if own))
+
     def fingerprint(self) -> SplitFingerprint:
         """SHA-256 over the sorted file hashes, so that a card can name the data without carrying it."""
         return SplitFingerprint(count=len(self.scans), sha256=hash_of_files(scan.sha256 for scan in self.scans))
@@ -105,6 +109,10 @@ class CovidCt(NamedTuple):
     train: Split
     val: Split
     test: Split
+
+    def train_and_val(self) -> Split:
+        """The slices that may be looked at as often as one likes, as one split."""
+        return Split("train", self.train.scans + self.val.scans)
 
 
 def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidCt:

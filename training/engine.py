@@ -25,6 +25,8 @@ from training.seeding import seed_everything
 class EpochRecord:
     """One row of the history; epoch 0 is the network before fine-tuning, and has no training figures.
 
+    Of a network that was fitted to validation too, the `val` figures are of out-of-fold answers.
+
     Attributes:
         train_loss, val_loss: cross-entropy in nats, mean over slices.
         train_accuracy, val_accuracy: share of slices whose larger logit is the right one; of a mixed slice, that of the
@@ -110,6 +112,14 @@ class FineTuning:
         except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
             raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
         return True
+
+    def begin_with(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take the figures before fine-tuning from float32 (N, 2) out-of-fold logits, and not from validation.
+
+        For a network that has seen validation. A resumed run has them.
+        """
+        if not self.history:
+            self._finish_epoch(figures_before(logits, labels, seconds=0.0), logits)
 
     def run(self, data: CovidCt) -> None:
         """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
@@ -210,16 +220,20 @@ def evaluate_epoch(
     """The validation figures of the network as it is, as epoch 0, and the logits they are of: float32 (N, 2)."""
     started = time.perf_counter()
     logits = predict_logits(network, val, recipe, machine)
-    record = EpochRecord(
+    return figures_before(logits, val.labels, time.perf_counter() - started), logits
+
+
+def figures_before(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -> EpochRecord:
+    """The row of a network before fine-tuning, by float32 (N, 2) logits and int64 (N,) labels."""
+    return EpochRecord(
         epoch=0,
         train_loss=None,
         train_accuracy=None,
-        val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
-        val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
-        val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
-        seconds=time.perf_counter() - started,
+        val_loss=nn.functional.cross_entropy(logits, labels).item(),
+        val_accuracy=(logits.argmax(1) == labels).float().mean().item(),
+        val_auc=binary_auroc(logits[:, 1] - logits[:, 0], labels).item(),
+        seconds=seconds,
     )
-    return record, logits
 
 
 def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from training.audit import Audit, audit_of
 from training.calibration import Calibration, calibration_of
 from training.config import Recipe, ThresholdRule
 from training.data import CovidCt, Split, plain_batches
+from training.fitting import Reference
 from training.gate import Gate, choose_gate, generated_images, score_images
 from training.network import Deployable
 from training.occlusion import OcclusionCheck, check_heatmap
@@ -29,8 +30,16 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that is known of a network once it is evaluated; by split, it is of `val` and `test`."""
+    """All that is known of a network once it is evaluated; by split, it is of the reference, by its name, and `test`.
 
+    Attributes:
+        reference: what temperature and thresholds were chosen on.
+        chosen_on: its probabilities, float32 (N,).
+        predictions: the network's own answers to `val` and `test`.
+    """
+
+    reference: Reference
+    chosen_on: torch.Tensor
     predictions: dict[str, Predictions]
     figures: dict[str, Figures]
     threshold: Threshold
@@ -41,31 +50,41 @@ class Results:
     heatmap: OcclusionCheck
 
 
-def evaluate(deployable: Deployable, data: CovidCt, recipe: Recipe, others: Mapping[str, list[Slice]]) -> Results:
-    """Choose the thresholds on validation, then look at test once: as it is, altered, and covered.
+def evaluate(
+    deployable: Deployable, data: CovidCt, recipe: Recipe, others: Mapping[str, list[Slice]], reference: Reference
+) -> Results:
+    """Choose the thresholds on the reference, then look at test once: as it is, altered, and covered.
 
     Args:
         deployable: the network as it will be exported.
         data: the splits.
         recipe: says which rule chooses the threshold.
         others: images of no split by kind, that the gate is tried on beside the generated ones.
+        reference: what the thresholds are chosen on; where it is validation, the deployable answers it anew.
     """
     device = next(deployable.parameters()).device
     size, seed = recipe.input_size, recipe.seed
     predictions: dict[str, Predictions] = {
         split.name: predict(deployable, split, size, device) for split in (data.val, data.test)
     }
+    if reference.name == "val":
+        chosen_on = predictions["val"].probabilities
+    else:
+        chosen_on = torch.softmax(reference.logits / deployable.temperature, dim=1)[:, 1]
     answers: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
-        split.name: (predictions[split.name].probabilities, split.labels) for split in (data.val, data.test)
+        reference.name: (chosen_on, reference.split.labels),
+        "test": (predictions["test"].probabilities, data.test.labels),
     }
-    threshold = choose_threshold(*answers["val"], recipe.threshold_rule)
+    threshold = choose_threshold(*answers[reference.name], recipe.threshold_rule, reference.name)
     figures = {name: figures_of(*answer, threshold.value, seed) for name, answer in answers.items()}
     images = {**others, **generated_images(seed)}
     return Results(
+        reference=reference,
+        chosen_on=chosen_on,
         predictions=predictions,
         figures=figures,
         threshold=threshold,
-        operating_points=operating_points(answers["val"], answers["test"], seed),
+        operating_points=operating_points(reference.name, answers, seed),
         calibration={name: calibration_of(*answer, deployable.temperature) for name, answer in answers.items()},
         audit=audit_of(
             data,

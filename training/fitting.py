@@ -5,16 +5,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from service.files import write_atomically
 from training.config import Recipe
-from training.data import CovidCt
-from training.engine import FineTuning
+from training.data import CovidCt, Split
+from training.engine import FineTuning, predict_logits
 from training.errors import TrainingError
+from training.folds import Folding, deal
 from training.machine import Machine
 from training.network import SliceNetwork, load_imagenet
+from training.patients import read_patients
 from training.probe import fit_probe
 from training.progress import say
 from training.seeding import seed_everything
@@ -27,12 +30,30 @@ class Fitting:
     Attributes:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
         run_folder: checkpoints of this run; an interrupted run goes on from them.
+        patients: table of whose slices they are, for a recipe that is fitted to train and validation; without one,
+            validation alone is asked about out of fold.
     """
 
     recipe: Recipe
     machine: Machine
     weights: Path | None
     run_folder: Path
+    patients: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The answers that temperature and threshold are chosen on.
+
+    Attributes:
+        name: `val`, or `out-of-fold` where the network was fitted to validation too.
+        split: the slices.
+        logits: float32 (N, 2), of the network or, out of fold, of those like it that did not see the slice.
+    """
+
+    name: Literal["val", "out-of-fold"]
+    split: Split
+    logits: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +63,36 @@ class Fitted:
     Attributes:
         source: where its pretrained weights came from.
         probe_seconds: wall time of the probe; that of fine-tuning is in the history.
+        reference: what to choose temperature and threshold on.
     """
 
     network: SliceNetwork
     tuning: FineTuning
     source: str
     probe_seconds: float
+    reference: Reference
 
 
 def fit(fitting: Fitting, data: CovidCt) -> Fitted:
-    """Train a network on the training split; validation chooses its epoch, and test is not looked at.
+    """Train a network on the splits that its recipe names; test is not looked at.
 
     Raises:
-        TrainingError: the run folder holds a run of another recipe, from other weights or of other data.
+        TrainingError: the run folder holds a run of another recipe, from other weights or of other data; or the
+            patients can't be read.
     """
     recipe, machine = fitting.recipe, fitting.machine
     claim(fitting, data)
     network, source = pretrained_network(fitting)
-    probe_seconds = _probe(fitting, network, data)
+    probe_seconds, reference = _probe(fitting, network, data)
     tuning = FineTuning(network, recipe, machine, fitting.run_folder)
     if tuning.resume():
         say(f"{fitting.run_folder}: going on after epoch {tuning.history[-1].epoch}")
+    if reference:
+        tuning.begin_with(reference.logits, reference.split.labels)
     tuning.run(data)
-    return Fitted(network, tuning, source, probe_seconds)
+    if not reference:
+        reference = Reference("val", data.val, predict_logits(network, data.val, recipe, machine.exact()))
+    return Fitted(network, tuning, source, probe_seconds, reference)
 
 
 def pretrained_network(fitting: Fitting) -> tuple[SliceNetwork, str]:
@@ -82,6 +110,8 @@ def claim(fitting: Fitting, data: CovidCt) -> None:
         TrainingError: the folder holds a run of another recipe, from other weights or of other data.
     """
     weights = {"weights": str(fitting.weights) if fitting.weights else "torchvision"}
+    if fitting.recipe.fit_on == "train+val":
+        weights["patients"] = str(fitting.patients or "unknown")
     hashes = {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
     claim_run_folder(fitting.run_folder, fitting.recipe.model_dump(mode="json") | weights | hashes)
 
@@ -110,19 +140,36 @@ def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
             )
 
 
-def _probe(fitting: Fitting, network: SliceNetwork, data: CovidCt) -> float:
-    """Fit the head, or take it from the run's folder; the seconds that it took."""
+def _probe(fitting: Fitting, network: SliceNetwork, data: CovidCt) -> tuple[float, Reference | None]:
+    """Fit the head, or take it from the run's folder: the seconds that it took, and what is out of fold."""
     if not fitting.recipe.probe:
-        return 0.0
+        return 0.0, None
+    whole = fitting.recipe.fit_on == "train+val"
     path = fitting.run_folder / "probe.pt"
-    if path.exists():
-        state = torch.load(path, map_location=fitting.machine.device, weights_only=True)
-        network.head.load_state_dict(state["head"])
-        return float(state["seconds"])
-    started = time.perf_counter()
-    fit_probe(network, data.train, fitting.recipe, fitting.machine)
-    seconds = time.perf_counter() - started
-    state = {"head": network.head.state_dict(), "seconds": seconds}
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
-    say(f"linear probe: {seconds:.0f} s")
-    return seconds
+    if not path.exists():
+        started = time.perf_counter()
+        split, folds = (data.train_and_val(), _folds(fitting, data)) if whole else (data.train, None)
+        answers = fit_probe(network, split, fitting.recipe, fitting.machine, folds)
+        seconds = time.perf_counter() - started
+        state = {"head": network.head.state_dict(), "seconds": seconds, "answers": answers, "folds": folds}
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        say(f"linear probe: {seconds:.0f} s")
+    state = torch.load(path, map_location=fitting.machine.device, weights_only=True)
+    network.head.load_state_dict(state["head"])
+    reference = None
+    if whole:
+        held_out = state["folds"].cpu() >= 0
+        reference = Reference("out-of-fold", data.train_and_val().where(held_out), state["answers"].cpu()[held_out])
+    return float(state["seconds"]), reference
+
+
+def _folds(fitting: Fitting, data: CovidCt) -> torch.Tensor:
+    """The fold that holds each slice of train and validation out, int64 (N,).
+
+    Without a table of patients only the official parting is known to split none: validation is one fold, and no other
+    slice is held out.
+    """
+    split = data.train_and_val()
+    if fitting.patients is None:
+        return torch.tensor([-1] * len(data.train.scans) + [0] * len(data.val.scans))
+    return deal(split, Folding(read_patients(fitting.patients, split), repeats=1))[0]

@@ -30,7 +30,7 @@ from training.export import (
 from training.figures import draw_misclassified, save_figures
 from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
-from training.network import Deployable, SliceNetwork, pool
+from training.network import Deployable, pool
 from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
 from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
@@ -64,9 +64,9 @@ def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
     recipe = job.fitting.recipe
     started = time.perf_counter()
     job.models_folder.mkdir(parents=True, exist_ok=True)
-    deployable, unrounded = _make_deployable(job, data, fitted.network)
+    deployable, unrounded = _make_deployable(job, data, fitted)
     others = read_images(job.other_images) if job.other_images else {}
-    results = evaluate(deployable, data, recipe, others)
+    results = evaluate(deployable, data, recipe, others, fitted.reference)
     stored = results.predictions["test"].probabilities
     files = _export(job, data, deployable.cpu(), results)
     report = Report(
@@ -104,12 +104,12 @@ def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
     return report
 
 
-def _make_deployable(job: Job, data: CovidCt, network: SliceNetwork) -> tuple[Deployable, torch.Tensor]:
+def _make_deployable(job: Job, data: CovidCt, fitted: Fitted) -> tuple[Deployable, torch.Tensor]:
     """The network to export, and the test probabilities before its weights were rounded."""
-    recipe, machine = job.fitting.recipe, job.fitting.machine.exact()
+    recipe, machine, network = job.fitting.recipe, job.fitting.machine.exact(), fitted.network
     temperature = 1.0
     if recipe.calibrate:
-        temperature = fit_temperature(predict_logits(network, data.val, recipe, machine), data.val.labels)
+        temperature = fit_temperature(fitted.reference.logits, fitted.reference.split.labels)
     unrounded = torch.softmax(predict_logits(network, data.test, recipe, machine) / temperature, 1)[:, 1]
     batches = plain_batches(data.train, recipe.input_size)
     features = pooled_features(network, batches, pool, machine, "fitting the density")
@@ -163,15 +163,23 @@ def _write(folder: Path, report: Report, results: Results, data: CovidCt, tuning
 
 
 def write_predictions(path: Path, results: Results, data: CovidCt) -> None:
-    """One row a slice of val and test: split, path, label, probability, out-of-distribution score."""
+    """One row a slice of test and of what the threshold was chosen on: split, path, label, probability, score.
+
+    Out-of-fold answers have no out-of-distribution score: those networks are not kept.
+    """
+    reference, test = results.reference, results.predictions["test"]
+    own = reference.name == "val"
+    scores = results.predictions["val"].ood_scores.tolist() if own else [None] * len(reference.split.scans)
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("split", "path", "label", "probability", "ood_score"))
-        for split in (data.val, data.test):
-            predictions = results.predictions[split.name]
-            columns = (predictions.probabilities.tolist(), predictions.ood_scores.tolist())
-            for scan, probability, score in zip(split.scans, *columns, strict=True):
-                rows.writerow((split.name, scan.path, scan.label, f"{probability:.6f}", f"{score:.6f}"))
+        for name, split, probabilities, of_split in (
+            (reference.name, reference.split, results.chosen_on, scores),
+            ("test", data.test, test.probabilities, test.ood_scores.tolist()),
+        ):
+            for scan, probability, score in zip(split.scans, probabilities.tolist(), of_split, strict=True):
+                told = "" if score is None else f"{score:.6f}"
+                rows.writerow((name, scan.path, scan.label, f"{probability:.6f}", told))
 
 
 def peak_memory_bytes() -> int:

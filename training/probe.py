@@ -3,7 +3,7 @@
 425 slices overfit 20 million weights within epochs; a strongly regularised linear model on ImageNet features does not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import numpy as np
@@ -16,17 +16,32 @@ from training.config import Recipe
 from training.data import Batch, Split, plain_batches, training_batches
 from training.machine import Machine
 from training.network import CovarianceHead, PooledHead, SliceNetwork
-from training.progress import progress
+from training.progress import progress, say
 
 _DIRECTIONS_STRIDE: Final = 4
 """Every fourth batch of slices sets the directions: tens of thousands of positions, for 512 channels."""
 
 
-def fit_probe(network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine) -> None:
-    """Fit the network's head to the split, in place; the features stay as they are."""
+def fit_probe(
+    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, folds: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """Fit the network's head to the split, in place; the features stay as they are.
+
+    Args:
+        folds: the fold that holds each slice out, int64 (N,), -1 for none; None asks for no such answers.
+
+    Returns:
+        The answers of probes that were fitted without the fold, as `held_out_logits`.
+    """
     fit_directions(network, split, recipe, machine)
     pooled, labels = pooled_views(network, split, recipe, machine)
-    weight, bias = solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views)
+    _set_head(network, *_solve_views(pooled, labels, recipe))
+    if folds is None:
+        return None
+    return held_out_logits(pooled, labels, folds, recipe, [pooled[: len(folds)]])[0]
+
+
+def _set_head(network: SliceNetwork, weight: NDArray[np.float64], bias: float) -> None:
     head = _linear_head(network)
     # a logit z for COVID against 0 is the same as z / 2 against - z / 2, and keeps the two outputs symmetric
     with torch.no_grad():
@@ -90,6 +105,36 @@ def pooled_features(
 
 def _linear_head(network: SliceNetwork) -> PooledHead | CovarianceHead:
     return cast(PooledHead | CovarianceHead, network.head)  # Recipe allows a probe for no other
+
+
+def held_out_logits(
+    pooled: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, recipe: Recipe, asked: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Answers to each slice by a probe that saw no view of its fold.
+
+    Args:
+        pooled, labels: of every view, as `pooled_views` gives them.
+        folds: the fold that holds each slice out, int64 (N,); -1 for a slice that none does.
+        recipe: the probe's.
+        asked: what to answer: features of the slices, plain or altered, float32 (N, D) each.
+
+    Returns:
+        float32 (asked, N, 2); zero where no fold holds a slice out.
+    """
+    answers = torch.zeros(len(asked), len(folds), 2)
+    for fold in range(int(folds.max()) + 1):
+        say(f"probe without fold {fold}")
+        held_out = folds == fold
+        seen = ~held_out.repeat(recipe.probe_views)
+        weight, bias = _solve_views(pooled[seen], labels[seen], recipe)
+        for row, features in zip(answers, asked, strict=True):
+            margin = torch.from_numpy(features[held_out].numpy() @ weight + bias).float()
+            row[held_out] = torch.stack([-margin, margin], dim=1) / 2
+    return answers
+
+
+def _solve_views(pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[NDArray[np.float64], float]:
+    return solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views)
 
 
 def solve(

@@ -10,7 +10,7 @@ from service.artifact import SplitFingerprint
 from service.files import write_atomically
 from training.audit import ALTERATIONS, altered
 from training.calibration import fit_temperature
-from training.data import CovidCt, Split
+from training.data import CovidCt
 from training.engine import EpochRecord, predict_logits
 from training.export import git_commit
 from training.fitting import Fitting, fit
@@ -26,7 +26,8 @@ class Trial(Record):
 
     Attributes:
         weights: where its pretrained weights came from.
-        splits: figures of val, test, and test re-encoded alike, at the threshold.
+        reference: what temperature and threshold were chosen on.
+        splits: figures of the reference, of test, and of test re-encoded alike, at the threshold.
         seconds: wall time of training.
         test_scores: probabilities of the test split, in its order.
     """
@@ -36,6 +37,7 @@ class Trial(Record):
     git_commit: str
     machine: str
     weights: str
+    reference: str
     threshold: Threshold
     splits: dict[str, Figures]
     history: tuple[EpochRecord, ...]
@@ -58,21 +60,21 @@ def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
     recipe, machine = fitting.recipe, fitting.machine.exact()
     fitted = fit(fitting, data)
 
-    def logits_of(split: Split) -> torch.Tensor:
-        return predict_logits(fitted.network, split, recipe, machine)
-
-    val_logits = logits_of(data.val)
-    temperature = fit_temperature(val_logits, data.val.labels) if recipe.calibrate else 1.0
-    splits = {"val": data.val, "test": data.test, "reencoded": altered(data.test, ALTERATIONS["reencoded"])}
-    logits = {"val": val_logits} | {name: logits_of(split) for name, split in splits.items() if name != "val"}
+    reference = fitted.reference
+    temperature = fit_temperature(reference.logits, reference.split.labels) if recipe.calibrate else 1.0
+    splits = {"test": data.test, "reencoded": altered(data.test, ALTERATIONS["reencoded"])}
+    logits = {name: predict_logits(fitted.network, split, recipe, machine) for name, split in splits.items()}
+    splits |= {reference.name: reference.split}
+    logits |= {reference.name: reference.logits}
     answers = {name: torch.softmax(each / temperature, 1)[:, 1] for name, each in logits.items()}
-    threshold = choose_threshold(answers["val"], data.val.labels, recipe.threshold_rule)
+    threshold = choose_threshold(answers[reference.name], reference.split.labels, recipe.threshold_rule, reference.name)
     trial = Trial(
         config=recipe.model_dump(mode="json"),
         data={split.name: split.fingerprint() for split in data},
         git_commit=git_commit(),
         machine=str(fitting.machine),
         weights=fitted.source,
+        reference=reference.name,
         threshold=threshold,
         splits={
             name: figures_of(answers[name], split.labels, threshold.value, recipe.seed)

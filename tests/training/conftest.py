@@ -30,7 +30,7 @@ def data(data_root: Path) -> CovidCt:
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """`best`, for slices small enough to train on in a test."""
-    small = {"input_size": INPUT_SIZE, "resize": 40, "probe_views": 2, "epochs": 3, "batch_size": 8}
+    small = {"input_size": INPUT_SIZE, "resize": 40, "components": 8, "probe_views": 2, "epochs": 3, "batch_size": 8}
     return RECIPES["best"].override(layers="4_2,5_2", **small)
 
 

@@ -22,7 +22,7 @@ def test_a_field_can_be_overridden_by_text_and_the_others_stay() -> None:
     ("field", "value", "message"),
     [
         ("learning_rate", "-1", r"recipe field learning_rate = '-1'.*greater than 0"),
-        ("head", "deep", r"recipe field head = 'deep'.*'pooled' or 'classifier'"),
+        ("head", "deep", r"recipe field head = 'deep'.*'pooled', 'covariance' or 'classifier'"),
         ("momentum", "0.9", r"recipe field momentum = '0.9'.*not permitted"),
         ("head", "classifier", "probe needs head = pooled"),
     ],
