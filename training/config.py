@@ -116,10 +116,12 @@ class Recipe(Hyperparameters):
     select_by: Literal["accuracy", "auc"] = Field(description="validation figure whose best epoch is kept")
     threshold_rule: ThresholdRule = Field(
         default="youden",
-        description="how the threshold is chosen on validation: fixed at 0.5; highest sensitivity + specificity "
-        "(Youden 1950); or the highest threshold with sensitivity >= 0.90",
+        description="how the threshold is chosen, on validation or out of fold: fixed at 0.5; highest sensitivity + "
+        "specificity (Youden 1950); or the highest threshold with sensitivity >= 0.90",
     )
-    calibrate: bool = Field(default=True, description="fit a temperature on validation (arXiv 1706.04599)")
+    calibrate: bool = Field(
+        default=True, description="fit a temperature, on validation or out of fold (arXiv 1706.04599)"
+    )
 
     @model_validator(mode="after")
     def _probe_needs_a_linear_head(self) -> Self:

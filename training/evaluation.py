@@ -70,7 +70,7 @@ def evaluate(
     if reference.name == "val":
         chosen_on = predictions["val"].probabilities
     else:
-        chosen_on = torch.softmax(reference.logits / deployable.temperature, dim=1)[:, 1]
+        chosen_on = torch.softmax(reference.logits / deployable.temperature, dim=1)[:, 1].contiguous()
     answers: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
         reference.name: (chosen_on, reference.split.labels),
         "test": (predictions["test"].probabilities, data.test.labels),

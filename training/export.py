@@ -43,10 +43,10 @@ INTENDED_USE: Final = (
     "for diagnosis, triage or any decision about a patient."
 )
 LIMITS: Final = (
-    "Trained on 425 slices cut out of papers, with both classes from different sources and file formats, so part of "
-    "what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Slices of one "
-    "patient are counted as independent in the intervals. Never tested on another hospital's data; expect it to fail "
-    "there. One slice, not a scan; no clinical data."
+    "Trained on a few hundred slices cut out of papers, with both classes from different sources and file formats, so "
+    "part of what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Slices of "
+    "one patient are counted as independent in the intervals. Never tested on another hospital's data; expect it to "
+    "fail there. One slice, not a scan; no clinical data."
 )
 
 

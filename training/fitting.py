@@ -11,7 +11,7 @@ import torch
 
 from service.files import write_atomically
 from training.config import Recipe
-from training.data import CovidCt, Split
+from training.data import CovidCt, Split, hash_of_files
 from training.engine import FineTuning, predict_logits
 from training.errors import TrainingError
 from training.folds import Folding, deal
@@ -48,7 +48,8 @@ class Reference:
     Attributes:
         name: `val`, or `out-of-fold` where the network was fitted to validation too.
         split: the slices.
-        logits: float32 (N, 2), of the network or, out of fold, of those like it that did not see the slice.
+        logits: float32 (N, 2), of the network or, out of fold, of probes that were not fitted to the slice's patient;
+            a covariance head's directions, which need no labels, may be.
     """
 
     name: Literal["val", "out-of-fold"]
@@ -107,13 +108,21 @@ def claim(fitting: Fitting, data: CovidCt) -> None:
     """Let the run folder belong to this recipe, these weights and these data, or check that it does.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe, from other weights or of other data.
+        TrainingError: the folder holds a run of another recipe, from other weights, of other data or patients; or the
+            patients can't be read.
     """
     weights = {"weights": str(fitting.weights) if fitting.weights else "torchvision"}
     if fitting.recipe.fit_on == "train+val":
-        weights["patients"] = str(fitting.patients or "unknown")
+        weights["sha256 of patients"] = _fingerprint_of_patients(fitting.patients, data.train_and_val())
     hashes = {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
     claim_run_folder(fitting.run_folder, fitting.recipe.model_dump(mode="json") | weights | hashes)
+
+
+def _fingerprint_of_patients(path: Path | None, split: Split) -> str:
+    if path is None:
+        return "no table"
+    groups = read_patients(path, split)
+    return hash_of_files(f"{scan.path} {group}" for scan, group in zip(split.scans, groups, strict=True))
 
 
 def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
@@ -169,7 +178,13 @@ def _folds(fitting: Fitting, data: CovidCt) -> torch.Tensor:
     Without a table of patients only the official parting is known to split none: validation is one fold, and no other
     slice is held out.
     """
-    split = data.train_and_val()
     if fitting.patients is None:
         return torch.tensor([-1] * len(data.train.scans) + [0] * len(data.val.scans))
-    return deal(split, Folding(read_patients(fitting.patients, split), repeats=1))[0]
+    split = data.train_and_val()
+    folding = Folding(read_patients(fitting.patients, split), repeats=1)
+    try:
+        return deal(split, folding)[0]
+    except TrainingError as error:
+        raise TrainingError(
+            f"{fitting.patients}: too few patients for {folding.folds} folds ({error}); pass --fit-on train"
+        ) from error

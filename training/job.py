@@ -55,7 +55,7 @@ class Job:
 
 
 def train(job: Job, data: CovidCt) -> Report:
-    """Run the whole job: probe, fine-tuning, threshold on validation, test once, export, reload, report."""
+    """Run the whole job: probe, fine-tuning, threshold without test, test once, export, reload, report."""
     return _finish(job, data, fit(job.fitting, data))
 
 

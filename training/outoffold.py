@@ -20,7 +20,7 @@ _CHECKPOINTS: Final = ("last.pt", "best.pt", "probe.pt")
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """The answers to every slice by networks that saw nothing of its group.
+    """The answers to every slice by networks that were fitted to nothing of its group.
 
     Attributes:
         folds: the fold that held each slice out: int64 (R, N) for R repeats.

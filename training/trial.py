@@ -13,7 +13,7 @@ from training.calibration import fit_temperature
 from training.data import CovidCt
 from training.engine import EpochRecord, predict_logits
 from training.export import git_commit
-from training.fitting import Fitting, fit
+from training.fitting import Fitting, claim, fit
 from training.records import Record
 from training.scores import Figures, figures_of
 from training.thresholds import Threshold, choose_threshold
@@ -52,6 +52,7 @@ def run_trial(fitting: Fitting, data: CovidCt) -> Trial:
     Raises:
         TrainingError: the folder holds another run.
     """
+    claim(fitting, data)
     path = fitting.run_folder / _TRIAL
     return _read(path, fitting, data) or _run(path, fitting, data)
 

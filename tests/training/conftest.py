@@ -1,14 +1,16 @@
 """A small data set and random weights in torchvision's layout, made once a session."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.data_set import small_files, small_lists, write_data_set
+from tests.training.patients_table import write_patients
 from tests.training.random_weights import write_random_weights
 from training.config import RECIPES, Recipe
-from training.data import CovidCt, read_covid_ct
+from training.data import CovidCt, Split, read_covid_ct
 from training.machine import Machine
 
 INPUT_SIZE = 32
@@ -28,10 +30,33 @@ def data(data_root: Path) -> CovidCt:
 
 
 @pytest.fixture(scope="session")
+def mislabelled(data: CovidCt) -> CovidCt:
+    """The same with every fifth label of train and validation wrong: a probe answers better where it has seen them."""
+
+    def wrong(split: Split) -> Split:
+        flipped = (replace(scan, label=1 - scan.label) if i % 5 == 0 else scan for i, scan in enumerate(split.scans))
+        return Split(split.name, tuple(flipped))
+
+    return data._replace(train=wrong(data.train), val=wrong(data.val))
+
+
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
-    """`best`, for slices small enough to train on in a test."""
+    """`best`, for slices small enough to train on in a test, fitted to train alone so that it may have epochs."""
     small = {"input_size": INPUT_SIZE, "resize": 40, "components": 8, "probe_views": 2, "epochs": 3, "batch_size": 8}
-    return RECIPES["best"].override(layers="4_2,5_2", **small)
+    return RECIPES["best"].override(layers="4_2,5_2", fit_on="train", **small)
+
+
+@pytest.fixture(scope="session")
+def refit(recipe: Recipe) -> Recipe:
+    """The same as `best` has it: a probe that is fitted to train and validation, and no epochs."""
+    return recipe.override(epochs=0, fit_on="train+val")
+
+
+@pytest.fixture(scope="session")
+def patients(data: CovidCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of patients for train and validation, two slices each."""
+    return write_patients(tmp_path_factory.mktemp("patients") / "patients.csv", data.train_and_val())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ from sklearn.metrics import roc_auc_score
 from training.__main__ import main
 from training.comparison import difference_of_auc
 
-SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--device", "cpu"]
+SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
+SMALL += ["--device", "cpu"]
 
 
-def run(data_root: Path, weights: Path, out: Path, *seeds: str) -> int:
+def run(data_root: Path, weights: Path, out: Path, *seeds: str, options: Sequence[str] = ()) -> int:
     networks = ["--architectures", "vgg19_bn", "--recipes", "best", "--seeds", *seeds]
     files = ["--data", str(data_root), "--weights", f"vgg19_bn={weights}", "--out", str(out)]
-    return main(["compare", *files, *networks, *SMALL])
+    return main(["compare", *files, *networks, *SMALL, *options])
 
 
 def test_seeds_are_summed_up_and_what_has_ended_is_not_trained_again(
@@ -34,9 +36,28 @@ def test_seeds_are_summed_up_and_what_has_ended_is_not_trained_again(
     values = [trial["splits"]["test"]["figures"]["auc"]["value"] for trial in trials]
     assert row["test"]["auc"]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
     assert row["test"]["auc"]["deviation"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+    for trial in trials:
+        assert trial["reference"] == "out-of-fold"
+        assert trial["splits"]["out-of-fold"]["count"] == 8, "without patients validation alone"
+    values = [trial["splits"]["out-of-fold"]["figures"]["auc"]["value"] for trial in trials]
+    assert row["chosen_on"]["auc"]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
     assert "| vgg19_bn | best | 0, 1 |" in capsys.readouterr().out
     for name in ("roc", "confusion-vgg19_bn-best"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("fit_on", "reference", "count"), [("train+val", "out-of-fold", 24), ("train", "val", 8)])
+def test_thresholds_are_chosen_on_what_the_recipe_leaves_to_choose_on(
+    data_root: Path, weights: Path, patients: Path, tmp_path: Path, fit_on: str, reference: str, count: int
+) -> None:
+    assert run(data_root, weights, tmp_path, "0", options=["--patients", str(patients), "--fit-on", fit_on]) == 0
+    trial = json.loads((tmp_path / "vgg19_bn-best-0" / "trial.json").read_text())
+    assert trial["reference"] == reference
+    assert set(trial["splits"]) == {reference, "test", "reencoded"}
+    assert trial["splits"][reference]["count"] == count
+    (row,) = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert row["threshold_rule"] == trial["threshold"]["rule"]
+    assert row["chosen_on"]["auc"]["mean"] == trial["splits"][reference]["figures"]["auc"]["value"]
 
 
 def test_weights_must_say_whose_they_are(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

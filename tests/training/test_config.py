@@ -25,11 +25,19 @@ def test_a_field_can_be_overridden_by_text_and_the_others_stay() -> None:
         ("head", "deep", r"recipe field head = 'deep'.*'pooled', 'covariance' or 'classifier'"),
         ("momentum", "0.9", r"recipe field momentum = '0.9'.*not permitted"),
         ("head", "classifier", "probe needs head = pooled"),
+        ("epochs", "1", r"fit_on = train\+val is for a probe without epochs"),
+        ("probe", "false", r"fit_on = train\+val is for a probe without epochs"),
+        ("fit_on", "test", r"recipe field fit_on = 'test'.*'train' or 'train\+val'"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_found(field: str, value: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         RECIPES["best"].override(**{field: value})
+
+
+def test_best_may_have_epochs_once_validation_is_left_to_choose_one() -> None:
+    assert RECIPES["best"].fit_on == "train+val"
+    assert RECIPES["best"].override(fit_on="train", epochs="1").epochs == 1
 
 
 def test_every_field_says_what_it_means() -> None:
@@ -44,7 +52,7 @@ def test_every_field_says_what_it_means() -> None:
         ({"layers": "5_1,4_2"}, r"in the network's order, each once"),
         ({"layers": "4_2,4_2"}, r"in the network's order, each once"),
         ({"architecture": "vgg16_bn", "layers": "4_4"}, r"vgg16_bn has no layer 4_4"),
-        ({"head": "classifier", "probe": False}, r"layers are for head = pooled"),
+        ({"head": "classifier", "probe": False, "fit_on": "train"}, r"layers are for head = pooled"),
     ],
 )
 def test_layers_that_the_network_does_not_have_are_named(fields: dict[str, object], message: str) -> None:

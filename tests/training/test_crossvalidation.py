@@ -7,16 +7,17 @@ from sklearn.metrics import roc_auc_score
 
 from tests.training.patients_table import write_patients
 from training.__main__ import main
-from training.crossvalidation import CrossValidation, train_and_val
-from training.data import CovidCt, Split
+from training.crossvalidation import CrossValidation
+from training.data import Batch, CovidCt, Split, plain_batches
 from training.engine import FineTuning
-from training.probe import pooled_features
 
-SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--device", "cpu"]
+SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
+SMALL += ["--device", "cpu"]
+TUNED = ["--fit-on", "train", "--trainable", "head"]
 
 
 def run(data_root: Path, weights: Path, data: CovidCt, out: Path, *options: str) -> CrossValidation:
-    patients = write_patients(out.parent / "patients.csv", train_and_val(data))
+    patients = write_patients(out.parent / "patients.csv", data.train_and_val())
     files = ["--data", str(data_root), "--weights", str(weights), "--patients", str(patients), "--out", str(out)]
     assert main(["crossvalidate", *files, *SMALL, "--folds", "2", *options]) == 0
     return CrossValidation.model_validate_json((out / "crossvalidation.json").read_text())
@@ -56,16 +57,15 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
 def test_every_epoch_of_fine_tuning_is_told(
     data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--repeats", "1", "--epochs", "2", "--patience", "1", "--trainable", "head"]
+    options = ["--repeats", "1", "--epochs", "2", "--patience", "1", *TUNED]
     record = run(data_root, weights, data, tmp_path / "out", *options)
     assert [row.epoch for row in record.epochs] == [0, 1, 2]
     assert record.reencoded is None
     assert record.config["patience"] == 1
     assert {row["epoch"] for row in rows_of(tmp_path / "out")} == {"0", "1", "2"}
     out = capsys.readouterr().out
-    assert (
-        out.count("| vgg19_bn.pth | `best`, input_size 32, resize 40, probe_views 1, epochs 2, trainable head, ") == 3
-    )
+    changed = "components 8, input_size 32, resize 40, fit_on train, probe_views 1, epochs 2, trainable head, "
+    assert out.count(f"| vgg19_bn.pth | `best`, {changed}") == 3
 
 
 def test_slices_of_test_are_not_used(
@@ -73,12 +73,12 @@ def test_slices_of_test_are_not_used(
 ) -> None:
     seen: set[str] = set()
 
-    def watching(network: object, batches: list[object], *others: object) -> object:
-        seen.update(path for batch in batches for path in batch.paths)  # type: ignore[attr-defined]
-        return pooled_features(network, batches, *others)  # type: ignore[arg-type]
+    def watching(split: Split, input_size: int) -> list[Batch]:
+        seen.update(scan.path for scan in split.scans)
+        return plain_batches(split, input_size)
 
-    monkeypatch.setattr("training.probe.pooled_features", watching)
-    monkeypatch.setattr("training.folds.pooled_features", watching)
+    for module in ("probe", "outoffold", "engine"):
+        monkeypatch.setattr(f"training.{module}.plain_batches", watching)
     run_tuning = FineTuning.run
 
     def watching_run(self: FineTuning, data: CovidCt) -> None:
@@ -87,10 +87,19 @@ def test_slices_of_test_are_not_used(
 
     monkeypatch.setattr(FineTuning, "run", watching_run)
     run(data_root, weights, data, tmp_path / "probe", "--repeats", "1")
-    run(data_root, weights, data, tmp_path / "tuned", "--repeats", "1", "--epochs", "1", "--trainable", "head")
+    run(data_root, weights, data, tmp_path / "tuned", "--repeats", "1", "--epochs", "1", *TUNED)
     for out in ("probe", "tuned"):
         seen.update(row["path"] for row in rows_of(tmp_path / out))
     assert seen == {scan.path for scan in data.train.scans + data.val.scans}
+
+
+def test_epochs_of_best_need_it_to_be_fitted_to_train_alone(
+    data_root: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--data", str(data_root), "--patients", str(patients), "--out", str(tmp_path / "out")]
+    assert main(["crossvalidate", *files, *SMALL, "--epochs", "1"]) == 1
+    assert "error: recipe: Value error, fit_on = train+val is for a probe without epochs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_slice_without_a_patient_is_one_line_on_stderr(

@@ -52,6 +52,24 @@ def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
         assert "%" in scan.path
 
 
+def test_chosen_scans_keep_their_order_and_the_name_of_the_split(data: CovidCt) -> None:
+    chosen = torch.zeros(16, dtype=torch.bool)
+    chosen[[11, 2, 9]] = True
+    split = data.train.where(chosen)
+    assert split.scans == (data.train.scans[2], data.train.scans[9], data.train.scans[11])
+    assert split.name == "train"
+    assert split.labels.tolist() == data.train.labels[chosen].tolist()
+
+
+def test_a_choice_must_be_of_all_scans(data: CovidCt) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        data.train.where(torch.ones(15, dtype=torch.bool))
+
+
+def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:
+    assert data.train_and_val().scans == (*data.train.scans, *data.val.scans)
+
+
 def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> None:
     hashes = sorted(scan.sha256 for scan in data.val.scans)
     assert data.val.fingerprint().sha256 == hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -1,6 +1,8 @@
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from training.engine import (
 )
 from training.errors import TrainingError
 from training.machine import Machine
-from training.network import SliceNetwork, load_imagenet
+from training.network import CovarianceHead, SliceNetwork, load_imagenet
 from training.regularisation import mix
 
 
@@ -129,10 +131,10 @@ def test_a_strong_pull_leaves_the_convolutions_where_they_started_and_the_head_l
 def test_the_loss_of_mixed_slices_is_against_the_shares_of_both_classes(
     network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
 ) -> None:
+    linear = cast(CovarianceHead, network.head).linear
     with torch.no_grad():
-        for parameter, value in zip(network.head.parameters(), (0.0, 0.0), strict=True):
-            parameter.fill_(value)
-        network.head.linear.bias.copy_(torch.tensor([-20.0, 20.0]))  # type: ignore[union-attr,operator]
+        linear.weight.zero_()
+        linear.bias.copy_(torch.tensor([-20.0, 20.0]))
     recipe = recipe.override(mixup=100, learning_rate=1e-9, trainable="head", batch_size=16)
     (batch,) = training_batches(data.train, recipe, 1)
     torch.manual_seed(0)
@@ -157,6 +159,35 @@ def test_a_finished_run_trains_no_further(
     before = figures(again.history)
     again.run(data)
     assert figures(again.history) == before
+
+
+def test_figures_that_a_run_begins_with_take_the_place_of_validation(
+    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+) -> None:
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])
+    tuning = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
+    tuning.begin_with(logits, torch.tensor([0, 0, 1, 1]))
+    tuning.run(data)
+    (record,) = tuning.history
+    assert (record.epoch, record.train_loss, record.val_accuracy, record.val_auc) == (0, None, 0.75, 1.0)
+    assert record.val_loss == pytest.approx((math.log1p(math.e) + sum(math.log1p(math.exp(-k)) for k in (1, 2, 3))) / 4)
+    torch.testing.assert_close(torch.stack(tuning.val_logits), logits[None], rtol=0, atol=0)
+
+
+def test_a_resumed_run_keeps_the_figures_that_it_began_with(
+    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+) -> None:
+    logits, labels = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 0])
+    first = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
+    first.begin_with(logits, labels)
+    written = (tmp_path / "last.pt").stat().st_mtime_ns
+    resumed = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
+    assert resumed.resume()
+    resumed.begin_with(-logits, labels)
+    resumed.run(data)
+    assert resumed.history == first.history
+    torch.testing.assert_close(torch.stack(resumed.val_logits), logits[None], rtol=0, atol=0)
+    assert (tmp_path / "last.pt").stat().st_mtime_ns == written
 
 
 def test_training_learns_what_tells_the_classes_apart(

@@ -1,40 +1,22 @@
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
-from unittest.mock import Mock
 
 import pytest
-import torch
 
-from tests.training.patients_table import write_patients
-from training.config import Recipe
-from training.crossvalidation import train_and_val
-from training.data import Batch, CovidCt, Split
-from training.engine import FineTuning
+from training.data import CovidCt, Split
 from training.errors import TrainingError
-from training.fitting import Fitting, fit
-from training.folds import Folding, deal, out_of_fold_logits
-from training.machine import Machine
-from training.network import PooledHead
+from training.folds import Folding, deal, each_fold
 from training.patients import read_patients
-from training.probe import pooled_views, solve
 
 
 @pytest.fixture
 def split(data: CovidCt) -> Split:
-    return train_and_val(data)
+    return data.train_and_val()
 
 
 @pytest.fixture
-def folding(split: Split, tmp_path: Path) -> Folding:
-    groups = read_patients(write_patients(tmp_path / "patients.csv", split), split)
-    return Folding(groups, folds=2, repeats=1)
-
-
-@pytest.fixture
-def fitting(recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path) -> Fitting:
-    return Fitting(recipe.override(epochs=1, trainable="last_block"), machine, weights, tmp_path / "folds")
+def folding(split: Split, patients: Path) -> Folding:
+    return Folding(read_patients(patients, split), folds=2, repeats=1)
 
 
 def test_patients_never_straddle_folds_and_every_fold_has_both_classes(split: Split, folding: Folding) -> None:
@@ -59,81 +41,10 @@ def test_a_deal_that_is_not_possible_is_refused(
         deal(split, replace(folding, folds=folds, repeats=repeats))
 
 
-def test_a_probe_answers_as_one_that_was_fitted_to_the_other_folds(
-    fitting: Fitting, split: Split, folding: Folding, data: CovidCt
-) -> None:
-    fitting = replace(fitting, recipe=fitting.recipe.override(epochs=0, probe_views=1))
-    answers = out_of_fold_logits(fitting, split, folding)
-    held_out = answers.folds[0] == 0
-    one_fold = data._replace(
-        train=Split("train", tuple(s for s, out in zip(split.scans, held_out.tolist(), strict=True) if not out))
-    )
-    network = fit(fitting, one_fold).network
-    pooled, _ = pooled_views(network, split, fitting.recipe, fitting.machine)
-    with torch.inference_mode():
-        expected = cast(PooledHead, network.head).linear(pooled[held_out])
-    torch.testing.assert_close(answers.logits[0, 0, held_out], expected, rtol=1e-3, atol=1e-4)
-    assert answers.logits.shape == (1, 1, 24, 2)
-    assert answers.variant is None
-
-
-def test_features_are_computed_once_for_all_folds_and_repeats(
-    fitting: Fitting, split: Split, folding: Folding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed = Mock(wraps=pooled_views)
-    fitted = Mock(wraps=solve)
-    monkeypatch.setattr("training.folds.pooled_views", computed)
-    monkeypatch.setattr("training.folds.solve", fitted)
-    fitting = replace(fitting, recipe=fitting.recipe.override(epochs=0))
-    answers = out_of_fold_logits(fitting, split, replace(folding, repeats=2), variant=split)
-    computed.assert_called_once()
-    assert [len(call.args[1]) for call in fitted.call_args_list] == [24, 24, 24, 24], "two views of 12 slices"
-    assert answers.variant is not None
-    torch.testing.assert_close(answers.variant, answers.logits[:, 0], rtol=1e-4, atol=1e-4)
-
-
-def test_fine_tuning_answers_after_every_epoch_and_keeps_no_checkpoints(
-    fitting: Fitting, split: Split, folding: Folding
-) -> None:
-    fitting = replace(fitting, recipe=fitting.recipe.override(epochs=3, patience=1, learning_rate=1e-3))
-    answers = out_of_fold_logits(fitting, split, folding)
-    assert answers.logits.shape == (1, 4, 24, 2)
-    assert all((each != 0).all() for each in answers.logits.flatten(0, 1))
-    assert not torch.equal(answers.logits[0, 1], answers.logits[0, 3])
-    kept = sorted(path.name for path in fitting.run_folder.rglob("*") if path.is_file())
-    assert kept == ["out-of-fold.pt", "out-of-fold.pt", "run.json", "run.json"]
-
-
-def test_interrupted_folds_go_on_and_end_as_if_they_had_not_been(
-    fitting: Fitting, split: Split, folding: Folding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fitting = replace(fitting, recipe=fitting.recipe.override(epochs=2))
-    whole = out_of_fold_logits(replace(fitting, run_folder=tmp_path / "whole"), split, folding)
-    trained: list[str] = []
-    train_epoch = FineTuning.train_epoch
-
-    def dying(self: FineTuning, batches: Iterable[Batch], title: str) -> tuple[float, float]:
-        trained.append(title)
-        if len(trained) == 4:  # the last epoch of the last fold
-            raise KeyboardInterrupt
-        return train_epoch(self, batches, title)
-
-    monkeypatch.setattr(FineTuning, "train_epoch", dying)
-    with pytest.raises(KeyboardInterrupt):
-        out_of_fold_logits(fitting, split, folding)
-    resumed = out_of_fold_logits(fitting, split, folding)
-    assert trained == ["epoch 1/2", "epoch 2/2", "epoch 1/2", "epoch 2/2", "epoch 2/2"]
-    torch.testing.assert_close(resumed.logits, whole.logits, rtol=0, atol=0)
-
-
-def test_folds_of_another_recipe_are_refused(fitting: Fitting, split: Split, folding: Folding) -> None:
-    out_of_fold_logits(fitting, split, folding)
-    other = replace(fitting, recipe=fitting.recipe.override(learning_rate=0.5))
-    with pytest.raises(TrainingError, match=r"repeat-0-fold-0/run\.json: this run has learning_rate = 3e-05, not 0\.5"):
-        out_of_fold_logits(other, split, folding)
-
-
-def test_a_recipe_that_trains_nothing_is_refused(fitting: Fitting, split: Split, folding: Folding) -> None:
-    nothing = replace(fitting, recipe=fitting.recipe.override(epochs=0, probe=False))
-    with pytest.raises(TrainingError, match="recipe best has neither a probe nor epochs: pass --epochs"):
-        out_of_fold_logits(nothing, split, folding)
+def test_each_fold_of_each_repeat_holds_out_the_slices_dealt_to_it(split: Split, folding: Folding) -> None:
+    folds = deal(split, replace(folding, folds=3, repeats=2))
+    parts = list(each_fold(folds))
+    assert [(repeat, fold) for repeat, fold, _ in parts] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    for repeat, fold, held_out in parts:
+        assert held_out.nonzero().flatten().tolist() == [i for i, its in enumerate(folds[repeat]) if its == fold]
+        assert 0 < held_out.sum() < 24

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from service.artifact import load_model, load_on_cpu, read_manifest, synthetic_slice
+from training.calibration import fit_temperature
 from training.config import Recipe
 from training.data import CovidCt
-from training.fitting import Fitting
+from training.engine import predict_logits
+from training.fitting import Fitting, fit
 from training.job import Job, train
 from training.machine import Machine
 from training.report import Report
+from training.thresholds import choose_threshold
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,11 @@ def test_the_exported_files_answer_as_the_training_network_does(report: Report) 
 
 def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(job: Job, data: CovidCt, report: Report) -> None:
     with (job.models_folder / "predictions.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        written = list(csv.DictReader(file))
+    rows = [row for row in written if row["split"] == "test"]
+    assert [row["path"] for row in written if row["split"] == "val"] == [scan.path for scan in data.val.scans]
+    assert len(written) == 16
+    assert all(float(row["ood_score"]) > 0 for row in written)
     assert [row["path"] for row in rows] == [scan.path for scan in data.test.scans]
     hits = [(float(row["probability"]) >= report.threshold.value) == (row["label"] == "1") for row in rows]
     assert sum(hits) / len(hits) == pytest.approx(report.splits["test"].figures["accuracy"].value)
@@ -117,3 +124,78 @@ def test_a_run_without_fine_tuning_ships_the_probe_and_draws_no_curves(
         "reliability.png",
         "roc.png",
     ]
+
+
+@pytest.fixture(scope="module")
+def refit_job(
+    refit: Recipe, machine: Machine, weights: Path, patients: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    root = tmp_path_factory.mktemp("refit")
+    return Job(Fitting(refit, machine, weights, root / "run", patients), root / "models", "1.2.3")
+
+
+@pytest.fixture(scope="module")
+def refit_report(refit_job: Job, mislabelled: CovidCt) -> Report:
+    return train(refit_job, mislabelled)
+
+
+def test_temperature_and_threshold_of_a_refit_come_from_out_of_fold_answers(
+    refit_job: Job, refit_report: Report, mislabelled: CovidCt
+) -> None:
+    fitted, recipe = fit(refit_job.fitting, mislabelled), refit_job.fitting.recipe
+    reference = fitted.reference
+    labels = reference.split.labels
+    assert refit_report.temperature == pytest.approx(fit_temperature(reference.logits, labels))
+    own = predict_logits(fitted.network, reference.split, recipe, refit_job.fitting.machine)
+    assert refit_report.temperature > 1.2 * fit_temperature(own, labels), "the network is surer of what it saw"
+    probabilities = torch.softmax(reference.logits / refit_report.temperature, 1)[:, 1]
+    expected = choose_threshold(probabilities, labels, "youden", "out-of-fold")
+    assert refit_report.threshold.value == pytest.approx(expected.value)
+    assert refit_report.operating_points["youden"].threshold == refit_report.threshold
+    for point in refit_report.operating_points.values():
+        called = probabilities >= point.threshold.value
+        assert point.chosen_on["accuracy"].value == pytest.approx(
+            (called == (labels == 1)).float().mean().item(), abs=1e-4
+        )
+
+
+def test_metrics_json_of_a_refit_names_out_of_fold_answers_and_no_validation(
+    refit_job: Job, refit_report: Report
+) -> None:
+    written = json.loads((refit_job.models_folder / "metrics.json").read_text())
+    for part in ("splits", "calibration"):
+        assert set(written[part]) == {"out-of-fold", "test"}
+    assert written["splits"]["out-of-fold"]["count"] == 24
+    assert written["threshold"]["rule"].endswith("on out-of-fold answers to train and validation (Youden 1950)")
+    assert [row["epoch"] for row in written["history"]] == [0]
+    card = load_on_cpu(refit_job.models_folder, refit_report.files[0]).card
+    assert card.threshold_rule == written["threshold"]["rule"]
+    assert card.training_config["fit_on"] == "train+val"
+
+
+def test_predictions_csv_of_a_refit_has_out_of_fold_rows_without_a_score_of_their_own(
+    refit_job: Job, refit_report: Report, mislabelled: CovidCt
+) -> None:
+    with (refit_job.models_folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    out_of_fold, test = rows[:24], rows[24:]
+    assert [row["path"] for row in out_of_fold] == [scan.path for scan in mislabelled.train_and_val().scans]
+    assert {(row["split"], row["ood_score"]) for row in out_of_fold} == {("out-of-fold", "")}
+    assert [row["path"] for row in test] == [scan.path for scan in mislabelled.test.scans]
+    assert {row["split"] for row in test} == {"test"}
+    assert all(float(row["ood_score"]) > 0 for row in test)
+    for mine, name in ((out_of_fold, "out-of-fold"), (test, "test")):
+        figures = refit_report.splits[name].figures
+        hits = [(float(row["probability"]) >= refit_report.threshold.value) == (row["label"] == "1") for row in mine]
+        assert sum(hits) / len(hits) == pytest.approx(figures["accuracy"].value, abs=1e-4)
+
+
+def test_a_refit_that_has_ended_writes_the_same_again(
+    refit_job: Job, refit_report: Report, mislabelled: CovidCt
+) -> None:
+    predictions = refit_job.models_folder / "predictions.csv"
+    before = predictions.read_text()
+    again = train(refit_job, mislabelled)
+    assert again.files == refit_report.files
+    assert (again.temperature, again.threshold) == (refit_report.temperature, refit_report.threshold)
+    assert predictions.read_text() == before

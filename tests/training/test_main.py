@@ -14,6 +14,10 @@ SMALL = [
     "32",
     "--resize",
     "40",
+    "--components",
+    "8",
+    "--fit-on",
+    "train",
     "--epochs",
     "1",
     "--probe-views",
@@ -43,6 +47,19 @@ def lines_of_splits(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("val (", "test ("))]
 
 
+def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients(
+    data_root: Path, weights: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
+    files = ["--data", str(data_root), "--weights", str(weights), "--patients", str(patients), *folders]
+    assert main(["train", *files, *SMALL, "--fit-on", "train+val", "--epochs", "0"]) == 0
+    trained = capsys.readouterr().out
+    assert [line.partition(",")[0] for line in trained.splitlines()[:2]] == ["out-of-fold (n = 24", "test (n = 8"]
+    assert main(["evaluate", "--data", str(data_root), "--counts", "any", "--models", str(tmp_path / "models")]) == 0
+    of_fp16, _, _ = capsys.readouterr().out.partition("covid-ct-vgg19_bn.int8.pt")
+    assert lines_of_splits(of_fp16) == lines_of_splits(trained), "test alone: the model was fitted to validation"
+
+
 def test_cases_draws_heat_maps_of_right_and_wrong_calls(
     data_root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +83,7 @@ def test_sample_draws_slices_of_both_classes(data_root: Path, tmp_path: Path) ->
     [
         (["--data", "nowhere"], "neither CT_NonCOVID.zip nor the folder CT_NonCOVID is there"),
         (["--data", "nowhere", "--learning-rate", "fast"], "recipe field learning_rate = 'fast'"),
+        (["--data", "nowhere", "--epochs", "3"], "fit_on = train+val is for a probe without epochs"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_status_1(

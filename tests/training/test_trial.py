@@ -2,12 +2,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
+from training.calibration import fit_temperature
 from training.config import Recipe
 from training.data import CovidCt
-from training.fitting import Fitting
+from training.fitting import Fitting, fit
 from training.job import Job, train
 from training.machine import Machine
+from training.thresholds import choose_threshold
 from training.trial import run_trial
 
 
@@ -23,11 +26,28 @@ def test_a_trial_has_the_figures_of_the_model_that_the_job_would_ship(
     report = train(Job(fitting, tmp_path / "models", "1.0.0"), data)
     assert trial.threshold.value == pytest.approx(report.threshold.value, abs=2e-3), "shipped weights are rounded"
     assert trial.threshold.rule == report.threshold.rule
+    assert trial.reference == "val"
     for name in ("val", "test"):
         assert trial.splits[name].figures == report.splits[name].figures
     assert trial.splits["reencoded"].figures["auc"] == report.audit.variants["reencoded"].figures["auc"]
     assert len(trial.test_scores) == len(data.test.scans)
     assert trial.config == report.config
+
+
+def test_a_trial_of_a_refit_records_that_its_threshold_is_of_out_of_fold_answers(
+    fitting: Fitting, refit: Recipe, patients: Path, mislabelled: CovidCt, tmp_path: Path
+) -> None:
+    fitting = dataclasses.replace(fitting, recipe=refit, patients=patients)
+    trial = run_trial(fitting, mislabelled)
+    assert trial.reference == "out-of-fold"
+    assert set(trial.splits) == {"out-of-fold", "test", "reencoded"}
+    assert trial.splits["out-of-fold"].count == 24
+    reference = fit(fitting, mislabelled).reference
+    temperature = fit_temperature(reference.logits, reference.split.labels)
+    probabilities = torch.softmax(reference.logits / temperature, 1)[:, 1]
+    expected = choose_threshold(probabilities, reference.split.labels, "youden", "out-of-fold")
+    assert trial.threshold.rule == expected.rule
+    assert trial.threshold.value == pytest.approx(expected.value)
 
 
 def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(fitting: Fitting, data: CovidCt) -> None:
