@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from training.config import Recipe
-from training.data import LABELS, Batch, CovidCt, Split, plain_batches, training_batches
+from training.data import Batch, CovidCt, Split, plain_batches, training_batches
 from training.engine import predict_logits
 from training.errors import TrainingError
 from training.fitting import Fitted, Fitting, fit, pretrained_network
@@ -203,7 +203,8 @@ def test_too_few_patients_for_the_folds_of_a_refit_are_told_with_what_to_pass(
     refitting: Fitting, mislabelled: CovidCt, tmp_path: Path
 ) -> None:
     table = tmp_path / "patients.csv"
-    rows = [f"{scan.path.split('/')[1]},{LABELS[scan.label]},train,one" for scan in mislabelled.train_and_val().scans]
+    named = [scan.path.removeprefix("CT_").split("/") for scan in mislabelled.train_and_val().scans]
+    rows = [f"{name},{label},train,one" for label, name in named]
     table.write_text("\n".join(["file,class,split,patient", *rows]))
     with pytest.raises(TrainingError, match=r"patients\.csv: too few patients for 5 folds.*--fit-on train"):
         fit(dataclasses.replace(refitting, patients=table, run_folder=tmp_path / "run"), mislabelled)
