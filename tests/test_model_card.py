@@ -30,10 +30,10 @@ def written(figure: dict[str, float]) -> str:
 
 
 def test_the_results_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
-    val, test = metrics["splits"]["val"], metrics["splits"]["test"]
+    chosen_on, test = metrics["splits"]["out-of-fold"], metrics["splits"]["test"]
     for figure, interval in test["figures"].items():
         name = {"f1": "F1", "auc": "AUC"}.get(figure, figure)
-        assert f"| {name} | {written(val['figures'][figure])} | {written(interval)} |" in card
+        assert f"| {name} | {written(chosen_on['figures'][figure])} | {written(interval)} |" in card
     value = {name: f"{each['value']:.3f}" for name, each in test["figures"].items()}
     assert f"| this model | {value['accuracy']} | {value['auc']} |" in card
     rule = metrics["audit"]["header_rule"]
