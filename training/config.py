@@ -12,6 +12,9 @@ _ACTIVATIONS: Final = {
 }
 """The networks' activations (Simonyan & Zisserman 2015, table 1, D and E)."""
 
+_CHANNELS: Final = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
+"""Of each block's maps, in both networks."""
+
 ThresholdRule: TypeAlias = Literal["half", "youden", "sensitivity-90"]
 
 
@@ -140,6 +143,14 @@ class Recipe(Hyperparameters):
         _check_layers(self.architecture, self.layers)
         if self.head == "classifier" and self.layers:
             raise ValueError("layers are for head = pooled or covariance; the classifier sees the last one")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_have_as_many_directions(self) -> Self:
+        finest = self.pooled_layers[0]  # and the narrowest
+        channels = _CHANNELS[finest[0]]
+        if self.head == "covariance" and self.components > channels:
+            raise ValueError(f"components {self.components}: layer {finest} has {channels} channels and directions")
         return self
 
     @property

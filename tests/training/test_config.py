@@ -53,6 +53,7 @@ def test_every_field_says_what_it_means() -> None:
         ({"layers": "4_2,4_2"}, r"in the network's order, each once"),
         ({"architecture": "vgg16_bn", "layers": "4_4"}, r"vgg16_bn has no layer 4_4"),
         ({"head": "classifier", "probe": False, "fit_on": "train"}, r"layers are for head = pooled"),
+        ({"layers": "3_2,5_1", "components": 257}, r"components 257: layer 3_2 has 256 channels"),
     ],
 )
 def test_layers_that_the_network_does_not_have_are_named(fields: dict[str, object], message: str) -> None:
