@@ -208,9 +208,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(command=_train)
     _add_data(parser)
     parser.add_argument("--recipe", choices=RECIPES, default="best", help="hyperparameters to start from (best)")
-    parser.add_argument(
-        "--weights", type=Path, help="ImageNet weights in torchvision's layout (default: torchvision's own, downloaded)"
-    )
+    _add_weights(parser)
     parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/RECIPE)")
     parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder for the results (models)")
@@ -220,9 +218,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_patients(parser)
     _add_machine(parser)
-    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
-    for name in _overridable(Recipe):
-        _add_field(fields, Recipe, name)
+    _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
 
 
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -247,10 +243,8 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
     _add_patients(parser)
     _add_machine(parser)
-    fields = parser.add_argument_group("recipe fields, each overrides the value in all recipes")
-    for name in _overridable(Recipe):
-        if name not in ("architecture", "seed"):
-            _add_field(fields, Recipe, name)
+    title = "recipe fields, each overrides the value in all recipes"
+    _add_fields(parser, Recipe, title, without=("architecture", "seed"))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -271,16 +265,12 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="folder of other CT slices, without labels; for joint with the folders COVID and NonCOVID; repeatable",
     )
-    parser.add_argument(
-        "--weights", type=Path, help="weights to start from, in torchvision's layout (default: torchvision's own)"
-    )
+    _add_weights(parser)
     parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/pretrain-METHOD)")
     parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
     parser.add_argument("--out", type=Path, help="weights file to write (ARCHITECTURE.pth in the run folder)")
     _add_machine(parser)
-    fields = parser.add_argument_group("pretraining fields, each overrides the method's value")
-    for name in _overridable(Pretraining):
-        _add_field(fields, Pretraining, name)
+    _add_fields(parser, Pretraining, "pretraining fields, each overrides the method's value")
 
 
 def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -294,9 +284,7 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     _add_data(parser)
     _add_patients(parser, required=True)
     parser.add_argument("--recipe", choices=RECIPES, default="best", help="hyperparameters to start from (best)")
-    parser.add_argument(
-        "--weights", type=Path, help="ImageNet weights in torchvision's layout (default: torchvision's own, downloaded)"
-    )
+    _add_weights(parser)
     parser.add_argument("--folds", type=int, default=5, help="parts that are held out in turn (5)")
     parser.add_argument("--repeats", type=int, default=3, help="how often the slices are dealt to folds anew (3)")
     parser.add_argument(
@@ -304,9 +292,25 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     parser.add_argument("--fresh", action="store_true", help="throw away what the folder holds")
     _add_machine(parser)
-    fields = parser.add_argument_group("recipe fields, each overrides the recipe's value")
-    for name in _overridable(Recipe):
-        _add_field(fields, Recipe, name)
+    _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="weights to start from, in torchvision's layout (default: torchvision's ImageNet weights, downloaded)",
+    )
+
+
+def _add_fields(
+    parser: argparse.ArgumentParser, model: type[Hyperparameters], title: str, without: Sequence[str] = ()
+) -> None:
+    """One option for each field that a user may override."""
+    group = parser.add_argument_group(title)
+    for name in _overridable(model):
+        if name not in without:
+            _add_field(group, model, name)
 
 
 def _add_patients(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Final
 
 import numpy as np
@@ -17,16 +16,10 @@ from training.fitting import Fitting
 from training.progress import say
 from training.records import Record
 from training.scores import RESAMPLES, FigureName, auc_of
+from training.spread import Spread, spread_of
 from training.trial import Trial, run_trial
 
 _FIGURES: Final[tuple[FigureName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
-
-
-class Spread(Record):
-    """Mean and standard deviation over seeds; the deviation of a single seed is None."""
-
-    mean: float
-    deviation: float | None
 
 
 class Row(Record):
@@ -108,7 +101,7 @@ def as_table(comparison: Comparison) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in comparison.rows:
-        cells = [_cell(row.test[name]) for name in _FIGURES] + [_cell(row.test_reencoded["auc"])]
+        cells = [str(row.test[name]) for name in _FIGURES] + [str(row.test_reencoded["auc"])]
         what = [row.architecture, row.recipe, ", ".join(map(str, row.seeds))]
         lines.append(f"| {' | '.join([*what, *cells, row.weights])} |")
     lines += ["", "| pair | difference of AUC (95 % interval, paired bootstrap) |", "| --- | --- |"]
@@ -181,13 +174,4 @@ def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
 
 
 def _spreads(runs: Sequence[Mapping[FigureName, Interval]]) -> dict[str, Spread]:
-    return {name: _spread([run[name].value for run in runs]) for name in _FIGURES}
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    deviation = round(stdev(values), 4) if len(values) > 1 else None
-    return Spread(mean=round(mean(values), 4), deviation=deviation)
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")
+    return {name: spread_of([run[name].value for run in runs]) for name in _FIGURES}

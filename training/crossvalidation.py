@@ -4,9 +4,9 @@ Test is not looked at. Official validation is unlike test in this data, so that 
 """
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from pydantic import JsonValue
@@ -14,7 +14,6 @@ from pydantic import JsonValue
 from service.artifact import SplitFingerprint
 from service.files import write_atomically
 from training.audit import ALTERATIONS, altered
-from training.comparison import Spread
 from training.config import RECIPES
 from training.data import Split
 from training.export import git_commit
@@ -23,6 +22,7 @@ from training.folds import Folding
 from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
 from training.scores import auc_of
+from training.spread import Spread, spread_of
 
 
 class EpochFigures(Record):
@@ -121,10 +121,10 @@ def as_rows(record: CrossValidation) -> str:
     ]
     what = [record.git_commit[:7], record.weights, _recipe(record.config), f"{record.folds} x {record.repeats}"]
     for row in record.epochs:
-        figures = [_cell(each) for each in (row.auc, row.auc_by_fold, row.accuracy)]
+        figures = [str(each) for each in (row.auc, row.auc_by_fold, row.accuracy)]
         alike = ["", ""]
         if record.reencoded:
-            alike = [_cell(record.reencoded.figures.auc), _cell(record.reencoded.same_call)]
+            alike = [str(record.reencoded.figures.auc), str(record.reencoded.same_call)]
         lines.append(f"| {' | '.join([*what, str(row.epoch), *figures, *alike, f'{record.seconds:.0f}'])} |")
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def _reencoded(answers: OutOfFold, labels: torch.Tensor) -> Reencoded | None:
         return None
     before, after = _margins(answers.logits[:, 0]), _margins(answers.variant)
     same = ((before >= 0) == (after >= 0)).double().mean(1)
-    return Reencoded(figures=_figures(0, after, answers.folds, labels), same_call=_spread(same.tolist()))
+    return Reencoded(figures=_figures(0, after, answers.folds, labels), same_call=spread_of(same.tolist()))
 
 
 def _margins(logits: torch.Tensor) -> torch.Tensor:
@@ -155,10 +155,10 @@ def _figures(epoch: int, margins: torch.Tensor, folds: torch.Tensor, labels: tor
     repeats = list(zip(margins, folds, strict=True))
     return EpochFigures(
         epoch=epoch,
-        auc=_spread([_auc(margin, labels) for margin, _ in repeats]),
-        auc_by_fold=_spread([_mean_over_folds(_auc, *repeat, labels) for repeat in repeats]),
-        accuracy=_spread([_accuracy(margin, labels) for margin, _ in repeats]),
-        accuracy_by_fold=_spread([_mean_over_folds(_accuracy, *repeat, labels) for repeat in repeats]),
+        auc=spread_of([_auc(margin, labels) for margin, _ in repeats]),
+        auc_by_fold=spread_of([_mean_over_folds(_auc, *repeat, labels) for repeat in repeats]),
+        accuracy=spread_of([_accuracy(margin, labels) for margin, _ in repeats]),
+        accuracy_by_fold=spread_of([_mean_over_folds(_accuracy, *repeat, labels) for repeat in repeats]),
     )
 
 
@@ -177,15 +177,6 @@ def _auc(margins: torch.Tensor, labels: torch.Tensor) -> float:
 
 def _accuracy(margins: torch.Tensor, labels: torch.Tensor) -> float:
     return ((margins >= 0) == (labels == 1)).double().mean().item()
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    deviation = round(stdev(values), 4) if len(values) > 1 else None
-    return Spread(mean=round(mean(values), 4), deviation=deviation)
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.mean:.3f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.3f}")
 
 
 def _write_predictions(path: Path, answers: OutOfFold, split: Split, folding: Folding) -> None:

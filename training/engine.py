@@ -11,6 +11,7 @@ from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
 from service.files import write_atomically
+from training.checkpoint import restoring
 from training.config import Recipe
 from training.data import Batch, CovidCt, Split, plain_batches, training_batches
 from training.errors import TrainingError
@@ -100,7 +101,7 @@ class FineTuning:
         """
         if not self._last.exists():
             return False
-        try:
+        with restoring(self._last):
             state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
             self._network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
@@ -109,8 +110,6 @@ class FineTuning:
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
             self.val_logits = [logits.cpu() for logits in state["val_logits"]]
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
-            raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
         return True
 
     def begin_with(self, logits: torch.Tensor, labels: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from service.files import write_atomically
+from training.checkpoint import restoring
 from training.config import Pretraining
 from training.data import CovidCt
 from training.errors import TrainingError
@@ -185,14 +186,12 @@ class PretrainingRun:
         """
         if not self._last.exists():
             return False
-        try:
+        with restoring(self._last):
             state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
             self._layers.load_state_dict(state["layers"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [PretrainingEpoch(**row) for row in state["history"]]
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
-            raise TrainingError(f"{self._last}: not a checkpoint of this run ({error}); --fresh starts over") from error
         return True
 
     def run(self) -> None:
