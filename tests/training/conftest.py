@@ -11,7 +11,9 @@ from tests.training.patients_table import write_patients
 from tests.training.random_weights import write_random_weights
 from training.config import RECIPES, Recipe
 from training.data import CovidCt, Split, read_covid_ct
+from training.folds import Folding
 from training.machine import Machine
+from training.patients import read_patients
 
 INPUT_SIZE = 32
 
@@ -69,3 +71,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
 def machine() -> Machine:
     """The processor, in fp32."""
     return Machine(torch.device("cpu"), autocast_dtype=None, workers=0)
+
+
+@pytest.fixture
+def split(data: CovidCt) -> Split:
+    """Train and validation as one."""
+    return data.train_and_val()
+
+
+@pytest.fixture
+def folding(split: Split, patients: Path) -> Folding:
+    """Its slices by patient, for two folds, dealt once."""
+    return Folding(read_patients(patients, split), folds=2, repeats=1)

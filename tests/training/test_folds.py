@@ -1,22 +1,10 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from training.data import CovidCt, Split
+from training.data import Split
 from training.errors import TrainingError
 from training.folds import Folding, deal, each_fold
-from training.patients import read_patients
-
-
-@pytest.fixture
-def split(data: CovidCt) -> Split:
-    return data.train_and_val()
-
-
-@pytest.fixture
-def folding(split: Split, patients: Path) -> Folding:
-    return Folding(read_patients(patients, split), folds=2, repeats=1)
 
 
 def test_patients_never_straddle_folds_and_every_fold_has_both_classes(split: Split, folding: Folding) -> None:

@@ -16,18 +16,7 @@ from training.folds import Folding
 from training.machine import Machine
 from training.network import PooledHead
 from training.outoffold import out_of_fold_logits
-from training.patients import read_patients
 from training.probe import pooled_views, solve
-
-
-@pytest.fixture
-def split(data: CovidCt) -> Split:
-    return data.train_and_val()
-
-
-@pytest.fixture
-def folding(split: Split, patients: Path) -> Folding:
-    return Folding(read_patients(patients, split), folds=2, repeats=1)
 
 
 @pytest.fixture
