@@ -97,11 +97,13 @@ def _cases(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
+    seeds = dict(_seeds_of(each) for each in options.seeds_for)
     fittings = []
-    for architecture, recipe, seed in product(options.architectures, options.recipes, options.seeds):
-        changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
-        folder = options.out / f"{architecture}-{recipe}-{seed}"
-        fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients))
+    for architecture, recipe in product(options.architectures, options.recipes):
+        for seed in seeds.get(recipe, options.seeds):
+            changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
+            folder = options.out / f"{architecture}-{recipe}-{seed}"
+            fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients))
     print(as_table(compare(fittings, _data(options), options.out)))
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
@@ -123,6 +125,17 @@ def _weights_of(text: str) -> tuple[str, Path]:
     if not separator or architecture not in _ARCHITECTURES:
         raise TrainingError(f"--weights {text}: say which network's: {' or '.join(_ARCHITECTURES)}, then =FILE")
     return architecture, Path(path)
+
+
+def _seeds_of(text: str) -> tuple[str, list[int]]:
+    recipe, _, seeds = text.partition("=")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        numbers = []
+    if recipe not in RECIPES or not numbers:
+        raise TrainingError(f"--seeds-for {text}: say which recipe's: {' or '.join(RECIPES)}, then =0 or =0,1,2")
+    return recipe, numbers
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -233,6 +246,13 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--architectures", nargs="+", choices=_ARCHITECTURES, default=_ARCHITECTURES, help="(all)")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["best"], help="(best)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="(0 1 2 3 4)")
+    parser.add_argument(
+        "--seeds-for",
+        action="append",
+        default=[],
+        metavar="RECIPE=N,N",
+        help="seeds of one recipe instead of --seeds: of one that takes hours; repeatable",
+    )
     parser.add_argument(
         "--weights",
         action="append",

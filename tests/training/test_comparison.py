@@ -60,6 +60,23 @@ def test_thresholds_are_chosen_on_what_the_recipe_leaves_to_choose_on(
     assert row["chosen_on"]["auc"]["mean"] == trial["splits"][reference]["figures"]["auc"]["value"]
 
 
+def test_a_recipe_may_have_seeds_of_its_own(data_root: Path, weights: Path, tmp_path: Path) -> None:
+    options = ["--recipes", "best", "seed", "--seeds-for", "seed=3", "--probe", "false", "--epochs", "1"]
+    options += ["--fit-on", "train", "--trainable", "head"]
+    assert run(data_root, weights, tmp_path, "0", "1", options=options) == 0
+    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [(row["recipe"], row["seeds"]) for row in rows] == [("best", [0, 1]), ("seed", [3])]
+    assert (tmp_path / "curves-vgg19_bn-seed.png").exists()
+
+
+@pytest.mark.parametrize("text", ["seed", "seed=", "seed=one", "other=0"])
+def test_seeds_for_must_name_a_recipe_and_numbers(
+    data_root: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--data", str(data_root), "--seeds-for", text, "--out", str(tmp_path)]) == 1
+    assert f"--seeds-for {text}: say which recipe's" in capsys.readouterr().err
+
+
 def test_weights_must_say_whose_they_are(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--data", str(data_root), "--weights", "vgg.pth", "--out", str(tmp_path)]) == 1
     assert "--weights vgg.pth: say which network's" in capsys.readouterr().err
