@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from training.report import Report
 from training.scores import ConfusionMatrix, Figures
 
 _COLUMNS = 4
+
+_RUNAWAY_LOSS: Final = 10.0
+"""Nats; a network of two classes that knows nothing has 0.69."""
 
 
 def save_figures(folder: Path, history: list[EpochRecord], report: Report, misclassified: Figure) -> None:
@@ -98,7 +102,10 @@ def _surest(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float,
 
 
 def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
-    """Loss and accuracy by epoch; epoch 0 is the network before fine-tuning."""
+    """Loss and accuracy by epoch; epoch 0 is the network before fine-tuning.
+
+    A loss that has run away for an epoch would flatten all others: its axis is logarithmic then.
+    """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     trained = history[1:]
@@ -113,6 +120,8 @@ def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
         axes.set_ylabel(name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
+    if max(r.val_loss for r in history) > _RUNAWAY_LOSS:
+        loss.set_yscale("log")
     return figure
 
 
