@@ -4,6 +4,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
@@ -24,9 +25,12 @@ from training.fitting import Fitting
 from training.folds import Folding
 from training.job import Job, train
 from training.machine import find_machine
+from training.other_ct import CtFolders, CtSet, as_input
 from training.patients import read_patients
 from training.pretraining import PretrainingJob, describe, pretrain
 from training.scores import Figures, figures_of
+
+_WHITENING: Final = "folder of chest CT of other sources, without labels, for the probe to whiten by; repeatable"
 
 _ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
 
@@ -53,7 +57,8 @@ def _train(options: argparse.Namespace) -> None:
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients)
+    other_ct = _other_ct(options, recipe, data)
+    fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients, other_ct)
     job = Job(fitting, options.models, options.model_version, options.other_images)
     report = train(job, data)
     for name, figures in report.splits.items():
@@ -98,25 +103,31 @@ def _compare(options: argparse.Namespace) -> None:
     weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
     seeds = dict(_seeds_of(each) for each in options.seeds_for)
+    data = _data(options)
     fittings = []
-    for architecture, recipe in product(options.architectures, options.recipes):
-        for seed in seeds.get(recipe, options.seeds):
-            changed = RECIPES[recipe].override(architecture=architecture, seed=seed, **_overrides(options))
-            folder = options.out / f"{architecture}-{recipe}-{seed}"
-            fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients))
-    print(as_table(compare(fittings, _data(options), options.out)))
+    for name in options.recipes:
+        recipe = RECIPES[name].override(**_overrides(options))
+        other_ct = _other_ct(options, recipe, data) if recipe.whitening_ridge else ()
+        for architecture, seed in product(options.architectures, seeds.get(name, options.seeds)):
+            changed = recipe.override(architecture=architecture, seed=seed)
+            folder = options.out / f"{architecture}-{name}-{seed}"
+            fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients, other_ct))
+    print(as_table(compare(fittings, data, options.out)))
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
 
 def _crossvalidate(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     machine = find_machine(options.device, options.precision, options.workers)
-    split = _data(options).train_and_val()
+    data = _data(options)
+    split = data.train_and_val()
+    other_ct = _other_ct(options, recipe, data)
     folding = Folding(read_patients(options.patients, split), options.folds, options.repeats)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
     print(f"recipe {recipe.name} on {machine}; folder {options.out}", file=sys.stderr)
-    print(as_rows(cross_validate(Fitting(recipe, machine, options.weights, options.out), split, folding)))
+    fitting = Fitting(recipe, machine, options.weights, options.out, other_ct=other_ct)
+    print(as_rows(cross_validate(fitting, split, folding)))
     print(f"written: {options.out / 'crossvalidation.json'} and out-of-fold.csv beside it")
 
 
@@ -162,6 +173,18 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> CovidCt:
     return read_covid_ct(options.data, OFFICIAL_COUNTS if options.counts == "official" else None)
+
+
+def _other_ct(options: argparse.Namespace, recipe: Recipe, data: CovidCt) -> tuple[CtSet, ...]:
+    """The folders of --other-ct as a network of the recipe sees their slices, without those of validation and test.
+
+    Raises:
+        TrainingError: the recipe has no use for them, or they can't be read.
+    """
+    if options.other_ct and not recipe.whitening_ridge:
+        raise TrainingError(f"--other-ct: recipe {recipe.name} does not whiten; pass --whitening-ridge, above 0")
+    folders = CtFolders((data.val, data.test), partial(as_input, side=recipe.input_size))
+    return tuple(map(folders.read, options.other_ct))
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -230,6 +253,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--other-images", type=Path, help="folders of images that are no COVID-CT, by kind, to try the gate on"
     )
     _add_patients(parser)
+    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
     _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
 
@@ -262,6 +286,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
     _add_patients(parser)
+    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
     title = "recipe fields, each overrides the value in all recipes"
     _add_fields(parser, Recipe, title, without=("architecture", "seed"))
@@ -277,13 +302,8 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.set_defaults(command=_pretrain)
     _add_data(parser)
     parser.add_argument("--method", choices=METHODS, required=True, help=Pretraining.model_fields["method"].description)
-    parser.add_argument(
-        "--other-ct",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="folder of other CT slices, without labels; for joint with the folders COVID and NonCOVID; repeatable",
+    _add_other_ct(
+        parser, "folder of other CT slices, without labels; for joint with the folders COVID and NonCOVID; repeatable"
     )
     _add_weights(parser)
     parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/pretrain-METHOD)")
@@ -311,6 +331,7 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--out", type=Path, default=Path("runs/crossvalidation"), help="folder for it all (runs/crossvalidation)"
     )
     parser.add_argument("--fresh", action="store_true", help="throw away what the folder holds")
+    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
     _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
 
@@ -340,6 +361,10 @@ def _add_patients(parser: argparse.ArgumentParser, *, required: bool = False) ->
         required=required,
         help="CSV of file, class, split and patient, so that no patient is on both sides of a fold",
     )
+
+
+def _add_other_ct(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--other-ct", type=Path, action="append", default=[], metavar="DIR", help=what)
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:

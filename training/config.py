@@ -86,6 +86,13 @@ class Recipe(Hyperparameters):
         default=1e-3, gt=0, description="inverse L2 penalty of the probe per training slice (scikit-learn's C)"
     )
 
+    whitening_ridge: float = Field(
+        default=0.0,
+        ge=0,
+        description="variance of a standardised feature, whose own is 1, from which on the probe makes less of a "
+        "direction along which other chest CT varies; 0, or no --other-ct: it whitens by none",
+    )
+
     epochs: int = Field(ge=0, description="most epochs of fine-tuning; 0 keeps the probe")
     batch_size: int = Field(default=16, gt=0, description="slices a step")
     trainable: Literal["all", "last_blocks", "last_block", "head"] = Field(
@@ -264,6 +271,7 @@ RECIPES: Final = {
             jpeg_probability=0.5,
             probe_views=2,
             probe_strength=0.06,
+            whitening_ridge=10.0,
             epochs=0,
             freeze_batch_norm=True,
             optimiser="adamw",

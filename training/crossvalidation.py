@@ -19,6 +19,7 @@ from training.data import Split
 from training.export import git_commit
 from training.fitting import Fitting
 from training.folds import Folding
+from training.other_ct import fingerprints
 from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
 from training.scores import auc_of
@@ -58,13 +59,13 @@ class CrossValidation(Record):
 
     Attributes:
         weights: where the pretrained weights came from.
-        data: of train and validation together.
+        data: of train and validation together, and of other CT.
         groups: patients, those of each class counted apart.
         seconds: wall time of all training.
     """
 
     config: dict[str, JsonValue]
-    data: SplitFingerprint
+    data: dict[str, SplitFingerprint]
     groups: int
     folds: int
     repeats: int
@@ -91,7 +92,7 @@ def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossVal
     answers = out_of_fold_logits(fitting, split, folding, reencoded)
     record = CrossValidation(
         config=fitting.recipe.model_dump(mode="json"),
-        data=split.fingerprint(),
+        data=fingerprints([split], fitting.other_ct),
         groups=len(set(folding.groups)),
         folds=folding.folds,
         repeats=folding.repeats,

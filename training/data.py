@@ -7,7 +7,7 @@ import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,6 +204,15 @@ def compress(image: torch.Tensor) -> torch.Tensor:
 def plain_batches(split: Split, input_size: int) -> list[Batch]:
     """A split in order, exactly as the service would feed its slices: images uint8 (N, 1, input_size, input_size)."""
     items = [(torch.from_numpy(to_input(s.ct_slice, input_size)), s.label, s.path) for s in split.scans]
+    return _in_batches(items)
+
+
+def batches_of(images: Sequence[torch.Tensor]) -> list[Batch]:
+    """Images without labels, uint8 (1, S, S) each, in order; said to be of class 0, and to come from nowhere."""
+    return _in_batches([(image, 0, "") for image in images])
+
+
+def _in_batches(items: list[tuple[torch.Tensor, int, str]]) -> list[Batch]:
     return [_collate(items[start : start + _PLAIN_BATCH]) for start in range(0, len(items), _PLAIN_BATCH)]
 
 

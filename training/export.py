@@ -19,12 +19,13 @@ from service.artifact import (
     ModelCard,
     Precision,
     SelfCheck,
+    SplitFingerprint,
     load_on_cpu,
     save_model,
     synthetic_slice,
 )
 from training.config import Recipe
-from training.data import LABELS, Batch, CovidCt, Split
+from training.data import LABELS, Batch, Split
 from training.evaluation import Predictions, Results, predict
 from training.network import Density, Deployable, SliceNetwork, contrast_of
 from training.scores import FigureName
@@ -82,7 +83,7 @@ def make_card(
     recipe: Recipe,
     version: str,
     results: Results,
-    data: CovidCt,
+    data: Mapping[str, SplitFingerprint],
     precision: FilePrecision,
     figures: Mapping[FigureName, Interval],
 ) -> ModelCard:
@@ -116,7 +117,7 @@ def make_card(
             seed=SELF_CHECK_SEED, probability=_self_check(deployable, recipe.input_size), tolerance=SELF_CHECK_TOLERANCE
         ),
         training_config=config_of(recipe),
-        data={split.name: split.fingerprint() for split in data},
+        data=dict(data),
         git_commit=git_commit(),
         libraries=library_versions(),
         test_metrics={str(name): interval for name, interval in figures.items()},

@@ -31,6 +31,7 @@ from training.figures import draw_misclassified, save_figures
 from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
 from training.network import Deployable, pool
+from training.other_ct import fingerprints
 from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
 from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
@@ -89,7 +90,7 @@ def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
         history=history_rows(fitted.tuning.history),
         kept_epoch=fitted.tuning.best.epoch,
         config=config_of(recipe),
-        data={split.name: split.fingerprint() for split in data},
+        data=fingerprints(data, job.fitting.other_ct),
         git_commit=git_commit(),
         versions=library_versions(),
         machine=str(job.fitting.machine),
@@ -128,9 +129,10 @@ def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -
         variants["int8"] = quantised, figures_of(answers, data.test.labels, threshold, recipe.seed).figures
     # last, because writing it casts the network
     variants["fp16"] = deployable, results.figures["test"].figures
+    made_from = fingerprints(data, job.fitting.other_ct)
     files = []
     for precision, (variant, figures) in variants.items():
-        card = make_card(variant, recipe, job.version, results, data, precision, figures)
+        card = make_card(variant, recipe, job.version, results, made_from, precision, figures)
         files.append(export(variant, card, job.models_folder))
     return files[::-1]
 

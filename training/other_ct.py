@@ -1,14 +1,15 @@
-"""Sets of CT slices that pretraining learns from: COVID-CT's training split, and folders of other slices."""
+"""Sets of CT slices to learn from without COVID-CT's labels: its own training split, and folders of other slices."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
+from service.artifact import SplitFingerprint
 from service.errors import ServiceError, UnsupportedImageError
-from service.image import decode
+from service.image import Slice, decode, to_input
 from training.data import LABELS, Split, hash_of_files, pixel_hash
 from training.errors import TrainingError
 from training.progress import progress, say
@@ -21,7 +22,7 @@ class CtSet:
 
     Attributes:
         name: where they are from.
-        images: uint8 (1, H, W) each, with the shorter side that was asked for.
+        images: uint8 (1, H, W) each, of the size that was asked for.
         labels: one an image, 1 is COVID; none in a set without labels.
         sha256: over the sorted hashes of the files, with their labels if they have any.
     """
@@ -31,6 +32,10 @@ class CtSet:
     labels: tuple[int, ...]
     sha256: str
 
+    def fingerprint(self) -> SplitFingerprint:
+        """As that of a split."""
+        return SplitFingerprint(count=len(self.images), sha256=self.sha256)
+
 
 class CtFolders:
     """Reads folders of CT slices, and leaves out what must not be seen.
@@ -39,12 +44,12 @@ class CtFolders:
 
     Args:
         held_out: COVID-CT's validation and test splits.
-        side: pixels, what the shorter side of an image is resized to.
+        prepare: makes of a slice what is kept of it: uint8 (1, H, W) of the wanted size.
     """
 
-    def __init__(self, held_out: tuple[Split, ...], side: int) -> None:
+    def __init__(self, held_out: tuple[Split, ...], prepare: Callable[[Slice], torch.Tensor]) -> None:
         self._held_out = {pixel_hash(scan.ct_slice): scan.path for split in held_out for scan in split.scans}
-        self._side = side
+        self._prepare = prepare
 
     def read(self, folder: Path) -> CtSet:
         """Every image below a folder; labels, names of folders and files that are no images are ignored.
@@ -99,9 +104,20 @@ class CtFolders:
             if pixel_hash(ct_slice) in self._held_out:
                 left_out.append(path)
             else:
-                yield sha256(data).hexdigest(), shrink(ct_slice, self._side)
+                yield sha256(data).hexdigest(), self._prepare(ct_slice)
         if left_out:
             say(f"{folder}: {len(left_out)} left out, slices of COVID-CT's validation or test, as {left_out[0]}")
+
+
+def fingerprints(splits: Iterable[Split], other_ct: Iterable[CtSet]) -> dict[str, SplitFingerprint]:
+    """What a network was made from, for its card: COVID-CT's splits, and other sets by their folders' names."""
+    others = {f"other CT: {Path(each.name).name}": each.fingerprint() for each in other_ct}
+    return {split.name: split.fingerprint() for split in splits} | others
+
+
+def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
+    """As the network that serves sees it: uint8 (1, side, side)."""
+    return torch.from_numpy(to_input(ct_slice, side))
 
 
 def set_of(split: Split, side: int) -> CtSet:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from training.other_ct import CtFolders, CtSet, set_of
 from training.progress import progress, say
 from training.seeding import seed_everything
 from training.selfsupervised import SelfSupervised, require_lightly
+from training.views import shrink
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def _read_start(job: PretrainingJob) -> tuple[nn.Sequential, str]:
 def _read_sets(job: PretrainingJob, data: CovidCt) -> list[CtSet]:
     """COVID-CT's training split first, then the folders, without slices of validation and test."""
     side = job.settings.resize
-    folders = CtFolders((data.val, data.test), side)
+    folders = CtFolders((data.val, data.test), partial(shrink, side=side))
     read = folders.read_labelled if job.settings.method == "joint" else folders.read
     return [set_of(data.train, side), *map(read, job.other_ct)]
 

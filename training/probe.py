@@ -9,36 +9,50 @@ from typing import Final, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
-from training.data import Batch, Split, plain_batches, training_batches
+from training.data import Batch, Split, batches_of, plain_batches, training_batches
 from training.machine import Machine
 from training.network import CovarianceHead, PooledHead, SliceNetwork
+from training.other_ct import CtSet
 from training.progress import progress, say
+from training.whitening import Whitening
 
 _DIRECTIONS_STRIDE: Final = 4
 """Every fourth batch of slices sets the directions: tens of thousands of positions, for 512 channels."""
 
 
+_SPAN: Final = 1e-7
+"""Share of the largest variance below which a direction is rounding, and no slice's own."""
+
+
 def fit_probe(
-    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, folds: torch.Tensor | None = None
+    network: SliceNetwork,
+    split: Split,
+    recipe: Recipe,
+    machine: Machine,
+    other_ct: Sequence[CtSet] = (),
+    folds: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Fit the network's head to the split, in place; the features stay as they are.
 
     Args:
+        other_ct: slices to whiten by, of the network's input size; their labels play no part.
         folds: the fold that holds each slice out, int64 (N,), -1 for none; None asks for no such answers.
 
     Returns:
         The answers of probes that were fitted without the fold, as `held_out_logits`.
     """
     fit_directions(network, split, recipe, machine)
+    whitening = fit_whitening(network, other_ct, recipe, machine)
     pooled, labels = pooled_views(network, split, recipe, machine)
-    _set_head(network, *_solve_views(pooled, labels, recipe))
+    _set_head(network, *_solve_views(pooled, labels, recipe, whitening))
     if folds is None:
         return None
-    return held_out_logits(pooled, labels, folds, recipe, [pooled[: len(folds)]])[0]
+    return held_out_logits(pooled, labels, folds, recipe, [pooled[: len(folds)]], whitening)[0]
 
 
 def _set_head(network: SliceNetwork, weight: NDArray[np.float64], bias: float) -> None:
@@ -63,6 +77,23 @@ def fit_directions(network: SliceNetwork, split: Split, recipe: Recipe, machine:
         for batch in progress(batches, "finding directions", "batch"):
             seen.append(network.maps(batch.images.to(machine.device)))
     network.head.fit_directions([torch.cat(maps) for maps in zip(*seen, strict=True)])
+
+
+def fit_whitening(
+    network: SliceNetwork, other_ct: Sequence[CtSet], recipe: Recipe, machine: Machine
+) -> Whitening | None:
+    """What other slices' features vary along, for a head whose directions are fitted; None where nothing asks for it.
+
+    Args:
+        other_ct: of the network's input size.
+    """
+    if not other_ct or not recipe.whitening_ridge:
+        return None
+    features = [
+        head_features(network, batches_of(each.images), machine, f"features of {each.name}").numpy()
+        for each in other_ct
+    ]
+    return Whitening(features, recipe.whitening_ridge)
 
 
 def pooled_views(
@@ -108,7 +139,12 @@ def _linear_head(network: SliceNetwork) -> PooledHead | CovarianceHead:
 
 
 def held_out_logits(
-    pooled: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, recipe: Recipe, asked: Sequence[torch.Tensor]
+    pooled: torch.Tensor,
+    labels: torch.Tensor,
+    folds: torch.Tensor,
+    recipe: Recipe,
+    asked: Sequence[torch.Tensor],
+    whitening: Whitening | None = None,
 ) -> torch.Tensor:
     """Answers to each slice by a probe that saw no view of its fold.
 
@@ -117,6 +153,7 @@ def held_out_logits(
         folds: the fold that holds each slice out, int64 (N,); -1 for a slice that none does.
         recipe: the probe's.
         asked: what to answer: features of the slices, plain or altered, float32 (N, D) each.
+        whitening: of slices that are in no fold.
 
     Returns:
         float32 (asked, N, 2); zero where no fold holds a slice out.
@@ -126,31 +163,47 @@ def held_out_logits(
         say(f"probe without fold {fold}")
         held_out = folds == fold
         seen = ~held_out.repeat(recipe.probe_views)
-        weight, bias = _solve_views(pooled[seen], labels[seen], recipe)
+        weight, bias = _solve_views(pooled[seen], labels[seen], recipe, whitening)
         for row, features in zip(answers, asked, strict=True):
             margin = torch.from_numpy(features[held_out].numpy() @ weight + bias).float()
             row[held_out] = torch.stack([-margin, margin], dim=1) / 2
     return answers
 
 
-def _solve_views(pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[NDArray[np.float64], float]:
-    return solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views)
+def _solve_views(
+    pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe, whitening: Whitening | None
+) -> tuple[NDArray[np.float64], float]:
+    return solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views, whitening)
 
 
 def solve(
-    features: NDArray[np.float32], labels: NDArray[np.int64], strength: float
+    features: NDArray[np.float32], labels: NDArray[np.int64], strength: float, whitening: Whitening | None = None
 ) -> tuple[NDArray[np.float64], float]:
     """L2-regularised logistic regression on standardised features, expressed for the raw ones.
+
+    The weights lie in the span of the slices (representer theorem; Hastie & Tibshirani 2004, doi
+    10.1093/biostatistics/kxh010), so that it is solved in as many dimensions as there are slices.
 
     Args:
         features: (N, D).
         labels: (N,), 0 or 1.
-        strength: inverse penalty (scikit-learn's C).
+        strength: inverse penalty (scikit-learn's C). Whitened features are scaled to the same mean variance first, so
+            that it means the same.
+        whitening: what to make less of.
 
     Returns:
         Weight (D,) and bias of the logit of class 1.
     """
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=strength, max_iter=5000).fit(scaler.transform(features), labels)
-    weight = model.coef_[0] / scaler.scale_
+    scaled = scaler.transform(features).astype(np.float32)
+    damped = whitening.damp(scaled) if whitening else scaled
+    variances, axes = eigh((scaled @ damped.T).astype(np.float64))
+    kept = variances > _SPAN * variances[-1]
+    roots = np.sqrt(variances[kept])
+    along = axes[:, kept] * roots
+    if whitening:
+        scale = np.sqrt(scaled.var(0).sum() / along.var(0).sum())
+        along, roots = along * scale, roots / scale
+    model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6).fit(along, labels)
+    weight = damped.T @ (axes[:, kept] @ (model.coef_[0] / roots)) / scaler.scale_
     return weight, float(model.intercept_[0] - weight @ scaler.mean_)

@@ -14,6 +14,7 @@ from training.data import CovidCt
 from training.engine import EpochRecord, predict_logits
 from training.export import git_commit
 from training.fitting import Fitting, claim, fit
+from training.other_ct import fingerprints
 from training.records import Record
 from training.scores import Figures, figures_of
 from training.thresholds import Threshold, choose_threshold
@@ -71,7 +72,7 @@ def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
     threshold = choose_threshold(answers[reference.name], reference.split.labels, recipe.threshold_rule, reference.name)
     trial = Trial(
         config=recipe.model_dump(mode="json"),
-        data={split.name: split.fingerprint() for split in data},
+        data=fingerprints(data, fitting.other_ct),
         git_commit=git_commit(),
         machine=str(fitting.machine),
         weights=fitted.source,
@@ -97,5 +98,5 @@ def _read(path: Path, fitting: Fitting, data: CovidCt) -> Trial | None:
         trial = Trial.model_validate_json(path.read_text())
     except (OSError, ValidationError):
         return None
-    same_data = all(trial.data[split.name] == split.fingerprint() for split in data)
+    same_data = trial.data == fingerprints(data, fitting.other_ct)
     return trial if same_data and trial.config == fitting.recipe.model_dump(mode="json") else None

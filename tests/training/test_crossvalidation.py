@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.training.ct_folders import write_labelled_folders
 from tests.training.patients_table import write_patients
 from training.__main__ import main
 from training.crossvalidation import CrossValidation
@@ -52,6 +53,22 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert record.reencoded is not None
     assert 0 <= record.reencoded.same_call.mean <= 1
     assert f"probe_views 1 | 2 x 2 | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
+
+
+def test_other_ct_is_whitened_by_and_told(
+    data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_labelled_folders(tmp_path / "other", 6)
+    plain = run(data_root, weights, data, tmp_path / "plain", "--repeats", "1")
+    options = ["--repeats", "1", "--other-ct", str(other), "--whitening-ridge"]
+    whitened = run(data_root, weights, data, tmp_path / "whitened", *options, "1")
+    assert set(plain.data) == {"train"}
+    assert whitened.data["other CT: other"].count == 12
+    before, after = ([row["probability"] for row in rows_of(tmp_path / name)] for name in ("plain", "whitened"))
+    assert before != after
+    files = ["--data", str(data_root), "--patients", str(tmp_path / "patients.csv"), "--out", str(tmp_path / "none")]
+    assert main(["crossvalidate", *files, *SMALL, *options, "0"]) == 1
+    assert "--other-ct: recipe best does not whiten; pass --whitening-ridge" in capsys.readouterr().err
 
 
 def test_every_epoch_of_fine_tuning_is_told(

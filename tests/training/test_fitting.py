@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.fitting import Fitted, Fitting, fit, pretrained_network
 from training.folds import Folding, deal
 from training.machine import Machine
+from training.other_ct import CtSet
 from training.patients import read_patients
 from training.probe import fit_probe
 
@@ -86,6 +87,12 @@ def refitting(
 @pytest.fixture(scope="module")
 def refitted(refitting: Fitting, mislabelled: CovidCt) -> Fitted:
     return fit(refitting, mislabelled)
+
+
+def test_other_ct_belongs_to_a_run_that_whitens(refitting: Fitting, refitted: Fitted, mislabelled: CovidCt) -> None:
+    other = CtSet("other", tuple(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)), (), "1" * 64)
+    with pytest.raises(TrainingError, match=r"this run has sha256 of other data = \[\], not \['1{64}'\]"):
+        fit(dataclasses.replace(refitting, other_ct=(other,)), mislabelled)
 
 
 def test_a_refit_ends_with_the_probe_of_train_and_validation(

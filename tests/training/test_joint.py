@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from training.joint import BalancedBatches, DomainBatchNorm, Joint
 from training.machine import Machine
 from training.network import SliceNetwork
 from training.other_ct import CtFolders, CtSet, set_of
+from training.views import shrink
 
 SMALL = METHODS["joint"].override(layers="2_1", trainable="all", view_size=32, batch_size=8)
 
@@ -22,7 +24,7 @@ SMALL = METHODS["joint"].override(layers="2_1", trainable="all", view_size=32, b
 def sets(data: CovidCt, tmp_path_factory: pytest.TempPathFactory) -> list[CtSet]:
     """8 slices of each class of COVID-CT, and 3 of each of another."""
     folder = write_labelled_folders(tmp_path_factory.mktemp("joint") / "other", 3)
-    return [set_of(data.train, 40), CtFolders((), 40).read_labelled(folder)]
+    return [set_of(data.train, 40), CtFolders((), partial(shrink, side=40)).read_labelled(folder)]
 
 
 def make(sets: list[CtSet], settings: Pretraining, machine: Machine) -> Joint:

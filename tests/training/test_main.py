@@ -1,9 +1,11 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.training.ct_folders import write_labelled_folders
 from training.__main__ import main
 from training.config import Recipe
 
@@ -47,14 +49,18 @@ def lines_of_splits(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("val (", "test ("))]
 
 
-def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients(
+def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients_and_other_ct(
     data_root: Path, weights: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
-    files = ["--data", str(data_root), "--weights", str(weights), "--patients", str(patients), *folders]
+    other = write_labelled_folders(tmp_path / "hospital", 6)
+    tables = ["--patients", str(patients), "--other-ct", str(other)]
+    files = ["--data", str(data_root), "--weights", str(weights), *tables, *folders]
     assert main(["train", *files, *SMALL, "--fit-on", "train+val", "--epochs", "0"]) == 0
     trained = capsys.readouterr().out
     assert [line.partition(",")[0] for line in trained.splitlines()[:2]] == ["out-of-fold (n = 24", "test (n = 8"]
+    made_from = json.loads((tmp_path / "models" / "metrics.json").read_text())["data"]
+    assert made_from["other CT: hospital"]["count"] == 12
     assert main(["evaluate", "--data", str(data_root), "--counts", "any", "--models", str(tmp_path / "models")]) == 0
     of_fp16, _, _ = capsys.readouterr().out.partition("covid-ct-vgg19_bn.int8.pt")
     assert lines_of_splits(of_fp16) == lines_of_splits(trained), "test alone: the model was fitted to validation"

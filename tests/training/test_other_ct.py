@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from tests.training.data_set import draw, png
 from training.data import CovidCt
 from training.errors import TrainingError
 from training.other_ct import CtFolders, set_of
+from training.views import shrink
 
 
 @pytest.fixture
 def folders() -> CtFolders:
-    return CtFolders((), side=40)
+    return CtFolders((), partial(shrink, side=40))
 
 
 def test_every_image_below_a_folder_is_read_whatever_its_name_and_other_files_are_left(
@@ -49,7 +51,7 @@ def test_slices_of_validation_and_test_are_left_out_whatever_file_they_are_in(
 ) -> None:
     for number, scan in enumerate([data.train.scans[0], data.val.scans[0], data.test.scans[0]]):
         Image.fromarray(scan.ct_slice[0]).save(tmp_path / f"{number}.bmp")
-    read = CtFolders((data.val, data.test), side=40).read(tmp_path)
+    read = CtFolders((data.val, data.test), partial(shrink, side=40)).read(tmp_path)
     assert len(read.images) == 1
     torch.testing.assert_close(read.images[0], set_of(data.train, 40).images[0])
     assert "2 left out, slices of COVID-CT's validation or test" in capsys.readouterr().err

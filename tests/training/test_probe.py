@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
 from training.probe import held_out_logits, solve
+from training.whitening import Whitening
 
 FOLDS = torch.tensor([0, 1, -1, 0, 1, -1, 0, 1])
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1])
@@ -59,3 +63,35 @@ def test_altered_slices_are_answered_by_the_probe_of_their_fold(three_views: Rec
     torch.testing.assert_close(both[:1], held_out_logits(pooled, labels, FOLDS, three_views, [plain]), rtol=0, atol=0)
     torch.testing.assert_close(both[1:], held_out_logits(pooled, labels, FOLDS, three_views, [shifted]), rtol=0, atol=0)
     assert not torch.equal(both[0], both[1])
+
+
+@pytest.mark.parametrize("slices", [5, 200])
+def test_the_solution_in_the_span_of_the_slices_is_that_in_all_features(slices: int) -> None:
+    generator = np.random.default_rng(1)
+    labels = np.arange(slices) % 2
+    features = (generator.normal(1, 3, (slices, 20)) + 2 * labels[:, None]).astype(np.float32)
+    weight, bias = solve(features, labels, 0.1)
+    scaler = StandardScaler().fit(features)
+    plain = LogisticRegression(C=0.1, max_iter=5000, tol=1e-8).fit(scaler.transform(features), labels)
+    expected = plain.decision_function(scaler.transform(features))
+    np.testing.assert_allclose(features @ weight + bias, expected, atol=1e-3)
+
+
+def test_whitening_finds_a_weak_difference_under_variation_that_other_slices_show() -> None:
+    """The class moves one feature a little; every slice, of any class, moves all of them a lot together."""
+    generator = np.random.default_rng(2)
+
+    def draw(labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        common = generator.normal(size=(len(labels), 1)) * 5
+        rows = generator.normal(size=(len(labels), 60)) + common
+        rows[:, 0] += 2 * labels
+        return rows.astype(np.float32)
+
+    others = draw(generator.integers(0, 2, 2000))
+    train, test = np.arange(40) % 2, np.arange(1000) % 2
+    features, unseen = draw(train), draw(test)
+    scores = {}
+    for name, whitening in {"none": None, "whitened": Whitening([others], 0.01)}.items():
+        weight, bias = solve(features, train, 0.02, whitening)
+        scores[name] = ((unseen @ weight + bias > 0) == test).mean()
+    assert scores["whitened"] > scores["none"] + 0.05, scores
