@@ -90,7 +90,7 @@ class Recipe(Hyperparameters):
         default=0.0,
         ge=0,
         description="variance of a standardised feature, whose own is 1, from which on the probe makes less of a "
-        "direction along which other chest CT varies; 0, or no --other-ct: it whitens by none",
+        "direction along which other chest CT (--other-ct) varies; 0 whitens by none",
     )
 
     epochs: int = Field(ge=0, description="most epochs of fine-tuning; 0 keeps the probe")
@@ -269,9 +269,8 @@ RECIPES: Final = {
             fit_on="train+val",
             layers=("4_2", "4_3", "5_1"),
             jpeg_probability=0.5,
-            probe_views=4,
-            probe_strength=0.2,
-            whitening_ridge=10.0,
+            probe_views=2,
+            probe_strength=0.06,
             epochs=0,
             freeze_batch_norm=True,
             optimiser="adamw",

@@ -54,7 +54,7 @@ def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patien
 ) -> None:
     folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
     other = write_labelled_folders(tmp_path / "hospital", 6)
-    tables = ["--patients", str(patients), "--other-ct", str(other)]
+    tables = ["--patients", str(patients), "--other-ct", str(other), "--whitening-ridge", "10"]
     files = ["--data", str(data_root), "--weights", str(weights), *tables, *folders]
     assert main(["train", *files, *SMALL, "--fit-on", "train+val", "--epochs", "0"]) == 0
     trained = capsys.readouterr().out
