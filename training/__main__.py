@@ -107,7 +107,7 @@ def _compare(options: argparse.Namespace) -> None:
     fittings = []
     for name in options.recipes:
         recipe = RECIPES[name].override(**_overrides(options))
-        other_ct = _other_ct(options, recipe, data) if recipe.whitening_ridge else ()
+        other_ct = _other_ct(options, recipe, data)
         for architecture, seed in product(options.architectures, seeds.get(name, options.seeds)):
             changed = recipe.override(architecture=architecture, seed=seed)
             folder = options.out / f"{architecture}-{name}-{seed}"
@@ -179,10 +179,19 @@ def _other_ct(options: argparse.Namespace, recipe: Recipe, data: CovidCt) -> tup
     """The folders of --other-ct as a network of the recipe sees their slices, without those of validation and test.
 
     Raises:
-        TrainingError: the recipe has no use for them, or they can't be read.
+        TrainingError: the recipe has no use for them or needs some, two have one name, or they can't be read.
     """
     if options.other_ct and not recipe.whitening_ridge:
         raise TrainingError(f"--other-ct: recipe {recipe.name} does not whiten; pass --whitening-ridge, above 0")
+    if recipe.whitening_ridge and not options.other_ct:
+        raise TrainingError(
+            f"--whitening-ridge {recipe.whitening_ridge:g} needs slices to whiten by; pass --other-ct DIR"
+        )
+    names = [folder.resolve().name for folder in options.other_ct]
+    if len(set(names)) < len(names):
+        raise TrainingError(
+            f"--other-ct: two of the folders {' '.join(names)} share a name, by which the card tells them"
+        )
     folders = CtFolders((data.val, data.test), partial(as_input, side=recipe.input_size))
     return tuple(map(folders.read, options.other_ct))
 

@@ -111,7 +111,7 @@ class CtFolders:
 
 def fingerprints(splits: Iterable[Split], other_ct: Iterable[CtSet]) -> dict[str, SplitFingerprint]:
     """What a network was made from, for its card: COVID-CT's splits, and other sets by their folders' names."""
-    others = {f"other CT: {Path(each.name).name}": each.fingerprint() for each in other_ct}
+    others = {f"other CT: {Path(each.name).resolve().name}": each.fingerprint() for each in other_ct}
     return {split.name: split.fingerprint() for split in splits} | others
 
 
