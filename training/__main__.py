@@ -53,11 +53,11 @@ def _train(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     machine = find_machine(options.device, options.precision, options.workers)
     data = _data(options)
+    other_ct = _other_ct(options, recipe, data)  # before --fresh throws anything away
     run_folder = options.run or Path("runs") / recipe.name
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    other_ct = _other_ct(options, recipe, data)
     fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients, other_ct)
     job = Job(fitting, options.models, options.model_version, options.other_images)
     report = train(job, data)
@@ -121,8 +121,8 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     machine = find_machine(options.device, options.precision, options.workers)
     data = _data(options)
     split = data.train_and_val()
-    other_ct = _other_ct(options, recipe, data)
     folding = Folding(read_patients(options.patients, split), options.folds, options.repeats)
+    other_ct = _other_ct(options, recipe, data)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
     print(f"recipe {recipe.name} on {machine}; folder {options.out}", file=sys.stderr)
