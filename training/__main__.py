@@ -17,7 +17,7 @@ from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
 from training.config import METHODS, RECIPES, Hyperparameters, Pretraining, Recipe
 from training.crossvalidation import as_rows, cross_validate
-from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
+from training.data import OFFICIAL_COUNTS, CovidCt, as_input, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
 from training.figures import draw_cases, draw_sample
@@ -25,7 +25,7 @@ from training.fitting import Fitting
 from training.folds import Folding
 from training.job import Job, train
 from training.machine import find_machine
-from training.other_ct import CtFolders, CtSet, as_input
+from training.other_ct import CtFolders, CtSet
 from training.patients import read_patients
 from training.pretraining import PretrainingJob, describe, pretrain
 from training.scores import Figures, figures_of

@@ -201,9 +201,14 @@ def compress(image: torch.Tensor) -> torch.Tensor:
     return torch.tensor(decode(file.getvalue()))
 
 
+def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
+    """As the network that serves sees it: uint8 (1, side, side)."""
+    return torch.from_numpy(to_input(ct_slice, side))
+
+
 def plain_batches(split: Split, input_size: int) -> list[Batch]:
     """A split in order, exactly as the service would feed its slices: images uint8 (N, 1, input_size, input_size)."""
-    items = [(torch.from_numpy(to_input(s.ct_slice, input_size)), s.label, s.path) for s in split.scans]
+    items = [(as_input(s.ct_slice, input_size), s.label, s.path) for s in split.scans]
     return _in_batches(items)
 
 

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.artifact import Network
 from service.errors import ServiceError
-from service.image import Slice, decode, to_input
+from service.image import Slice, decode
+from training.data import as_input
 from training.errors import TrainingError
 from training.progress import progress
 from training.records import Record
@@ -72,7 +73,7 @@ def score_images(
     scores = {}
     with torch.inference_mode():
         for kind, members in images.items():
-            inputs = [torch.from_numpy(to_input(image, input_size)) for image in members]
+            inputs = [as_input(image, input_size) for image in members]
             batches = [torch.stack(inputs[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
             answers = [network(batch.to(device)) for batch in progress(batches, f"scoring {kind}", "batch")]
             scores[kind] = torch.cat([score.cpu() for _, score, _ in answers])

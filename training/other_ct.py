@@ -9,7 +9,7 @@ import torch
 
 from service.artifact import SplitFingerprint
 from service.errors import ServiceError, UnsupportedImageError
-from service.image import Slice, decode, to_input
+from service.image import Slice, decode
 from training.data import LABELS, Split, hash_of_files, pixel_hash
 from training.errors import TrainingError
 from training.progress import progress, say
@@ -113,11 +113,6 @@ def fingerprints(splits: Iterable[Split], other_ct: Iterable[CtSet]) -> dict[str
     """What a network was made from, for its card: COVID-CT's splits, and other sets by their folders' names."""
     others = {f"other CT: {Path(each.name).resolve().name}": each.fingerprint() for each in other_ct}
     return {split.name: split.fingerprint() for split in splits} | others
-
-
-def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
-    """As the network that serves sees it: uint8 (1, side, side)."""
-    return torch.from_numpy(to_input(ct_slice, side))
 
 
 def set_of(split: Split, side: int) -> CtSet:
