@@ -18,7 +18,7 @@ from training.config import RECIPES
 from training.data import Split
 from training.export import git_commit
 from training.fitting import Fitting
-from training.folds import Folding
+from training.folds import Folding, Together
 from training.other_ct import fingerprints
 from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
@@ -60,12 +60,14 @@ class CrossValidation(Record):
     Attributes:
         weights: where the pretrained weights came from.
         data: of train and validation together, and of other CT.
-        groups: patients, those of each class counted apart.
+        together: whose slices are never parted.
+        groups: how many there are of them, those of each class counted apart.
         seconds: wall time of all training.
     """
 
     config: dict[str, JsonValue]
     data: dict[str, SplitFingerprint]
+    together: Together
     groups: int
     folds: int
     repeats: int
@@ -93,6 +95,7 @@ def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossVal
     record = CrossValidation(
         config=fitting.recipe.model_dump(mode="json"),
         data=fingerprints([split], fitting.other_ct),
+        together=folding.together,
         groups=len(set(folding.groups)),
         folds=folding.folds,
         repeats=folding.repeats,
@@ -120,7 +123,12 @@ def as_rows(record: CrossValidation) -> str:
         "| same call | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    what = [record.git_commit[:7], record.weights, _recipe(record.config), f"{record.folds} x {record.repeats}"]
+    what = [
+        record.git_commit[:7],
+        record.weights,
+        _recipe(record.config),
+        f"{record.folds} x {record.repeats}, by {record.together}",
+    ]
     for row in record.epochs:
         figures = [str(each) for each in (row.auc, row.auc_by_fold, row.accuracy)]
         alike = ["", ""]

@@ -1,8 +1,9 @@
-"""Slices dealt to folds that no patient straddles."""
+"""Slices dealt to folds that no patient, or no paper, straddles."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from training.data import LABELS, Split
 from training.errors import TrainingError
+
+Together: TypeAlias = Literal["patient", "paper"]
+"""Whose slices are in one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +24,13 @@ class Folding:
         groups: of each slice; slices of one group are never parted.
         folds: how many parts.
         repeats: how often the slices are dealt anew.
+        together: what the groups are.
     """
 
     groups: tuple[str, ...]
     folds: int = 5
     repeats: int = 3
+    together: Together = "patient"
 
 
 def deal(split: Split, folding: Folding) -> torch.Tensor:
@@ -38,7 +44,9 @@ def deal(split: Split, folding: Folding) -> torch.Tensor:
     members = set(zip(split.labels.tolist(), folding.groups, strict=True))
     least = min(Counter(label for label, _ in members).values())
     if not 2 <= folding.folds <= least:
-        raise TrainingError(f"--folds {folding.folds}: must be 2 to {least}, the patients of the class with fewer")
+        raise TrainingError(
+            f"--folds {folding.folds}: must be 2 to {least}, the {folding.together}s of the class with fewer"
+        )
     if folding.repeats < 1:
         raise TrainingError(f"--repeats {folding.repeats}: must be 1 or more")
     folds = torch.zeros(folding.repeats, len(split.scans), dtype=torch.int64)

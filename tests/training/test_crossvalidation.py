@@ -6,10 +6,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.training.ct_folders import write_labelled_folders
+from tests.training.data_set import small_files, small_lists, write_data_set
 from tests.training.patients_table import write_patients
 from training.__main__ import main
 from training.crossvalidation import CrossValidation
-from training.data import Batch, CovidCt, Split, plain_batches
+from training.data import SPLITS, Batch, CovidCt, Split, plain_batches, read_covid_ct
 from training.engine import FineTuning
 
 SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
@@ -52,7 +53,7 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert record.groups == 12
     assert record.reencoded is not None
     assert 0 <= record.reencoded.same_call.mean <= 1
-    assert f"probe_views 1 | 2 x 2 | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
+    assert f"probe_views 1 | 2 x 2, by patient | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
 
 
 def test_other_ct_is_whitened_by_and_told(data_root: Path, weights: Path, data: CovidCt, tmp_path: Path) -> None:
@@ -141,3 +142,16 @@ def test_a_slice_without_a_patient_is_one_line_on_stderr(
     assert main(["crossvalidate", "--data", str(data_root), "--counts", "any", "--patients", str(patients)]) == 1
     error = capsys.readouterr().err
     assert "patients.csv: no patient of CT_COVID/covid-val%0.png (8 such images)" in error
+
+
+def test_slices_of_a_paper_are_kept_together(weights: Path, tmp_path: Path) -> None:
+    lists = small_lists({"train": 8, "val": 4, "test": 4})
+    for split in SPLITS:
+        names = lists[split, "COVID"]
+        lists[split, "COVID"] = [f"2020.03.0{1 + i // 2 % 2}.2003-{split}-{i}.png" for i in range(len(names))]
+    root = write_data_set(tmp_path / "data", lists, small_files(lists))
+    data = read_covid_ct(root, counts=None)
+    record = run(root, weights, data, tmp_path / "out", "--repeats", "1", "--together", "paper")
+    folds = {(row["path"].split("-")[0], row["fold"]) for row in rows_of(tmp_path / "out") if row["label"] == "1"}
+    assert record.together == "paper"
+    assert sorted(paper for paper, _ in folds) == ["CT_COVID/2020.03.01.2003", "CT_COVID/2020.03.02.2003"]
