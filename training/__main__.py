@@ -25,7 +25,7 @@ from training.fitting import Fitting
 from training.folds import Folding, Together
 from training.job import Job, train
 from training.machine import find_machine
-from training.other_ct import CtFolders, CtSet
+from training.other_ct import CtFolders, CtSet, name_of
 from training.papers import group_by_paper
 from training.patients import read_patients
 from training.pretraining import PretrainingJob, describe, pretrain
@@ -191,7 +191,7 @@ def _other_ct(options: argparse.Namespace, recipe: Recipe, data: CovidCt) -> tup
         raise TrainingError(
             f"--whitening-ridge {recipe.whitening_ridge:g} needs slices to whiten by; pass --other-ct DIR"
         )
-    names = [folder.resolve().name for folder in options.other_ct]
+    names = [name_of(folder) for folder in options.other_ct]
     if len(set(names)) < len(names):
         raise TrainingError(
             f"--other-ct: two of the folders {' '.join(names)} share a name, by which the card tells them"

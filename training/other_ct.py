@@ -109,9 +109,14 @@ class CtFolders:
             say(f"{folder}: {len(left_out)} left out, slices of COVID-CT's validation or test, as {left_out[0]}")
 
 
+def name_of(folder: Path) -> str:
+    """What the card calls a folder's set: the folder's own name, whatever it was called on the command line."""
+    return folder.resolve().name
+
+
 def fingerprints(splits: Iterable[Split], other_ct: Iterable[CtSet]) -> dict[str, SplitFingerprint]:
     """What a network was made from, for its card: COVID-CT's splits, and other sets by their folders' names."""
-    others = {f"other CT: {Path(each.name).resolve().name}": each.fingerprint() for each in other_ct}
+    others = {f"other CT: {name_of(Path(each.name))}": each.fingerprint() for each in other_ct}
     return {split.name: split.fingerprint() for split in splits} | others
 
 

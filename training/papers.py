@@ -36,10 +36,11 @@ def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
     nodes = first + patient.max(initial=-1) + 1
     links = coo_matrix((np.ones(len(papers)), (paper, first + patient)), shape=(nodes, nodes))
     _, component = connected_components(links, directed=False)
+    groups = component[paper].tolist()
     names: dict[int, str] = {}
-    for name, group in zip(papers, component[paper].tolist(), strict=True):
+    for name, group in zip(papers, groups, strict=True):
         names.setdefault(group, name)
-    return tuple(names[group] for group in component[paper].tolist())
+    return tuple(names[group] for group in groups)
 
 
 def _paper_of(path: str) -> str:

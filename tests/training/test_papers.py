@@ -1,13 +1,13 @@
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from training.data import Scan, Split
 from training.papers import group_by_paper
 
 
 def split_of(labelled: Sequence[tuple[str, int]]) -> Split:
-    blank = torch.zeros(1, 8, 8, dtype=torch.uint8).numpy()
+    blank = np.zeros((1, 8, 8), np.uint8)
     return Split("train", tuple(Scan(path, label, path, "PNG L", blank) for path, label in labelled))
 
 
