@@ -22,12 +22,10 @@ from training.errors import TrainingError
 from training.evaluation import predict
 from training.figures import draw_cases, draw_sample
 from training.fitting import Fitting
-from training.folds import Folding, Together
+from training.folds import Folding, read_groups
 from training.job import Job, train
 from training.machine import find_machine
 from training.other_ct import CtFolders, CtSet, name_of
-from training.papers import group_by_paper
-from training.patients import read_patients
 from training.pretraining import PretrainingJob, describe, pretrain
 from training.scores import Figures, figures_of
 
@@ -122,10 +120,8 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     machine = find_machine(options.device, options.precision, options.workers)
     data = _data(options)
     split = data.train_and_val()
-    groups = read_patients(options.patients, split)
-    if options.together == "paper":
-        groups = group_by_paper(split, groups)
-    folding = Folding(groups, options.folds, options.repeats, options.together)
+    groups = read_groups(options.patients, split, recipe.together)
+    folding = Folding(groups, options.folds, options.repeats, recipe.together)
     other_ct = _other_ct(options, recipe, data)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
@@ -340,13 +336,6 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     _add_weights(parser)
     parser.add_argument("--folds", type=int, default=5, help="parts that are held out in turn (5)")
     parser.add_argument("--repeats", type=int, default=3, help="how often the slices are dealt to folds anew (3)")
-    parser.add_argument(
-        "--together",
-        choices=get_args(Together),
-        default="patient",
-        help="whose slices a fold never parts; paper: also all COVID slices of one paper, which test is mostly not of "
-        "(patient)",
-    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/crossvalidation"), help="folder for it all (runs/crossvalidation)"
     )

@@ -17,6 +17,9 @@ _CHANNELS: Final = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
 
 ThresholdRule: TypeAlias = Literal["half", "youden", "sensitivity-90"]
 
+Together: TypeAlias = Literal["patient", "paper"]
+"""Whose slices no fold parts."""
+
 
 class Hyperparameters(BaseModel):
     """Settings that never change once made; each can be overridden on the command line by its name."""
@@ -64,6 +67,12 @@ class Recipe(Hyperparameters):
     input_size: int = Field(
         default=224, ge=32, description="pixels, side of the network's square input; VGG was trained at 224"
     )
+    magnify: float = Field(
+        default=1.0,
+        ge=1,
+        description="the network first enlarges its input by this: its layers see smaller parts of a slice then, and "
+        "yet no detail finer than input_size, which tells sources apart",
+    )
     resize: int = Field(default=256, gt=0, description="pixels, shorter side before the training crop")
     crop_scale_min: float = Field(default=0.5, gt=0, le=1, description="least share of the area in a training crop")
 
@@ -81,9 +90,14 @@ class Recipe(Hyperparameters):
         description="slices that the probe is fitted to. train+val: validation's too; temperature and threshold then "
         "come from answers of probes that were fitted without the slice's fold",
     )
+    together: Together = Field(
+        default="paper",
+        description="whose slices no fold of out-of-fold answers parts: a patient's, or also all COVID slices of one "
+        "paper, as test's COVID slices are mostly of other papers than train's",
+    )
     probe_views: int = Field(default=1, ge=1, description="views of a slice in the probe: plain, then augmented")
-    probe_strength: float = Field(
-        default=1e-3, gt=0, description="inverse L2 penalty of the probe per training slice (scikit-learn's C)"
+    probe_penalty: float = Field(
+        default=0.1, gt=0, description="L2 penalty of the probe's weights, for features of mean squared length 1"
     )
 
     whitening_ridge: float = Field(
@@ -233,7 +247,7 @@ class Pretraining(Hyperparameters):
     def recipe(self) -> Recipe:
         """A recipe for the network that is pretrained; its other fields mean nothing here."""
         return RECIPES["best"].override(
-            architecture=self.architecture, head="pooled", layers=self.layers, seed=self.seed
+            architecture=self.architecture, head="pooled", layers=self.layers, seed=self.seed, magnify=1.0
         )
 
 
@@ -267,10 +281,12 @@ RECIPES: Final = {
             head="covariance",
             probe=True,
             fit_on="train+val",
-            layers=("4_2", "4_3", "5_1"),
+            layers=("4_2", "4_3", "5_1", "5_2"),
+            input_size=256,
+            magnify=1.25,
+            resize=293,
             jpeg_probability=0.5,
             probe_views=2,
-            probe_strength=0.06,
             epochs=0,
             freeze_batch_norm=True,
             optimiser="adamw",

@@ -18,7 +18,7 @@ from training.config import RECIPES
 from training.data import Split
 from training.export import git_commit
 from training.fitting import Fitting
-from training.folds import Folding, Together
+from training.folds import Folding
 from training.other_ct import fingerprints
 from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
@@ -60,14 +60,12 @@ class CrossValidation(Record):
     Attributes:
         weights: where the pretrained weights came from.
         data: of train and validation together, and of other CT.
-        together: whose slices are never parted.
-        groups: how many there are of them, those of each class counted apart.
+        groups: patients or papers, as config says, those of each class counted apart.
         seconds: wall time of all training.
     """
 
     config: dict[str, JsonValue]
     data: dict[str, SplitFingerprint]
-    together: Together
     groups: int
     folds: int
     repeats: int
@@ -95,7 +93,6 @@ def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossVal
     record = CrossValidation(
         config=fitting.recipe.model_dump(mode="json"),
         data=fingerprints([split], fitting.other_ct),
-        together=folding.together,
         groups=len(set(folding.groups)),
         folds=folding.folds,
         repeats=folding.repeats,
@@ -127,7 +124,7 @@ def as_rows(record: CrossValidation) -> str:
         record.git_commit[:7],
         record.weights,
         _recipe(record.config),
-        f"{record.folds} x {record.repeats}, by {record.together}",
+        f"{record.folds} x {record.repeats}, by {record.config['together']}",
     ]
     for row in record.epochs:
         figures = [str(each) for each in (row.auc, row.auc_by_fold, row.accuracy)]
@@ -142,7 +139,12 @@ def _recipe(config: Mapping[str, JsonValue]) -> str:
     """Name of the recipe, and the fields that were overridden."""
     name = str(config["name"])
     usual = RECIPES[name].model_dump(mode="json")
-    changed = [f"{field} {value}" for field, value in config.items() if value != usual[field]]
+    told_beside_the_folds = "together"
+    changed = [
+        f"{field} {value}"
+        for field, value in config.items()
+        if value != usual[field] and field != told_beside_the_folds
+    ]
     return ", ".join([f"`{name}`", *changed])
 
 

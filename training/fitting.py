@@ -14,7 +14,7 @@ from training.config import Recipe
 from training.data import CovidCt, Split, hash_of_files
 from training.engine import FineTuning, predict_logits
 from training.errors import TrainingError
-from training.folds import Folding, deal
+from training.folds import Folding, deal, read_groups
 from training.machine import Machine
 from training.network import SliceNetwork, load_imagenet
 from training.other_ct import CtSet
@@ -51,8 +51,8 @@ class Reference:
     Attributes:
         name: `val`, or `out-of-fold` where the network was fitted to validation too.
         split: the slices.
-        logits: float32 (N, 2), of the network or, out of fold, of probes that were not fitted to the slice's patient;
-            a covariance head's directions, which need no labels, may be.
+        logits: float32 (N, 2), of the network or, out of fold, of probes that were not fitted to the slice's patient or
+            paper; a covariance head's directions, which need no labels, may be.
     """
 
     name: Literal["val", "out-of-fold"]
@@ -187,10 +187,13 @@ def _folds(fitting: Fitting, data: CovidCt) -> torch.Tensor:
     if fitting.patients is None:
         return torch.tensor([-1] * len(data.train.scans) + [0] * len(data.val.scans))
     split = data.train_and_val()
-    folding = Folding(read_patients(fitting.patients, split), repeats=1)
+    together = fitting.recipe.together
+    folding = Folding(read_groups(fitting.patients, split, together), repeats=1, together=together)
     try:
         return deal(split, folding)[0]
     except TrainingError as error:
         raise TrainingError(
-            f"{fitting.patients}: too few patients for {folding.folds} folds ({error}); pass --fit-on train"
+            f"{fitting.patients}: too few {together}s for {folding.folds} folds ({error}); pass "
+            + ("--together patient or " if together == "paper" else "")
+            + "--fit-on train"
         ) from error

@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
+from training.config import Together
 from training.data import LABELS, Split
 from training.errors import TrainingError
-
-Together: TypeAlias = Literal["patient", "paper"]
-"""Whose slices are in one group."""
+from training.papers import group_by_paper
+from training.patients import read_patients
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,19 @@ class Folding:
     folds: int = 5
     repeats: int = 3
     together: Together = "patient"
+
+
+def read_groups(patients: Path, split: Split, together: Together) -> tuple[str, ...]:
+    """The group of every slice, in the order of the split.
+
+    Args:
+        patients: table of whose slices they are, as `read_patients` takes it.
+
+    Raises:
+        TrainingError: the table can't be read, or says nothing of a slice.
+    """
+    groups = read_patients(patients, split)
+    return group_by_paper(split, groups) if together == "paper" else groups
 
 
 def deal(split: Split, folding: Folding) -> torch.Tensor:

@@ -27,21 +27,28 @@ _TORCHVISION_WEIGHTS: Final = {
 
 
 class Normalise(nn.Module):
-    """Grey bytes to what ImageNet networks expect: uint8 (N, 1, H, W) -> float (N, 3, H, W).
+    """Grey bytes to what ImageNet networks expect: uint8 (N, 1, H, W) -> float (N, 3, M H, M W).
 
-    It computes in the dtype of its buffers, which is that of the network around it.
+    It answers in the dtype of its buffers, which is that of the network around it.
+
+    Args:
+        magnify: M, which the slice is enlarged by, bilinearly.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, magnify: float = 1.0) -> None:
         super().__init__()
+        self.magnify = magnify
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        grey = slices.to(self.mean.dtype) / 255
+        grey = slices.float() / 255
+        if self.magnify > 1:
+            grey = nn.functional.interpolate(grey, scale_factor=self.magnify, mode="bilinear")
+        grey = grey.to(self.mean.dtype)
         return ((grey - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
@@ -221,7 +228,7 @@ class SliceNetwork(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         features, classifier = _empty_vgg(recipe)
-        self.normalise = Normalise()
+        self.normalise = Normalise(recipe.magnify)
         activations = activations_of(features)
         places = [activations[name] for name in recipe.pooled_layers]
         # nothing after the last layer that is looked at, so never the last max pooling
@@ -311,7 +318,7 @@ class Deployable(nn.Module):
         self, network: SliceNetwork, temperature: float, density: Density, least_contrast: float = 0.0
     ) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = copy.deepcopy(network.normalise)
         self.features = fold_batch_norms(network.features)
         self.head = copy.deepcopy(network.head)
         self.density = density

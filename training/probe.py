@@ -9,8 +9,7 @@ from typing import Final, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import eigh
-from sklearn.linear_model import LogisticRegression
+from scipy.linalg import cho_factor, cho_solve
 from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
@@ -23,10 +22,6 @@ from training.whitening import Whitening
 
 _DIRECTIONS_STRIDE: Final = 4
 """Every fourth batch of slices sets the directions: tens of thousands of positions, for 512 channels."""
-
-
-_SPAN: Final = 1e-7
-"""Share of the largest variance below which a direction is rounding, and no slice's own."""
 
 
 def fit_probe(
@@ -57,7 +52,7 @@ def fit_probe(
 
 def _set_head(network: SliceNetwork, weight: NDArray[np.float64], bias: float) -> None:
     head = _linear_head(network)
-    # a logit z for COVID against 0 is the same as z / 2 against - z / 2, and keeps the two outputs symmetric
+    # a margin z for COVID against 0 is the same as z / 2 against - z / 2, and keeps the two outputs symmetric
     with torch.no_grad():
         head.linear.weight.copy_(torch.from_numpy(np.stack([-weight, weight]) / 2))
         head.linear.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
@@ -173,37 +168,36 @@ def held_out_logits(
 def _solve_views(
     pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe, whitening: Whitening | None
 ) -> tuple[NDArray[np.float64], float]:
-    return solve(pooled.numpy(), labels.numpy(), recipe.probe_strength / recipe.probe_views, whitening)
+    return solve(pooled.numpy(), labels.numpy(), recipe.probe_penalty * recipe.probe_views, whitening)
 
 
 def solve(
-    features: NDArray[np.float32], labels: NDArray[np.int64], strength: float, whitening: Whitening | None = None
+    features: NDArray[np.float32], labels: NDArray[np.int64], penalty: float, whitening: Whitening | None = None
 ) -> tuple[NDArray[np.float64], float]:
-    """L2-regularised logistic regression on standardised features, expressed for the raw ones.
+    """Regularised least squares on standardised features, expressed for the raw ones.
 
-    The weights lie in the span of the slices (representer theorem; Hastie & Tibshirani 2004, doi
+    Classes 0 and 1 are the targets -1 and 1 (regularised least-squares classification, Rifkin, Yeo & Poggio 2003). The
+    weights lie in the span of the slices (representer theorem; Hastie & Tibshirani 2004, doi
     10.1093/biostatistics/kxh010), so that it is solved in as many dimensions as there are slices.
 
     Args:
         features: (N, D).
         labels: (N,), 0 or 1.
-        strength: inverse penalty (scikit-learn's C). Whitened features are scaled to the same mean variance first, so
-            that it means the same.
+        penalty: squared length of the weights over squared error, for slices whose mean squared length is 1; so it
+            means the same whatever D and whatever whitening leaves of the features.
         whitening: what to make less of.
 
     Returns:
-        Weight (D,) and bias of the logit of class 1.
+        Weight (D,) and bias of a margin for class 1; a temperature makes it a logit.
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features).astype(np.float32)
     damped = whitening.damp(scaled) if whitening else scaled
-    variances, axes = eigh((scaled @ damped.T).astype(np.float64))
-    kept = variances > _SPAN * variances[-1]
-    roots = np.sqrt(variances[kept])
-    along = axes[:, kept] * roots
-    if whitening:
-        scale = np.sqrt(scaled.var(0).sum() / along.var(0).sum())
-        along, roots = along * scale, roots / scale
-    model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6).fit(along, labels)
-    weight = damped.T @ (axes[:, kept] @ (model.coef_[0] / roots)) / scaler.scale_
-    return weight, float(model.intercept_[0] - weight @ scaler.mean_)
+    products = (scaled @ damped.T).astype(np.float64)
+    targets = 2.0 * labels - 1
+    # standardised features have no mean, so the bias is that of the targets
+    mean = targets.mean()
+    products[np.diag_indices_from(products)] += penalty * np.trace(products) / len(products)
+    shares = cho_solve(cho_factor(products, lower=True, overwrite_a=True), targets - mean)
+    weight = damped.T @ shares / scaler.scale_
+    return weight, float(mean - weight @ scaler.mean_)

@@ -46,7 +46,7 @@ def mislabelled(data: CovidCt) -> CovidCt:
 def recipe() -> Recipe:
     """`best`, for slices small enough to train on in a test, fitted to train alone so that it may have epochs."""
     small = {"input_size": INPUT_SIZE, "resize": 40, "components": 8, "probe_views": 2, "epochs": 3, "batch_size": 8}
-    return RECIPES["best"].override(layers="4_2,5_2", fit_on="train", **small)
+    return RECIPES["best"].override(layers="4_2,5_2", fit_on="train", together="patient", **small)
 
 
 @pytest.fixture(scope="session")

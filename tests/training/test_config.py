@@ -15,7 +15,7 @@ def test_a_field_can_be_overridden_by_text_and_the_others_stay() -> None:
     assert changed.learning_rate == 1e-3
     assert changed.freeze_batch_norm is False
     assert changed.trainable == "last_block"
-    assert changed.probe_strength == RECIPES["best"].probe_strength
+    assert changed.probe_penalty == RECIPES["best"].probe_penalty
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training.data import SPLITS, Batch, CovidCt, Split, plain_batches, read_cov
 from training.engine import FineTuning
 
 SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
-SMALL += ["--device", "cpu"]
+SMALL += ["--device", "cpu", "--together", "patient"]
 TUNED = ["--fit-on", "train", "--trainable", "head"]
 
 
@@ -153,5 +153,5 @@ def test_slices_of_a_paper_are_kept_together(weights: Path, tmp_path: Path) -> N
     data = read_covid_ct(root, counts=None)
     record = run(root, weights, data, tmp_path / "out", "--repeats", "1", "--together", "paper")
     folds = {(row["path"].split("-")[0], row["fold"]) for row in rows_of(tmp_path / "out") if row["label"] == "1"}
-    assert record.together == "paper"
+    assert record.config["together"] == "paper"
     assert sorted(paper for paper, _ in folds) == ["CT_COVID/2020.03.01.2003", "CT_COVID/2020.03.02.2003"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from tests.training.patients_table import write_patients
 from training.config import Recipe
 from training.data import Batch, CovidCt, Split, plain_batches, training_batches
 from training.engine import predict_logits
@@ -219,6 +220,36 @@ def test_too_few_patients_for_the_folds_of_a_refit_are_told_with_what_to_pass(
     table.write_text("\n".join(["file,class,split,patient", *rows]))
     with pytest.raises(TrainingError, match=r"patients\.csv: too few patients for 5 folds.*--fit-on train"):
         fit(dataclasses.replace(refitting, patients=table, run_folder=tmp_path / "run"), mislabelled)
+
+
+def test_a_refit_is_answered_by_probes_that_saw_no_slice_of_the_paper(
+    refitting: Fitting, data: CovidCt, tmp_path: Path
+) -> None:
+    data = data._replace(train=_of_papers(data.train, 0), val=_of_papers(data.val, 4))
+    split = data.train_and_val()
+    recipe, table = refitting.recipe.override(together="paper"), write_patients(tmp_path / "patients.csv", split)
+    fit(dataclasses.replace(refitting, recipe=recipe, patients=table, run_folder=tmp_path / "run"), data)
+    folds = torch.load(tmp_path / "run" / "probe.pt", weights_only=True)["folds"]
+    seen = {(scan.path.split("-")[0], fold) for scan, fold in zip(split.scans, folds.tolist(), strict=True)}
+    papers = sorted(paper for paper, _ in seen if paper.startswith("CT_COVID/2020"))
+    assert papers == [f"CT_COVID/2020.03.0{i}.2003" for i in range(6)]
+
+
+def _of_papers(split: Split, first: int) -> Split:
+    """The split with the two COVID slices of each patient named after a preprint, as COVID-CT names them."""
+    scans = (
+        dataclasses.replace(scan, path=f"CT_COVID/2020.03.0{first + i // 2}.2003-{i}.png") if scan.label else scan
+        for i, scan in enumerate(split.scans)
+    )
+    return Split(split.name, tuple(scans))
+
+
+def test_too_few_papers_for_the_folds_of_a_refit_are_told_with_what_to_pass(
+    refitting: Fitting, mislabelled: CovidCt, tmp_path: Path
+) -> None:
+    recipe = refitting.recipe.override(together="paper")
+    with pytest.raises(TrainingError, match=r"too few papers for 5 folds.*--together patient or --fit-on train"):
+        fit(dataclasses.replace(refitting, recipe=recipe, run_folder=tmp_path / "run"), mislabelled)
 
 
 def test_a_slice_of_a_refit_without_a_patient_is_named(

@@ -11,6 +11,7 @@ from training.network import (
     CovarianceHead,
     Density,
     Deployable,
+    Normalise,
     PooledHead,
     SliceNetwork,
     contrast_of,
@@ -32,7 +33,7 @@ def network(recipe: Recipe) -> SliceNetwork:
 
 def test_a_network_turns_grey_bytes_into_two_logits(network: SliceNetwork) -> None:
     assert network(slices(3)).shape == (3, 2)
-    assert [each.shape for each in network.maps(slices(3))] == [(3, 512, 4, 4), (3, 512, 2, 2)]
+    assert [each.shape for each in network.maps(slices(3))] == [(3, 512, 5, 5), (3, 512, 2, 2)]
 
 
 def test_a_new_network_lets_the_signal_through_all_its_layers(network: SliceNetwork) -> None:
@@ -45,6 +46,14 @@ def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwor
     normalised = network.normalise(torch.full((1, 1, 4, 4), 255, dtype=torch.uint8))
     expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     torch.testing.assert_close(normalised[0, :, 0, 0], torch.tensor(expected))
+
+
+def test_a_magnified_slice_is_seen_as_one_of_the_larger_size_without_finer_detail(recipe: Recipe) -> None:
+    magnifying, plain = Normalise(magnify=1.25), Normalise()
+    assert SliceNetwork(recipe.override(magnify=1.5)).normalise(slices(1)).shape == (1, 3, 48, 48)
+    pair = slices(2)
+    larger = torch.nn.functional.interpolate(plain(pair), size=(40, 40), mode="bilinear")
+    torch.testing.assert_close(magnifying(pair), larger, rtol=0, atol=1e-5)
 
 
 def test_the_heatmap_of_the_pooled_head_adds_up_to_the_logit_margin() -> None:
@@ -218,7 +227,7 @@ def test_the_deployable_answers_probability_score_and_heatmap(network: SliceNetw
     probability, score, heatmap = Deployable(network, 2.0, density).eval()(slices(3))
     torch.testing.assert_close(probability, torch.softmax(network(slices(3)) / 2.0, 1)[:, 1], rtol=0, atol=1e-5)
     assert score.shape == (3,)
-    assert heatmap.shape == (3, 4, 4), "that of the finest map"
+    assert heatmap.shape == (3, 5, 5), "that of the finest map"
     assert {probability.dtype, score.dtype, heatmap.dtype} == {torch.float32}
 
 

@@ -57,9 +57,9 @@ def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(fitting
     assert run_trial(fitting, data) == first
     assert record.stat().st_mtime_ns == written
     elsewhere = dataclasses.replace(
-        fitting, recipe=fitting.recipe.override(probe_strength=0.5), run_folder=fitting.run_folder.with_name("other")
+        fitting, recipe=fitting.recipe.override(probe_penalty=0.5), run_folder=fitting.run_folder.with_name("other")
     )
-    assert run_trial(elsewhere, data).config["probe_strength"] == 0.5
+    assert run_trial(elsewhere, data).config["probe_penalty"] == 0.5
 
 
 def test_a_record_of_another_version_is_made_anew(fitting: Fitting, data: CovidCt) -> None:
