@@ -20,6 +20,7 @@ from training.crossvalidation import as_rows, cross_validate
 from training.data import OFFICIAL_COUNTS, CovidCt, as_input, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
+from training.feature_cache import FeatureCache
 from training.figures import draw_cases, draw_sample
 from training.fitting import Fitting
 from training.folds import Folding, read_groups
@@ -103,14 +104,15 @@ def _compare(options: argparse.Namespace) -> None:
     machine = find_machine(options.device, options.precision, options.workers)
     seeds = dict(_seeds_of(each) for each in options.seeds_for)
     data = _data(options)
-    fittings = []
+    fittings, cache = [], FeatureCache()
     for name in options.recipes:
         recipe = RECIPES[name].override(**_overrides(options))
         other_ct = _other_ct(options, recipe, data)
         for architecture, seed in product(options.architectures, seeds.get(name, options.seeds)):
             changed = recipe.override(architecture=architecture, seed=seed)
             folder = options.out / f"{architecture}-{name}-{seed}"
-            fittings.append(Fitting(changed, machine, weights.get(architecture), folder, options.patients, other_ct))
+            own = weights.get(architecture)
+            fittings.append(Fitting(changed, machine, own, folder, options.patients, other_ct, cache))
     print(as_table(compare(fittings, data, options.out)))
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from training.config import Recipe
 from training.data import CovidCt, Split, hash_of_files
 from training.engine import FineTuning, predict_logits
 from training.errors import TrainingError
+from training.feature_cache import FeatureCache
 from training.folds import Folding, deal, read_groups
 from training.machine import Machine
 from training.network import SliceNetwork, load_imagenet
@@ -34,6 +35,7 @@ class Fitting:
         patients: table of whose slices they are, for a recipe that is fitted to train and validation; without one,
             validation alone is asked about out of fold.
         other_ct: slices of other sources for the probe to whiten by, of the recipe's input size.
+        cache: of features; runs that share it compute the same ones once.
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Fitting:
     run_folder: Path
     patients: Path | None = None
     other_ct: tuple[CtSet, ...] = ()
+    cache: FeatureCache = field(default_factory=FeatureCache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +150,10 @@ def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
         return
     theirs = json.loads(path.read_text())
-    for field in mine:
-        if theirs.get(field) != mine[field]:
+    for name in mine:
+        if theirs.get(name) != mine[name]:
             raise TrainingError(
-                f"{path}: this run has {field} = {theirs.get(field)}, not {mine[field]}; "
+                f"{path}: this run has {name} = {theirs.get(name)}, not {mine[name]}; "
                 "pass another folder (--run or --out), or --fresh to throw the old run away"
             )
 
@@ -164,7 +167,7 @@ def _probe(fitting: Fitting, network: SliceNetwork, data: CovidCt) -> tuple[floa
     if not path.exists():
         started = time.perf_counter()
         split, folds = (data.train_and_val(), _folds(fitting, data)) if whole else (data.train, None)
-        answers = fit_probe(network, split, fitting.recipe, fitting.machine, fitting.other_ct, folds)
+        answers = fit_probe(network, split, fitting.recipe, fitting.machine, fitting.other_ct, folds, fitting.cache)
         seconds = time.perf_counter() - started
         state = {"head": network.head.state_dict(), "seconds": seconds, "answers": answers, "folds": folds}
         write_atomically(path, lambda temporary: torch.save(state, temporary))

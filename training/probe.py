@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
 from training.data import Batch, Split, batches_of, plain_batches, training_batches
+from training.feature_cache import FeatureCache
 from training.machine import Machine
 from training.network import CovarianceHead, PooledHead, SliceNetwork
 from training.other_ct import CtSet
@@ -31,19 +32,21 @@ def fit_probe(
     machine: Machine,
     other_ct: Sequence[CtSet] = (),
     folds: torch.Tensor | None = None,
+    cache: FeatureCache | None = None,
 ) -> torch.Tensor | None:
     """Fit the network's head to the split, in place; the features stay as they are.
 
     Args:
         other_ct: slices to whiten by, of the network's input size; their labels play no part.
         folds: the fold that holds each slice out, int64 (N,), -1 for none; None asks for no such answers.
+        cache: of features, plain slices' and others'.
 
     Returns:
         The answers of probes that were fitted without the fold, as `held_out_logits`.
     """
     fit_directions(network, split, recipe, machine)
-    whitening = fit_whitening(network, other_ct, recipe, machine)
-    pooled, labels = pooled_views(network, split, recipe, machine)
+    whitening = fit_whitening(network, other_ct, recipe, machine, cache)
+    pooled, labels = pooled_views(network, split, recipe, machine, cache)
     _set_head(network, *_solve_views(pooled, labels, recipe, whitening))
     if folds is None:
         return None
@@ -75,7 +78,11 @@ def fit_directions(network: SliceNetwork, split: Split, recipe: Recipe, machine:
 
 
 def fit_whitening(
-    network: SliceNetwork, other_ct: Sequence[CtSet], recipe: Recipe, machine: Machine
+    network: SliceNetwork,
+    other_ct: Sequence[CtSet],
+    recipe: Recipe,
+    machine: Machine,
+    cache: FeatureCache | None = None,
 ) -> Whitening | None:
     """What other slices' features vary along, for a head whose directions are fitted; None where nothing asks for it.
 
@@ -85,30 +92,52 @@ def fit_whitening(
     if not other_ct or not recipe.whitening_ridge:
         return None
     features = [
-        head_features(network, batches_of(each.images), machine, f"features of {each.name}").numpy()
+        head_features(network, batches_of(each.images), machine, f"features of {each.name}", cache).numpy()
         for each in other_ct
     ]
     return Whitening(features, recipe.whitening_ridge)
 
 
 def pooled_views(
-    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine
+    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, cache: FeatureCache | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the head sees of every view of a split: the plain slices, then `probe_views` - 1 augmented ones.
 
     Returns:
         float32 (V N, D) and int64 (V N,), on the CPU.
     """
-    batches = plain_batches(split, recipe.input_size)
+    plain = plain_batches(split, recipe.input_size)
+    pooled = [head_features(network, plain, machine, "probing features", cache)]
     for view in range(1, recipe.probe_views):
-        batches += training_batches(split, recipe, -view, workers=machine.workers, shuffle=False)
-    pooled = head_features(network, batches, machine, "probing features")
-    return pooled, torch.cat([batch.labels for batch in batches])
+        augmented = list(training_batches(split, recipe, -view, workers=machine.workers, shuffle=False))
+        pooled.append(head_features(network, augmented, machine, f"probing features, view {view}"))
+    return torch.cat(pooled), split.labels.repeat(recipe.probe_views)
 
 
-def head_features(network: SliceNetwork, batches: list[Batch], machine: Machine, title: str) -> torch.Tensor:
+def probe_logits(
+    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, cache: FeatureCache
+) -> torch.Tensor:
+    """`engine.predict_logits` of a network with a linear head, by way of its features: float32 (N, 2), on the CPU."""
+    batches = plain_batches(split, recipe.input_size)
+    features = head_features(network, batches, machine, f"evaluating {split.name}", cache)
+    linear = _linear_head(network).linear
+    return torch.nn.functional.linear(features, linear.weight.detach().cpu(), linear.bias.detach().cpu())
+
+
+def head_features(
+    network: SliceNetwork, batches: list[Batch], machine: Machine, title: str, cache: FeatureCache | None = None
+) -> torch.Tensor:
     """What the head's linear layer sees of each slice: float32 (N, D), on the CPU."""
-    return pooled_features(network, batches, _linear_head(network).pooled, machine, title)
+    head = _linear_head(network)
+
+    def compute() -> torch.Tensor:
+        return pooled_features(network, batches, head.pooled, machine, title)
+
+    if cache is None:
+        return compute()
+    own = [head.directions] if isinstance(head, CovarianceHead) else []
+    weights = [*network.features.state_dict().values(), *own]
+    return cache.rows(weights, [batch.images for batch in batches], str(machine.autocast_dtype), compute)
 
 
 def pooled_features(

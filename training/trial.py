@@ -10,11 +10,13 @@ from service.artifact import SplitFingerprint
 from service.files import write_atomically
 from training.audit import ALTERATIONS, altered
 from training.calibration import fit_temperature
-from training.data import CovidCt
+from training.data import CovidCt, Split
 from training.engine import EpochRecord, predict_logits
 from training.export import git_commit
 from training.fitting import Fitting, claim, fit
+from training.network import SliceNetwork
 from training.other_ct import fingerprints
+from training.probe import probe_logits
 from training.records import Record
 from training.scores import Figures, figures_of
 from training.thresholds import Threshold, choose_threshold
@@ -59,13 +61,13 @@ def run_trial(fitting: Fitting, data: CovidCt) -> Trial:
 
 
 def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
-    recipe, machine = fitting.recipe, fitting.machine.exact()
+    recipe = fitting.recipe
     fitted = fit(fitting, data)
 
     reference = fitted.reference
     temperature = fit_temperature(reference.logits, reference.split.labels) if recipe.calibrate else 1.0
     splits = {"test": data.test, "reencoded": altered(data.test, ALTERATIONS["reencoded"])}
-    logits = {name: predict_logits(fitted.network, split, recipe, machine) for name, split in splits.items()}
+    logits = {name: _logits(fitting, fitted.network, split) for name, split in splits.items()}
     splits |= {reference.name: reference.split}
     logits |= {reference.name: reference.logits}
     answers = {name: torch.softmax(each / temperature, 1)[:, 1] for name, each in logits.items()}
@@ -90,6 +92,14 @@ def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
     text = trial.model_dump_json(indent=2) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text))
     return trial
+
+
+def _logits(fitting: Fitting, network: SliceNetwork, split: Split) -> torch.Tensor:
+    """In fp32; of a network whose convolutions were not trained, by way of features that other seeds may have left."""
+    recipe, machine = fitting.recipe, fitting.machine.exact()
+    if recipe.probe and not recipe.epochs:
+        return probe_logits(network, split, recipe, machine, fitting.cache)
+    return predict_logits(network, split, recipe, machine)
 
 
 def _read(path: Path, fitting: Fitting, data: CovidCt) -> Trial | None:

@@ -10,7 +10,7 @@ from training.__main__ import main
 from training.comparison import difference_of_auc
 
 SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
-SMALL += ["--device", "cpu"]
+SMALL += ["--device", "cpu", "--together", "patient"]
 
 
 def run(data_root: Path, weights: Path, out: Path, *seeds: str, options: Sequence[str] = ()) -> int:

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -7,9 +8,11 @@ import torch
 from training.calibration import fit_temperature
 from training.config import Recipe
 from training.data import CovidCt
+from training.feature_cache import FeatureCache
 from training.fitting import Fitting, fit
 from training.job import Job, train
 from training.machine import Machine
+from training.probe import pooled_features
 from training.thresholds import choose_threshold
 from training.trial import run_trial
 
@@ -60,6 +63,21 @@ def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(fitting
         fitting, recipe=fitting.recipe.override(probe_penalty=0.5), run_folder=fitting.run_folder.with_name("other")
     )
     assert run_trial(elsewhere, data).config["probe_penalty"] == 0.5
+
+
+def test_seeds_that_share_a_cache_compute_the_features_of_plain_slices_once(
+    fitting: Fitting, data: CovidCt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = Mock(wraps=pooled_features)
+    monkeypatch.setattr("training.probe.pooled_features", computed)
+    recipe, folder = fitting.recipe.override(seed=1), fitting.run_folder
+    run_trial(fitting, data)
+    shared = run_trial(dataclasses.replace(fitting, recipe=recipe, run_folder=folder.with_name("shared")), data)
+    titles = [call.args[-1] for call in computed.call_args_list]
+    plain, crops, test = "probing features", "probing features, view 1", "evaluating test"
+    assert titles == [plain, crops, test, test, crops], "test once as it is and once re-encoded"
+    alone = dataclasses.replace(fitting, recipe=recipe, run_folder=folder.with_name("alone"), cache=FeatureCache())
+    assert shared.test_scores == pytest.approx(run_trial(alone, data).test_scores, abs=1e-6)
 
 
 def test_a_record_of_another_version_is_made_anew(fitting: Fitting, data: CovidCt) -> None:
