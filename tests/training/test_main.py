@@ -12,6 +12,8 @@ from training.config import Recipe
 SMALL = [
     "--counts",
     "any",
+    "--together",
+    "patient",
     "--input-size",
     "32",
     "--resize",
