@@ -328,7 +328,7 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parser = commands.add_parser(
         "crossvalidate",
         help="judge a recipe on patients that it did not see, without test",
-        description="Cross-validate a recipe over train and validation, patients never parted; test is not looked at. "
+        description="Cross-validate a recipe over train and validation, no patient or paper parted, test left alone. "
         "Every epoch of fine-tuning is told, and none is chosen. Interrupted, the same command goes on.",
     )
     parser.set_defaults(command=_crossvalidate)
