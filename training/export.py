@@ -61,7 +61,7 @@ def make_deployable(
     Args:
         network: trained; it stays as it is.
         temperature: what the logits are divided by.
-        train_features: pooled features of the training slices, float32 (N, D), for the density.
+        train_features: what the gate sees of the training slices, float32 (N, D), for the density.
         train: those slices, for their contrast.
     """
     density = Density(train_features.shape[1], min(DENSITY_COMPONENTS, len(train_features) - 2))

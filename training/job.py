@@ -30,7 +30,7 @@ from training.export import (
 from training.figures import draw_misclassified, save_figures
 from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
-from training.network import Deployable, pool
+from training.network import Deployable
 from training.other_ct import fingerprints
 from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
@@ -113,7 +113,7 @@ def _make_deployable(job: Job, data: CovidCt, fitted: Fitted) -> tuple[Deployabl
         temperature = fit_temperature(fitted.reference.logits, fitted.reference.split.labels)
     unrounded = torch.softmax(predict_logits(network, data.test, recipe, machine) / temperature, 1)[:, 1]
     batches = plain_batches(data.train, recipe.input_size)
-    features = pooled_features(network, batches, pool, machine, "fitting the density")
+    features = pooled_features(network, batches, network.head.gate_features, machine, "fitting the density")
     return make_deployable(network, temperature, features, batches), unrounded
 
 

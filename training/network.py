@@ -68,6 +68,10 @@ class PooledHead(nn.Module):
         """What the linear layer sees: float32 (N, 2 sum of C)."""
         return pool(maps)
 
+    def gate_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """What the density sees: float32 (N, F)."""
+        return pool(maps)
+
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         return _linear(self.pooled(maps), self.linear.weight, self.linear.bias)
 
@@ -128,6 +132,10 @@ class CovarianceHead(nn.Module):
             covariances.append((covariance / _norm(covariance)).flatten(1)[:, self.upper])
         return torch.cat(covariances, dim=1)
 
+    def gate_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """What the density sees: float32 (N, F). What occurs together, and how much of each feature there is."""
+        return torch.cat([pool(maps), self.pooled(maps)], dim=1)
+
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         return _linear(self.pooled(maps), self.linear.weight, self.linear.bias)
 
@@ -159,6 +167,10 @@ class ClassifierHead(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         logits: torch.Tensor = self.layers(self.pool(maps[-1]).flatten(1))
         return logits
+
+    def gate_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """What the density sees: float32 (N, F)."""
+        return pool(maps)
 
     def heatmap(self, maps: list[torch.Tensor]) -> torch.Tensor:
         """Mean activation at each position, float32 (N, h, w): where, but not for which class.
@@ -257,7 +269,7 @@ class SliceNetwork(nn.Module):
 
 
 class Density(nn.Module):
-    """How unusual pooled features are: squared Mahalanobis distance in a principal subspace, plus what lies outside it.
+    """How unusual features are: squared Mahalanobis distance in a principal subspace, plus what lies outside it.
 
     Probabilistic principal components (Tipping & Bishop 1999, doi 10.1111/1467-9868.00196), per feature, so that 1 is
     what training slices have on average.
@@ -310,7 +322,7 @@ class Deployable(nn.Module):
     Args:
         network: in evaluation mode.
         temperature: what the logits are divided by.
-        density: fitted to the network's pooled features.
+        density: fitted to the features that the head gives the gate.
         least_contrast: standard deviation of grey values below which the out-of-distribution score grows.
     """
 
@@ -331,7 +343,7 @@ class Deployable(nn.Module):
         probability = torch.softmax(logits, dim=1)[:, 1]
         # a page of one grey leaves features that are weak rather than strange, and is no slice either
         lack = (self.least_contrast / contrast_of(slices)).clamp_min(1.0)
-        return probability, self.density(pool(maps)) * lack.square(), self.head.heatmap(maps)
+        return probability, self.density(self.head.gate_features(maps)) * lack.square(), self.head.heatmap(maps)
 
 
 def contrast_of(slices: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ def deployable(recipe: Recipe, weights: Path) -> Deployable:
     seed_everything(0, "weights")
     network = SliceNetwork(recipe)
     load_imagenet(network, recipe, weights)
-    return Deployable(network.eval(), 1.0, Density(2048, 4)).eval()
+    return Deployable(network.eval(), 1.0, Density(2048 + 2 * 36, 4)).eval()
 
 
 def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: Deployable, data: CovidCt) -> None:
