@@ -135,8 +135,9 @@ def head_features(
 
     if cache is None:
         return compute()
+    shape = [torch.tensor(network.normalise.magnify), torch.tensor(network.features.places)]
     own = [head.directions] if isinstance(head, CovarianceHead) else []
-    weights = [*network.features.state_dict().values(), *own]
+    weights = [*shape, *network.features.state_dict().values(), *own]
     return cache.rows(weights, [batch.images for batch in batches], str(machine.autocast_dtype), compute)
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,11 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
-from training.probe import held_out_logits, solve
+from training.data import CovidCt, plain_batches
+from training.feature_cache import FeatureCache
+from training.machine import Machine
+from training.network import SliceNetwork
+from training.probe import head_features, held_out_logits, solve
 from training.whitening import Whitening
 
 FOLDS = torch.tensor([0, 1, -1, 0, 1, -1, 0, 1])
@@ -53,6 +59,23 @@ def test_no_view_of_a_held_out_slice_nor_its_label_moves_the_answers_to_its_fold
     torch.testing.assert_close(after[held_out], before[held_out], rtol=0, atol=0)
     others = FOLDS == 1
     assert (after[others] - before[others]).abs().min() > 1e-3, "those probes did see them"
+
+
+def test_features_are_taken_from_the_cache_for_the_same_network_alone(
+    recipe: Recipe, machine: Machine, data: CovidCt
+) -> None:
+    torch.manual_seed(0)
+    cache, batches = FeatureCache(), plain_batches(data.val, recipe.input_size)
+    first = SliceNetwork(recipe)
+    others = (recipe.override(magnify=1.0), recipe.override(layers="4_3,5_2"))
+    kept = head_features(first, batches, machine, "", cache)
+    assert head_features(copy.deepcopy(first), batches, machine, "", cache) is kept
+    for changed in others:
+        other = SliceNetwork(changed)
+        other.load_state_dict(first.state_dict())
+        own = head_features(other, batches, machine, "", cache)
+        torch.testing.assert_close(own, head_features(other, batches, machine, ""))
+        assert not torch.allclose(own, kept)
 
 
 def test_altered_slices_are_answered_by_the_probe_of_their_fold(three_views: Recipe, pooled: torch.Tensor) -> None:
