@@ -69,7 +69,7 @@ class Figures(Record):
 
 def figures_of(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Figures:
     """All figures of float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""
-    tn, fp, fn, tp = binary_confusion_matrix(probabilities, labels, threshold=_below(threshold)).flatten().tolist()
+    tn, fp, fn, tp = binary_confusion_matrix(_calls(probabilities, threshold), labels).flatten().tolist()
     fpr, tpr, thresholds = binary_roc(probabilities, labels)
     return Figures(
         count=len(labels),
@@ -115,16 +115,17 @@ def _figures_by_column(
     torchmetrics' multilabel functions score each column on its own, so one call serves all resamples.
     """
 
-    def score(metric: Callable[..., torch.Tensor], **options: float) -> torch.Tensor:
-        return metric(probabilities, labels, num_labels=probabilities.shape[1], average=None, **options)
+    calls = _calls(probabilities, threshold)
 
-    cut = _below(threshold)
+    def score(metric: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return metric(calls, labels, num_labels=labels.shape[1], average=None)
+
     return {
-        "accuracy": score(multilabel_accuracy, threshold=cut),
-        "sensitivity": score(multilabel_recall, threshold=cut),
-        "specificity": score(multilabel_specificity, threshold=cut),
-        "precision": score(multilabel_precision, threshold=cut),
-        "f1": score(multilabel_f1_score, threshold=cut),
+        "accuracy": score(multilabel_accuracy),
+        "sensitivity": score(multilabel_recall),
+        "specificity": score(multilabel_specificity),
+        "precision": score(multilabel_precision),
+        "f1": score(multilabel_f1_score),
         "auc": torch.from_numpy(auc_of(probabilities.numpy(), labels.numpy())),
     }
 
@@ -142,9 +143,9 @@ def auc_of(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[n
     return area
 
 
-def _below(threshold: float) -> float:
-    """torchmetrics calls p > t positive; we and the service call p >= t."""
-    return float(np.nextafter(np.float32(threshold), np.float32(-1)))
+def _calls(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
+    """1 for COVID, int64: p >= t as the service has it, where torchmetrics, left to do it, would ask for p > t."""
+    return (probabilities >= threshold).long()
 
 
 def _rounded(values: torch.Tensor) -> list[float]:

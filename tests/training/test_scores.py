@@ -21,6 +21,15 @@ def test_the_confusion_matrix_counts_a_probability_at_the_threshold_as_covid() -
     }
 
 
+@pytest.mark.parametrize(("threshold", "sensitivity", "specificity"), [(0.0, 1.0, 0.0), (1.0, 1 / 6, 1.0)])
+def test_a_threshold_may_lie_at_either_end(threshold: float, sensitivity: float, specificity: float) -> None:
+    # where the youden rule puts it if probabilities are 0 or 1 themselves
+    probabilities = torch.tensor([0.0] * 8 + [0.9, 1.0])
+    figures = figures_of(probabilities, LABELS, threshold, seed=0).figures
+    assert figures["sensitivity"].value == pytest.approx(sensitivity)
+    assert figures["specificity"].value == specificity
+
+
 def test_figures_agree_with_scikit_learn_on_random_predictions() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 2, 203)
