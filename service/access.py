@@ -45,38 +45,27 @@ class KeysError(ValueError):
 
 
 class Keys:
-    """The API keys of the moment, kept as hashes.
+    """API keys, read once and kept as hashes; a reload makes a new object.
 
     Args:
-        settings: `api_keys` and `api_keys_file`; both are read here and at each `reload`.
+        settings: `api_keys` and `api_keys_file`; both are read here.
 
     Raises:
         KeysError: a key is too short or the file can't be read.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._users: list[bytes] = []
-        self._admins: list[bytes] = []
-        self.reload()
+        keys = [key.strip() for key in settings.api_keys.get_secret_value().split(",")]
+        _check_lengths(keys, "COVIDCT_API_KEYS")
+        if settings.api_keys_file is not None:
+            keys += _read(settings.api_keys_file)
+        self._admins = [_digest(key[len(_ADMIN_PREFIX) :]) for key in keys if key.startswith(_ADMIN_PREFIX)]
+        self._users = [_digest(key) for key in keys if key and not key.startswith(_ADMIN_PREFIX)]
 
     @property
     def required(self) -> bool:
         """Whether requests need a key at all."""
         return bool(self._users or self._admins)
-
-    def reload(self) -> None:
-        """Read the keys again; on an error the former ones stay, and an environment never changes under a process.
-
-        Raises:
-            KeysError: see the class.
-        """
-        keys = [key.strip() for key in self._settings.api_keys.get_secret_value().split(",")]
-        _check_lengths(keys, "COVIDCT_API_KEYS")
-        if self._settings.api_keys_file is not None:
-            keys += _read(self._settings.api_keys_file)
-        self._admins = [_digest(key[len(_ADMIN_PREFIX) :]) for key in keys if key.startswith(_ADMIN_PREFIX)]
-        self._users = [_digest(key) for key in keys if key and not key.startswith(_ADMIN_PREFIX)]
 
     def admit(self, key: str | None) -> None:
         """Let a request pass that brings one of the keys, and any if there are none.
@@ -116,12 +105,12 @@ async def _key_of(
 
 async def require_key(request: Request, key: Annotated[str | None, Depends(_key_of)]) -> None:
     """A route's dependency: a known key, where there are keys."""
-    request.app.state.keys.admit(key)
+    request.app.state.serving.keys.admit(key)
 
 
 async def require_admin_key(request: Request, key: Annotated[str | None, Depends(_key_of)]) -> None:
     """A route's dependency: an admin's key, always."""
-    request.app.state.keys.admit_admin(key)
+    request.app.state.serving.keys.admit_admin(key)
 
 
 def is_loopback(host: str) -> bool:

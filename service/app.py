@@ -57,7 +57,6 @@ def create_app(settings: Settings, predictor: Predictor | None = None, seat: Sea
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.serving = serving
-    app.state.keys = serving.keys
     for router in (predict.router, batch.router, explain.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(v2.router)

@@ -117,7 +117,7 @@ class Serving:
         self.decoders.shutdown(wait=False, cancel_futures=True)
 
     async def reload(self) -> Model:
-        """Take the keys and the model that are there now; whoever is being answered keeps the former model.
+        """Read the keys and the model again, and take both or neither; running requests keep the previous model.
 
         Asked for again while it is under way, it is the same reload.
 
@@ -175,7 +175,7 @@ class Serving:
 
     async def _reload(self) -> Model:
         try:
-            self.keys.reload()
+            keys = await asyncio.to_thread(Keys, self.settings)
             predictor = await asyncio.to_thread(load_predictor, self.settings)
         except Exception as error:  # whatever it is, the former model must go on
             self.metrics.reloads.labels(outcome="failure").inc()
@@ -184,6 +184,7 @@ class Serving:
             raise ReloadError(f"The former model and keys go on. The reason: {reason}.") from error
         former = self._model
         model = self._take(predictor)
+        self.keys = keys
         if former is not None:
             task = asyncio.create_task(former.retire(), name="retire")
             self._retiring.add(task)
