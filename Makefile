@@ -1,4 +1,4 @@
-# What people and CI run. Needs make and Python 3.11 or newer; everything else goes into .venv.
+# The commands for people and CI. Needs make and Python 3.11 or newer; everything else is installed into .venv.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 TRAIN_ARGS ?=
 
-# The first interpreter that is new enough and can make environments; asked, because a name on PATH may not run.
+# The first interpreter that is new enough and can create environments; each is run, because a name on PATH may be broken.
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	"$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$name"; break; }; done)
@@ -19,52 +19,52 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DELETE_ON_ERROR:
 .PHONY: help serve train test check lint types format audit soak bench test-containers coverage screenshots clean
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PYTHON (interpreter for a new $(VENV)), PIP_ARGS, PYTEST_ARGS, TRAIN_ARGS, BENCH_ARGS."
+	@echo "Variables: PYTHON (creates $(VENV)), PIP_ARGS, PYTEST_ARGS, TRAIN_ARGS, BENCH_ARGS."
 	@echo "The service reads its settings from the environment: COVIDCT_PORT=9000 make serve"
 
-serve: $(VENV)/.serve ## run the service on http://localhost:8000
+serve: $(VENV)/.serve ## run the service at http://localhost:8000
 	exec $(BIN)/python -m service
 
 train: $(VENV)/.train ## train a model: make train DATA=../COVID-CT [WEIGHTS=vgg19_bn.pth]
 	@test -n "$(DATA)" || { echo "make train: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
 	$(BIN)/python -m training train --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(TRAIN_ARGS)
 
-check: lint types test ## everything that CI checks
+check: lint types test ## run all checks of CI: lint, types, test
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev ## mypy, strict
+types: $(VENV)/.dev ## run mypy in strict mode
 	$(BIN)/mypy
 
-test: $(VENV)/.dev ## pytest, with coverage
+test: $(VENV)/.dev ## run the tests with coverage
 	$(BIN)/pytest $(PYTEST_ARGS) --cov
 
-audit: $(VENV)/.dev ## known vulnerabilities of the tested versions; asks a service on the internet
+audit: $(VENV)/.dev ## check the tested versions for known vulnerabilities; needs the internet
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-test-containers: $(VENV)/.dev ## build the images and run the compose file; needs root, podman, runc, debootstrap
+test-containers: $(VENV)/.dev ## build the images and test the compose file; needs root, podman, runc and debootstrap
 	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers
 
-soak: $(VENV)/.dev ## the long load tests, some minutes; prints what docs/reliability.md states
+soak: $(VENV)/.dev ## run the long load tests, some minutes; prints the figures of docs/reliability.md
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
 
-bench: $(VENV)/.dev ## throughput and latency beside other frameworks, an hour of a quiet machine; needs wrk and Java 17
+bench: $(VENV)/.dev ## compare throughput and latency with other frameworks; takes an hour on an idle machine, needs wrk
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-coverage: $(VENV)/.dev ## pytest, with coverage as pages in htmlcov/
+coverage: $(VENV)/.dev ## run the tests and write the coverage report into htmlcov/
 	$(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=html
 	@echo "written: htmlcov/index.html"
 
-format: $(VENV)/.dev ## mend what ruff can mend
+format: $(VENV)/.dev ## format the code and apply automatic fixes of ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-screenshots: $(VENV)/.dev ## the pictures of docs/images; needs Chromium
+screenshots: $(VENV)/.dev ## take the screenshots in docs/images; needs Chromium
 	$(INSTALL) -e '.[dev,browser]'
 	$(BIN)/python docs/screenshots.py
 
@@ -74,12 +74,12 @@ clean: ## remove .venv, caches and reports; runs/ stays
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found on PATH; install one," \
-		"or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; }
+		"or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "$(PYTHON) does not run or is older than Python 3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
-# Serving alone: no torchvision, no test tools.
+# Only what serving needs: no torchvision, no test tools.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e .
 	@touch $@

@@ -1,1 +1,1 @@
-"""How fast the service is beside other serving frameworks, and beside the bare network; `make bench` runs it."""
+"""Speed of the service compared with other serving frameworks and with the bare network; run by `make bench`."""

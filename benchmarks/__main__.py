@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure ours and the peers in turn, write the JSON, then the document made of it."""
+"""`python -m benchmarks`: measure the service and its peers in turn, write the JSON, then update the document."""
 
 import argparse
 import sys
@@ -27,7 +27,7 @@ JSON: Final = ROOT / "docs" / "performance.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark, or make the document of the last run anew."""
+    """Run the benchmark, or only rewrite the document from the last results."""
     options = _parser().parse_args(arguments)
     if not options.document_only:
         with tempfile.TemporaryDirectory() as folder:
@@ -38,22 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, work: Path) -> Results:
-    """Every contender in every round, then ours alone: latency below capacity, idle, and training."""
+    """Measure every contender in every round, then the service alone: latency below capacity, idle, training."""
     models: Path = options.models.resolve()
     precisions: list[Precision] = ["fp32", "int8"]
     if has_native_bf16(torch.device("cpu")):
         precisions.insert(1, "bf16")
     bare = {precision: BareLoop(models, precision, IMAGE.read_bytes()) for precision in precisions}
-    everyone = contenders(models, work, usable_processors(), precisions, options.peers)
+    everyone = contenders(models, usable_processors(), precisions, options.peers)
     rows = [
         Row(name=c.name, setting=c.setting, precision=c.precision, version=_version(c), visits=[]) for c in everyone
     ]
     for turn in range(options.rounds):
         order = list(range(len(rows)))
-        for place in order if turn % 2 == 0 else reversed(order):  # there and back, so that a drift hits all alike
+        for place in order if turn % 2 == 0 else reversed(order):  # back and forth, so that a drift affects all equally
             contender = everyone[place]
             rows[place] = take_turn(contender, rows[place], bare[contender.precision], IMAGE, options.seconds, work)
-    single = [each for each in everyone if each.name == OURS and each.workers == 1]
+    ours = [each for each in everyone if each.name == OURS]
     return Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         commit=git_commit(),
@@ -64,8 +64,8 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
         image=IMAGE.relative_to(ROOT).as_posix(),
         seconds=options.seconds,
         rows=rows,
-        paces=[pace for each in single for pace in measure_paces(each, IMAGE, work / "log")],
-        idle=[measure_idle(each, bare[each.precision], IMAGE, work / "log") for each in single],
+        paces=[pace for each in ours for pace in measure_paces(each, IMAGE, work / "log")],
+        idle=[measure_idle(each, bare[each.precision], IMAGE, work / "log") for each in ours],
         training=training_efficiency(options.rounds),
     )
 
@@ -83,12 +83,14 @@ def _processor() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
-    parser.add_argument("--seconds", type=int, default=10, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="number of turns of each contender")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of each load in seconds")
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder with the model files")
-    parser.add_argument("--peers", nargs="*", choices=sorted(REQUIREMENTS), default=sorted(REQUIREMENTS))
-    parser.add_argument("--json", type=Path, default=JSON, help="where the results are written, or read")
-    parser.add_argument("--document-only", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--peers", nargs="*", choices=sorted(REQUIREMENTS), default=sorted(REQUIREMENTS), help="peers to measure"
+    )
+    parser.add_argument("--json", type=Path, default=JSON, help="file for the results")
+    parser.add_argument("--document-only", action="store_true", help="only rewrite the document from --json")
     return parser
 
 

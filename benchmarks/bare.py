@@ -1,4 +1,4 @@
-"""The limit: the network in a loop, without HTTP, queue or decoder."""
+"""The upper limit of the rate: the network in a loop, without HTTP, queue or decoder."""
 
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ class BareLoop:
     """One network of a models folder on the CPU, called with one slice at a time.
 
     Args:
-        models: the folder.
-        precision: what it computes in.
+        models: folder of the model files.
+        precision: of the computation.
         image: the bytes of an image file.
     """
 
@@ -29,10 +29,10 @@ class BareLoop:
         self._size = artifact.card.input_size
         self._image = image
         self._batch = self._prepare()
-        self.rate(1.0)  # TorchScript compiles in its first runs
+        self.rate(1.0)  # the first runs of TorchScript compile
 
     def rate(self, seconds: float) -> float:
-        """Slices a second, over at least so many seconds."""
+        """Measure slices per second for at least `seconds` seconds."""
         count = 0
         started = time.perf_counter()
         with torch.inference_mode():
@@ -42,7 +42,7 @@ class BareLoop:
         return count / (time.perf_counter() - started)
 
     def decoded_and_answered(self) -> float:
-        """Seconds from the bytes of the file to the probability, with nothing between."""
+        """Measure the seconds from the file's bytes to the probability, without a server."""
         started = time.perf_counter()
         with torch.inference_mode():
             self._network(self._prepare())[0].item()

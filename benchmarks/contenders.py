@@ -1,4 +1,4 @@
-"""Who takes part: our service and each peer, as documented and tuned."""
+"""The servers to measure: the service, and each peer as documented and tuned."""
 
 import os
 import subprocess
@@ -23,19 +23,17 @@ class Contender:
     """A server that can be started.
 
     Attributes:
-        name: who it is.
-        setting: how it is set, for the table.
-        precision: what its network computes in.
-        workers: processes that compute.
+        name: of the framework.
+        setting: description of its configuration, for the table.
+        precision: of the network's computation.
         command: starts it in the foreground.
-        variables: of its environment.
-        path: where it takes the multipart field `image`.
+        variables: environment variables to add.
+        path: route that takes the multipart field `image`.
     """
 
     name: str
     setting: str
     precision: Precision
-    workers: int
     command: tuple[str, ...]
     variables: dict[str, str] = field(default_factory=dict)
     path: str = "/predict"
@@ -47,12 +45,12 @@ class Contender:
 
     @property
     def url(self) -> str:
-        """Where slices are sent."""
+        """URL to send slices to."""
         return self.origin + self.path
 
     @contextmanager
     def running(self, log: Path) -> Iterator[psutil.Process]:
-        """Run it; at the end nothing is left of it and its children."""
+        """Run the server; at the end, stop it and all its child processes."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COVIDCT_")}
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -73,45 +71,34 @@ class Contender:
                 process.wait()
 
 
-def contenders(
-    models: Path, work: Path, processors: int, precisions: list[Precision], peers: list[str]
-) -> list[Contender]:
-    """Everyone, ours first.
+def contenders(models: Path, processors: int, precisions: list[Precision], peers: list[str]) -> list[Contender]:
+    """List the servers to measure, the service first.
 
     Args:
         models: folder of the model files.
-        work: folder for what peers must write.
-        processors: how many the machine has; tuned, there is a worker for each, with one thread.
-        precisions: that ours is measured in.
-        peers: which of them take part.
+        processors: number of processors; a tuned peer gets one worker with one thread for each.
+        precisions: precisions to measure the service in.
+        peers: names of the peers to measure.
     """
-    rows = [_ours(models, each, each) for each in precisions]
-    rows.append(_ours(models, f"fp32, {_tuning(processors)}", "fp32", processors))
+    rows = [_ours(models, each) for each in precisions]
     for peer in peers:
-        rows.append(_peer(peer, models, work, "as documented", 1, tuned=False))
-        rows.append(_peer(peer, models, work, f"tuned: {_tuning(processors)}", processors, tuned=True))
+        rows.append(_peer(peer, models, "as documented", 1, tuned=False))
+        rows.append(_peer(peer, models, f"tuned: {processors} workers of 1 thread", processors, tuned=True))
     return rows
 
 
-def _tuning(workers: int) -> str:
-    return f"{workers} workers of 1 thread"
-
-
-def _ours(models: Path, setting: str, precision: Precision, workers: int = 1) -> Contender:
+def _ours(models: Path, precision: Precision) -> Contender:
     variables = {
         "COVIDCT_MODELS_DIR": str(models),
         "COVIDCT_PORT": str(_PORT),
         "COVIDCT_DEVICE": "cpu",
         "COVIDCT_PRECISION": precision,
-        "COVIDCT_REQUEST_TIMEOUT_SECONDS": "300",  # 64 requests wait longer than the default here
-        "COVIDCT_WORKERS": str(workers),
+        "COVIDCT_REQUEST_TIMEOUT_SECONDS": "300",  # with 64 connections, requests wait longer than the default
     }
-    if workers > 1:
-        variables["COVIDCT_THREADS"] = "1"
-    return Contender(OURS, setting, precision, workers, (sys.executable, "-m", "service"), variables)
+    return Contender(OURS, precision, precision, (sys.executable, "-m", "service"), variables)
 
 
-def _peer(peer: str, models: Path, work: Path, setting: str, workers: int, *, tuned: bool) -> Contender:
+def _peer(peer: str, models: Path, setting: str, workers: int, *, tuned: bool) -> Contender:
     programs = make_environment(peer)
     variables = {
         "BENCH_MODELS": str(models),
@@ -119,41 +106,17 @@ def _peer(peer: str, models: Path, work: Path, setting: str, workers: int, *, tu
         "BENCH_WORKERS": str(workers),
         "BENCH_TUNED": str(int(tuned)),
         "PATH": f"{programs}:{os.environ['PATH']}",
-        # peers that report home by default
+        # these peers send usage data by default
         "BENTOML_DO_NOT_TRACK": "True",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     if tuned:
         variables |= {"OMP_NUM_THREADS": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-    path = "/predictions/slices" if peer == "torchserve" else "/predict"
     command: tuple[str, ...] = (str(programs / "python"), "-m", f"benchmarks.peers.{peer}_app")
     if peer == "bentoml":
         address = ("--host", "127.0.0.1", "--port", str(_PORT))
         command = (str(programs / "bentoml"), "serve", "benchmarks.peers.bentoml_app:CovidCt", *address)
-    if peer == "torchserve":
-        command = _torchserve(programs, work, workers if tuned else None)
-    return Contender(peer, setting, "fp32", workers, command, variables, path)
-
-
-def _torchserve(programs: Path, work: Path, workers: int | None) -> tuple[str, ...]:
-    """Pack the archive that it wants, and write its settings."""
-    store = work / "model-store"
-    store.mkdir(exist_ok=True)
-    archiver = [str(programs / "torch-model-archiver"), "--model-name", "slices", "--version", "1", "--force"]
-    handler = ["--handler", str(ROOT / "benchmarks" / "peers" / "torchserve_handler.py")]
-    subprocess.run([*archiver, *handler, "--export-path", str(store)], check=True)
-    lines = [
-        f"inference_address=http://127.0.0.1:{_PORT}",
-        f"management_address=http://127.0.0.1:{_PORT + 1}",
-        f"metrics_address=http://127.0.0.1:{_PORT + 2}",
-        "disable_token_authorization=true",
-        "default_response_timeout=300",
-        *([f"default_workers_per_model={workers}"] if workers else []),
-    ]
-    settings = work / f"torchserve-{workers or 'documented'}.properties"
-    settings.write_text("\n".join(lines) + "\n")
-    served = ("--model-store", str(store), "--models", "slices=slices.mar", "--ts-config", str(settings))
-    return (str(programs / "torchserve"), "--foreground", "--ncs", *served)
+    return Contender(peer, setting, "fp32", command, variables)
 
 
 def _end(family: list[psutil.Process]) -> None:

@@ -1,4 +1,4 @@
-"""docs/performance.md: its tables and plot are made of a run's results, the words around them are kept."""
+"""Writes the tables and the plot of docs/performance.md from the results; the text around them is kept."""
 
 import re
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ _PLOT: Final = "performance-throughput.png"
 
 
 def write_document(results: Results, folder: Path) -> None:
-    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` in performance.md, and draw the plot.
+    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->` in performance.md, and draw the plot.
 
     Raises:
-        ValueError: the document lacks one of the places.
+        ValueError: a pair of markers is missing or not unique.
     """
     path = folder / _DOCUMENT
     text = path.read_text()
@@ -31,7 +31,7 @@ def write_document(results: Results, folder: Path) -> None:
             flags=re.DOTALL,
         )
         if count != 1:
-            raise ValueError(f"{path}: there is no one place named {name}")
+            raise ValueError(f"{path}: expected exactly one pair of markers named {name}, found {count}")
     path.write_text(text)
     draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
 
@@ -55,7 +55,7 @@ def _run(results: Results) -> str:
     commit = results.commit[:7] + "-dirty" * results.commit.endswith("-dirty")
     return (
         f"{results.date}, commit {commit}, {results.processor}, {results.processors} processors, torch "
-        f"{results.torch}, {files}. `{results.image}` each time; {rounds} rounds, {results.seconds} s for each load."
+        f"{results.torch}, {files}. Image: `{results.image}`. {rounds} rounds, {results.seconds} s for each load."
     )
 
 
@@ -99,7 +99,7 @@ def _stages(results: Results) -> str:
 
 
 def _targets(results: Results) -> str:
-    """The ratios that the service is held to, beside what was measured."""
+    """Table of targets and measured values."""
     peers = [row for row in _ran(results) if row.name != OURS]
     ours = {row.setting: row for row in _ran(results) if row.name == OURS}
     rows = []
@@ -120,14 +120,20 @@ def _targets(results: Results) -> str:
         what = f"{pace.precision}: p99 / p50 at {pace.share:.0%} of capacity, {pace.arrivals} arrivals"
         rows.append([what, "at most 1.5", f"{pace.p99_ms / pace.p50_ms:.2f}"])
     for idle in results.idle:
-        what = f"{idle.precision}: an idle service's time above decoding and the network"
+        what = f"{idle.precision}: time added to decoding and the network by an idle service"
         rows.append([what, "at most 3 ms", f"{idle.above_ms:.1f} ms"])
     for setting, row in ours.items():
         rows.append([f"{setting}: start to first answer", "at most 4 s", f"{row.start_seconds:.1f} s"])
         rows.append([f"{setting}: peak memory", "at most 700 MiB", f"{row.peak_mib:.0f} MiB"])
     if results.training:
-        rows.append(["training: passes alone over an epoch", "at least 0.85", f"{median(results.training):.2f}"])
-    return _table(["", "wanted", "measured"], rows)
+        rows.append(
+            [
+                "training: time of the passes alone / time of an epoch",
+                "at least 0.85",
+                f"{median(results.training):.2f}",
+            ]
+        )
+    return _table(["", "target", "measured"], rows)
 
 
 def _below_capacity(results: Results) -> str:
@@ -138,7 +144,7 @@ def _below_capacity(results: Results) -> str:
     rows += [
         [
             idle.precision,
-            f"one after another; decoding and network alone: {idle.bare_ms:.0f}",
+            f"one at a time (decoding and network alone: {idle.bare_ms:.0f} ms)",
             f"{idle.http_ms:.0f}",
             "",
         ]
@@ -149,11 +155,11 @@ def _below_capacity(results: Results) -> str:
 
 def _training(results: Results) -> str:
     shares = ", ".join(f"{each:.2f}" for each in results.training)
-    return f"Passes alone over an epoch, by round: {shares}."
+    return f"Time of the passes alone divided by the time of an epoch, by round: {shares}."
 
 
 def draw_throughput(results: Results) -> Figure:
-    """Answers a second by connections, one line a contender; the bare network's rates as levels."""
+    """Plot answers per second by number of connections; one line for each contender, bare rates as levels."""
     figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     axes = figure.subplots()
     for row in _ran(results):
@@ -168,7 +174,7 @@ def draw_throughput(results: Results) -> Figure:
     axes.set_xticks(_connections(results), [f"{each}" for each in _connections(results)])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("connections")
-    axes.set_ylabel("answers a second")
+    axes.set_ylabel("answers per second")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 

@@ -1,4 +1,4 @@
-"""One virtual environment a peer, which finds PyTorch and the service's packages in this one's."""
+"""One virtual environment for each peer, which takes PyTorch and the service's packages from this environment."""
 
 import subprocess
 import sysconfig
@@ -12,39 +12,30 @@ REQUIREMENTS: Final = {
     "litserve": ["litserve>=0.2.19"],
     "bentoml": ["bentoml>=1.4.39"],
     "ray": ["ray[serve]>=2.60"],
-    # its last release, 2024; it imports what it does not require
-    "torchserve": [
-        "torchserve==0.12.0",
-        "torch-model-archiver==0.12.0",
-        "packaging",
-        "psutil",
-        "pyyaml",
-        "setuptools<81",
-    ],
 }
 """Each peer's packages."""
 
 
 def folder_of(peer: str) -> Path:
-    """Where the peer's environment is."""
+    """Folder of the peer's environment."""
     return ROOT / ".bench" / peer
 
 
 def make_environment(peer: str) -> Path:
-    """Make the peer's environment if it is not there yet.
+    """Create the peer's environment if it does not exist.
 
     Returns:
-        Its folder of programs.
+        The folder of its programs.
 
     Raises:
-        subprocess.CalledProcessError: its packages can't be installed; pip has said why.
+        subprocess.CalledProcessError: a package could not be installed; pip has printed the reason.
     """
     folder = folder_of(peer)
     done = folder / ".done"
     if not done.exists():
         venv.create(folder, with_pip=False, clear=True)
         paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
-        # its own packages come first, so the peer gets the versions that it asks for
+        # the peer's own packages come first, so it gets the versions that it requires
         (Path(paths["purelib"]) / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *REQUIREMENTS[peer]], check=True)
@@ -53,7 +44,7 @@ def make_environment(peer: str) -> Path:
 
 
 def version_of(peer: str) -> str:
-    """The version that is installed there."""
+    """Version installed in the peer's environment."""
     script = f"import importlib.metadata as m; print(m.version({peer!r}))"
     program = [str(folder_of(peer) / "bin" / "python"), "-c", script]
     return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()

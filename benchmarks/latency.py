@@ -1,4 +1,4 @@
-"""Our service's latency below its capacity, and when it has nothing else to do."""
+"""Latency of the service below its capacity and when it is idle."""
 
 import json
 import time
@@ -21,7 +21,7 @@ _IDLE_REQUESTS: Final = 100
 
 
 def measure_paces(contender: Contender, image: Path, log: Path) -> list[Pace]:
-    """Latency at four fifths of capacity, with arrivals at equal distances and at random ones."""
+    """Measure latency at four fifths of capacity, with regular and with random arrivals."""
     data = image.read_bytes()
     paces = []
     with contender.running(log) as process:
@@ -44,14 +44,14 @@ def measure_paces(contender: Contender, image: Path, log: Path) -> list[Pace]:
 
 
 def measure_idle(contender: Contender, bare: BareLoop, image: Path, log: Path) -> Idle:
-    """A request, and decoding and the network in this process, in turn; each request's own stages taken off it."""
+    """Measure single requests to an idle service, alternating with decoding and the network in this process."""
     data = image.read_bytes()
     request = httpx2.Request("POST", contender.url, files={"image": data})
     body, headers = request.read(), dict(request.headers)
     totals, above, alone = [], [], []
     with contender.running(log) as process:
         wait_for_answer(process, contender.url, data)
-        # the standard library's client, because its own share of the time is the smallest
+        # the standard library's client adds the least time of its own
         with closing(HTTPConnection(request.url.host, request.url.port)) as connection:
             for _ in range(_IDLE_REQUESTS):
                 started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Load on a running server: wrk for closed loops, and requests at a steady pace for latencies below capacity."""
+"""Load generators: wrk for closed loops, and requests at a given pace for latency below capacity."""
 
 import asyncio
 import contextlib
@@ -21,18 +21,18 @@ _SCRIPT: Final = Path(__file__).with_name("post.lua")
 _READY_SECONDS: Final = 180
 _LOOK_SECONDS: Final = 0.5
 _IDLE_SHARE: Final = 0.1
-"""Of one processor; Ray's and TorchServe's own housekeeping takes less."""
+"""Share of one processor; Ray's background work takes less."""
 _IDLE_LOOKS: Final = 240
 
 
 class Measured(Record):
-    """What wrk counted in one run.
+    """Counts of one wrk run.
 
     Attributes:
-        answers: with status 200.
-        seconds: from the first of them to the last.
-        p50_ms, p99_ms: latency in milliseconds, of all answers.
-        failed: not connected, cut off, too late, or answered with a status of 400 or more.
+        answers: number of answers with status 200.
+        seconds: from the first of these answers to the last.
+        p50_ms, p99_ms: latency of all answers in milliseconds.
+        failed: requests without connection, cut off, timed out, or with a status of 400 or more.
     """
 
     answers: int
@@ -43,12 +43,12 @@ class Measured(Record):
 
     @property
     def rate(self) -> float:
-        """Good answers a second."""
+        """Answers with status 200 per second."""
         return (self.answers - 1) / self.seconds if self.answers > 1 else 0.0
 
 
 def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Measured:
-    """POST the image over so many connections, each sending the next request once it has its answer."""
+    """POST the image over `connections` connections; each sends its next request after its answer."""
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     command += ["--timeout", "300s", "--script", str(_SCRIPT), url]
     run = subprocess.run(
@@ -58,36 +58,36 @@ def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Meas
 
 
 def wait_for_answer(process: psutil.Process, url: str, image: bytes) -> float:
-    """Ask until a slice is answered; the seconds from the start of the process to that answer.
+    """Send requests until one is answered, and return the seconds from process start to that answer.
 
     Raises:
-        RuntimeError: the process ended, or there was no answer in time.
+        RuntimeError: the process ended, or no answer came in time.
     """
     started = process.create_time()
     while time.time() - started < _READY_SECONDS:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            raise RuntimeError("it ended before it answered")
+            raise RuntimeError("the process ended before it answered")
         try:
             if httpx2.post(url, files={"image": image}, timeout=_READY_SECONDS).status_code == 200:
                 return time.time() - started
         except httpx2.TransportError:
             pass
         time.sleep(0.02)
-    raise RuntimeError(f"no answer in {_READY_SECONDS} s")
+    raise RuntimeError(f"no answer within {_READY_SECONDS} s")
 
 
 def wait_until_idle(root: psutil.Process) -> None:
-    """Wait until a process and its children compute no more: not all drop the requests of callers who have left.
+    """Wait until a process and its children are idle; some servers finish requests of disconnected clients.
 
     Raises:
-        RuntimeError: they go on and on.
+        RuntimeError: they are still busy after two minutes.
     """
     for _ in range(_IDLE_LOOKS):
         before = _processor_seconds(root)
         time.sleep(_LOOK_SECONDS)
         if _processor_seconds(root) - before < _IDLE_SHARE * _LOOK_SECONDS:
             return
-    raise RuntimeError("it went on computing after its load had ended")
+    raise RuntimeError("the server was still computing two minutes after the end of its load")
 
 
 def _processor_seconds(root: psutil.Process) -> float:
@@ -95,9 +95,9 @@ def _processor_seconds(root: psutil.Process) -> float:
 
 
 class PeakMemory:
-    """The most memory that a process and its children held at a time, by looking ten times a second.
+    """Peak memory of a process and its children, sampled ten times per second.
 
-    Shared pages count once for each process (resident set size), as most tools show it.
+    Resident set size: shared pages count once for each process.
     """
 
     def __init__(self, root: psutil.Process) -> None:
@@ -121,7 +121,7 @@ class PeakMemory:
 
 
 def _family(root: psutil.Process) -> Iterator[psutil.Process]:
-    """The process and its children, less those that end meanwhile; each with all its figures read at once."""
+    """Yield the process and its living children, each with its counters read once."""
     try:
         family = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -134,18 +134,18 @@ def _family(root: psutil.Process) -> Iterator[psutil.Process]:
 
 
 def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
-    """Send a request after each gap, whether or not earlier ones are answered.
+    """Send a request after each gap, without waiting for earlier answers.
 
     Args:
-        url: where to.
-        image: what.
+        url: URL to send to.
+        image: bytes of the image file.
         gaps: seconds before each request.
 
     Returns:
         Seconds from sending to the answer, in the order of sending.
 
     Raises:
-        httpx2.HTTPStatusError: one was not answered with 200.
+        httpx2.HTTPStatusError: an answer had an error status.
     """
     return asyncio.run(_send_at_pace(url, image, gaps))
 
@@ -168,11 +168,11 @@ async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float
 
 
 def steady(rate: float, count: int) -> list[float]:
-    """Equal gaps."""
+    """Return equal gaps in seconds."""
     return [1 / rate] * count
 
 
 def poisson(rate: float, count: int, seed: int = 0) -> list[float]:
-    """The gaps of callers who know nothing of each other."""
+    """Return exponentially distributed gaps in seconds, as of independent clients."""
     generator = random.Random(seed)
     return [generator.expovariate(rate) for _ in range(count)]

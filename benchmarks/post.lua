@@ -1,7 +1,7 @@
--- wrk: POST one image as multipart/form-data, and print what was measured as one line of JSON.
+-- wrk: POST one image as multipart/form-data, and print the results as one line of JSON.
 --
--- The rate is taken from the first good answer to the last one. wrk's own, answers over duration, is too low by the part
--- of an answer that the end of the run cuts off, which with a few answers a second is several per cent.
+-- The rate is measured from the first good answer to the last one. wrk's own rate, answers divided by duration, is too
+-- low by the answer that the end of the run cuts off: several per cent with a few answers per second.
 local ffi = require("ffi")
 ffi.cdef "typedef struct { long s; long ns; } moment; int clock_gettime(int clock, moment *now);"
 local now = ffi.new("moment")
@@ -17,7 +17,7 @@ wrk.body = '--bench\r\nContent-Disposition: form-data; name="image"; filename="s
 
 local only
 function setup(thread)
-    only = thread -- wrk is started with one
+    only = thread -- wrk is started with one thread
 end
 
 good, first, last = 0, 0, 0

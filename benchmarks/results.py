@@ -1,4 +1,4 @@
-"""What a benchmark run measured, as the JSON that the document is made of."""
+"""Results of a benchmark run, stored as JSON; source of the document."""
 
 from statistics import median
 
@@ -10,11 +10,11 @@ class Visit(Record):
     """One contender's turn in one round.
 
     Attributes:
-        start_seconds: from the start of its process to its first answer.
-        peak_mib: most memory of all its processes together.
-        bare_rate: slices a second of the bare network in the contender's precision, right before each of the loads.
+        start_seconds: from process start to the first answer.
+        peak_mib: peak memory of all its processes together.
+        bare_rate: slices per second of the bare network in the same precision, measured just before each load.
         loads: by number of connections.
-        stages_ms: mean milliseconds of our service's own stages, from its /metrics; empty for peers.
+        stages_ms: mean milliseconds of the service's stages, from its /metrics; empty for peers.
     """
 
     start_seconds: float
@@ -30,8 +30,8 @@ class Row(Record):
     Attributes:
         name, setting, precision: as in `Contender`.
         version: of the framework.
-        visits: one a round; fewer where it failed.
-        failure: why it could not take part, or empty.
+        visits: one for each round; fewer after a failure.
+        failure: reason of a failure, or empty.
     """
 
     name: str
@@ -43,25 +43,25 @@ class Row(Record):
 
     @property
     def connections(self) -> list[int]:
-        """Numbers of connections that every visit was loaded with."""
+        """Numbers of connections that were measured, in ascending order."""
         return sorted(self.visits[0].loads) if self.visits else []
 
     def rate(self, connections: int) -> float:
-        """Median of answers a second."""
+        """Median of answers per second."""
         return median(visit.loads[connections].rate for visit in self.visits)
 
     def of_bare(self, connections: int) -> float:
-        """Median of the rate as a share of the bare network's in the same minute."""
+        """Median of the rate divided by the bare network's rate just before."""
         return median(visit.loads[connections].rate / visit.bare_rate[connections] for visit in self.visits)
 
     def latency_ms(self, connections: int) -> tuple[float, float]:
-        """Medians of the 50 % and 99 % quantiles."""
+        """Medians over rounds of the 50 % and 99 % quantiles."""
         loads = [visit.loads[connections] for visit in self.visits]
         return median(load.p50_ms for load in loads), median(load.p99_ms for load in loads)
 
     @property
     def bare_rates(self) -> list[float]:
-        """All rates of the bare network that were taken beside."""
+        """All rates of the bare network measured before the loads."""
         return [rate for visit in self.visits for rate in visit.bare_rate.values()]
 
     @property
@@ -75,24 +75,24 @@ class Row(Record):
         return median(visit.peak_mib for visit in self.visits)
 
     def stages_ms(self, connections: int) -> dict[str, float]:
-        """Median over rounds of each stage's mean."""
+        """Median over rounds of the mean of each stage."""
         stages = [visit.stages_ms[connections] for visit in self.visits]
         return {stage: median(each[stage] for each in stages) for stage in stages[0]}
 
     @property
     def failed(self) -> int:
-        """Requests without a good answer, of all loads."""
+        """Number of failed requests in all loads."""
         return sum(load.failed for visit in self.visits for load in visit.loads.values())
 
 
 class Pace(Record):
-    """Latency below capacity.
+    """Latency at a rate below capacity.
 
     Attributes:
         precision: of the network.
-        arrivals: steady, or poisson.
-        share: of the capacity.
-        p50_ms, p99_ms: of `count` requests, milliseconds.
+        arrivals: steady or poisson.
+        share: rate divided by the capacity.
+        p50_ms, p99_ms: quantiles over `count` requests, milliseconds.
     """
 
     precision: str
@@ -104,13 +104,13 @@ class Pace(Record):
 
 
 class Idle(Record):
-    """A request when nothing else is asked, medians in milliseconds.
+    """Latency of an idle service, medians in milliseconds.
 
     Attributes:
         precision: of the network.
         http_ms: from sending to the answer.
-        above_ms: the same less the service's own decode and inference stages.
-        bare_ms: decoding and the network in another process, in turn with the requests.
+        above_ms: `http_ms` minus the decode and inference stages of the service.
+        bare_ms: decoding and the network in another process, alternating with the requests.
     """
 
     precision: str
@@ -121,11 +121,11 @@ class Idle(Record):
 
 
 class Results(Record):
-    """A whole run.
+    """Results of a complete run.
 
     Attributes:
-        files: the model files by name, with the beginning of their hashes.
-        seconds: of each load.
+        files: model files by name, with the first 12 digits of their SHA-256.
+        seconds: duration of each load.
         training: see `training_efficiency`.
     """
 

@@ -1,4 +1,4 @@
-"""How much of a training epoch is the network: forward and backward passes alone, against a whole epoch."""
+"""Share of a training epoch spent in the network: forward and backward passes alone, compared with an epoch."""
 
 import tempfile
 import time
@@ -16,14 +16,14 @@ from training.machine import Machine, find_machine
 from training.network import SliceNetwork
 
 _BATCHES: Final = 2
-"""Of the recipe's size: as many as show whether the next one is ready in time, which decoding ahead is for."""
+"""Batches of the recipe's size; two show whether the next batch is decoded in time."""
 
 
 def training_efficiency(rounds: int) -> list[float]:
-    """Seconds of the passes alone over those of an epoch of the `seed` recipe, in turn; one ratio a round.
+    """Measure the time of the passes alone divided by the time of an epoch of the `seed` recipe, once a round.
 
-    The slices are generated, 512 x 512, and the weights random. The epoch augments, collates, steps the optimiser and
-    counts besides.
+    The slices are generated (512 x 512) and the weights random. An epoch also augments, collates, runs the optimiser
+    and counts.
     """
     recipe = RECIPES["seed"]
     machine = find_machine("auto", "auto", workers=None)
@@ -44,7 +44,7 @@ def training_efficiency(rounds: int) -> list[float]:
 
 
 def _seconds_of_passes(network: SliceNetwork, recipe: Recipe, machine: Machine) -> float:
-    """Seconds of as many forward and backward passes over a batch that is on the device already."""
+    """Measure the seconds of the same number of passes over a batch that is already on the device."""
     size = (recipe.batch_size, 1, recipe.input_size, recipe.input_size)
     images = torch.randint(0, 256, size, dtype=torch.uint8, device=machine.device)
     labels = torch.arange(recipe.batch_size, device=machine.device) % 2
@@ -53,6 +53,6 @@ def _seconds_of_passes(network: SliceNetwork, recipe: Recipe, machine: Machine) 
         with machine.autocast():
             loss = nn.functional.cross_entropy(network(images).float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        loss.item()  # waits for the device, as the epoch's own count does
+        loss.item()  # waits for the device, like the epoch's own count
         network.zero_grad(set_to_none=True)
     return time.perf_counter() - started

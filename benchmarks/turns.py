@@ -1,4 +1,4 @@
-"""One contender's turn in one round: start, answer, load, end."""
+"""One turn of a contender: start, wait for an answer, load, stop."""
 
 import subprocess
 from pathlib import Path
@@ -16,11 +16,11 @@ from training.progress import say
 CONNECTIONS: Final = (1, 4, 16, 64)
 _BARE_SECONDS: Final = 3.0
 _WARM_UP: Final = (4, 3)
-"""Connections and seconds, so that every worker has answered once before it counts."""
+"""Connections and seconds before the measurement, so that every worker has answered once."""
 
 
 def take_turn(contender: Contender, row: Row, bare: BareLoop, image: Path, seconds: int, work: Path) -> Row:
-    """Start it, load it, end it, and add what was measured to its row; one that can't is out of the further rounds."""
+    """Start, load and stop a contender, and return its row with the results; after a failure it is skipped."""
     if row.failure:
         return row
     log = work / "log"
@@ -28,7 +28,7 @@ def take_turn(contender: Contender, row: Row, bare: BareLoop, image: Path, secon
     try:
         visit = _visit(contender, bare, image, seconds, log)
     except (RuntimeError, subprocess.CalledProcessError) as error:
-        say(f"  failed: {error}; its last words:\n{log.read_text()[-2000:]}")
+        say(f"  failed: {error}; end of its log:\n{log.read_text()[-2000:]}")
         return row.model_copy(update={"failure": f"{error}"})
     return row.model_copy(update={"visits": [*row.visits, visit]})
 
@@ -49,7 +49,7 @@ def _visit(contender: Contender, bare: BareLoop, image: Path, seconds: int, log:
 
 
 def _stages(contender: Contender) -> dict[str, tuple[float, float]]:
-    """Seconds and count of each stage so far, from our own metrics; peers have none."""
+    """Read seconds and count of each stage from the service's metrics; empty for peers."""
     if contender.name != OURS:
         return {}
     text = httpx2.get(f"{contender.origin}/metrics").raise_for_status().text
@@ -62,7 +62,7 @@ def _stages(contender: Contender) -> dict[str, tuple[float, float]]:
 
 
 def _means(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Mean milliseconds of each stage between two looks."""
+    """Return the mean milliseconds of each stage between two readings."""
     means = {}
     for stage, (seconds, count) in after.items():
         seconds_before, count_before = before.get(stage, (0.0, 0.0))

@@ -1,1 +1,1 @@
-"""The same model and the same decoder under other frameworks; each file runs in an environment of its own."""
+"""The same model and decoder in other frameworks; each file runs in its own virtual environment."""

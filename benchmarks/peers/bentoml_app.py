@@ -1,4 +1,4 @@
-"""BentoML, as its documentation has it: a service class with one API."""
+"""BentoML, set up like its documentation: a service class with one API."""
 
 import os
 from pathlib import Path
@@ -10,12 +10,12 @@ from benchmarks.peers.model import Model
 
 @bentoml.service(workers=int(os.environ["BENCH_WORKERS"]), traffic={"timeout": 300})
 class CovidCt:
-    """One slice a request."""
+    """Answers one slice per request."""
 
     def __init__(self) -> None:
         self.model = Model()
 
     @bentoml.api
     def predict(self, image: Path) -> dict[str, float]:
-        """The multipart field `image` to a probability."""
+        """Return the probability for the multipart field `image`."""
         return {"probability": self.model.predict([self.model.prepare(image.read_bytes())])[0]}

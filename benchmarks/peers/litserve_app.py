@@ -1,4 +1,4 @@
-"""LitServe, as its documentation has it: setup, decode_request, predict, encode_response."""
+"""LitServe, set up like its documentation: setup, decode_request, predict, encode_response."""
 
 import os
 from typing import cast
@@ -12,15 +12,15 @@ from service.image import Slice
 
 
 class CovidCt(litserve.LitAPI):
-    """One slice a request."""
+    """Answers one slice per request."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
-        """Load the model, once a worker."""
+        """Load the model, once for each worker."""
         self.model = Model()
 
     def decode_request(self, request: Request) -> Slice:
-        """The multipart field to an input."""
-        form = cast(FormData, request)  # what LitServe makes of a multipart request whose parameter is called one
+        """Read the multipart field `image` and prepare the network's input."""
+        form = cast(FormData, request)  # LitServe passes the form of a multipart request
         return self.model.prepare(cast(UploadFile, form["image"]).file.read())
 
     def predict(self, x: Slice) -> float:
@@ -28,14 +28,14 @@ class CovidCt(litserve.LitAPI):
         return self.model.predict([x])[0]
 
     def encode_response(self, output: float) -> dict[str, float]:
-        """The answer's body."""
+        """Return the body of the answer."""
         return {"probability": output}
 
 
 if __name__ == "__main__":
     workers = int(os.environ["BENCH_WORKERS"])
     tuned = os.environ["BENCH_TUNED"] == "1"
-    # 0: no time limit, as 64 requests wait longer than the default here
+    # no time limit: with 64 connections, requests wait longer than the default
     server = litserve.LitServer(
         CovidCt(), accelerator="cpu", workers_per_device=workers, fast_queue=tuned, timeout=False
     )

@@ -1,4 +1,4 @@
-"""What every peer serves: the shipped file in fp32 behind the service's own decoder, so that only frameworks differ."""
+"""The model that every peer serves: the shipped file in fp32 with the service's decoder; only frameworks differ."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from service.image import Limits, Slice, decode, to_input
 
 
 class Model:
-    """The network of the folder in BENCH_MODELS, computing in fp32 with as many threads as torch has."""
+    """Network of the folder BENCH_MODELS, in fp32 with torch's number of threads."""
 
     def __init__(self) -> None:
         folder = Path(os.environ["BENCH_MODELS"])
@@ -21,11 +21,11 @@ class Model:
         self._size = artifact.card.input_size
 
     def prepare(self, data: bytes) -> Slice:
-        """The bytes of an image -> uint8 (1, S, S)."""
+        """Decode the bytes of an image to uint8 (1, S, S)."""
         return to_input(decode(data, Limits()), self._size)
 
     def predict(self, slices: list[Slice]) -> list[float]:
-        """Probabilities of some slices."""
+        """Return the probability of each slice."""
         with torch.inference_mode():
             probabilities: list[float] = self._network(torch.from_numpy(np.stack(slices)))[0].tolist()
         return probabilities

@@ -1,4 +1,4 @@
-"""Ray Serve, as its documentation has it: a deployment that takes Starlette's request."""
+"""Ray Serve, set up like its documentation: a deployment that takes Starlette's request."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from benchmarks.peers.model import Model
 
 
 class CovidCt:
-    """One slice a request."""
+    """Answers one slice per request."""
 
     def __init__(self) -> None:
         self.model = Model()
 
     async def __call__(self, request: Request) -> dict[str, float]:
-        """The multipart field `image` to a probability."""
+        """Return the probability for the multipart field `image`."""
         async with request.form() as form:
             data = await cast(UploadFile, form["image"]).read()
         return {"probability": self.model.predict([self.model.prepare(data)])[0]}

@@ -1,4 +1,4 @@
-"""The document is made of the results alone, and what stands around its tables is kept."""
+"""The tables of the performance document come from the results; the text around them is kept."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def results() -> Results:
     )
 
 
-def test_a_rate_is_the_median_of_the_rounds_and_its_share_that_of_the_bare_network_beside_it(results: Results) -> None:
+def test_a_rate_and_its_share_of_the_bare_rate_are_medians_over_rounds(results: Results) -> None:
     assert results.rows[0].rate(4) == pytest.approx(3.8)
     assert results.rows[0].of_bare(4) == pytest.approx(0.95)
 
@@ -64,7 +64,7 @@ def folder_with(text: str, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tables_are_replaced_and_words_are_kept(results: Results, tmp_path: Path) -> None:
+def test_tables_are_replaced_and_the_text_is_kept(results: Results, tmp_path: Path) -> None:
     folder = folder_with((ROOT / "docs" / "performance.md").read_text(), tmp_path)
     write_document(results, folder)
     once = (folder / "performance.md").read_text()
@@ -78,12 +78,12 @@ def test_tables_are_replaced_and_words_are_kept(results: Results, tmp_path: Path
     assert (folder / "images" / "performance-throughput.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_place_that_is_gone_is_named(results: Results, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no one place named run"):
+def test_a_missing_marker_is_named(results: Results, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one pair of markers named run, found 0"):
         write_document(results, folder_with("# Performance\n", tmp_path))
 
 
-def test_the_committed_document_is_that_of_the_committed_results(tmp_path: Path) -> None:
+def test_the_committed_document_matches_the_committed_results(tmp_path: Path) -> None:
     committed = (ROOT / "docs" / "performance.md").read_text()
     folder = folder_with(committed, tmp_path)
     write_document(Results.model_validate_json((ROOT / "docs" / "performance.json").read_bytes()), folder)

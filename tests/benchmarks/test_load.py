@@ -1,4 +1,4 @@
-"""The load generators against a real server of known speed."""
+"""The load generators, measured with a real server of known speed."""
 
 import shutil
 import threading
@@ -17,7 +17,7 @@ IMAGE = Path(__file__).parents[2] / "examples" / "slice.png"
 
 
 class OneAtATime(BaseHTTPRequestHandler):
-    """Answers each request after the same time, and others after it."""
+    """Answers one request at a time, each after the same delay."""
 
     protocol_version = "HTTP/1.1"
     turn = threading.Lock()
@@ -36,7 +36,7 @@ class OneAtATime(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A server whose capacity is known."""
+    """Run a server of known capacity and yield its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), OneAtATime) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}/predict"
@@ -45,7 +45,7 @@ def url() -> Iterator[str]:
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 @pytest.mark.parametrize("connections", [1, 4])
-def test_wrk_measures_the_rate_of_the_server_whatever_its_run_cuts_off(url: str, connections: int) -> None:
+def test_wrk_measures_the_rate_of_the_server(url: str, connections: int) -> None:
     measured = load_with_wrk(url, IMAGE, connections, 2)
     assert measured.failed == 0
     assert measured.rate == pytest.approx(1 / SECONDS_AN_ANSWER, rel=0.25)
@@ -58,13 +58,13 @@ def test_requests_at_a_pace_below_capacity_do_not_wait_for_each_other(url: str) 
     assert max(times) < 2 * SECONDS_AN_ANSWER + 0.2
 
 
-def test_gaps_of_random_callers_have_the_mean_that_was_asked_for() -> None:
+def test_random_gaps_have_the_given_mean_and_repeat_with_the_seed() -> None:
     gaps = poisson(20.0, 4000)
     assert sum(gaps) / len(gaps) == pytest.approx(1 / 20, rel=0.05)
     assert gaps == poisson(20.0, 4000)
 
 
-def test_peak_memory_is_that_of_the_whole_family() -> None:
+def test_peak_memory_includes_the_process() -> None:
     with PeakMemory(psutil.Process()) as memory:
         held = bytearray(64 * 2**20)
         peak = psutil.Process().memory_info().rss / 2**20
