@@ -1,12 +1,11 @@
-"""The command line and a client of the service's API. `Client` and `AsyncClient` need the extra `client`."""
+"""The command line and a client of the service's API. `Client` needs the extra `client`."""
 
 from client.errors import ClientError, ProblemError, UnreachableError
-from client.http import AsyncClient, Client, Retry
+from client.http import Client, Retry
 from client.results import NOTICE, Explanation, ModelInfo, Prediction
 
 __all__ = [
     "NOTICE",
-    "AsyncClient",
     "Client",
     "ClientError",
     "Explanation",

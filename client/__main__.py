@@ -1,4 +1,4 @@
-"""`covid-ct`: serve, predict, train, evaluate, compare, model show."""
+"""`covid-ct`: predict, model show."""
 
 import argparse
 import json
@@ -11,12 +11,8 @@ from typing import Final
 from client.errors import ClientError
 from client.http import LOCAL
 
-_TRAINING: Final = ("train", "evaluate", "compare")
-_FORWARDED: Final = ("serve", *_TRAINING)
-
-_EPILOG: Final = f"""\
+_EPILOG: Final = """\
 examples:
-  covid-ct serve                                   the service on {LOCAL}
   covid-ct predict slice.png                       one slice, with the model in ./models
   covid-ct predict study/ --output result.csv      a folder; the same command goes on after an interruption
   covid-ct model show                              which model, and how good it is
@@ -42,11 +38,8 @@ exit status: 0 all answered, 1 some failed (or no model, no service), 2 wrong us
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user can mend is one line on stderr."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given and given[0] in _FORWARDED:
-            return _forward(given)
-        options = _parser().parse_args(given)
+        options = _parser().parse_args(arguments)
         return int(options.command(options))
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -57,19 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing it does not fail again
         return 1
-
-
-def _forward(given: list[str]) -> int:
-    if given[0] == "serve":
-        from service.__main__ import main as serve
-
-        os.environ.pop("COVIDCT_API_KEY", None)  # the command line's own, no setting of the service
-        return serve(given[1:])
-    try:
-        from training.__main__ import main as train
-    except ImportError as error:
-        raise ClientError(f"{error.name} is missing; training needs: pip install 'covid-ct[training]'") from error
-    return train(given)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -115,15 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="covid-ct",
-        description="The probability of COVID-19 in chest CT slices: serve it, ask it, train it.",
+        description="The probability of COVID-19 in chest CT slices.",
         epilog=_EPILOG,
         formatter_class=raw,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser("serve", help="the service, as python -m service; settings come from COVIDCT_ variables")
     _add_predict(commands)
-    for name, what in zip(_TRAINING, ("make a model", "score a model", "compare several models"), strict=True):
-        commands.add_parser(name, help=f"{what}, as python -m training {name}; needs the extra training")
     model = commands.add_parser("model", help="what the model in a models folder is")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
     show = actions.add_parser("show", help="its card, its hash, its figures")

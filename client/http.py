@@ -1,8 +1,7 @@
-"""A typed client of the service, for programs that wait and for programs that do not."""
+"""A typed client of the service's API."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -42,18 +41,6 @@ class Retry:
         return min(max(asked, 0.0), self.longest_seconds) if asked == asked else self.default_seconds
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What both clients hold."""
-
-    retry: Retry
-
-    @staticmethod
-    def http(url: str, api_key: str | None, timeout: float, transport: Any) -> dict[str, Any]:
-        headers = {"X-API-Key": api_key} if api_key else {}
-        return {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout, "transport": transport}
-
-
 class Client:
     """Asks a service, one request after another; safe to share between threads.
 
@@ -78,9 +65,10 @@ class Client:
         transport: "httpx2.BaseTransport | None" = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._options = _Options(retry)
+        headers = {"X-API-Key": api_key} if api_key else {}
+        self._retry = retry
         self._sleep = sleep
-        self._http = _httpx().Client(**_Options.http(url, api_key, timeout, transport))
+        self._http = _httpx().Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, transport=transport)
 
     def __enter__(self) -> "Client":
         return self
@@ -92,9 +80,9 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, image: ImageLike, *, heatmap: bool = False) -> Prediction:
-        """The probability for one slice; `heatmap` asks for the overlay too."""
-        return Prediction.from_json(self._send("POST", *_predict(image, heatmap)))
+    def predict(self, image: ImageLike) -> Prediction:
+        """Ask for the probability of one slice."""
+        return Prediction.from_json(self._send("POST", "/predict", {"files": _form(image)}))
 
     def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction | ProblemError]:
         """An answer or the service's refusal for each image, in order, as they come."""
@@ -106,7 +94,8 @@ class Client:
 
     def explain(self, image: ImageLike) -> Explanation:
         """The probability, with the map of the evidence and its overlay."""
-        return Explanation.from_json(self._send("POST", *_explain(image)))
+        parts = {"files": _form(image), "headers": {"Accept": "application/json"}}
+        return Explanation.from_json(self._send("POST", "/explain", parts))
 
     def model(self) -> ModelInfo:
         """What is served."""
@@ -120,83 +109,13 @@ class Client:
             return False
 
     def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
-        for attempt in range(1, self._options.retry.attempts + 1):
+        for attempt in range(1, self._retry.attempts + 1):
             with _told_plainly():
                 response = self._http.request(method, path, **parts)
-            seconds = self._options.retry.wait(attempt, response)
+            seconds = self._retry.wait(attempt, response)
             if seconds is None:
                 return _body(response)
             self._sleep(seconds)
-        raise ClientError("a retry policy needs at least one attempt")
-
-
-class AsyncClient:
-    """The same as `Client`, to be awaited."""
-
-    def __init__(
-        self,
-        url: str = LOCAL,
-        *,
-        api_key: str | None = None,
-        timeout: float = 60.0,
-        retry: Retry = Retry(),
-        transport: "httpx2.AsyncBaseTransport | None" = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._options = _Options(retry)
-        self._sleep = sleep
-        self._http = _httpx().AsyncClient(**_Options.http(url, api_key, timeout, transport))
-
-    async def __aenter__(self) -> "AsyncClient":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def predict(self, image: ImageLike, *, heatmap: bool = False) -> Prediction:
-        """As `Client.predict`."""
-        return Prediction.from_json(await self._send("POST", *await asyncio.to_thread(_predict, image, heatmap)))
-
-    async def predict_many(self, images: Iterable[ImageLike], *, at_a_time: int = 4) -> list[Prediction | ProblemError]:
-        """As `Client.predict_many`, `at_a_time` requests together."""
-        room = asyncio.Semaphore(at_a_time)
-
-        async def one(image: ImageLike) -> Prediction | ProblemError:
-            async with room:
-                try:
-                    return await self.predict(image)
-                except ProblemError as problem:
-                    return problem
-
-        return list(await asyncio.gather(*(one(image) for image in images)))
-
-    async def explain(self, image: ImageLike) -> Explanation:
-        """As `Client.explain`."""
-        return Explanation.from_json(await self._send("POST", *await asyncio.to_thread(_explain, image)))
-
-    async def model(self) -> ModelInfo:
-        """What is served."""
-        return ModelInfo.from_json(await self._send("GET", "/model", {}))
-
-    async def ready(self) -> bool:
-        """As `Client.ready`."""
-        try:
-            return bool((await self._http.get("/health/ready")).status_code == 200)
-        except _httpx().TransportError:
-            return False
-
-    async def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
-        for attempt in range(1, self._options.retry.attempts + 1):
-            with _told_plainly():
-                response = await self._http.request(method, path, **parts)
-            seconds = self._options.retry.wait(attempt, response)
-            if seconds is None:
-                return _body(response)
-            await self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
 
@@ -207,14 +126,6 @@ def _httpx() -> Any:
     except ImportError:
         raise ClientError("the client needs httpx2: pip install 'covid-ct[client]'") from None
     return httpx2
-
-
-def _predict(image: ImageLike, heatmap: bool) -> tuple[str, dict[str, Any]]:
-    return "/predict", {"files": _form(image), "params": {"heatmap": "true"} if heatmap else None}
-
-
-def _explain(image: ImageLike) -> tuple[str, dict[str, Any]]:
-    return "/explain", {"files": _form(image), "headers": {"Accept": "application/json"}}
 
 
 def _form(image: ImageLike) -> dict[str, tuple[str, bytes, str]]:

@@ -1,8 +1,7 @@
-"""The service's answers, and how a notebook shows them."""
+"""The service's answers."""
 
 import base64
 import binascii
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,7 +27,6 @@ class Prediction:
         ood_score, ood_threshold, flagged: above its threshold the image does not look like a chest CT slice, and the
             probability means nothing.
         request_id: under which the service's log has it; empty for a local model.
-        overlay: PNG of the slice with its heat map, where one was asked for.
         disclaimer: what goes with every answer.
     """
 
@@ -41,7 +39,6 @@ class Prediction:
     ood_threshold: float
     flagged: bool
     request_id: str = ""
-    overlay: bytes | None = None
     disclaimer: str = NOTICE
 
     @classmethod
@@ -63,18 +60,10 @@ class Prediction:
                 ood_threshold=float(ood["threshold"]),
                 flagged=bool(ood["flagged"]),
                 request_id=str(body.get("request_id", "")),
-                overlay=_png((body.get("heatmap") or {}).get("png_base64")),
                 disclaimer=str(body.get("disclaimer", NOTICE)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AnswerError(f"the answer is no prediction: {type(error).__name__} at {error}") from error
-
-    def _repr_html_(self) -> str:
-        return _card(self.probability, self.threshold, self.label, self.overlay, self._words(), self.disclaimer)
-
-    def _words(self) -> str:
-        words = f"{self.model} {self.version}"
-        return words + (" · This does not look like a chest CT slice." if self.flagged else "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,9 +97,6 @@ class Explanation:
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise AnswerError(f"the answer is no explanation: {type(error).__name__} at {error}") from error
-
-    def _repr_html_(self) -> str:
-        return _card(self.probability, self.threshold, self.label, self.overlay, "", NOTICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +132,3 @@ def _png(value: Any) -> bytes | None:
     except binascii.Error as error:
         raise ValueError("the picture is not base64") from error
     return data if data.startswith(b"\x89PNG") else None
-
-
-def _card(probability: float, threshold: float, label: str, overlay: bytes | None, words: str, notice: str) -> str:
-    """HTML of a result; everything that came from outside is escaped."""
-    percent, mark = (100 * min(max(value, 0.0), 1.0) for value in (probability, threshold))
-    picture = ""
-    if overlay is not None:
-        encoded = base64.b64encode(overlay).decode()
-        picture = f'<img alt="slice with heat map" style="max-width:100%" src="data:image/png;base64,{encoded}">'
-    return (
-        '<div style="max-width:26em;font-family:sans-serif">'
-        f"<strong>{html.escape(label)}</strong>, probability of COVID-19 {percent:.1f} % "
-        f"(threshold {mark:.1f} %)"
-        f'<div role="img" aria-label="probability {percent:.1f} percent" '
-        'style="position:relative;height:1em;background:#ccc;margin:.3em 0">'
-        f'<div style="width:{percent:.1f}%;height:100%;background:#3367b0"></div>'
-        f'<div style="position:absolute;left:{mark:.1f}%;top:0;height:100%;border-left:2px solid #000"></div></div>'
-        f"<div>{html.escape(words)}</div>{picture}<small>{html.escape(notice)}</small></div>"
-    )

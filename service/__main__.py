@@ -1,25 +1,33 @@
 """`python -m service`: load the model, then serve until SIGTERM."""
 
 import argparse
+import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.access import KeysError, is_loopback
 from service.disclaimer import DISCLAIMER
+from service.errors import ModelFileError
 from service.logs import configure_logging
 from service.settings import Settings
 
+_log = logging.getLogger("covidct")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve; what an operator can mend is one line on stderr and exit status 1."""
+    """Run the service. Configuration errors are one line on stderr and exit status 1."""
     _parser().parse_args(arguments)
     unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in _variables()]
     if unknown:
-        print(f"error: {unknown[0]}: there is no such setting; --help lists them", file=sys.stderr)
+        print(f"error: {unknown[0]}: unknown setting; --help lists all settings", file=sys.stderr)
         return 1
     try:
         settings = Settings()
@@ -28,22 +36,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     configure_logging(settings.log_level)
     try:
-        listener = _bind(settings)
-    except OSError as error:
+        return serve(settings, _bind(settings))
+    except (OSError, ModelFileError, KeysError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    # Imported here: several workers each have torch, and who supervises them needs none of it.
-    if settings.workers > 1:
-        from service.supervisor import Supervisor
 
-        return Supervisor("service.worker:work", settings, listener).run()
-    from service.worker import serve
 
-    return serve(settings, listener)
+def serve(settings: Settings, listener: socket.socket) -> int:
+    """Load the model and serve on `listener`, which is bound but does not listen yet.
+
+    Returns:
+        The exit status of the process.
+
+    Raises:
+        ModelFileError, KeysError: the model or the API keys are not usable.
+    """
+    # Imported here because torch takes seconds to import: --help and errors of settings and address come first.
+    from service.app import create_app
+    from service.predictor import load_predictor
+    from service.server import Server
+
+    predictor = load_predictor(settings)
+    app = create_app(settings, predictor)
+    address = "{}:{}".format(*listener.getsockname()[:2])
+    _log.info("model ready", extra={"fields": {**predictor.description, "address": address}})
+    if not app.state.api_keys.required:
+        _log_exposure(settings.host)
+    server = Server(app, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
+    server.run([listener])
+    return 0 if server.started else 1
+
+
+def _log_exposure(host: str) -> None:
+    if is_loopback(host):
+        _log.info("no API keys are set; only this machine can reach the service")
+        return
+    _log.warning("no API keys are set, and other machines can reach the service: set COVIDCT_API_KEYS")
+
+
+def _exit_quietly(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _bind(settings: Settings) -> socket.socket:
-    """Take the address before the model is loaded, so that a taken one is told at once; it does not listen yet."""
+    """Bind the address before the model is loaded, so that an address in use is reported at once."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:{width}} {field.description} (default: {field.default})" for name, field in fields.items()]
     return argparse.ArgumentParser(
         prog="python -m service",
-        description=f"Serve a chest CT model. {DISCLAIMER} Settings come from the environment, see below.",
+        description=f"Serve a chest CT model. {DISCLAIMER} Settings come from the environment:",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,12 +13,11 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ForbiddenError, UnauthorizedError, UnknownHostError
+from service.errors import UnauthorizedError, UnknownHostError
 from service.settings import Settings
 
 API_KEY_HEADER: Final = "X-API-Key"
 
-_ADMIN_PREFIX: Final = "admin:"
 _MIN_KEY_LENGTH: Final = 16
 """Characters; a shorter key could be guessed by asking."""
 
@@ -59,13 +58,12 @@ class Keys:
         _check_lengths(keys, "COVIDCT_API_KEYS")
         if settings.api_keys_file is not None:
             keys += _read(settings.api_keys_file)
-        self._admins = [_digest(key[len(_ADMIN_PREFIX) :]) for key in keys if key.startswith(_ADMIN_PREFIX)]
-        self._users = [_digest(key) for key in keys if key and not key.startswith(_ADMIN_PREFIX)]
+        self._digests = [_digest(key) for key in keys if key]
 
     @property
     def required(self) -> bool:
         """Whether requests need a key at all."""
-        return bool(self._users or self._admins)
+        return bool(self._digests)
 
     def admit(self, key: str | None) -> None:
         """Let a request pass that brings one of the keys, and any if there are none.
@@ -73,23 +71,8 @@ class Keys:
         Raises:
             UnauthorizedError: no key, or none of those known.
         """
-        if self.required and not _is_among(key, [*self._users, *self._admins]):
+        if self.required and not _is_among(key, self._digests):
             raise UnauthorizedError(f"Send one of this service's API keys in the header {API_KEY_HEADER}.")
-
-    def admit_admin(self, key: str | None) -> None:
-        """Let a request pass that brings an admin's key.
-
-        Raises:
-            UnauthorizedError: no key, or none of those known.
-            ForbiddenError: a key that may not administer, or none is configured that may.
-        """
-        if not self._admins:
-            raise ForbiddenError(
-                f"No key here may administer: set COVIDCT_API_KEYS to hold one that begins with {_ADMIN_PREFIX!r}."
-            )
-        self.admit(key)
-        if not _is_among(key, self._admins):
-            raise ForbiddenError("This key may ask for predictions only.")
 
 
 _header = APIKeyHeader(name=API_KEY_HEADER, auto_error=False, description="if this service was given keys")
@@ -105,12 +88,7 @@ async def _key_of(
 
 async def require_key(request: Request, key: Annotated[str | None, Depends(_key_of)]) -> None:
     """A route's dependency: a known key, where there are keys."""
-    request.app.state.serving.keys.admit(key)
-
-
-async def require_admin_key(request: Request, key: Annotated[str | None, Depends(_key_of)]) -> None:
-    """A route's dependency: an admin's key, always."""
-    request.app.state.serving.keys.admit_admin(key)
+    request.app.state.api_keys.admit(key)
 
 
 def is_loopback(host: str) -> bool:
@@ -189,7 +167,7 @@ def _read(path: Path) -> list[str]:
 
 
 def _check_lengths(keys: Iterable[str], where: str) -> None:
-    if any(key and len(key.removeprefix(_ADMIN_PREFIX)) < _MIN_KEY_LENGTH for key in keys):
+    if any(key and len(key) < _MIN_KEY_LENGTH for key in keys):
         raise KeysError(f"{where}: a key is shorter than {_MIN_KEY_LENGTH} characters")
 
 

@@ -1,5 +1,7 @@
-"""The application: its life, and what it is put together from."""
+"""Builds the FastAPI application: routes, middleware, startup, reload and shutdown."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -7,37 +9,38 @@ from typing import Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service.access import API_KEY_HEADER, BrowserHeaders, HostCheck, require_key, split
+from service.access import API_KEY_HEADER, BrowserHeaders, HostCheck, Keys, require_key, split
 from service.context import REQUEST_ID_HEADER, RequestContext
 from service.disclaimer import DISCLAIMER
-from service.fleet import Seat
 from service.limits import Limits, RequestLimits
 from service.metrics import Metrics
 from service.paths import Templates
-from service.predictor import Predictor
+from service.predictor import Predictor, load_predictor
 from service.problems import install_problem_handlers
 from service.protocol import ProtocolErrors
-from service.routes import admin, batch, explain, operations, page, predict, v2
+from service.routes import batch, explain, operations, page, predict, v2
 from service.serving import Serving
 from service.settings import Settings
 
 IMAGE_ROUTES: Final = Templates(predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
 """Routes that take images: their bytes, time and number at a time are limited, and what they refuse is counted."""
 
+_log = logging.getLogger("covidct")
 
-def create_app(settings: Settings, predictor: Predictor | None = None, seat: Seat | None = None) -> FastAPI:
+
+def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
     """Build the application.
 
     Args:
         settings: what the operator chose.
         predictor: a loaded model; None loads the settings' one when the application starts.
-        seat: the process' place among several workers; None where it is the only one.
 
     Raises:
         KeysError: the API keys can't be used.
     """
-    metrics = Metrics(seat)
-    serving = Serving(settings, metrics, seat)
+    metrics = Metrics()
+    serving = Serving(settings, metrics)
+    api_keys = Keys(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,15 +60,37 @@ def create_app(settings: Settings, predictor: Predictor | None = None, seat: Sea
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.serving = serving
+    app.state.api_keys = api_keys
     for router in (predict.router, batch.router, explain.router):
         app.include_router(router, dependencies=[Depends(require_key)])
     app.include_router(v2.router)
     app.include_router(operations.router)
-    app.include_router(admin.router)
     app.include_router(page.router)
     install_problem_handlers(app)
     _add_middleware(app, settings, metrics)
     return app
+
+
+async def reload(app: FastAPI) -> bool:
+    """Read the API keys and the model again, and take both or neither; running requests keep the previous model.
+
+    Returns:
+        Whether both were taken. The outcome is counted and logged, with the reason of a failure.
+    """
+    serving = app.state.serving
+    assert isinstance(serving, Serving)  # noqa: S101 - create_app puts it there
+    try:
+        api_keys = await asyncio.to_thread(Keys, serving.settings)
+        predictor = await asyncio.to_thread(load_predictor, serving.settings)
+    except Exception:  # noqa: BLE001 - whatever it is, the service continues with what it has
+        serving.metrics.reloads.labels(outcome="failure").inc()
+        _log.exception("reload failed; the previous model and keys stay in use")
+        return False
+    serving.take(predictor)
+    app.state.api_keys = api_keys
+    serving.metrics.reloads.labels(outcome="success").inc()
+    _log.info("reloaded", extra={"fields": predictor.description})
+    return True
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:

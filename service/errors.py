@@ -55,14 +55,6 @@ class UnauthorizedError(ServiceError):
     title = "API key required"
 
 
-class ForbiddenError(ServiceError):
-    """The request's API key may not do this."""
-
-    status = 403
-    code = "forbidden"
-    title = "Not allowed"
-
-
 class ReceiveTimeoutError(ServiceError):
     """The request did not arrive in the time it may take."""
 
@@ -149,14 +141,6 @@ class InferenceError(ServiceError):
     status = 500
     code = "inference_failed"
     title = "Inference failed"
-
-
-class ReloadError(ServiceError):
-    """Another model or other keys could not be taken; the former ones go on."""
-
-    status = 500
-    code = "reload_failed"
-    title = "Reload failed"
 
 
 class OverloadedError(ServiceError):

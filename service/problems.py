@@ -15,7 +15,7 @@ from service.schemas import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-_UNREAD: Final = frozenset({401, 403, 408, 413, 431})
+_UNREAD: Final = frozenset({401, 408, 413, 431})
 """Answers given while the rest of the request may still be on its way, which nobody will read."""
 
 

@@ -36,12 +36,6 @@ class Timings(_Body):
     inference: float = Field(description="the batch in the network")
 
 
-class HeatmapPicture(_Body):
-    """Where the evidence lies, as a picture."""
-
-    png_base64: str = Field(description="PNG: the slice with the evidence for COVID over it in colour")
-
-
 class PredictionBody(_Body):
     """The answer to one slice."""
 
@@ -53,12 +47,6 @@ class PredictionBody(_Body):
     out_of_distribution: OutOfDistribution
     timings_milliseconds: Timings
     disclaimer: str = DISCLAIMER
-
-
-class PicturedPrediction(PredictionBody):
-    """The answer to one slice, with its heat map where that was asked for."""
-
-    heatmap: HeatmapPicture | None = Field(default=None, description="only with ?heatmap=true")
 
 
 class Heatmap(_Body):

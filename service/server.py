@@ -5,21 +5,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine
-from multiprocessing import parent_process
 from types import FrameType
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.app import reload
 from service.connection import connections
-from service.errors import ReloadError
-from service.fleet import Seat
 from service.serving import Serving
 from service.settings import Settings
 
-_BEAT_SECONDS: Final = 0.25
+_WATCH_SECONDS: Final = 0.25
 
 _log = logging.getLogger("covidct")
 
@@ -30,10 +27,9 @@ class Server(uvicorn.Server):
     Args:
         app: from `create_app`.
         settings: the same as the application's.
-        seat: this process' place among several workers; None where it is the only one.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, seat: Seat | None = None) -> None:
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
         serving = app.state.serving
         assert isinstance(serving, Serving)  # noqa: S101 - create_app puts it there
         config = uvicorn.Config(
@@ -47,14 +43,22 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._serving = serving
         self._drain_seconds = settings.drain_seconds
-        self._seat = seat
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._app = app
+        self._reload_wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
         await super().startup(sockets)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: self._keep(self._reload()))
-        self._keep(self._watch())
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Reload no more, answer the requests in flight, then end the application."""
+        for task in self._tasks[:1]:
+            task.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal asks for an orderly end, the second one for an end."""
@@ -72,32 +76,16 @@ class Server(uvicorn.Server):
     def _stop_listening(self) -> None:
         self.should_exit = True
 
-    async def _reload(self) -> None:
-        try:
-            await self._serving.reload()
-        except ReloadError:  # logged and counted where it happened
-            return
+    async def _reload_when_asked(self) -> None:
+        """One reload at a time; signals that arrive during one ask together for one more."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            await reload(self._app)
 
     async def _watch(self) -> None:
-        """Tell the other workers that this one answers, and end where the device is lost: a restart may cure that."""
-        while True:
-            if self._seat is not None:
-                self._seat.beat(self._serving.answering)
-                if not _supervisor_lives() and not self._serving.draining:
-                    signal.raise_signal(signal.SIGTERM)
-            self._serving.metrics.observe()
-            if self._serving.device_lost:
-                _log.critical("the device is lost; ending, so that the supervisor starts anew")
-                os._exit(1)
-            await asyncio.sleep(_BEAT_SECONDS)
-
-    def _keep(self, work: Coroutine[None, None, None]) -> None:
-        """Run it, and hold on to it: asyncio itself forgets tasks."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _supervisor_lives() -> bool:
-    parent = parent_process()
-    return parent is None or parent.is_alive()
+        """End the process when the device is lost: only a new process can use it again."""
+        while not self._serving.device_lost:  # noqa: ASYNC110 - set in a thread that knows no event loop
+            await asyncio.sleep(_WATCH_SECONDS)
+        _log.critical("the device is lost; ending, so that the supervisor starts a new process")
+        os._exit(1)

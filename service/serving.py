@@ -1,7 +1,6 @@
 """The model that is served: its queue, its health, and how another takes its place."""
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,10 +8,8 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
-from service.access import Keys, KeysError
 from service.batcher import Batcher
-from service.errors import ModelFileError, OverloadedError, ReloadError
-from service.fleet import Seat
+from service.errors import OverloadedError
 from service.image import Slice
 from service.metrics import Metrics
 from service.predictor import Prediction, Predictor, load_predictor
@@ -21,8 +18,6 @@ from service.settings import Settings
 
 _CLOSE_SECONDS: Final = 5.0
 """For the batch that is running; by then the web server has answered or given up every request in flight."""
-
-_log = logging.getLogger("covidct")
 
 
 class Model:
@@ -81,20 +76,16 @@ class Serving:
     Attributes:
         settings: what the operator chose.
         metrics: the application's metrics.
-        keys: who may ask.
         decoders: threads that decode; as many as processors, since each may hold several copies of an image.
         draining: set once the service is about to end: it still answers, and says that it is not ready.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, seat: Seat | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self._seat = seat
-        self.keys = Keys(settings)
         self.decoders = ThreadPoolExecutor(usable_processors(), thread_name_prefix="decoder")
         self.draining = False
         self._model: Model | None = None
-        self._reloading: asyncio.Task[Model] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         metrics.on_observe(self._show)
 
@@ -102,12 +93,21 @@ class Serving:
         """Serve `predictor`; None loads the settings' one."""
         if predictor is None:
             predictor = await asyncio.to_thread(load_predictor, self.settings)
-        self._take(predictor)
+        self.take(predictor)
+
+    def take(self, predictor: Predictor) -> None:
+        """Serve `predictor` from now on; running requests keep the previous model, which ends after the last one."""
+        previous, model = self._model, Model(predictor, self.metrics, self.settings)
+        model.batcher.start()
+        self._model = model
+        self.metrics.show_model(predictor)
+        if previous is not None:
+            task = asyncio.create_task(previous.retire(), name="retire")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def stop(self) -> None:
         """Serve nothing any more."""
-        if self._reloading is not None:
-            await asyncio.wait({self._reloading})
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -116,31 +116,9 @@ class Serving:
             await model.close()
         self.decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def reload(self) -> Model:
-        """Read the keys and the model again, and take both or neither; running requests keep the previous model.
-
-        Asked for again while it is under way, it is the same reload.
-
-        Raises:
-            ReloadError: the keys or the model can't be used; everything goes on as before.
-        """
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._reload(), name="reload")
-        return await asyncio.shield(self._reloading)  # who asked may leave; the reload goes on for the others
-
-    def reload_the_others(self) -> None:
-        """Have the other workers do the same."""
-        if self._seat is not None:
-            self._seat.reload_everyone()
-
     @property
     def ready(self) -> bool:
-        """Whether new requests should be sent here: this worker answers, and so do all others of this service."""
-        return self.answering and (self._seat is None or self._seat.are_all_ready())
-
-    @property
-    def answering(self) -> bool:
-        """Whether this worker answers and will go on doing so."""
+        """Whether new requests should be sent here: predictions get answers, and the service is not draining."""
         return self.healthy and not self.draining
 
     @property
@@ -173,44 +151,9 @@ class Serving:
         with model.in_use():
             yield model
 
-    async def _reload(self) -> Model:
-        try:
-            keys = await asyncio.to_thread(Keys, self.settings)
-            predictor = await asyncio.to_thread(load_predictor, self.settings)
-        except Exception as error:  # whatever it is, the former model must go on
-            self.metrics.reloads.labels(outcome="failure").inc()
-            _log.exception("reload failed; the former model and keys go on")
-            reason = _public(error, self.settings) if isinstance(error, KeysError | ModelFileError) else "see the log"
-            raise ReloadError(f"The former model and keys go on. The reason: {reason}.") from error
-        former = self._model
-        model = self._take(predictor)
-        self.keys = keys
-        if former is not None:
-            task = asyncio.create_task(former.retire(), name="retire")
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-        self.metrics.reloads.labels(outcome="success").inc()
-        _log.info("reloaded", extra={"fields": predictor.description})
-        return model
-
-    def _take(self, predictor: Predictor) -> Model:
-        model = Model(predictor, self.metrics, self.settings)
-        model.batcher.start()
-        self._model = model
-        self.metrics.show_model(predictor)
-        return model
-
     def _show(self) -> None:
         self.metrics.queue_depth.set(0 if self._model is None else self._model.batcher.waiting())
         self.metrics.ready.set(self.ready)
-
-
-def _public(error: Exception, settings: Settings) -> str:
-    """The error's line without the folders of this machine."""
-    line = str(error)
-    for path in (settings.models_dir, settings.api_keys_file):
-        line = line.replace(f"{path}", path.name) if path else line
-    return line.rstrip(".")
 
 
 async def serving_of(request: Request) -> Serving:

@@ -16,7 +16,6 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; the default is this machine only")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    workers: int = Field(default=1, ge=1, le=64, description="processes that share the port, each with its own model")
     models_dir: Path = Field(default=Path("models"), description="folder with metrics.json and the model file it names")
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU if there is one")
@@ -30,7 +29,7 @@ class Settings(BaseSettings):
 
     api_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="keys, between commas, one of which a request must bring; `admin:` before a key lets it reload",
+        description="accepted API keys, comma-separated; default: requests need no key",
     )
     api_keys_file: Path | None = Field(
         default=None, description="file with such keys, one a line; read again at each reload"
@@ -45,7 +44,7 @@ class Settings(BaseSettings):
     )
     docs: bool = Field(default=True, description="whether /docs and /openapi.json answer")
 
-    max_connections: int = Field(default=512, gt=0, description="open connections, in each worker; more get a 503")
+    max_connections: int = Field(default=512, gt=0, description="open connections; more get a 503")
     header_timeout_seconds: float = Field(
         default=10.0, gt=0, description="for a request's line and headers; later the connection is closed with a 408"
     )

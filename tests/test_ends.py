@@ -46,9 +46,8 @@ class Load(threading.Thread):
                     return
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_at_sigterm_under_load_readiness_goes_first_and_every_request_is_answered(models: Path, workers: int) -> None:
-    with running(models, workers=workers, drain_seconds=1) as server:
+def test_at_sigterm_under_load_readiness_goes_first_and_every_request_is_answered(models: Path) -> None:
+    with running(models, drain_seconds=1) as server:
         loads = [Load(server) for _ in range(8)]
         for load in loads:
             load.start()
@@ -75,9 +74,8 @@ def test_while_it_drains_requests_are_still_taken_and_readiness_says_no(models: 
         assert "covidct_ready 0.0" in httpx2.get(f"{server.url}/metrics").text
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_second_signal_ends_the_service_at_once(models: Path, workers: int) -> None:
-    with running(models, workers=workers, drain_seconds=50) as server:
+def test_a_second_signal_ends_the_service_at_once(models: Path) -> None:
+    with running(models, drain_seconds=50) as server:
         server.process.send_signal(signal.SIGTERM)
         while httpx2.get(f"{server.url}/health/ready").status_code != 503:
             time.sleep(0.01)

@@ -14,7 +14,7 @@ from service.inference import Finding, Stages, examine, prediction_body, unless_
 from service.overlay import bare_map, overlay, picture, png
 from service.problems import documented
 from service.schemas import Explanation, Heatmap
-from service.serving import Model, Ready, Serving
+from service.serving import Model, Ready
 from service.upload import OPENAPI_BODY, read_upload
 
 PATH: Final = "/explain"
@@ -83,15 +83,6 @@ def _as_json(finding: Finding, model: Model, request_id: str, stages: Stages, ma
         overlay_png_base64=as_base64(png(overlay(finding.ct_slice, heatmap, max_side))),
     )
     return Response(body.model_dump_json(), media_type=_JSON)
-
-
-async def overlay_in_base64(finding: Finding, serving: Serving) -> str:
-    """The picture that /explain answers, for a JSON body."""
-
-    def draw() -> str:
-        return as_base64(png(overlay(finding.ct_slice, finding.prediction.heatmap)))
-
-    return await asyncio.get_running_loop().run_in_executor(serving.decoders, draw)
 
 
 def as_base64(data: bytes) -> str:

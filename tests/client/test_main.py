@@ -163,23 +163,6 @@ def test_model_show_tells_the_card_and_the_hash(models: Path, capsys: pytest.Cap
     assert len(shown["sha256"]) == 64
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "serve"])
-def test_the_other_commands_are_forwarded(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    assert ("python -m service" if command == "serve" else f"training {command}") in capsys.readouterr().out
-
-
-def test_training_without_its_packages_says_what_to_install() -> None:
-    script = (
-        "import sys; sys.modules['torchmetrics'] = None; from client.__main__ import main; sys.exit(main(['train']))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1
-    assert "pip install 'covid-ct[training]'" in done.stderr
-
-
 def test_help_does_not_pay_for_torch() -> None:
     script = (
         "import sys\nfrom client.__main__ import main\n"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,16 +22,14 @@ RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "covid-ct.json"
 DATA_SOURCE = ROOT / "docker" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
 
-KEY = "admin-key-0123456789"
-
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool (Debian: prometheus)")
 needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="needs prometheus (Debian: prometheus)")
 
 
 def served_names() -> set[str]:
-    """Every name that a scrape can hold; the last two need several workers, or a Prometheus."""
+    """Every name that a scrape can hold; the last two need a Prometheus."""
     metrics = Metrics()
-    names = {"covidct_worker_restarts_total", "up", "ALERTS"}
+    names = {"up", "ALERTS"}
     for family in metrics.registry.collect():
         suffixes = {"counter": ["_total"], "histogram": ["", "_bucket", "_sum", "_count"]}.get(family.type, [""])
         names |= {family.name + suffix for suffix in suffixes}
@@ -90,7 +89,7 @@ def test_the_dashboard_is_whole() -> None:
 
 def test_operators_are_told_what_each_alert_asks_for() -> None:
     alerts = set(re.findall(r"alert: (\S+)", RULES.read_text()))
-    assert len(alerts) == 9
+    assert len(alerts) == 8
     assert alerts == set(re.findall(r"`(CovidCt\w+)`", (ROOT / "docs" / "operating.md").read_text()))
 
 
@@ -143,7 +142,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "probability_shares": [tenth / 10 for tenth in range(1, 11)]
     }
     (models / "metrics.json").write_text(json.dumps(manifest))
-    with running(models, workers=2, api_keys=f"admin:{KEY}", log_level="WARNING") as server:
+    with running(models, log_level="WARNING") as server:
         yield server
 
 
@@ -177,18 +176,14 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     raise AssertionError("prometheus was not ready in time")
 
 
-EMPTY_UNLESS_SOMETHING_IS_WRONG = {"Processor and memory"}
-"""Not answered by several workers, of which there are two here."""
-
-
 @needs_prometheus
 def test_every_panel_shows_something_after_some_traffic(server: Server, prometheus: Prometheus) -> None:
-    headers = {"X-API-Key": KEY}
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline:  # rates need two scrapes between which something happened
         for data in (png(220), png(60), png(2), b"no image"):
-            httpx2.post(f"{server.url}/predict", files={"image": ("a.png", data, "image/png")}, headers=headers)
-    httpx2.post(f"{server.url}/admin/reload", headers=headers, timeout=30)
+            httpx2.post(f"{server.url}/predict", files={"image": ("a.png", data, "image/png")})
+    server.process.send_signal(signal.SIGHUP)
+    prometheus.until('covidct_model_reloads_total{outcome="success"} > 0')
     assert prometheus.until('up{job="covid-ct"} == 1')
     assert float(prometheus.until('sum(covidct_requests_total{route="/predict",status="200"})')[0]["value"][1]) > 10
     prometheus.until("covidct:probability:drift1h")
@@ -198,7 +193,7 @@ def test_every_panel_shows_something_after_some_traffic(server: Server, promethe
         for text in texts
         if all(each["value"][1] == "NaN" for each in prometheus.query(text))
     }
-    assert silent <= EMPTY_UNLESS_SOMETHING_IS_WRONG
+    assert not silent
 
 
 @needs_prometheus
@@ -206,6 +201,6 @@ def test_recorded_figures_and_alerts_are_evaluated_without_an_error(prometheus: 
     prometheus.until("covidct:requests:rate5m")
     groups = httpx2.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 15
+    assert len(rules) == 14
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert [rule.get("lastError") for rule in rules] == [None] * 15
+    assert [rule.get("lastError") for rule in rules] == [None] * 14

@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from fastapi import FastAPI
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
+from service.app import reload as reload_app
 from service.predictor import Predictor
 from service.settings import Settings
 
@@ -42,6 +44,15 @@ def noise(side: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+async def reload(client: httpx2.AsyncClient) -> bool:
+    """Do what SIGHUP does: whether the keys and the model were taken."""
+    transport = client._transport
+    assert isinstance(transport, httpx2.ASGITransport)
+    app = transport.app
+    assert isinstance(app, FastAPI)
+    return await reload_app(app)
 
 
 async def predict(client: httpx2.AsyncClient, data: bytes, **headers: str) -> httpx2.Response:

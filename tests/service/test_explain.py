@@ -76,10 +76,10 @@ async def test_what_no_client_of_it_can_read_is_not_made(models: Path) -> None:
         assert (await samples(client))[labelled("covidct_predictions_total", label="COVID")] == 0
 
 
-@pytest.mark.parametrize(("path", "name"), [("/predict", "heatmap"), ("/explain", "map"), ("/explain", "max_side")])
-async def test_a_parameter_that_is_none_is_a_problem_that_names_it(models: Path, path: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["map", "max_side"])
+async def test_a_parameter_that_is_none_is_a_problem_that_names_it(models: Path, name: str) -> None:
     async with serve(models) as client:
-        response = await client.post(f"{path}?{name}=maybe", files={"image": png()})
+        response = await client.post(f"/explain?{name}=maybe", files={"image": png()})
         assert name in str(problem(response, 400, "malformed_request")["detail"])
 
 
@@ -93,12 +93,3 @@ async def test_an_image_that_is_no_slice_is_refused_where_that_is_set(models: Pa
 async def test_its_limits_are_those_of_predict(models: Path) -> None:
     async with serve(models, max_body_bytes=100) as client:
         problem(await explain(client, png()), 413, "body_too_large")
-
-
-async def test_predict_adds_the_overlay_where_that_is_asked_for(models: Path) -> None:
-    async with serve(models) as client:
-        with_picture = await client.post("/predict?heatmap=true", files={"image": slice_of(120, 80)})
-        overlay = (await explain(client, slice_of(120, 80))).content
-        without = (await predict(client, png())).json()
-    assert base64.b64decode(with_picture.json()["heatmap"]["png_base64"]) == overlay
-    assert "heatmap" not in without
