@@ -10,8 +10,7 @@ WORKDIR /build
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = p['optional-dependencies']; \
-print(*p['dependencies'], *extras['training'], *extras['pretraining'], sep='\n')" > requirements.txt
+print(*p['dependencies'], *p['optional-dependencies']['training'], sep='\n')" > requirements.txt
 RUN --mount=type=cache,target=/var/cache/pip \
     /opt/pip/bin/pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
         -c constraints.txt -r requirements.txt \

@@ -1,10 +1,9 @@
-"""`python -m training`: train, crossvalidate, evaluate, compare, pretrain, sample, cases."""
+"""`python -m training`: train, crossvalidate, evaluate, compare."""
 
 import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final, Literal, get_args, get_origin
@@ -15,22 +14,17 @@ from service.artifact import load_on_cpu, read_manifest
 from service.errors import ModelFileError
 from training.audit import ALTERATIONS, altered, header_rule
 from training.comparison import as_table, compare
-from training.config import METHODS, RECIPES, Hyperparameters, Pretraining, Recipe
+from training.config import RECIPES, Recipe
 from training.crossvalidation import as_rows, cross_validate
-from training.data import OFFICIAL_COUNTS, CovidCt, as_input, read_covid_ct
+from training.data import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
 from training.evaluation import predict
 from training.feature_cache import FeatureCache
-from training.figures import draw_cases, draw_sample
 from training.fitting import Fitting
 from training.folds import Folding, read_groups
 from training.job import Job, train
 from training.machine import find_machine
-from training.other_ct import CtFolders, CtSet, name_of
-from training.pretraining import PretrainingJob, describe, pretrain
 from training.scores import Figures, figures_of
-
-_WHITENING: Final = "folder of chest CT of other sources, without labels, for the probe to whiten by; repeatable"
 
 _ARCHITECTURES: Final = get_args(Recipe.model_fields["architecture"].annotation)
 
@@ -53,12 +47,11 @@ def _train(options: argparse.Namespace) -> None:
     recipe = _recipe(options)
     machine = find_machine(options.device, options.precision, options.workers)
     data = _data(options)
-    other_ct = _other_ct(options, recipe, data)  # before --fresh throws anything away
     run_folder = options.run or Path("runs") / recipe.name
     if options.fresh and run_folder.exists():
         shutil.rmtree(run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
-    fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients, other_ct)
+    fitting = Fitting(recipe, machine, options.weights, run_folder, options.patients)
     job = Job(fitting, options.models, options.model_version, options.other_images)
     report = train(job, data)
     for name, figures in report.splits.items():
@@ -90,15 +83,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"test, by file format alone: accuracy {rule.accuracy:.3f}, auc {rule.auc:.3f}")
 
 
-def _cases(options: argparse.Namespace) -> None:
-    """Draw heat maps of rightly and wrongly called test slices."""
-    file = read_manifest(options.models).files[0]
-    artifact = load_on_cpu(options.models, file)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_cases(artifact, _data(options).test).savefig(options.out, dpi=110)
-    print(f"written: {options.out} (it shows images of the data set: not for publishing)")
-
-
 def _compare(options: argparse.Namespace) -> None:
     weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
@@ -107,12 +91,11 @@ def _compare(options: argparse.Namespace) -> None:
     fittings, cache = [], FeatureCache()
     for name in options.recipes:
         recipe = RECIPES[name].override(**_overrides(options))
-        other_ct = _other_ct(options, recipe, data)
         for architecture, seed in product(options.architectures, seeds.get(name, options.seeds)):
             changed = recipe.override(architecture=architecture, seed=seed)
             folder = options.out / f"{architecture}-{name}-{seed}"
             own = weights.get(architecture)
-            fittings.append(Fitting(changed, machine, own, folder, options.patients, other_ct, cache))
+            fittings.append(Fitting(changed, machine, own, folder, options.patients, cache))
     print(as_table(compare(fittings, data, options.out)))
     print(f"written: {options.out / 'compare.json'}, compare.md and figures beside it")
 
@@ -124,11 +107,10 @@ def _crossvalidate(options: argparse.Namespace) -> None:
     split = data.train_and_val()
     groups = read_groups(options.patients, split, recipe.together)
     folding = Folding(groups, options.folds, options.repeats, recipe.together)
-    other_ct = _other_ct(options, recipe, data)
     if options.fresh and options.out.exists():
         shutil.rmtree(options.out)
     print(f"recipe {recipe.name} on {machine}; folder {options.out}", file=sys.stderr)
-    fitting = Fitting(recipe, machine, options.weights, options.out, other_ct=other_ct)
+    fitting = Fitting(recipe, machine, options.weights, options.out)
     print(as_rows(cross_validate(fitting, split, folding)))
     print(f"written: {options.out / 'crossvalidation.json'} and out-of-fold.csv beside it")
 
@@ -151,51 +133,8 @@ def _seeds_of(text: str) -> tuple[str, list[int]]:
     return recipe, numbers
 
 
-def _pretrain(options: argparse.Namespace) -> None:
-    settings = METHODS[options.method].override(**_given(options, Pretraining))
-    machine = find_machine(options.device, options.precision, options.workers)
-    data = _data(options)
-    run_folder = options.run or Path("runs") / f"pretrain-{settings.method}"
-    if options.fresh and run_folder.exists():
-        shutil.rmtree(run_folder)
-    out = options.out or run_folder / f"{settings.architecture}.pth"
-    print(f"{settings.method} on {machine}; run folder {run_folder}", file=sys.stderr)
-    job = PretrainingJob(settings, machine, options.weights, tuple(options.other_ct), run_folder, out)
-    done = pretrain(job, data)
-    layers = f"{'1_1' if settings.trainable == 'all' else '4_1'} to {settings.layers[-1]}"
-    print(f"{settings.architecture} {layers}: {settings.method}, {done.count} slices, {describe(done.history[-1])}")
-    print(f"written: {out}; other layers are those of {done.source}")
-
-
-def _sample(options: argparse.Namespace) -> None:
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_sample(_data(options)).savefig(options.out, dpi=110)
-    print(f"written: {options.out} (it shows images of the data set: not for publishing)")
-
-
 def _data(options: argparse.Namespace) -> CovidCt:
     return read_covid_ct(options.data, OFFICIAL_COUNTS if options.counts == "official" else None)
-
-
-def _other_ct(options: argparse.Namespace, recipe: Recipe, data: CovidCt) -> tuple[CtSet, ...]:
-    """The folders of --other-ct as a network of the recipe sees their slices, without those of validation and test.
-
-    Raises:
-        TrainingError: the recipe has no use for them or needs some, two have one name, or they can't be read.
-    """
-    if options.other_ct and not recipe.whitening_ridge:
-        raise TrainingError(f"--other-ct: recipe {recipe.name} does not whiten; pass --whitening-ridge, above 0")
-    if recipe.whitening_ridge and not options.other_ct:
-        raise TrainingError(
-            f"--whitening-ridge {recipe.whitening_ridge:g} needs slices to whiten by; pass --other-ct DIR"
-        )
-    names = [name_of(folder) for folder in options.other_ct]
-    if len(set(names)) < len(names):
-        raise TrainingError(
-            f"--other-ct: two of the folders {' '.join(names)} share a name, by which the card tells them"
-        )
-    folders = CtFolders((data.val, data.test), partial(as_input, side=recipe.input_size))
-    return tuple(map(folders.read, options.other_ct))
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -203,16 +142,12 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, object]:
-    return _given(options, Recipe)
+    """The recipe fields that the command line names."""
+    return {name: value for name in _overridable() if (value := getattr(options, name, None)) is not None}
 
 
-def _given(options: argparse.Namespace, model: type[Hyperparameters]) -> dict[str, object]:
-    """The fields that the command line names."""
-    return {name: value for name in _overridable(model) if (value := getattr(options, name, None)) is not None}
-
-
-def _overridable(model: type[Hyperparameters]) -> list[str]:
-    return [name for name in model.model_fields if name not in ("name", "method")]
+def _overridable() -> list[str]:
+    return [name for name in Recipe.model_fields if name != "name"]
 
 
 def _describe(name: str, figures: Figures) -> str:
@@ -231,18 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
     evaluate.set_defaults(command=_evaluate)
-    cases = commands.add_parser("cases", help="draw heat maps over test slices, four called rightly and four wrongly")
-    _add_data(cases)
-    cases.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
-    cases.add_argument("--out", type=Path, default=Path("runs/cases.png"), help="PNG to write (runs/cases.png)")
-    cases.set_defaults(command=_cases)
     _add_compare(commands)
     _add_crossvalidate(commands)
-    _add_pretrain(commands)
-    sample = commands.add_parser("sample", help="draw slices of both classes")
-    _add_data(sample)
-    sample.add_argument("--out", type=Path, default=Path("runs/sample.png"), help="PNG to write (runs/sample.png)")
-    sample.set_defaults(command=_sample)
     return parser
 
 
@@ -264,9 +189,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--other-images", type=Path, help="folders of images that are no COVID-CT, by kind, to try the gate on"
     )
     _add_patients(parser)
-    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
-    _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
+    _add_fields(parser, "recipe fields, each overrides the recipe's value")
 
 
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -297,31 +221,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for it all (runs/compare)")
     _add_patients(parser)
-    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
     title = "recipe fields, each overrides the value in all recipes"
-    _add_fields(parser, Recipe, title, without=("architecture", "seed"))
-
-
-def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "pretrain",
-        help="train the convolutions on chest CT first, and write weights to start from",
-        description="Train the convolutions on COVID-CT's training slices and other chest CT, and write a file for "
-        "--weights. Interrupted, the same command goes on after the last epoch.",
-    )
-    parser.set_defaults(command=_pretrain)
-    _add_data(parser)
-    parser.add_argument("--method", choices=METHODS, required=True, help=Pretraining.model_fields["method"].description)
-    _add_other_ct(
-        parser, "folder of other CT slices, without labels; for joint with the folders COVID and NonCOVID; repeatable"
-    )
-    _add_weights(parser)
-    parser.add_argument("--run", type=Path, help="folder of checkpoints (runs/pretrain-METHOD)")
-    parser.add_argument("--fresh", action="store_true", help="throw away what the run folder holds")
-    parser.add_argument("--out", type=Path, help="weights file to write (ARCHITECTURE.pth in the run folder)")
-    _add_machine(parser)
-    _add_fields(parser, Pretraining, "pretraining fields, each overrides the method's value")
+    _add_fields(parser, title, without=("architecture", "seed"))
 
 
 def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -342,9 +244,8 @@ def _add_crossvalidate(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "--out", type=Path, default=Path("runs/crossvalidation"), help="folder for it all (runs/crossvalidation)"
     )
     parser.add_argument("--fresh", action="store_true", help="throw away what the folder holds")
-    _add_other_ct(parser, _WHITENING)
     _add_machine(parser)
-    _add_fields(parser, Recipe, "recipe fields, each overrides the recipe's value")
+    _add_fields(parser, "recipe fields, each overrides the recipe's value")
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
@@ -355,14 +256,12 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_fields(
-    parser: argparse.ArgumentParser, model: type[Hyperparameters], title: str, without: Sequence[str] = ()
-) -> None:
+def _add_fields(parser: argparse.ArgumentParser, title: str, without: Sequence[str] = ()) -> None:
     """One option for each field that a user may override."""
     group = parser.add_argument_group(title)
-    for name in _overridable(model):
+    for name in _overridable():
         if name not in without:
-            _add_field(group, model, name)
+            _add_field(group, name)
 
 
 def _add_patients(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -374,10 +273,6 @@ def _add_patients(parser: argparse.ArgumentParser, *, required: bool = False) ->
     )
 
 
-def _add_other_ct(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--other-ct", type=Path, action="append", default=[], metavar="DIR", help=what)
-
-
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
     parser.add_argument(
@@ -386,9 +281,9 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that augment slices (none on a CPU, up to 8 for a GPU)")
 
 
-def _add_field(group: "argparse._ArgumentGroup", model: type[Hyperparameters], name: str) -> None:
+def _add_field(group: "argparse._ArgumentGroup", name: str) -> None:
     """One option for one field; pydantic turns its text into the field's type and checks it."""
-    field = model.model_fields[name]
+    field = Recipe.model_fields[name]
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     values = "{" + ",".join(choices) + "}" if choices else getattr(field.annotation, "__name__", "value").upper()
     group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=values, help=field.description)

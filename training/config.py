@@ -1,4 +1,4 @@
-"""Every hyperparameter of a training run and of a pretraining run, the two recipes and the three methods."""
+"""Every hyperparameter of a training run, and the two recipes."""
 
 from typing import Final, Literal, Self, TypeAlias
 
@@ -80,10 +80,6 @@ class Recipe(Hyperparameters):
         default=0.0, ge=0, le=1, description="share of augmented slices that are JPEG-compressed, at quality 30 to 95"
     )
 
-    contrast: float = Field(
-        default=0.0, ge=0, lt=1, description="brightness and contrast of augmented slices are scaled by up to 1 -+ this"
-    )
-
     probe: bool = Field(description="first fit the head on frozen features (linear probe)")
     fit_on: Literal["train", "train+val"] = Field(
         default="train",
@@ -100,13 +96,6 @@ class Recipe(Hyperparameters):
         default=0.1, gt=0, description="L2 penalty of the probe's weights, for features of mean squared length 1"
     )
 
-    whitening_ridge: float = Field(
-        default=0.0,
-        ge=0,
-        description="variance of a standardised feature, whose own is 1, from which on the probe makes less of a "
-        "direction along which other chest CT (--other-ct) varies; 0 whitens by none",
-    )
-
     epochs: int = Field(ge=0, description="most epochs of fine-tuning; 0 keeps the probe")
     batch_size: int = Field(default=16, gt=0, description="slices a step")
     trainable: Literal["all", "last_blocks", "last_block", "head"] = Field(
@@ -117,24 +106,6 @@ class Recipe(Hyperparameters):
     learning_rate: float = Field(gt=0, description="of the head; constant")
     layer_decay: float = Field(default=1.0, gt=0, le=1, description="learning rate of a convolution over the one above")
     weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty (sgd) or decoupled decay (adamw)")
-    l2_sp: float = Field(
-        default=0.0,
-        ge=0,
-        description="L2-SP (arXiv 1802.01483): strength of the pull of convolutions and batch norms to where they "
-        "started, in place of their weight decay; adamw takes no weight further than about 1 / this",
-    )
-    map_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of channels blanked in each pooled map (arXiv 1411.4280)"
-    )
-    mixup: float = Field(default=0.0, ge=0, description="alpha of mixup (arXiv 1710.09412); 0 mixes nothing")
-    cutmix: float = Field(default=0.0, ge=0, description="alpha of CutMix (arXiv 1905.04899); 0 cuts nothing")
-    weight_average: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="decay a step of a moving average of the weights, which is then what is judged and kept; 0: none",
-    )
-
     patience: int = Field(gt=0, description="epochs without a better running average before stopping early")
     running_average: float = Field(default=0.7, ge=0, lt=1, description="weight of the past in those running averages")
     select_by: Literal["accuracy", "auc"] = Field(description="validation figure whose best epoch is kept")
@@ -178,77 +149,6 @@ class Recipe(Hyperparameters):
     def pooled_layers(self) -> tuple[str, ...]:
         """The activations that the head sees, by name."""
         return self.layers or (_ACTIVATIONS[self.architecture][-1],)
-
-
-class Pretraining(Hyperparameters):
-    """The hyperparameters of a pretraining run."""
-
-    method: Literal["vicreg", "simclr", "joint"] = Field(
-        description="vicreg (arXiv 2105.04906) and simclr (arXiv 2002.05709): without labels, two views of a slice; "
-        "joint: both classes of COVID-CT and of other sets at once, batch norms and a linear head for each set"
-    )
-    architecture: Literal["vgg19_bn", "vgg16_bn"] = Field(default="vgg19_bn", description="torchvision network")
-    layers: tuple[str, ...] = Field(
-        default=("4_2", "4_3", "5_1"),
-        min_length=1,
-        description="activations that are pooled and learnt by, finest first, commas between; later layers stay",
-    )
-    trainable: Literal["all", "last_blocks"] = Field(
-        default="last_blocks", description="which convolutions learn; last_blocks: those of blocks 4 and 5"
-    )
-    freeze_batch_norm: bool = Field(
-        default=True,
-        description="keep the batch norms' running statistics; joint has none of its own for each set then",
-    )
-    seed: int = Field(default=0, ge=0, description="seed of heads, order and augmentation")
-
-    resize: int = Field(default=256, gt=0, description="pixels, shorter side of a slice before it is cropped")
-    view_size: int = Field(default=112, ge=32, description="pixels, side of the square crops that the network sees")
-    crop_scale_min: float = Field(default=0.1, gt=0, le=1, description="least share of the area in a crop")
-    crop_scale_max: float = Field(default=0.5, gt=0, le=1, description="largest share of the area in a crop")
-    brightness: float = Field(default=0.3, ge=0, le=1, description="grey values are scaled by up to 1 -+ this")
-    contrast: float = Field(default=0.3, ge=0, le=1, description="contrast is scaled by up to 1 -+ this")
-    blur_probability: float = Field(
-        default=0.3, ge=0, le=1, description="share of views that are blurred, with a sigma of 0.1 to 1.5 pixels"
-    )
-    jpeg_probability: float = Field(
-        default=0.5, ge=0, le=1, description="share of views that are JPEG-compressed first, at quality 30 to 95"
-    )
-
-    epochs: int = Field(default=10, gt=0, description="passes over the slices")
-    batch_size: int = Field(
-        default=64, ge=2, description="slices a step; joint: as many of each class of each set, so a multiple of those"
-    )
-    learning_rate: float = Field(default=1e-4, gt=0, description="of AdamW (arXiv 1711.05101)")
-    schedule: Literal["constant", "cosine"] = Field(
-        default="constant", description="learning rate over the epochs; cosine falls to nearly 0 in the last one"
-    )
-    weight_decay: float = Field(default=0.05, ge=0, description="decoupled decay of AdamW")
-
-    projection_width: int = Field(
-        default=2048, gt=0, description="hidden features of the projection head; vicreg, simclr"
-    )
-    projection_size: int = Field(default=2048, gt=0, description="features that the loss compares; vicreg, simclr")
-    temperature: float = Field(default=0.5, gt=0, description="what similarities are divided by; simclr")
-
-    @model_validator(mode="after")
-    def _crops_have_a_range(self) -> Self:
-        if self.crop_scale_min > self.crop_scale_max:
-            raise ValueError(f"crop_scale_min {self.crop_scale_min} is above crop_scale_max {self.crop_scale_max}")
-        return self
-
-    @model_validator(mode="after")
-    def _some_layer_learns(self) -> Self:
-        _check_layers(self.architecture, self.layers)
-        if self.trainable == "last_blocks" and self.layers[-1] < "4_1":
-            raise ValueError("last_blocks has nothing to train below layer 4_1; pass trainable = all")
-        return self
-
-    def recipe(self) -> Recipe:
-        """A recipe for the network that is pretrained; its other fields mean nothing here."""
-        return RECIPES["best"].override(
-            architecture=self.architecture, head="pooled", layers=self.layers, seed=self.seed, magnify=1.0
-        )
 
 
 def _check_layers(architecture: str, layers: tuple[str, ...]) -> None:
@@ -299,24 +199,3 @@ RECIPES: Final = {
     )
 }
 """`seed` is the recipe of the report this project grew from; `best` is ours (docs/decisions.md says why)."""
-
-METHODS: Final = {
-    pretraining.method: pretraining
-    for pretraining in (
-        Pretraining(method="vicreg"),
-        Pretraining(method="simclr", projection_size=128),
-        Pretraining(
-            method="joint",
-            freeze_batch_norm=False,
-            view_size=224,
-            crop_scale_min=0.5,
-            crop_scale_max=1.0,
-            brightness=0.0,
-            contrast=0.0,
-            blur_probability=0.0,
-            batch_size=32,
-            learning_rate=3e-5,
-        ),
-    )
-}
-"""What each method of pretraining starts from."""

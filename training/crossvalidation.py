@@ -19,7 +19,6 @@ from training.data import Split
 from training.export import git_commit
 from training.fitting import Fitting
 from training.folds import Folding
-from training.other_ct import fingerprints
 from training.outoffold import OutOfFold, out_of_fold_logits
 from training.records import Record
 from training.scores import auc_of
@@ -59,7 +58,7 @@ class CrossValidation(Record):
 
     Attributes:
         weights: where the pretrained weights came from.
-        data: of train and validation together, and of other CT.
+        data: of train and validation together.
         groups: patients or papers, as config says, those of each class counted apart.
         seconds: wall time of all training.
     """
@@ -92,7 +91,7 @@ def cross_validate(fitting: Fitting, split: Split, folding: Folding) -> CrossVal
     answers = out_of_fold_logits(fitting, split, folding, reencoded)
     record = CrossValidation(
         config=fitting.recipe.model_dump(mode="json"),
-        data=fingerprints([split], fitting.other_ct),
+        data={split.name: split.fingerprint()},
         groups=len(set(folding.groups)),
         folds=folding.folds,
         repeats=folding.repeats,

@@ -7,7 +7,7 @@ import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,10 @@ class CovidCt(NamedTuple):
     val: Split
     test: Split
 
+    def fingerprints(self) -> dict[str, SplitFingerprint]:
+        """The fingerprint of each split, by its name."""
+        return {split.name: split.fingerprint() for split in self}
+
     def train_and_val(self) -> Split:
         """The slices that may be looked at as often as one likes, as one split."""
         return Split("train", self.train.scans + self.val.scans)
@@ -141,7 +145,7 @@ def hash_of_files(hashes: Iterable[str]) -> str:
 
 
 class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
-    """A split under the training transforms: Resize 256, another window, JPEG now and then, RandomResizedCrop, flip.
+    """A split under the training transforms: Resize 256, JPEG now and then, RandomResizedCrop, flip.
 
     An item's augmentation depends on seed, epoch and index alone, so neither the number of worker processes nor a
     resume changes it.
@@ -153,7 +157,6 @@ class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
         self._transform = v2.Compose(
             [
                 v2.Resize(recipe.resize, antialias=True),
-                *([v2.ColorJitter(recipe.contrast, recipe.contrast)] if recipe.contrast else []),
                 # after the resize, so that the blocks lie as in a file of that size
                 v2.RandomApply([v2.Lambda(compress)], p=recipe.jpeg_probability),
                 v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
@@ -209,15 +212,6 @@ def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
 def plain_batches(split: Split, input_size: int) -> list[Batch]:
     """A split in order, exactly as the service would feed its slices: images uint8 (N, 1, input_size, input_size)."""
     items = [(as_input(s.ct_slice, input_size), s.label, s.path) for s in split.scans]
-    return _in_batches(items)
-
-
-def batches_of(images: Sequence[torch.Tensor]) -> list[Batch]:
-    """Images without labels, uint8 (1, S, S) each, in order; said to be of class 0, and to come from nowhere."""
-    return _in_batches([(image, 0, "") for image in images])
-
-
-def _in_batches(items: list[tuple[torch.Tensor, int, str]]) -> list[Batch]:
     return [_collate(items[start : start + _PLAIN_BATCH]) for start in range(0, len(items), _PLAIN_BATCH)]
 
 

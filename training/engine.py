@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +18,6 @@ from training.errors import TrainingError
 from training.machine import Machine
 from training.network import SliceNetwork
 from training.progress import progress, say
-from training.regularisation import StartingPoint, average_of, drop_channels, mix
 from training.seeding import seed_everything
 
 
@@ -30,8 +29,7 @@ class EpochRecord:
 
     Attributes:
         train_loss, val_loss: cross-entropy in nats, mean over slices.
-        train_accuracy, val_accuracy: share of slices whose larger logit is the right one; of a mixed slice, that of the
-            class with the larger share.
+        train_accuracy, val_accuracy: share of slices whose larger logit is the right one.
         val_auc: area under the ROC curve, COVID positive.
         seconds: wall time, training and validation together.
     """
@@ -87,8 +85,6 @@ class FineTuning:
         self._machine = machine
         self._last, self._best = folder / "last.pt", folder / "best.pt"
         self._optimiser = make_optimiser(network, recipe)
-        self._start = StartingPoint(self._optimiser)
-        self._average = average_of(network, recipe.weight_average) if recipe.weight_average else None
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
         self.val_logits: list[torch.Tensor] = []
@@ -105,8 +101,6 @@ class FineTuning:
             state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
             self._network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
-            if self._average:
-                self._average.load_state_dict(state["average"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
             self.val_logits = [logits.cpu() for logits in state["val_logits"]]
@@ -123,14 +117,14 @@ class FineTuning:
     def run(self, data: CovidCt) -> None:
         """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
         if not self.history:
-            self._finish_epoch(*evaluate_epoch(self._judged, data.val, self._recipe, self._machine))
+            self._finish_epoch(*evaluate_epoch(self._network, data.val, self._recipe, self._machine))
         while not self._is_over():
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
             batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
             loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
-            record, logits = evaluate_epoch(self._judged, data.val, self._recipe, self._machine)
+            record, logits = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
             seconds = time.perf_counter() - started
             record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
             self._finish_epoch(record, logits)
@@ -142,11 +136,6 @@ class FineTuning:
     def best(self) -> EpochRecord:
         """The epoch that is kept: the first with the best validation figure."""
         return max(self.history, key=lambda record: _score(record, self._recipe))
-
-    @property
-    def _judged(self) -> SliceNetwork:
-        """What is evaluated and kept: the network, or the average of its weights."""
-        return cast(SliceNetwork, self._average.module) if self._average else self._network
 
     def _is_over(self) -> bool:
         """Replay the early stop over the history, so that a resume needs no state of its own."""
@@ -160,13 +149,11 @@ class FineTuning:
         loss_sum = hits = count = 0.0
         bar = progress(batches, title, "batch")
         for batch in bar:
-            images, targets = mix(batch.images, batch.labels, self._recipe)
-            labels = (targets if targets.ndim == 1 else targets.argmax(1)).to(self._machine.device, non_blocking=True)
-            targets = targets.to(self._machine.device, non_blocking=True)
+            images = batch.images.to(self._machine.device, non_blocking=True)
+            labels = batch.labels.to(self._machine.device, non_blocking=True)
             with self._machine.autocast():
-                maps = self._network.maps(images.to(self._machine.device, non_blocking=True))
-                logits = self._network.logits(drop_channels(maps, self._recipe.map_dropout))
-                loss = nn.functional.cross_entropy(logits.float(), targets)
+                logits = self._network(images)
+                loss = nn.functional.cross_entropy(logits.float(), labels)
             self._step(loss)
             loss_sum += loss.item() * len(labels)
             hits += (logits.argmax(1) == labels).sum().item()
@@ -181,20 +168,16 @@ class FineTuning:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(self._optimiser)
         self._scaler.update()
-        self._start.pull()
-        if self._average:
-            self._average.update_parameters(self._network)
 
     def _finish_epoch(self, record: EpochRecord, logits: torch.Tensor) -> None:
         self.history.append(record)
         self.val_logits.append(logits)
         if self.best is record:
-            write_atomically(self._best, lambda path: torch.save(self._judged.state_dict(), path))
+            write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
         state = {
             "network": self._network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "average": self._average.state_dict() if self._average else None,
             "history": [asdict(row) for row in self.history],
             "val_logits": self.val_logits,
         }
@@ -238,19 +221,17 @@ def figures_before(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -
 def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:
     """One parameter group a layer; each convolution learns `layer_decay` times as fast as the one above it.
 
-    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146. Under L2-SP what lies below the head is drawn to where it
-    started, and decays no more.
+    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146.
     """
     set_trainable(network, recipe)
     groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": recipe.learning_rate}]
     rate = recipe.learning_rate
-    pulled = {"l2_sp": recipe.l2_sp, "weight_decay": 0.0} if recipe.l2_sp else {}
     for layer in reversed(network.features):
         if isinstance(layer, nn.BatchNorm2d):  # lies above its convolution and shares its rate
             rate *= recipe.layer_decay
         parameters = [p for p in layer.parameters() if p.requires_grad]
         if parameters:
-            groups.append({"params": parameters, "lr": rate} | pulled)
+            groups.append({"params": parameters, "lr": rate})
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)

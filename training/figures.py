@@ -9,10 +9,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from service.artifact import Artifact
-from service.image import to_input
 from training.calibration import Calibration
-from training.data import LABELS, CovidCt, Split, plain_batches
+from training.data import LABELS, Split
 from training.engine import EpochRecord
 from training.report import Report
 from training.scores import ConfusionMatrix, Figures
@@ -46,59 +44,21 @@ def save_figures(folder: Path, history: list[EpochRecord], report: Report, miscl
         figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 
 
-def draw_sample(data: CovidCt) -> Figure:
-    """Training slices of both classes, evenly spaced through their lists (figures 3 and 4 of the report).
+def draw_sample(split: Split) -> Figure:
+    """Slices of both classes, evenly spaced through their lists (figures 3 and 4 of the report).
 
     It shows images of the data set: for looking at, not for publishing.
     """
     figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
     for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
         part.suptitle(f"{LABELS[label]} (label {label})")
-        scans = [scan for scan in data.train.scans if scan.label == label]
+        scans = [scan for scan in split.scans if scan.label == label]
         chosen = [scans[i] for i in np.linspace(0, len(scans) - 1, 2 * _COLUMNS).astype(int)]
         for axes, scan in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
             axes.imshow(scan.ct_slice[0], cmap="gray", vmin=0, vmax=255)
             axes.set_title(Path(scan.path).name[:24], fontsize=7)
             axes.axis("off")
     return figure
-
-
-def draw_cases(artifact: Artifact, split: Split) -> Figure:
-    """Slices with what spoke for their call laid over them: the surest right and the surest wrong calls of each class.
-
-    It shows images of the data set: for looking at, not for publishing.
-    """
-    card = artifact.card
-    size = card.input_size
-    with torch.inference_mode():
-        answers = [artifact.network(batch.images) for batch in plain_batches(split, size)]
-    probabilities, heatmaps = torch.cat([each[0] for each in answers]), torch.cat([each[2] for each in answers])
-    figure = Figure(figsize=(2.4 * _COLUMNS, 5.6), layout="constrained")
-    for part, right in zip(np.asarray(figure.subfigures(2, 1)), (True, False), strict=True):
-        part.suptitle("called rightly" if right else "called wrongly")
-        chosen = _surest(probabilities, split.labels, card.threshold, right)
-        row = list(part.subplots(1, _COLUMNS).flat)
-        for axes in row:
-            axes.axis("off")
-        for axes, place in zip(row, chosen, strict=False):
-            covid = probabilities[place] >= card.threshold
-            evidence = heatmaps[place] if covid else -heatmaps[place]
-            axes.imshow(to_input(split.scans[place].ct_slice, size)[0], cmap="gray", vmin=0, vmax=255)
-            axes.imshow(evidence.clamp_min(0).numpy(), cmap="inferno", alpha=0.45, extent=(0, size, size, 0))
-            axes.set_title(f"is {LABELS[int(split.labels[place])]}, {probabilities[place]:.2f}", fontsize=8)
-    return figure
-
-
-def _surest(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, right: bool) -> list[int]:
-    """Half a row of each class, farthest from the threshold first."""
-    called = probabilities >= threshold
-    wanted = (called == (labels == 1)) == right
-    order = (probabilities - threshold).abs().argsort(descending=True)
-    return [
-        int(place)
-        for label in (1, 0)
-        for place in [each for each in order if wanted[each] and labels[each] == label][: _COLUMNS // 2]
-    ]
 
 
 def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:

@@ -18,7 +18,6 @@ from training.feature_cache import FeatureCache
 from training.folds import Folding, deal, read_groups
 from training.machine import Machine
 from training.network import SliceNetwork, load_imagenet
-from training.other_ct import CtSet
 from training.patients import read_patients
 from training.probe import fit_probe
 from training.progress import say
@@ -34,7 +33,6 @@ class Fitting:
         run_folder: checkpoints of this run; an interrupted run goes on from them.
         patients: table of whose slices they are, for a recipe that is fitted to train and validation; without one,
             validation alone is asked about out of fold.
-        other_ct: slices of other sources for the probe to whiten by, of the recipe's input size.
         cache: of features; runs that share it compute the same ones once.
     """
 
@@ -43,7 +41,6 @@ class Fitting:
     weights: Path | None
     run_folder: Path
     patients: Path | None = None
-    other_ct: tuple[CtSet, ...] = ()
     cache: FeatureCache = field(default_factory=FeatureCache)
 
 
@@ -122,8 +119,6 @@ def claim(fitting: Fitting, data: CovidCt) -> None:
         weights["sha256 of patients"] = _fingerprint_of_patients(fitting.patients, data.train_and_val())
     hashes = {f"sha256 of {split.name} data": split.fingerprint().sha256 for split in data}
     mine: dict[str, object] = fitting.recipe.model_dump(mode="json") | weights | hashes
-    if fitting.recipe.whitening_ridge:
-        mine["sha256 of other data"] = [each.sha256 for each in fitting.other_ct]
     claim_run_folder(fitting.run_folder, mine)
 
 
@@ -167,7 +162,7 @@ def _probe(fitting: Fitting, network: SliceNetwork, data: CovidCt) -> tuple[floa
     if not path.exists():
         started = time.perf_counter()
         split, folds = (data.train_and_val(), _folds(fitting, data)) if whole else (data.train, None)
-        answers = fit_probe(network, split, fitting.recipe, fitting.machine, fitting.other_ct, folds, fitting.cache)
+        answers = fit_probe(network, split, fitting.recipe, fitting.machine, folds, fitting.cache)
         seconds = time.perf_counter() - started
         state = {"head": network.head.state_dict(), "seconds": seconds, "answers": answers, "folds": folds}
         write_atomically(path, lambda temporary: torch.save(state, temporary))

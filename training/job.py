@@ -27,11 +27,10 @@ from training.export import (
     make_deployable,
     predict_with_file,
 )
-from training.figures import draw_misclassified, save_figures
+from training.figures import draw_misclassified, draw_sample, save_figures
 from training.fitting import Fitted, Fitting, fit
 from training.gate import read_images
 from training.network import Deployable
-from training.other_ct import fingerprints
 from training.probe import pooled_features
 from training.quantisation import CALIBRATION_STRIDE, quantise
 from training.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
@@ -57,7 +56,10 @@ class Job:
 
 def train(job: Job, data: CovidCt) -> Report:
     """Run the whole job: probe, fine-tuning, threshold without test, test once, export, reload, report."""
-    return _finish(job, data, fit(job.fitting, data))
+    fitted = fit(job.fitting, data)
+    # in the run folder, not with what ships: it shows images of the data set
+    draw_sample(data.train).savefig(job.fitting.run_folder / "sample.png", dpi=110)
+    return _finish(job, data, fitted)
 
 
 def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
@@ -90,7 +92,7 @@ def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
         history=history_rows(fitted.tuning.history),
         kept_epoch=fitted.tuning.best.epoch,
         config=config_of(recipe),
-        data=fingerprints(data, job.fitting.other_ct),
+        data=data.fingerprints(),
         git_commit=git_commit(),
         versions=library_versions(),
         machine=str(job.fitting.machine),
@@ -129,7 +131,7 @@ def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -
         variants["int8"] = quantised, figures_of(answers, data.test.labels, threshold, recipe.seed).figures
     # last, because writing it casts the network
     variants["fp16"] = deployable, results.figures["test"].figures
-    made_from = fingerprints(data, job.fitting.other_ct)
+    made_from = data.fingerprints()
     files = []
     for precision, (variant, figures) in variants.items():
         card = make_card(variant, recipe, job.version, results, made_from, precision, figures)

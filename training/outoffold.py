@@ -11,7 +11,7 @@ from training.data import CovidCt, Split, plain_batches
 from training.errors import TrainingError
 from training.fitting import Fitting, claim, fit, pretrained_network
 from training.folds import Folding, deal, each_fold
-from training.probe import fit_directions, fit_whitening, head_features, held_out_logits, pooled_views
+from training.probe import fit_directions, head_features, held_out_logits, pooled_views
 from training.progress import say
 
 _ANSWERS: Final = "out-of-fold.pt"
@@ -67,13 +67,12 @@ def _probed(fitting: Fitting, split: Split, folds: torch.Tensor, variant: Split 
     started = time.perf_counter()
     network, source = pretrained_network(fitting)
     fit_directions(network, split, recipe, machine)
-    whitening = fit_whitening(network, fitting.other_ct, recipe, machine)
     pooled, labels = pooled_views(network, split, recipe, machine)
     asked = [pooled[: len(split.scans)]]  # the plain view comes first
     if variant is not None:
         batches = plain_batches(variant, recipe.input_size)
         asked.append(head_features(network, batches, machine, "features of the altered slices"))
-    repeats = [held_out_logits(pooled, labels, of_repeat, recipe, asked, whitening) for of_repeat in folds]
+    repeats = [held_out_logits(pooled, labels, of_repeat, recipe, asked) for of_repeat in folds]
     answers = torch.stack(repeats, dim=1)
     seconds = time.perf_counter() - started
     return OutOfFold(folds, answers[0].unsqueeze(1), None if variant is None else answers[1], source, seconds)

@@ -13,13 +13,11 @@ from scipy.linalg import cho_factor, cho_solve
 from sklearn.preprocessing import StandardScaler
 
 from training.config import Recipe
-from training.data import Batch, Split, batches_of, plain_batches, training_batches
+from training.data import Batch, Split, plain_batches, training_batches
 from training.feature_cache import FeatureCache
 from training.machine import Machine
 from training.network import CovarianceHead, PooledHead, SliceNetwork
-from training.other_ct import CtSet
 from training.progress import progress, say
-from training.whitening import Whitening
 
 _DIRECTIONS_STRIDE: Final = 4
 """Every fourth batch of slices sets the directions: tens of thousands of positions, for 512 channels."""
@@ -30,27 +28,24 @@ def fit_probe(
     split: Split,
     recipe: Recipe,
     machine: Machine,
-    other_ct: Sequence[CtSet] = (),
     folds: torch.Tensor | None = None,
     cache: FeatureCache | None = None,
 ) -> torch.Tensor | None:
     """Fit the network's head to the split, in place; the features stay as they are.
 
     Args:
-        other_ct: slices to whiten by, of the network's input size; their labels play no part.
         folds: the fold that holds each slice out, int64 (N,), -1 for none; None asks for no such answers.
-        cache: of features, plain slices' and others'.
+        cache: of features of plain slices.
 
     Returns:
         The answers of probes that were fitted without the fold, as `held_out_logits`.
     """
     fit_directions(network, split, recipe, machine)
-    whitening = fit_whitening(network, other_ct, recipe, machine, cache)
     pooled, labels = pooled_views(network, split, recipe, machine, cache)
-    _set_head(network, *_solve_views(pooled, labels, recipe, whitening))
+    _set_head(network, *_solve_views(pooled, labels, recipe))
     if folds is None:
         return None
-    return held_out_logits(pooled, labels, folds, recipe, [pooled[: len(folds)]], whitening)[0]
+    return held_out_logits(pooled, labels, folds, recipe, [pooled[: len(folds)]])[0]
 
 
 def _set_head(network: SliceNetwork, weight: NDArray[np.float64], bias: float) -> None:
@@ -75,27 +70,6 @@ def fit_directions(network: SliceNetwork, split: Split, recipe: Recipe, machine:
         for batch in progress(batches, "finding directions", "batch"):
             seen.append(network.maps(batch.images.to(machine.device)))
     network.head.fit_directions([torch.cat(maps) for maps in zip(*seen, strict=True)])
-
-
-def fit_whitening(
-    network: SliceNetwork,
-    other_ct: Sequence[CtSet],
-    recipe: Recipe,
-    machine: Machine,
-    cache: FeatureCache | None = None,
-) -> Whitening | None:
-    """What other slices' features vary along, for a head whose directions are fitted; None where nothing asks for it.
-
-    Args:
-        other_ct: of the network's input size.
-    """
-    if not other_ct or not recipe.whitening_ridge:
-        return None
-    features = [
-        head_features(network, batches_of(each.images), machine, f"features of {each.name}", cache).numpy()
-        for each in other_ct
-    ]
-    return Whitening(features, recipe.whitening_ridge)
 
 
 def pooled_views(
@@ -169,7 +143,6 @@ def held_out_logits(
     folds: torch.Tensor,
     recipe: Recipe,
     asked: Sequence[torch.Tensor],
-    whitening: Whitening | None = None,
 ) -> torch.Tensor:
     """Answers to each slice by a probe that saw no view of its fold.
 
@@ -178,7 +151,6 @@ def held_out_logits(
         folds: the fold that holds each slice out, int64 (N,); -1 for a slice that none does.
         recipe: the probe's.
         asked: what to answer: features of the slices, plain or altered, float32 (N, D) each.
-        whitening: of slices that are in no fold.
 
     Returns:
         float32 (asked, N, 2); zero where no fold holds a slice out.
@@ -188,21 +160,19 @@ def held_out_logits(
         say(f"probe without fold {fold}")
         held_out = folds == fold
         seen = ~held_out.repeat(recipe.probe_views)
-        weight, bias = _solve_views(pooled[seen], labels[seen], recipe, whitening)
+        weight, bias = _solve_views(pooled[seen], labels[seen], recipe)
         for row, features in zip(answers, asked, strict=True):
             margin = torch.from_numpy(features[held_out].numpy() @ weight + bias).float()
             row[held_out] = torch.stack([-margin, margin], dim=1) / 2
     return answers
 
 
-def _solve_views(
-    pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe, whitening: Whitening | None
-) -> tuple[NDArray[np.float64], float]:
-    return solve(pooled.numpy(), labels.numpy(), recipe.probe_penalty * recipe.probe_views, whitening)
+def _solve_views(pooled: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> tuple[NDArray[np.float64], float]:
+    return solve(pooled.numpy(), labels.numpy(), recipe.probe_penalty * recipe.probe_views)
 
 
 def solve(
-    features: NDArray[np.float32], labels: NDArray[np.int64], penalty: float, whitening: Whitening | None = None
+    features: NDArray[np.float32], labels: NDArray[np.int64], penalty: float
 ) -> tuple[NDArray[np.float64], float]:
     """Regularised least squares on standardised features, expressed for the raw ones.
 
@@ -214,20 +184,18 @@ def solve(
         features: (N, D).
         labels: (N,), 0 or 1.
         penalty: squared length of the weights over squared error, for slices whose mean squared length is 1; so it
-            means the same whatever D and whatever whitening leaves of the features.
-        whitening: what to make less of.
+            means the same whatever D.
 
     Returns:
         Weight (D,) and bias of a margin for class 1; a temperature makes it a logit.
     """
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features).astype(np.float32)
-    damped = whitening.damp(scaled) if whitening else scaled
-    products = (scaled @ damped.T).astype(np.float64)
+    products = (scaled @ scaled.T).astype(np.float64)
     targets = 2.0 * labels - 1
     # standardised features have no mean, so the bias is that of the targets
     mean = targets.mean()
     products[np.diag_indices_from(products)] += penalty * np.trace(products) / len(products)
     shares = cho_solve(cho_factor(products, lower=True, overwrite_a=True), targets - mean)
-    weight = damped.T @ shares / scaler.scale_
+    weight = scaled.T @ shares / scaler.scale_
     return weight, float(mean - weight @ scaler.mean_)

@@ -15,7 +15,6 @@ from training.engine import EpochRecord, predict_logits
 from training.export import git_commit
 from training.fitting import Fitting, claim, fit
 from training.network import SliceNetwork
-from training.other_ct import fingerprints
 from training.probe import probe_logits
 from training.records import Record
 from training.scores import Figures, figures_of
@@ -74,7 +73,7 @@ def _run(path: Path, fitting: Fitting, data: CovidCt) -> Trial:
     threshold = choose_threshold(answers[reference.name], reference.split.labels, recipe.threshold_rule, reference.name)
     trial = Trial(
         config=recipe.model_dump(mode="json"),
-        data=fingerprints(data, fitting.other_ct),
+        data=data.fingerprints(),
         git_commit=git_commit(),
         machine=str(fitting.machine),
         weights=fitted.source,
@@ -108,5 +107,5 @@ def _read(path: Path, fitting: Fitting, data: CovidCt) -> Trial | None:
         trial = Trial.model_validate_json(path.read_text())
     except (OSError, ValidationError):
         return None
-    same_data = trial.data == fingerprints(data, fitting.other_ct)
+    same_data = trial.data == data.fingerprints()
     return trial if same_data and trial.config == fitting.recipe.model_dump(mode="json") else None

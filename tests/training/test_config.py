@@ -1,6 +1,6 @@
 import pytest
 
-from training.config import METHODS, RECIPES, Pretraining, Recipe
+from training.config import RECIPES, Recipe
 from training.errors import TrainingError
 
 
@@ -41,8 +41,7 @@ def test_best_may_have_epochs_once_validation_is_left_to_choose_one() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    fields = Recipe.model_fields | Pretraining.model_fields
-    assert all(field.description for field in fields.values())
+    assert all(field.description for field in Recipe.model_fields.values())
 
 
 @pytest.mark.parametrize(
@@ -64,22 +63,3 @@ def test_layers_that_the_network_does_not_have_are_named(fields: dict[str, objec
 def test_without_layers_the_head_sees_the_last_one() -> None:
     assert RECIPES["best"].override(layers="").pooled_layers == ("5_4",)
     assert RECIPES["seed"].override(architecture="vgg16_bn").pooled_layers == ("5_3",)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"epochs": "0"}, r"pretraining field epochs = '0'.*greater than 0"),
-        ({"layers": "4_2,6_1"}, r"pretraining: .*vgg19_bn has no layer 6_1"),
-        ({"layers": "3_4"}, r"last_blocks has nothing to train below layer 4_1; pass trainable = all"),
-        ({"crop_scale_min": "0.6"}, r"crop_scale_min 0\.6 is above crop_scale_max 0\.5"),
-    ],
-)
-def test_a_wrong_field_of_a_pretraining_is_named(fields: dict[str, object], message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
-        METHODS["vicreg"].override(**fields)
-
-
-def test_every_method_of_pretraining_has_settings_that_hold() -> None:
-    assert {name: settings.method for name, settings in METHODS.items()} == {each: each for each in METHODS}
-    assert METHODS["joint"].override(layers="3_4", trainable="all").recipe().pooled_layers == ("3_4",)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.training.ct_folders import write_labelled_folders
 from tests.training.data_set import small_files, small_lists, write_data_set
 from tests.training.patients_table import write_patients
 from training.__main__ import main
@@ -54,37 +53,6 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert record.reencoded is not None
     assert 0 <= record.reencoded.same_call.mean <= 1
     assert f"probe_views 1 | 2 x 2, by patient | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
-
-
-def test_other_ct_is_whitened_by_and_told(data_root: Path, weights: Path, data: CovidCt, tmp_path: Path) -> None:
-    other = write_labelled_folders(tmp_path / "other", 6)
-    plain = run(data_root, weights, data, tmp_path / "plain", "--repeats", "1")
-    options = ["--repeats", "1", "--other-ct", str(other), "--whitening-ridge", "1"]
-    whitened = run(data_root, weights, data, tmp_path / "whitened", *options)
-    assert set(plain.data) == {"train"}
-    assert whitened.data["other CT: other"].count == 12
-    before, after = ([row["probability"] for row in rows_of(tmp_path / name)] for name in ("plain", "whitened"))
-    assert before != after
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--other-ct", "a"], "--other-ct: recipe best does not whiten; pass --whitening-ridge"),
-        (["--whitening-ridge", "2"], "--whitening-ridge 2 needs slices to whiten by; pass --other-ct DIR"),
-        (
-            ["--whitening-ridge", "2", "--other-ct", "a/ct", "--other-ct", "b/ct"],
-            "two of the folders ct ct share a name",
-        ),
-        (["--whitening-ridge", "2", "--other-ct", "none"], "none: no such folder"),
-    ],
-)
-def test_whitening_and_its_slices_come_together(
-    data_root: Path, patients: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = ["--data", str(data_root), "--patients", str(patients)]
-    assert main(["crossvalidate", *files, *SMALL, *options]) == 1
-    assert message in capsys.readouterr().err
 
 
 def test_every_epoch_of_fine_tuning_is_told(

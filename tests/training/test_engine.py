@@ -2,13 +2,12 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 
 from training.config import RECIPES, Recipe
-from training.data import Batch, CovidCt, training_batches
+from training.data import Batch, CovidCt
 from training.engine import (
     EarlyStopping,
     EpochRecord,
@@ -20,8 +19,7 @@ from training.engine import (
 )
 from training.errors import TrainingError
 from training.machine import Machine
-from training.network import CovarianceHead, SliceNetwork, load_imagenet
-from training.regularisation import mix
+from training.network import SliceNetwork, load_imagenet
 
 
 @pytest.fixture
@@ -72,77 +70,6 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
     assert figures(resumed.history) == figures(whole.history)
     for name, value in whole._network.state_dict().items():
         torch.testing.assert_close(resumed._network.state_dict()[name], value, rtol=0, atol=0)
-
-
-def test_the_averaged_weights_are_judged_and_kept_and_a_resume_goes_on_with_them(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
-) -> None:
-    recipe = recipe.override(
-        epochs=2, weight_average=0.5, learning_rate=1e-2, freeze_batch_norm=False, trainable="last_block", l2_sp=10
-    )
-    recipe = recipe.override(patience=5, mixup=0.4, cutmix=1, map_dropout=0.2, contrast=0.3)
-    whole = FineTuning(copy.deepcopy(network), recipe, machine, make(tmp_path / "whole"))
-    whole.run(data)
-    last = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
-    averaged, moving = SliceNetwork(recipe), SliceNetwork(recipe)
-    averaged.load_state_dict({k.removeprefix("module."): v for k, v in last["average"].items() if k != "n_averaged"})
-    moving.load_state_dict(last["network"])
-    torch.testing.assert_close(predict_logits(averaged, data.val, recipe, machine), whole.val_logits[-1])
-    assert not torch.allclose(predict_logits(moving, data.val, recipe, machine), whole.val_logits[-1], atol=1e-4)
-    kept = predict_logits(whole._network, data.val, recipe, machine)
-    torch.testing.assert_close(kept, whole.val_logits[whole.best.epoch])
-
-    folder = make(tmp_path / "resumed")
-    first = FineTuning(copy.deepcopy(network), recipe, machine, folder)
-    first._recipe = recipe.override(epochs=1)
-    first.run(data)
-    resumed = FineTuning(copy.deepcopy(network), recipe, machine, folder)
-    assert resumed.resume()
-    resumed.run(data)
-    assert figures(resumed.history) == figures(whole.history)
-    torch.testing.assert_close(torch.stack(resumed.val_logits), torch.stack(whole.val_logits), rtol=0, atol=0)
-
-
-def test_evaluation_drops_no_channels(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
-) -> None:
-    answers = []
-    for probability in (0.0, 0.9):
-        changed = recipe.override(map_dropout=probability, epochs=0)
-        tuning = FineTuning(copy.deepcopy(network), changed, machine, make(tmp_path / str(probability)))
-        tuning.run(data)
-        answers.append(tuning.val_logits[0])
-    torch.testing.assert_close(*answers, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_a_strong_pull_leaves_the_convolutions_where_they_started_and_the_head_learns(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path, optimiser: str
-) -> None:
-    recipe = recipe.override(optimiser=optimiser, l2_sp=1e9, learning_rate=1e-3, trainable="last_block", epochs=1)
-    recipe = recipe.override(weight_decay=0.5)
-    before = copy.deepcopy(network)
-    FineTuning(network, recipe, machine, tmp_path).train_epoch(training_batches(data.train, recipe, 1), "epoch")
-    for name, value in network.features.named_parameters():
-        torch.testing.assert_close(value, before.features.get_parameter(name), rtol=0, atol=1e-6)
-    assert not torch.equal(next(network.head.parameters()), next(before.head.parameters()))
-
-
-def test_the_loss_of_mixed_slices_is_against_the_shares_of_both_classes(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
-) -> None:
-    linear = cast(CovarianceHead, network.head).linear
-    with torch.no_grad():
-        linear.weight.zero_()
-        linear.bias.copy_(torch.tensor([-20.0, 20.0]))
-    recipe = recipe.override(mixup=100, learning_rate=1e-9, trainable="head", batch_size=16)
-    (batch,) = training_batches(data.train, recipe, 1)
-    torch.manual_seed(0)
-    _, shares = mix(batch.images, batch.labels, recipe)
-    torch.manual_seed(0)
-    loss, accuracy = FineTuning(network, recipe, machine, tmp_path).train_epoch([batch], "epoch")
-    assert loss == pytest.approx(40 * shares[:, 0].mean().item(), rel=1e-3), "all is called COVID, with a margin of 40"
-    assert accuracy == pytest.approx((shares.argmax(1) == 1).float().mean().item())
 
 
 def make(folder: Path) -> Path:

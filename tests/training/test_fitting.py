@@ -13,10 +13,9 @@ from training.config import Recipe
 from training.data import Batch, CovidCt, Split, plain_batches, training_batches
 from training.engine import predict_logits
 from training.errors import TrainingError
-from training.fitting import Fitted, Fitting, claim, fit, pretrained_network
+from training.fitting import Fitted, Fitting, fit, pretrained_network
 from training.folds import Folding, deal
 from training.machine import Machine
-from training.other_ct import CtSet
 from training.patients import read_patients
 from training.probe import fit_probe
 
@@ -88,16 +87,6 @@ def refitting(
 @pytest.fixture(scope="module")
 def refitted(refitting: Fitting, mislabelled: CovidCt) -> Fitted:
     return fit(refitting, mislabelled)
-
-
-def test_other_ct_belongs_to_a_run_that_whitens(refitting: Fitting, mislabelled: CovidCt, tmp_path: Path) -> None:
-    whitening = dataclasses.replace(
-        refitting, recipe=refitting.recipe.override(whitening_ridge=1), run_folder=tmp_path / "run"
-    )
-    other = CtSet("other", tuple(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)), (), "1" * 64)
-    claim(whitening, mislabelled)
-    with pytest.raises(TrainingError, match=r"this run has sha256 of other data = \[\], not \['1{64}'\]"):
-        claim(dataclasses.replace(whitening, other_ct=(other,)), mislabelled)
 
 
 def test_a_refit_ends_with_the_probe_of_train_and_validation(

@@ -30,6 +30,10 @@ def report(job: Job, data: CovidCt) -> Report:
     return train(job, data)
 
 
+def test_the_sample_of_the_data_is_in_the_run_folder_which_does_not_ship(job: Job, report: Report) -> None:
+    assert (job.fitting.run_folder / "sample.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_models_folder_gets_everything_that_ships(job: Job, report: Report) -> None:
     names = {str(path.relative_to(job.models_folder)) for path in job.models_folder.rglob("*") if path.is_file()}
     figures = {f"figures/{name}.png" for name in ("confusion", "curves", "misclassified", "reliability", "roc")}

@@ -1,11 +1,9 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.training.ct_folders import write_labelled_folders
 from training.__main__ import main
 from training.config import Recipe
 
@@ -51,39 +49,17 @@ def lines_of_splits(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("val (", "test ("))]
 
 
-def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients_and_other_ct(
+def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients(
     data_root: Path, weights: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
-    other = write_labelled_folders(tmp_path / "hospital", 6)
-    tables = ["--patients", str(patients), "--other-ct", str(other), "--whitening-ridge", "10"]
-    files = ["--data", str(data_root), "--weights", str(weights), *tables, *folders]
+    files = ["--data", str(data_root), "--weights", str(weights), "--patients", str(patients), *folders]
     assert main(["train", *files, *SMALL, "--fit-on", "train+val", "--epochs", "0"]) == 0
     trained = capsys.readouterr().out
     assert [line.partition(",")[0] for line in trained.splitlines()[:2]] == ["out-of-fold (n = 24", "test (n = 8"]
-    made_from = json.loads((tmp_path / "models" / "metrics.json").read_text())["data"]
-    assert made_from["other CT: hospital"]["count"] == 12
     assert main(["evaluate", "--data", str(data_root), "--counts", "any", "--models", str(tmp_path / "models")]) == 0
     of_fp16, _, _ = capsys.readouterr().out.partition("covid-ct-vgg19_bn.int8.pt")
     assert lines_of_splits(of_fp16) == lines_of_splits(trained), "test alone: the model was fitted to validation"
-
-
-def test_cases_draws_heat_maps_of_right_and_wrong_calls(
-    data_root: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
-    assert main(["train", "--data", str(data_root), "--weights", str(weights), *folders, *SMALL]) == 0
-    out = tmp_path / "cases.png"
-    files = ["--models", str(tmp_path / "models"), "--out", str(out)]
-    assert main(["cases", "--data", str(data_root), "--counts", "any", *files]) == 0
-    assert out.read_bytes().startswith(b"\x89PNG")
-    assert "not for publishing" in capsys.readouterr().out
-
-
-def test_sample_draws_slices_of_both_classes(data_root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "figures" / "sample.png"
-    assert main(["sample", "--data", str(data_root), "--counts", "any", "--out", str(out)]) == 0
-    assert out.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

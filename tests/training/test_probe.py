@@ -3,7 +3,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
@@ -13,7 +12,6 @@ from training.feature_cache import FeatureCache
 from training.machine import Machine
 from training.network import SliceNetwork
 from training.probe import head_features, held_out_logits, solve
-from training.whitening import Whitening
 
 FOLDS = torch.tensor([0, 1, -1, 0, 1, -1, 0, 1])
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1])
@@ -97,23 +95,3 @@ def test_the_solution_in_the_span_of_the_slices_is_that_in_all_features(slices: 
     scaler = StandardScaler().fit(features)
     plain = Ridge(alpha=0.1 * 20).fit(scaler.transform(features), 2 * labels - 1)
     np.testing.assert_allclose(features @ weight + bias, plain.predict(scaler.transform(features)), atol=1e-5)
-
-
-def test_whitening_finds_a_weak_difference_under_variation_that_other_slices_show() -> None:
-    """The class moves one feature a little; every slice, of any class, moves all of them a lot together."""
-    generator = np.random.default_rng(2)
-
-    def draw(labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        common = generator.normal(size=(len(labels), 1)) * 5
-        rows = generator.normal(size=(len(labels), 60)) + common
-        rows[:, 0] += 2 * labels
-        return rows.astype(np.float32)
-
-    others = draw(generator.integers(0, 2, 2000))
-    train, test = np.arange(40) % 2, np.arange(1000) % 2
-    features, unseen = draw(train), draw(test)
-    scores = {}
-    for name, whitening in {"none": None, "whitened": Whitening([others], 0.01)}.items():
-        weight, bias = solve(features, train, 1.0, whitening)
-        scores[name] = ((unseen @ weight + bias > 0) == test).mean()
-    assert scores["whitened"] > scores["none"] + 0.05, scores
