@@ -34,9 +34,10 @@ train: $(VENV)/.train ## train a model: make train DATA=../COVID-CT [WEIGHTS=vgg
 
 check: lint types test ## run all checks of CI: lint, types, test
 
-lint: $(VENV)/.dev ## ruff: rules and format
+lint: $(VENV)/.dev ## ruff: rules and format; which wing imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.dev ## run mypy in strict mode
 	$(BIN)/mypy

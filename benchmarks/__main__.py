@@ -20,7 +20,7 @@ from benchmarks.training import training_efficiency
 from benchmarks.turns import take_turn
 from service.artifact import Precision, read_manifest
 from service.processor import has_native_bf16, usable_processors
-from training.export import git_commit
+from training.run.record import git_commit
 
 IMAGE: Final = ROOT / "examples" / "slice.png"
 JSON: Final = ROOT / "docs" / "performance.json"

@@ -15,7 +15,7 @@ from typing import Final
 import httpx2
 import psutil
 
-from training.records import Record
+from training.run.record import Record
 
 _SCRIPT: Final = Path(__file__).with_name("post.lua")
 _READY_SECONDS: Final = 180

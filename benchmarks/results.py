@@ -3,7 +3,7 @@
 from statistics import median
 
 from benchmarks.load import Measured
-from training.records import Record
+from training.run.record import Record
 
 
 class Visit(Record):

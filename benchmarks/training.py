@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from examples.draw_slice import draw_slice
-from training.config import RECIPES, Recipe
-from training.data import Scan, Split, training_batches
-from training.engine import FineTuning
-from training.machine import Machine, find_machine
-from training.network import SliceNetwork
+from training.data.batches import training_batches
+from training.data.covid_ct import Scan, Split
+from training.learning.fine_tuning import FineTuning
+from training.network.slice_network import SliceNetwork
+from training.recipe import RECIPES, Recipe
+from training.run.machine import Machine, find_machine
 
 _BATCHES: Final = 2
 """Batches of the recipe's size; two show whether the next batch is decoded in time."""

@@ -11,7 +11,7 @@ from benchmarks.bare import BareLoop
 from benchmarks.contenders import OURS, Contender
 from benchmarks.load import PeakMemory, load_with_wrk, wait_for_answer, wait_until_idle
 from benchmarks.results import Row, Visit
-from training.progress import say
+from training.run.progress import say
 
 CONNECTIONS: Final = (1, 4, 16, 64)
 _BARE_SECONDS: Final = 3.0

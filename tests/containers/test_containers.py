@@ -17,9 +17,9 @@ import pytest
 
 from tests.containers.engine import BASE, Engine, missing
 from tests.server import ROOT, free_port
-from tests.training.data_set import small_files, small_lists, write_data_set
-from tests.training.random_weights import write_random_weights
-from training.config import RECIPES
+from tests.support.covid_ct import small_files, small_lists, write_data_set
+from tests.support.random_weights import write_random_weights
+from training.recipe import RECIPES
 
 pytestmark = [
     pytest.mark.containers,

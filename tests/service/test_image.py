@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.errors import UnsupportedImageError, UnusableImageError
 from service.image import Limits, decode, to_input
-from tests.training.data_set import png
+from tests.support.covid_ct import png
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
 SLICE = Image.fromarray(GREY)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.data_set import small_files, small_lists, write_data_set
-from tests.training.patients_table import write_patients
-from tests.training.random_weights import write_random_weights
-from training.config import RECIPES, Recipe
-from training.data import CovidCt, Split, read_covid_ct
-from training.folds import Folding
-from training.machine import Machine
-from training.patients import read_patients
+from tests.support.covid_ct import small_files, small_lists, write_data_set
+from tests.support.patients_table import write_patients
+from tests.support.random_weights import write_random_weights
+from training.data.covid_ct import CovidCt, Split, read_covid_ct
+from training.data.folds import Folding
+from training.data.patients import read_patients
+from training.recipe import RECIPES, Recipe
+from training.run.machine import Machine
 
 INPUT_SIZE = 32
 

@@ -1,0 +1,133 @@
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.support.covid_ct import small_files, small_lists, write_data_set
+from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, SplitName, read_covid_ct
+from training.errors import TrainingError
+
+COUNTS: dict[SplitName, int] = {"train": 2, "val": 1, "test": 1}
+
+
+Change = Callable[[dict[str, dict[str, bytes]]], None]
+
+
+def write_changed(root: Path, change: Change) -> Path:
+    lists = small_lists(COUNTS)
+    files = small_files(lists)
+    change(files)
+    return write_data_set(root, lists, files)
+
+
+def test_zips_and_unzipped_folders_read_alike(tmp_path: Path) -> None:
+    lists = small_lists(COUNTS)
+    roots = [
+        write_data_set(tmp_path / str(zipped), lists, small_files(lists), zipped=zipped) for zipped in (True, False)
+    ]
+    zipped, unzipped = (read_covid_ct(root, counts=None) for root in roots)
+    for a, b in zip(zipped, unzipped, strict=True):
+        assert a.fingerprint() == b.fingerprint()
+        assert [scan.path for scan in a.scans] == [scan.path for scan in b.scans]
+
+
+def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
+    assert len(data.train.scans) == 16
+    for scan in data.train.scans:
+        assert scan.label == int(scan.path.startswith("CT_COVID/"))
+        assert "%" in scan.path
+
+
+def test_chosen_scans_keep_their_order_and_the_name_of_the_split(data: CovidCt) -> None:
+    chosen = torch.zeros(16, dtype=torch.bool)
+    chosen[[11, 2, 9]] = True
+    split = data.train.where(chosen)
+    assert split.scans == (data.train.scans[2], data.train.scans[9], data.train.scans[11])
+    assert split.name == "train"
+    assert split.labels.tolist() == data.train.labels[chosen].tolist()
+
+
+def test_a_choice_must_be_of_all_scans(data: CovidCt) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        data.train.where(torch.ones(15, dtype=torch.bool))
+
+
+def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:
+    assert data.train_and_val().scans == (*data.train.scans, *data.val.scans)
+
+
+def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> None:
+    hashes = sorted(scan.sha256 for scan in data.val.scans)
+    assert data.val.fingerprint().sha256 == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    assert data.val.fingerprint().count == 8
+
+
+def test_a_listed_image_that_is_not_there_is_named(tmp_path: Path) -> None:
+    root = write_changed(tmp_path / "d", lambda files: files["COVID"].__delitem__("covid-val%0.png"))
+    with pytest.raises(TrainingError, match=r"CT_COVID/covid-val%0\.png.*not among the images"):
+        read_covid_ct(root, counts=None)
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    def damage(files: dict[str, dict[str, bytes]]) -> None:
+        files["NonCOVID"]["noncovid-test%0.png"] = files["NonCOVID"]["noncovid-test%0.png"][:100]
+
+    with pytest.raises(TrainingError, match=r"CT_NonCOVID/noncovid-test%0\.png: The image is damaged"):
+        read_covid_ct(write_changed(tmp_path / "d", damage), counts=None)
+
+
+def test_the_same_pixels_in_two_splits_are_refused_even_in_another_file_format(tmp_path: Path) -> None:
+    def leak(files: dict[str, dict[str, bytes]]) -> None:
+        file = io.BytesIO()
+        decoded = Image.open(io.BytesIO(files["COVID"]["covid-train%0.png"]))
+        decoded.convert("RGBA").save(file, "PNG")
+        files["COVID"]["covid-test%0.png"] = file.getvalue()
+
+    with pytest.raises(
+        TrainingError, match=r"covid-test%0\.png of test is the same image as .*covid-train%0\.png of train"
+    ):
+        read_covid_ct(write_changed(tmp_path / "d", leak), counts=None)
+
+
+def test_split_lists_of_another_length_than_the_official_ones_are_refused(data_root: Path) -> None:
+    with pytest.raises(TrainingError, match=r"trainCT_COVID\.txt: 8 images are listed, the official split has 191"):
+        read_covid_ct(data_root)
+
+
+def test_a_file_listed_twice_is_refused(tmp_path: Path) -> None:
+    lists = small_lists(COUNTS)
+    lists["val", "COVID"] *= 2
+    root = write_data_set(tmp_path / "d", lists, small_files(lists))
+    with pytest.raises(TrainingError, match=r"valCT_COVID\.txt: covid-val%0\.png is listed twice"):
+        read_covid_ct(root, counts=None)
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("Images-processed/CT_COVID.zip", r"neither CT_COVID\.zip nor the folder"),
+        ("Data-split/COVID/trainCT_COVID.txt", r"trainCT_COVID\.txt: can't read the split list: No such file"),
+    ],
+)
+def test_a_missing_part_of_the_data_set_is_named(tmp_path: Path, gone: str, message: str) -> None:
+    root = write_changed(tmp_path / "d", lambda _: None)
+    (root / gone).unlink()
+    with pytest.raises(TrainingError, match=message):
+        read_covid_ct(root, counts=None)
+
+
+def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+    root = write_changed(tmp_path / "d", lambda _: None)
+    (root / "Images-processed/CT_COVID.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(TrainingError, match=r"CT_COVID\.zip: not a whole zip file"):
+        read_covid_ct(root, counts=None)
+
+
+def test_the_real_data_set_is_read_whole_and_its_splits_are_disjoint(covid_ct_root: Path) -> None:
+    data = read_covid_ct(covid_ct_root, OFFICIAL_COUNTS)
+    assert [len(split.scans) for split in data] == [425, 118, 203]
+    assert [int(split.labels.sum()) for split in data] == [191, 60, 98]

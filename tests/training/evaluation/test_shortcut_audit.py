@@ -1,0 +1,88 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from training.data.covid_ct import CovidCt, Split
+from training.evaluation.alterations import ALTERATIONS, altered, downscale, mask, reencode, upscale
+from training.evaluation.scores import figures_of
+from training.evaluation.shortcut_audit import audit_of, header_rule
+
+
+def with_formats(split: Split, formats: tuple[str, str]) -> Split:
+    return Split(split.name, tuple(replace(scan, encoding=formats[scan.label]) for scan in split.scans))
+
+
+def test_altering_keeps_labels_and_paths(data: CovidCt) -> None:
+    for name, alter in ALTERATIONS.items():
+        alike = altered(data.test, alter)
+        assert [(s.path, s.label) for s in alike.scans] == [(s.path, s.label) for s in data.test.scans], name
+        for scan in alike.scans:
+            assert scan.ct_slice.dtype == np.uint8
+            assert scan.ct_slice.shape[0] == 1
+
+
+def test_reencoding_makes_every_slice_alike(data: CovidCt) -> None:
+    assert {reencode(scan.ct_slice).shape for scan in data.test.scans} == {(1, 256, 256)}
+
+
+def test_scaling_goes_down_to_half_of_the_input_and_up_to_twice_the_slice() -> None:
+    ct_slice = np.random.default_rng(0).integers(0, 255, (1, 60, 90), dtype=np.uint8)
+    assert downscale(ct_slice).shape == (1, 112, 112)
+    assert upscale(ct_slice).shape == (1, 120, 180)
+
+
+def test_masking_takes_the_frame_and_printed_letters_and_leaves_the_rest() -> None:
+    page = Image.new("L", (200, 200), 90)
+    drawing = ImageDraw.Draw(page)
+    drawing.ellipse((60, 120, 140, 180), fill=250)  # a spine, too large for a mark
+    plain = np.asarray(page)[np.newaxis]
+    drawing.text((80, 40), "R 12", fill=255, font=ImageFont.load_default(size=18))
+    printed = np.asarray(page)[np.newaxis]
+    masked = mask(printed)
+    inside = (slice(None), slice(12, -12), slice(12, -12))
+    assert np.abs(printed[inside].astype(int) - plain[inside]).max() == 165
+    assert np.abs(masked[inside].astype(int) - plain[inside]).max() <= 20
+    assert masked[0, :12].max() == masked[0, :, -12:].max() == 0
+
+
+def test_the_header_rule_is_perfect_where_the_format_gives_the_label_away(data: CovidCt) -> None:
+    telling = CovidCt(*(with_formats(split, ("JPEG RGB", "PNG RGBA")) for split in data))
+    rule = header_rule(telling, seed=0)
+    assert rule.formats == {"JPEG RGB": 0.0, "PNG RGBA": 1.0}
+    assert (rule.accuracy, rule.auc) == (1.0, 1.0)
+
+
+def test_the_header_rule_is_worth_nothing_where_all_files_are_alike(data: CovidCt) -> None:
+    assert header_rule(data, seed=0).auc == 0.5
+
+
+def test_the_audit_tells_what_moved_and_what_a_format_cannot_explain(data: CovidCt) -> None:
+    """A predictor that looks at brightness is hardly moved; one that looks at the size is."""
+
+    def by_brightness(split: Split) -> torch.Tensor:
+        return torch.tensor([float(scan.ct_slice.mean()) / 255 for scan in split.scans])
+
+    def by_size(split: Split) -> torch.Tensor:
+        return torch.tensor([float(scan.ct_slice.shape[1] == 48) * scan.label for scan in split.scans])
+
+    for predict, moved in ((by_brightness, False), (by_size, True)):
+        answers = predict(data.test)
+        plain = figures_of(answers, data.test.labels, 0.5, seed=0)
+        audit = audit_of(data, plain, predict, answers, seed=0)
+        assert (audit.variants["reencoded"].auc_change < -0.2) == moved
+        (subset,) = audit.formats.values()
+        assert (subset.count, subset.positives) == (8, 4)
+        assert subset.auc is not None
+        assert subset.auc.value == pytest.approx(plain.figures["auc"].value)
+
+
+def test_formats_are_read_from_the_files_themselves(data: CovidCt) -> None:
+    assert {scan.encoding for split in data for scan in split.scans} == {"PNG L"}
+    file = io.BytesIO()
+    Image.new("RGBA", (20, 20)).save(file, "PNG")
+    with Image.open(file) as image:
+        assert (image.format, image.mode) == ("PNG", "RGBA")

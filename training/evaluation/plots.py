@@ -1,0 +1,144 @@
+"""The plots of a run. Each function draws one and returns it; `save_figures` writes them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.data.covid_ct import LABELS, Split
+from training.evaluation.calibration import Calibration
+from training.evaluation.scores import ConfusionMatrix, Figures
+from training.run.record import EpochRecord
+
+_COLUMNS = 4
+
+
+_RUNAWAY_LOSS: Final = 10.0
+"""Nats; a network of two classes that knows nothing has 0.69."""
+
+
+def draw_sample(split: Split) -> Figure:
+    """Slices of both classes, evenly spaced through their lists (figures 3 and 4 of the report).
+
+    It shows images of the data set: for looking at, not for publishing.
+    """
+    figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
+    for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
+        part.suptitle(f"{LABELS[label]} (label {label})")
+        scans = [scan for scan in split.scans if scan.label == label]
+        chosen = [scans[i] for i in np.linspace(0, len(scans) - 1, 2 * _COLUMNS).astype(int)]
+        for axes, scan in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
+            axes.imshow(scan.ct_slice[0], cmap="gray", vmin=0, vmax=255)
+            axes.set_title(Path(scan.path).name[:24], fontsize=7)
+            axes.axis("off")
+    return figure
+
+
+def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
+    """Loss and accuracy by epoch; epoch 0 is the network before fine-tuning.
+
+    A loss that has run away for an epoch would flatten all others: its axis is logarithmic then.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    trained = history[1:]
+    for axes, name, train, val in (
+        (loss, "cross-entropy (nats)", [r.train_loss for r in trained], [r.val_loss for r in history]),
+        (accuracy, "accuracy", [r.train_accuracy for r in trained], [r.val_accuracy for r in history]),
+    ):
+        axes.plot([r.epoch for r in trained], train, "o-", label="train")
+        axes.plot([r.epoch for r in history], val, "s-", label="val")
+        axes.axvline(kept_epoch, color="grey", linestyle=":", label="kept")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    if max(r.val_loss for r in history) > _RUNAWAY_LOSS:
+        loss.set_yscale("log")
+    return figure
+
+
+def draw_roc(splits: dict[str, Figures]) -> Figure:
+    """Receiver operating characteristic of each split, the working point marked."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for name, split in splits.items():
+        auc = split.figures["auc"]
+        label = f"{name}: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"
+        (line,) = axes.plot(split.roc.false_positive_rate, split.roc.true_positive_rate, label=label)
+        point = (1 - split.figures["specificity"].value, split.figures["sensitivity"].value)
+        axes.plot(*point, "o", color=line.get_color())
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set_xlabel("1 - specificity")
+    axes.set_ylabel("sensitivity (COVID)")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def draw_reliability(splits: Mapping[str, Calibration]) -> Figure:
+    """Share of COVID against the probability answered, by tenths, with the number of slices at each point."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    for name, calibration in splits.items():
+        points = [
+            (each.mean_probability, each.share_of_covid, each.count)
+            for each in calibration.reliability
+            if each.mean_probability is not None and each.share_of_covid is not None
+        ]
+        error = calibration.after.expected_calibration_error
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=f"{name}: error {error:.3f}")
+        for x, y, count in points:
+            axes.annotate(str(count), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("probability of COVID")
+    axes.set_ylabel("share of COVID")
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
+    """Numbers of slices, one panel a split."""
+    figure = Figure(figsize=(3.6 * len(matrices), 3.4), layout="constrained")
+    for axes, (name, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
+        cells = np.array(
+            [[matrix.true_negatives, matrix.false_positives], [matrix.false_negatives, matrix.true_positives]]
+        )
+        _draw_cells(axes, cells)
+        axes.set_title(name)
+    return figure
+
+
+def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
+    axes.imshow(cells, cmap="Blues", vmin=0)
+    for (row, column), number in np.ndenumerate(cells):
+        color = "white" if number > cells.max() / 2 else "black"
+        axes.text(column, row, str(number), ha="center", va="center", color=color)
+    axes.set_xticks((0, 1), LABELS)
+    axes.set_yticks((0, 1), LABELS)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def draw_misclassified(split: Split, probabilities: torch.Tensor, threshold: float) -> Figure:
+    """Probabilities of the wrongly called slices, by true class: far from the threshold is confidently wrong."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    wrong = (probabilities >= threshold) != (split.labels == 1)
+    scores = [probabilities[wrong & (split.labels == label)].numpy() for label in (0, 1)]
+    axes.hist(
+        scores,
+        bins=np.linspace(0, 1, 21).tolist(),
+        stacked=True,
+        label=[f"{LABELS[0]} called COVID ({len(scores[0])})", f"COVID called {LABELS[0]} ({len(scores[1])})"],
+    )
+    axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:.3f}")
+    axes.set_xlabel("probability of COVID")
+    axes.set_ylabel(f"misclassified {split.name} slices")
+    axes.legend()
+    return figure

@@ -1,0 +1,82 @@
+"""Where a probability becomes a call: the rules that choose a threshold without test, and what each gives."""
+
+from collections.abc import Mapping
+from typing import Final, get_args
+
+import torch
+
+from service.artifact import Interval
+from training.evaluation.scores import FigureName, figures_of
+from training.recipe import ThresholdRule
+from training.run.record import Record
+
+_RULES: Final[dict[ThresholdRule, str]] = {
+    "half": "fixed at 0.5",
+    "youden": "highest sensitivity + specificity on {} (Youden 1950)",
+    "sensitivity-90": "highest with sensitivity >= 0.90 on {}, for screening",
+}
+_REFERENCES: Final = {
+    "val": "the validation split",
+    "out-of-fold": "out-of-fold answers to train and validation",
+}
+
+
+class Threshold(Record):
+    """The probability at or above which a slice is called COVID, and the rule that chose it."""
+
+    value: float
+    rule: str
+
+
+class OperatingPoint(Record):
+    """A threshold and the figures that it gives.
+
+    Attributes:
+        chosen_on: figures of what it was chosen on: validation, or out-of-fold answers.
+    """
+
+    threshold: Threshold
+    chosen_on: dict[FigureName, Interval]
+    test: dict[FigureName, Interval]
+
+
+def choose_threshold(
+    probabilities: torch.Tensor, labels: torch.Tensor, rule: ThresholdRule, reference: str = "val"
+) -> Threshold:
+    """Apply a rule to probabilities of the reference: `val`, or `out-of-fold` answers.
+
+    The value lies midway between two neighbouring probabilities, so that rounding in another precision does not move
+    a slice across it.
+    """
+    words = _RULES[rule].format(_REFERENCES[reference])
+    if rule == "half":
+        return Threshold(value=0.5, rule=words)
+    levels = torch.cat([torch.zeros(1), torch.unique(probabilities), torch.ones(1)])
+    candidates = (levels[:-1] + levels[1:]) / 2
+    called = probabilities[None, :] >= candidates[:, None]
+    sensitivity = (called & (labels == 1)).sum(1) / (labels == 1).sum()
+    specificity = (~called & (labels == 0)).sum(1) / (labels == 0).sum()
+    if rule == "youden":
+        value = candidates[(sensitivity + specificity).argmax()]
+    else:
+        value = candidates[sensitivity >= 0.90].max()
+    return Threshold(value=value.item(), rule=words)
+
+
+def operating_points(
+    reference: str, answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], seed: int
+) -> dict[ThresholdRule, OperatingPoint]:
+    """What each rule would give on the reference that it chooses by and on test.
+
+    Args:
+        answers: float (N,) probabilities and int64 (N,) labels of the reference, by its name, and of `test`.
+    """
+    points = {}
+    for rule in get_args(ThresholdRule):
+        threshold = choose_threshold(*answers[reference], rule, reference)
+        points[rule] = OperatingPoint(
+            threshold=threshold,
+            chosen_on=figures_of(*answers[reference], threshold.value, seed).figures,
+            test=figures_of(*answers["test"], threshold.value, seed).figures,
+        )
+    return points

@@ -1,0 +1,74 @@
+"""Pretrained weights, in torchvision's layout."""
+
+import pickle
+from pathlib import Path
+from typing import Final
+from urllib.error import URLError
+
+import torch
+import torchvision
+
+from training.errors import TrainingError
+from training.network.heads import ClassifierHead
+from training.network.slice_network import SliceNetwork
+from training.network.vgg import empty_vgg
+from training.recipe import Recipe
+
+_TORCHVISION_WEIGHTS: Final = {
+    "vgg19_bn": torchvision.models.VGG19_BN_Weights.IMAGENET1K_V1,
+    "vgg16_bn": torchvision.models.VGG16_BN_Weights.IMAGENET1K_V1,
+}
+
+
+def load_imagenet(network: SliceNetwork, recipe: Recipe, weights: Path | None) -> str:
+    """Put ImageNet weights into the convolutions, and into the classifier's hidden layers where the file has them.
+
+    Args:
+        network: the network to fill.
+        recipe: says which architecture it is.
+        weights: a state dict in torchvision's layout; None downloads torchvision's own.
+
+    Returns:
+        Where the weights came from and which layers they do not cover, for the card.
+
+    Raises:
+        TrainingError: no file, no network, or weights of another architecture.
+    """
+    state, source = _read_weights(recipe, weights)
+    features = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
+    whole, _ = empty_vgg(recipe)
+    try:
+        whole.load_state_dict(features, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainingError(f"{source}: not the weights of {recipe.architecture}: {reason}") from error
+    network.features.load_state_dict(whole[: len(network.features)].state_dict())
+    hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
+    if not isinstance(network.head, ClassifierHead):
+        return source
+    if not hidden:
+        return f"{source}; the classifier's hidden layers start at random, the file has none"
+    wanted = {k: v.float() for k, v in hidden.items() if not k.startswith("6.")}
+    network.head.layers.load_state_dict(wanted, strict=False)
+    return source
+
+
+def _read_weights(recipe: Recipe, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+    if weights is None:
+        try:
+            default = _TORCHVISION_WEIGHTS[recipe.architecture]
+            return dict(default.get_state_dict(check_hash=True)), f"torchvision {default}"
+        except (URLError, OSError) as error:
+            raise TrainingError(
+                f"torchvision's ImageNet weights of {recipe.architecture} can't be downloaded ({error}); offline, pass "
+                f"--weights FILE, a state dict in torchvision's layout (its {recipe.architecture} checkpoint)"
+            ) from error
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TrainingError(f"{weights}: can't read the weights: {error.strerror}") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        raise TrainingError(f"{weights}: not a PyTorch state dict; pass torchvision's checkpoint") from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise TrainingError(f"{weights}: not a state dict of tensors; pass torchvision's checkpoint")
+    return state, weights.name

@@ -1,0 +1,75 @@
+"""The device, number format and processes that a run computes with."""
+
+import contextlib
+import resource
+import sys
+from dataclasses import dataclass, replace
+
+import torch
+
+from service.processor import choose_device, has_native_bf16, usable_processors
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Device, autocast format and data loading processes of a run.
+
+    Attributes:
+        device: one GPU or the CPU.
+        autocast_dtype: format of the convolutions under autocast; None computes everything in fp32.
+        workers: processes that augment slices; 0 does it in the main process.
+    """
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    workers: int
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Context for forward passes of training."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, which fp16's narrow range needs and bf16 does not (Micikevicius et al., arXiv 1710.03740)."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype is torch.float16)
+
+    def exact(self) -> "Machine":
+        """The same without autocast: what figures and thresholds are taken in."""
+        return replace(self, autocast_dtype=None)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return f"{name}, {str(self.autocast_dtype or torch.float32).removeprefix('torch.')}, {self.workers} workers"
+
+
+def find_machine(device: str, precision: str, workers: int | None) -> Machine:
+    """Choose device and autocast format.
+
+    Args:
+        device: auto, cpu or cuda.
+        precision: auto, fp32, bf16 or fp16; auto is bf16 where the processor computes it natively, then fp16 on a GPU.
+        workers: data loading processes; None is one a processor, 8 at most, for a GPU, which would wait for the main
+            process, and none for a CPU, which they would take processors from.
+
+    Raises:
+        TrainingError: the device asked for is not there.
+    """
+    try:
+        chosen = choose_device(device)
+    except ValueError as error:
+        raise TrainingError(f"--device {device}: {error}") from error
+    if precision == "auto":
+        fallback = "fp16" if chosen.type == "cuda" else "fp32"
+        precision = "bf16" if has_native_bf16(chosen) else fallback
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if workers is None:
+        workers = min(8, usable_processors()) if chosen.type == "cuda" else 0
+    return Machine(chosen, dtype, workers)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
