@@ -34,7 +34,7 @@ train: $(VENV)/.train ## train a model: make train DATA=../COVID-CT [WEIGHTS=vgg
 
 check: lint types test ## run all checks of CI: lint, types, test
 
-lint: $(VENV)/.dev ## ruff: rules and format; which wing imports which
+lint: $(VENV)/.dev ## check style, format and import directions (ruff, import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
