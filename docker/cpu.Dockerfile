@@ -3,20 +3,20 @@ ARG PYTHON_VERSION=3.13
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# PyTorch's own index, because its CPU builds are there alone and the usual ones bring gigabytes of CUDA.
+# PyTorch's own index: only it has the CPU builds; the default builds include gigabytes of CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# Empty: the version of constraints.txt.
+# Default: the version in constraints.txt.
 ARG TORCH_VERSION=
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-# pip stays out of the image: it installs from an environment of its own into the one that is kept.
+# pip is not in the image: it runs in its own environment and installs into the final one.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
-# Dependencies before code: a change of code leaves these layers alone.
+# Dependencies before code, so that a code change does not rebuild these layers.
 COPY pyproject.toml constraints.txt docker/slim.sh ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > requirements.txt \
     && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
-# torch alone comes from that index; all else, torch's own dependencies included, from the default one.
+# Only torch comes from that index; everything else, including torch's dependencies, from the default one.
 RUN --mount=type=cache,target=/var/cache/pip \
     /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" -c constraints.txt torch \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt \
@@ -31,7 +31,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
-# A folder for models of one's own, which a volume takes its owner from.
+# Folder for models trained elsewhere; a volume mounted here takes its owner.
 RUN install -d -o 10001 -g 10001 /models
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /build/sbom.cdx.json ./

@@ -1,20 +1,20 @@
 # The service on an NVIDIA GPU:  docker build -f docker/cuda.Dockerfile -t covid-ct:cuda .
-# torch's wheels carry the CUDA libraries, so the base needs none; the host needs its driver and the container toolkit.
-# Without a GPU it serves on the CPU, and says so.
+# torch's wheels include the CUDA libraries; the host needs the NVIDIA driver and the container toolkit.
+# Without a GPU it runs on the CPU and logs that.
 ARG PYTHON_VERSION=3.13
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Empty: the CUDA release that torch's default wheels are built for. For an older driver, the index of PyTorch's wheels
-# for an older CUDA.
+# Default: the CUDA release of torch's default wheels. For an older driver, set the index of
+# PyTorch's wheels for an older CUDA.
 ARG TORCH_INDEX=
-# Empty: the version of constraints.txt.
+# Default: the version in constraints.txt.
 ARG TORCH_VERSION=
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-# pip stays out of the image: it installs from an environment of its own into the one that is kept.
+# pip is not in the image: it runs in its own environment and installs into the final one.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
-# Dependencies before code: a change of code leaves these layers alone.
+# Dependencies before code, so that a code change does not rebuild these layers.
 COPY pyproject.toml constraints.txt docker/slim.sh ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > requirements.txt \
@@ -36,7 +36,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
-# A folder for models of one's own, which a volume takes its owner from.
+# Folder for models trained elsewhere; a volume mounted here takes its owner.
 RUN install -d -o 10001 -g 10001 /models
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /build/sbom.cdx.json ./

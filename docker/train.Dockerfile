@@ -3,7 +3,7 @@ ARG PYTHON_VERSION=3.13
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Empty: the CUDA release that torch's default wheels are built for.
+# Default: the CUDA release of torch's default wheels.
 ARG TORCH_INDEX=
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     && /opt/pip/bin/pip --python /opt/venv/bin/python check
 
 FROM ${BASE_IMAGE}
-# The commit that metrics.json tells: there is no git in here to ask.
+# The commit for metrics.json: the image has no git.
 ARG REVISION=unknown
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -38,6 +38,6 @@ LABEL org.opencontainers.image.title="covid-ct-train" \
       org.opencontainers.image.revision="${REVISION}"
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# Arguments after `train` replace the last line and must name the folders again.
+# Arguments after `train` replace the last line; name the folders again.
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["train", "--data", "/data", "--run", "/runs/best", "--models", "/models"]

@@ -1,6 +1,6 @@
-"""Draws the pictures of docs/images: the page with the shipped model and generated slices, in a real Chromium.
+"""Takes the screenshots in docs/images: the page with the shipped model, in Chromium; run by `make screenshots`.
 
-`make screenshots`. Only generated slices ever go in: no image of a data set and no patient's.
+Uses only generated slices, never an image of a data set or of a patient.
 """
 
 import sys
@@ -30,7 +30,7 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Start the service, take every picture."""
+    """Start the service and take every screenshot."""
     with tempfile.TemporaryDirectory() as folder, running(ROOT / "models", log_level="WARNING") as server:
         files = _files(Path(folder))
         with chromium() as browser:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The example slice, and a picture that is none."""
+    """Return the example slice and an image that is not a slice."""
     other = folder / "holiday.png"
     Image.radial_gradient("L").resize((320, 240)).save(other)
     return [SLICE, other]
@@ -55,7 +55,7 @@ def _shoot(browser: "Browser", url: str, files: list[Path], target: Path, option
     page.screenshot(path=target)
     page.close()
     with Image.open(target) as image:
-        small = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)  # half of the bytes
+        small = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)  # halves the size
     small.save(target, optimize=True)
     print(f"{target.relative_to(ROOT)}: {target.stat().st_size} bytes")
 

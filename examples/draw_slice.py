@@ -1,7 +1,7 @@
-"""Draw something that looks like an axial chest CT slice, so that the service can be tried without anyone's scan.
+"""Draw a picture that looks like an axial chest CT slice, to try the service without a scan of a patient.
 
-No image was used to make it: every shape is a formula and every vessel a random number. It is a prop. It is no phantom,
-and what a model answers to it says nothing about that model.
+No image was used: every shape is a formula and every vessel is random. It is not a phantom, and a model's answer to it
+says nothing about the model.
 
     python examples/draw_slice.py examples/slice.png --seed 0
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Field: TypeAlias = NDArray[np.float64]
-"""One value a pixel, shape (H, W)."""
+"""One value for each pixel, shape (H, W)."""
 
 WINDOW: Final = (-1350.0, 150.0)
 """Hounsfield units shown as black and as white: the usual lung window, level -600 and width 1500."""
@@ -39,7 +39,7 @@ GREAT_VESSELS: Final = (
 
 
 class Canvas:
-    """Hounsfield units over a plane with x to the right, y down, 0 in the middle and 1 at the shorter edges."""
+    """Hounsfield units on a plane: x to the right, y down, 0 in the middle, 1 at the shorter edges."""
 
     def __init__(self, height: int, width: int) -> None:
         self.scale = min(height, width) / 2
@@ -49,39 +49,39 @@ class Canvas:
         self.values: Field = np.full((height, width), AIR)
 
     def cover(self, distance: Field, value: float | Field, softness: float = 0.7) -> Field:
-        """Paint where `distance` (in plane units, negative inside) is inside; `softness` is the edge in pixels."""
+        """Paint where `distance` (plane units) is negative; `softness` is the width of the edge in pixels."""
         amount = _inside(distance * self.scale, softness)
         self.values += amount * (value - self.values)
         return amount
 
     def ellipse(self, x: float, y: float, a: float, b: float, degrees: float = 0.0, power: float = 2.0) -> Field:
-        """Distance to an ellipse, nearly: exact at its edge, good enough beside it."""
+        """Return the approximate distance to an ellipse; it is exact at the edge."""
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         along, across = (self.x - x) * cos + (self.y - y) * sin, (self.y - y) * cos - (self.x - x) * sin
         radius = (np.abs(along / a) ** power + np.abs(across / b) ** power) ** (1 / power)
         return np.asarray((radius - 1) * min(a, b))
 
     def line(self, x0: float, y0: float, x1: float, y1: float, radius: float) -> Field:
-        """Distance to a stroke with round ends."""
+        """Return the distance to a stroke with round ends."""
         dx, dy = x1 - x0, y1 - y0
         t = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
         return np.asarray(np.hypot(self.x - x0 - t * dx, self.y - y0 - t * dy) - radius, dtype=np.float64)
 
     def blur(self, field: Field, sigma: float) -> Field:
-        """Gaussian blur; `sigma` in pixels, edges wrap around."""
+        """Blur with a Gaussian; `sigma` in pixels, edges wrap around."""
         height, width = field.shape
         frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None, :] ** 2
         smooth = np.fft.irfft2(np.fft.rfft2(field) * np.exp(-2 * (np.pi * sigma) ** 2 * frequency), s=field.shape)
         return np.asarray(smooth, dtype=np.float64)
 
     def texture(self, random: np.random.Generator, sigma: float) -> Field:
-        """Smooth noise of mean 0 and standard deviation 1 with features of about `sigma` plane units."""
+        """Return smooth noise of mean 0 and deviation 1, with features of about `sigma` plane units."""
         noise = self.blur(random.standard_normal(self.values.shape), sigma * self.scale)
         return np.asarray((noise - noise.mean()) / noise.std())
 
 
 class Branch(NamedTuple):
-    """One straight piece of a vessel, in plane units; `above` is how far it lies from the slice's plane."""
+    """One straight piece of a vessel in plane units; `above` is its distance from the plane of the slice."""
 
     x0: float
     y0: float
@@ -92,7 +92,7 @@ class Branch(NamedTuple):
 
 
 class Root(NamedTuple):
-    """Where a run of a vessel begins."""
+    """Start of a run of a vessel."""
 
     x: float
     y: float
@@ -104,10 +104,10 @@ def draw_slice(seed: int, height: int = 512, width: int = 512, disease: bool = F
     """Draw one slice in a lung window.
 
     Args:
-        seed: what varies from body to body; equal seeds give equal slices.
+        seed: seed of all random shapes; equal seeds give equal slices.
         height: pixels, at least 64.
         width: pixels, at least 64.
-        disease: add hazy patches near the pleura, as ground-glass opacities lie; the rest stays as it was.
+        disease: add hazy patches near the pleura, like ground-glass opacities; the rest does not change.
 
     Returns:
         uint8 (height, width), 0 is black.
@@ -131,7 +131,7 @@ def _couch(canvas: Canvas) -> None:
 
 
 def _trunk(canvas: Canvas, random: np.random.Generator, girth: float, depth: float, tilt: float) -> Field:
-    """Skin, fat, muscles, ribs and sternum; gives the distance to the wall of the chest cavity."""
+    """Paint skin, fat, muscles, ribs and sternum; return the distance to the wall of the chest cavity."""
     sway = 0.012 * canvas.texture(random, 0.22)
     outline = canvas.ellipse(0, 0.03, 0.93 * girth, 0.67 * depth, tilt, 2.2) + sway
     canvas.cover(outline, MUSCLE)
@@ -153,7 +153,7 @@ def _trunk(canvas: Canvas, random: np.random.Generator, girth: float, depth: flo
 
 
 def _ribs(canvas: Canvas, random: np.random.Generator, girth: float, depth: float, marrow: Field) -> None:
-    """Ribs run obliquely, so a slice cuts each one to a spindle along the wall."""
+    """Paint ribs: they run obliquely, so a slice shows each as a spindle along the wall."""
     for side in (-1, 1):
         for angle in (-62, -36, -12, 12, 36, 58):
             at = np.radians(angle + random.uniform(-6, 6))
@@ -173,7 +173,7 @@ def _bone(canvas: Canvas, distance: Field, shell: float, marrow: Field) -> None:
 
 
 def _middle(canvas: Canvas, random: np.random.Generator, depth: float) -> Field:
-    """Distance to what parts the lungs: heart, great vessels, hila and the spine's bed."""
+    """Return the distance to the mediastinum: heart, great vessels, hila and the bed of the spine."""
     shift = random.uniform(-0.02, 0.03)
     parts = (
         canvas.ellipse(0.12 + shift, -0.13, 0.27 * random.uniform(0.9, 1.08), 0.225, 24),
@@ -209,7 +209,7 @@ def _lungs(canvas: Canvas, random: np.random.Generator, lungs: Field, disease: n
 
 
 def _vessels(random: np.random.Generator, hilum: tuple[float, float], side: int) -> Iterator[Branch]:
-    """Trees that fan out of the hilum in all directions; the slice shows the pieces near its plane."""
+    """Yield the branches of vessel trees that spread from the hilum."""
     for degrees in np.linspace(-80, 80, 13):
         towards = np.radians(degrees + random.uniform(-9, 9))
         root = Root(*hilum, random.uniform(0.010, 0.019), random.normal(0, 0.02))
@@ -217,7 +217,7 @@ def _vessels(random: np.random.Generator, hilum: tuple[float, float], side: int)
 
 
 def _fork(random: np.random.Generator, root: Root, towards: float, climb: float) -> Iterator[Branch]:
-    """One bent run and the two that it forks into, until too thin or too far from the plane to be seen again."""
+    """Yield a bent run and the two runs it forks into, until they are too thin or too far from the plane."""
     x, y, radius, above = root
     for _ in range(3):
         towards += random.normal(0, 0.14)
@@ -241,7 +241,7 @@ def _vessel(canvas: Canvas, branch: Branch) -> None:
 
 
 def _cross_sections(canvas: Canvas, random: np.random.Generator, hilum: tuple[float, float], side: int) -> None:
-    """Vessels that cross the plane: dots, large near the hilum and small near the pleura."""
+    """Paint vessels that cross the plane as dots, large near the hilum and small near the pleura."""
     for _ in range(120):
         away, at = 0.07 + 0.6 * random.random() ** 0.8, random.uniform(-1.9, 1.9)
         x, y = hilum[0] + side * away * np.cos(at), hilum[1] + 0.8 * away * np.sin(at)
@@ -270,7 +270,7 @@ def _ground_glass(canvas: Canvas, random: np.random.Generator, lungs: Field) -> 
 
 
 def _mediastinum(canvas: Canvas, random: np.random.Generator, lungs: Field) -> None:
-    """Fat between the organs, blood in the great vessels, air in the main bronchi and the oesophagus."""
+    """Paint fat between organs, blood in great vessels, air in main bronchi and oesophagus."""
     ring = np.abs(canvas.ellipse(0.1, -0.12, 0.25, 0.2, 24)) - 0.012 + 0.02 * canvas.texture(random, 0.03)
     canvas.cover(np.maximum(ring, 0.012 - lungs), FAT, softness=2.0)
     canvas.cover(canvas.ellipse(0, -0.46, 0.05, 0.06) + 0.01 * canvas.texture(random, 0.02), FAT, softness=2.0)
@@ -299,7 +299,7 @@ def _spine(canvas: Canvas, random: np.random.Generator, depth: float) -> None:
 
 
 def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
-    """What the scanner adds: blur, noise of its reconstruction kernel, a round field of view, the window."""
+    """Apply the scanner's effects: blur, reconstruction noise, round field of view, window."""
     sharp = canvas.blur(canvas.values, 0.9)
     fine = canvas.texture(random, 0.9 / canvas.scale) - 0.55 * canvas.texture(random, 2.2 / canvas.scale)
     thick = 0.75 + 0.5 * canvas.blur((canvas.values > FAT).astype(np.float64), 0.12 * canvas.scale)
@@ -309,7 +309,7 @@ def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _around(canvas: Canvas, branch: Branch) -> Canvas:
-    """The few pixels that a branch can touch, sharing their values with `canvas`."""
+    """Return the part of `canvas` that a branch can touch, sharing its values."""
     height, width = canvas.values.shape
     margin = branch.radius * canvas.scale + 4
     columns = np.array((branch.x0, branch.x1)) * canvas.scale + width / 2
@@ -324,7 +324,7 @@ def _around(canvas: Canvas, branch: Branch) -> Canvas:
 
 
 def _inside(distance: Field, softness: float) -> Field:
-    """1 inside, 0 outside, half at the edge; both in pixels."""
+    """Return 1 inside, 0 outside and 0.5 at the edge; both arguments in pixels."""
     return np.asarray(1 / (1 + np.exp(np.clip(distance / (0.4 * softness), -40, 40))))
 
 
