@@ -18,8 +18,9 @@ from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
 from benchmarks.training import training_efficiency
 from benchmarks.turns import take_turn
-from service.artifact import Precision, read_manifest
-from service.processor import has_native_bf16, usable_processors
+from service.model.card import Precision
+from service.model.file import read_manifest
+from service.model.hardware import has_native_bf16, usable_processors
 from training.run.record import git_commit
 
 IMAGE: Final = ROOT / "examples" / "slice.png"

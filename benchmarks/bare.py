@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.artifact import Precision, load_model, read_manifest
-from service.image import decode, to_input
-from service.predictor import choose_file
-from service.processor import usable_processors
+from service.imaging.decode import decode, to_input
+from service.model.card import Precision
+from service.model.file import load_model, read_manifest
+from service.model.hardware import usable_processors
+from service.model.loading import choose_file
 
 
 class BareLoop:

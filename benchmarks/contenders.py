@@ -12,7 +12,7 @@ from typing import Final
 import psutil
 
 from benchmarks.environments import ROOT, make_environment
-from service.artifact import Precision
+from service.model.card import Precision
 
 OURS: Final = "covid-ct"
 _PORT: Final = 8700

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from client.predict import chosen_format, predict
-    from service.dicom import LUNG, Window
+    from service.imaging.window import LUNG, Window
 
     try:
         options.window = Window(*options.window) if options.window else LUNG
@@ -67,8 +67,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _show_model(options: argparse.Namespace) -> int:
-    from service.artifact import load_on_cpu, read_manifest
     from service.errors import ModelFileError
+    from service.model.file import load_on_cpu, read_manifest
 
     try:
         file = read_manifest(options.models).files[0]

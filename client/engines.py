@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 from client.errors import ClientError
 from client.http import Client
 from client.results import Prediction
-from service.image import Slice, decode, to_input
+from service.imaging.decode import Slice, decode, to_input
 
 if TYPE_CHECKING:
-    from service.predictor import Predictor
+    from service.model.predictor import Predictor
 
 
 class Engine(Protocol):
@@ -33,17 +33,12 @@ class LocalEngine:
     """The model of a models folder, without a service."""
 
     def __init__(self, models: Path, device: str = "auto") -> None:
-        from pydantic import ValidationError
-
         from service.errors import ModelFileError
-        from service.predictor import load_predictor
-        from service.settings import Settings
+        from service.model.loading import LoadOptions, load_predictor
 
         try:
-            self._predictor: Predictor = load_predictor(
-                Settings.model_validate({"models_dir": models, "device": device})
-            )
-        except (ModelFileError, ValidationError) as error:
+            self._predictor: Predictor = load_predictor(LoadOptions(models, device=device))
+        except ModelFileError as error:
             raise ClientError(str(error)) from error
 
     @property
@@ -58,10 +53,9 @@ class LocalEngine:
         (answer,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
         if isinstance(answer, Exception):
             raise answer
-        other = card.labels[1 - card.labels.index(card.positive_label)]
         return Prediction(
             probability=answer.probability,
-            label=card.positive_label if answer.probability >= card.threshold else other,
+            label=card.label_of(answer.probability),
             threshold=card.threshold,
             model=card.name,
             version=card.version,

@@ -11,8 +11,8 @@ from client.errors import ClientError, ProblemError
 from client.results import NOTICE
 from client.rows import Format, Row, Writer, begin_stdout, printable, read_rows, writer_to
 from client.sources import Found, SourceError, find, is_other_file, slices_of
-from service.dicom import Window
 from service.errors import ServiceError
+from service.imaging.window import Window
 
 
 @dataclass(slots=True)

@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from client.errors import ClientError
-from service.dicom import LUNG, Window, is_dicom, open_dicom
 from service.errors import ServiceError
-from service.image import Limits, Slice, decode_frames
+from service.imaging.decode import DecodeLimits, Slice, decode_frames
+from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.window import LUNG, Window
 
 MAX_FILE_BYTES: Final = 1024**3
 """Of a file, or of a member of a zip once unpacked."""
@@ -89,7 +90,7 @@ def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[tuple[s
             yield f"{name}#{index}", ct_slice
     elif is_dicom(data) and (window != LUNG or open_dicom(data).header.frames > 1):
         single = open_dicom(data).header.frames == 1
-        for index, ct_slice in enumerate(decode_frames(data, Limits(), window)):
+        for index, ct_slice in enumerate(decode_frames(data, DecodeLimits(), window)):
             yield (name if single else f"{name}#{index}"), ct_slice
     else:
         yield name, data
@@ -176,7 +177,7 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
     volume = _nifti_volume(data)
     if volume.ndim != 3:
         raise SourceError("not_a_volume", f"The NIfTI file has {volume.ndim} dimensions; a volume has 3.")
-    limits = Limits()
+    limits = DecodeLimits()
     width, height, depth = volume.shape
     if depth > limits.max_frames or width * height > limits.max_pixels or min(width, height) < 16:
         raise SourceError("not_a_volume", f"The NIfTI file's {width} x {height} x {depth} voxels are no chest CT.")

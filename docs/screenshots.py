@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from PIL import Image  # noqa: E402 - the repository's root must be importable first
 
 from tests.browser.chromium import chromium  # noqa: E402
-from tests.server import running  # noqa: E402
+from tests.support.server import running  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

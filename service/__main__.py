@@ -13,11 +13,11 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from service.access import KeysError, is_loopback
-from service.disclaimer import DISCLAIMER
+from service import DISCLAIMER
 from service.errors import ModelFileError
-from service.logs import configure_logging
-from service.settings import Settings
+from service.server.logging import configure_logging
+from service.settings import Settings, is_loopback
+from service.web.api_keys import KeysError
 
 _log = logging.getLogger("covidct")
 
@@ -52,11 +52,11 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         ModelFileError, KeysError: the model or the API keys are not usable.
     """
     # Imported here because torch takes seconds to import: --help and errors of settings and address come first.
-    from service.app import create_app
-    from service.predictor import load_predictor
-    from service.server import Server
+    from service.inference.service_state import load
+    from service.server.http_server import Server
+    from service.web.app import create_app
 
-    predictor = load_predictor(settings)
+    predictor = load(settings)
     app = create_app(settings, predictor)
     address = "{}:{}".format(*listener.getsockname()[:2])
     _log.info("model ready", extra={"fields": {**predictor.description, "address": address}})

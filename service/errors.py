@@ -127,6 +127,11 @@ class UnusableImageError(ServiceError):
     title = "Unusable image"
 
 
+def damaged_image(what: str) -> UnusableImageError:
+    """Build the refusal of a damaged image; `what` completes "The image is damaged: ..."."""
+    return UnusableImageError(f"The image is damaged: {what}. Send the whole, unmodified file.", code="damaged_image")
+
+
 class ClientGoneError(ServiceError):
     """The client closed its connection; the answer reaches nobody and is only counted. 499 is nginx' status for it."""
 

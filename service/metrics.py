@@ -1,13 +1,11 @@
 """The Prometheus registry and every metric in it; names are covidct_ and base units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
-
-from service.predictor import Predictor
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -23,7 +21,7 @@ class Metrics:
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._observers: list[Callable[[], None]] = []
+        self._refreshers: list[Callable[[], None]] = []
         self._add_traffic(registry)
         self._add_answers(registry)
         self._add_state(registry)
@@ -99,9 +97,9 @@ class Metrics:
             registry=registry,
         )
 
-    def on_observe(self, observer: Callable[[], None]) -> None:
-        """Have `observer` set its gauges whenever they are about to be read."""
-        self._observers.append(observer)
+    def add_refresher(self, refresher: Callable[[], None]) -> None:
+        """Call `refresher` before each scrape, to set its gauges."""
+        self._refreshers.append(refresher)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a template or `unmatched`, never a path that a client made up."""
@@ -109,24 +107,26 @@ class Metrics:
         self.requests.labels(route=route, method=method, status=str(status)).inc()
         self.request_seconds.labels(route=route).observe(seconds)
 
-    def show_model(self, predictor: Predictor) -> None:
-        """Make `predictor` the model of covidct_model_info, and its two labels visible from the start."""
+    def set_model_info(
+        self, info: Mapping[str, str], labels: Iterable[str], probability_shares: Sequence[float]
+    ) -> None:
+        """Show which model is served.
+
+        Args:
+            info: labels of covidct_model_info: name, version, precision, device, sha256.
+            labels: the model's class labels, which are counted from 0 on.
+            probability_shares: share of the evaluation's probabilities at or below 0.1, 0.2, ... 1.0; may be empty.
+        """
         self.model_info.clear()
-        self.model_info.labels(
-            name=predictor.card.name,
-            version=predictor.card.version,
-            precision=predictor.precision,
-            device=predictor.device.type,
-            sha256=predictor.sha256,
-        ).set(1)
-        for label in predictor.card.labels:
+        self.model_info.labels(**info).set(1)
+        for label in labels:
             self.predictions.labels(label=label)
-        for upper, share in zip(_TENTHS, predictor.probability_shares, strict=False):
-            le = floatToGoString(upper)  # type: ignore[no-untyped-call] # as the histogram's own label has it
+        for upper, share in zip(_TENTHS, probability_shares, strict=False):
+            le = floatToGoString(upper)  # type: ignore[no-untyped-call] # the format of the histogram's label
             self.probability_reference.labels(le=le).set(share)
 
     def render(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""
-        for observer in self._observers:
-            observer()
+        for refresh in self._refreshers:
+            refresh()
         return generate_latest(self.registry)

@@ -1,12 +1,11 @@
 """Everything an operator may set, from the environment; units are in the names."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from service.image import MAX_PIXELS
 
 
 class Settings(BaseSettings):
@@ -50,7 +49,7 @@ class Settings(BaseSettings):
     )
     receive_timeout_seconds: float = Field(default=20.0, gt=0, description="for a request's body; later it is a 408")
     max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest request body")
-    max_pixels: int = Field(default=MAX_PIXELS, gt=0, description="largest image, width times height")
+    max_pixels: int = Field(default=4096 * 4096, gt=0, description="largest image, width times height")
     max_images_per_request: int = Field(
         default=32, gt=0, description="images in a request to /predict/batch, or rows of /v2's tensors"
     )
@@ -79,3 +78,16 @@ class Settings(BaseSettings):
         description="an image that does not look like a chest CT slice: refuse it with a 422, or answer and flag it",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level logged")
+
+
+def comma_separated(setting: str) -> tuple[str, ...]:
+    """Split a setting that lists values between commas."""
+    return tuple(part for part in (piece.strip() for piece in setting.split(",")) if part)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a service that listens on `host`."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import write_models
+from tests.support.tiny import write_models
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the team keeps data beside its checkouts; nothing of it is in the repository."""

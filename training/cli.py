@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args, get_origin
 
 import torch
 
-from service.artifact import load_on_cpu, read_manifest
+from service.model.file import load_on_cpu, read_manifest
 from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.data.folds import Folding, read_groups
 from training.errors import TrainingError

@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 
 from benchmarks.peers.model import Model
-from service.image import Slice
+from service.imaging.decode import Slice
 
 
 class CovidCt(litserve.LitAPI):

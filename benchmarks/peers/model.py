@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.artifact import load_on_cpu, read_manifest
-from service.image import Limits, Slice, decode, to_input
+from service.imaging.decode import DecodeLimits, Slice, decode, to_input
+from service.model.file import load_on_cpu, read_manifest
 
 
 class Model:
@@ -22,7 +22,7 @@ class Model:
 
     def prepare(self, data: bytes) -> Slice:
         """Decode the bytes of an image to uint8 (1, S, S)."""
-        return to_input(decode(data, Limits()), self._size)
+        return to_input(decode(data, DecodeLimits()), self._size)
 
     def predict(self, slices: list[Slice]) -> list[float]:
         """Return the probability of each slice."""

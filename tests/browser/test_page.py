@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.conftest import Open
-from tests.server import Server, running
-from tests.service.client import png
-from tests.tiny import write_models
+from tests.support.client import png
+from tests.support.server import Server, running
+from tests.support.tiny import write_models
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

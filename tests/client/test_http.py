@@ -9,9 +9,9 @@ from PIL import Image
 
 from client import Client, Prediction, ProblemError, Retry, UnreachableError
 from client.errors import AnswerError
-from tests.dicoms import ct, phantom
-from tests.server import Server, free_port
-from tests.service.client import png
+from tests.support.client import png
+from tests.support.dicoms import ct, phantom
+from tests.support.server import Server, free_port
 
 ANSWER: dict[str, Any] = {
     "request_id": "r1",

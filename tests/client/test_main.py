@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from client.__main__ import main
-from tests.dicoms import ct, phantom
-from tests.server import ROOT, Server, free_port
-from tests.service.client import png
+from tests.support.client import png
+from tests.support.dicoms import ct, phantom
+from tests.support.server import ROOT, Server, free_port
 
 
 def folder_of(path: Path) -> Path:

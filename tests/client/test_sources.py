@@ -8,11 +8,11 @@ import pytest
 
 from client import sources
 from client.sources import SourceError, find, slices_of
-from service.dicom import Window
 from service.errors import UnusableImageError
-from service.image import decode
-from tests.dicoms import ct, phantom
-from tests.service.client import png
+from service.imaging.decode import decode
+from service.imaging.window import Window
+from tests.support.client import png
+from tests.support.dicoms import ct, phantom
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:

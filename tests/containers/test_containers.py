@@ -16,9 +16,9 @@ import httpx2
 import pytest
 
 from tests.containers.engine import BASE, Engine, missing
-from tests.server import ROOT, free_port
 from tests.support.covid_ct import small_files, small_lists, write_data_set
 from tests.support.random_weights import write_random_weights
+from tests.support.server import ROOT, free_port
 from training.recipe import RECIPES
 
 pytestmark = [

@@ -16,11 +16,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.artifact import MANIFEST_NAME
-from tests.load import GET, Client, Held, connected, request, run_together, timed
-from tests.server import ROOT, Server, running
-from tests.service.client import png
-from tests.tiny import tiny_card, write_models
+from service.model.card import MANIFEST_NAME
+from tests.support.client import png
+from tests.support.load import GET, Client, Held, connected, request, run_together, timed
+from tests.support.server import ROOT, Server, running
+from tests.support.tiny import tiny_card, write_models
 
 pytestmark = pytest.mark.soak
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from service.artifact import synthetic_slice
+from service.model.file import synthetic_slice
 
 
 def slices(count: int, size: int = 32) -> torch.Tensor:

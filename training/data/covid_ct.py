@@ -16,9 +16,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 import torch
 from PIL import Image
 
-from service.artifact import SplitFingerprint
 from service.errors import ServiceError
-from service.image import Slice, decode
+from service.imaging.decode import Slice, decode
+from service.model.card import SplitFingerprint
 from training.errors import TrainingError
 from training.run.progress import progress
 

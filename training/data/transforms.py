@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from PIL import Image
 
-from service.image import Slice, decode, to_input
+from service.imaging.decode import Slice, decode, to_input
 
 _JPEG_QUALITY: Final = (30, 96)
 

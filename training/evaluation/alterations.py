@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from service.image import Slice, decode
+from service.imaging.decode import Slice, decode
 from training.data.covid_ct import Split
 
 _FRAME: Final = 0.06

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from service.artifact import Network
-from service.image import Slice
+from service.imaging.decode import Slice
+from service.model.file import Network
 from training.data.batches import plain_batches
 from training.data.covid_ct import CovidCt, Split
 from training.data.reference import Reference

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from service.artifact import Network
+from service.model.file import Network
 from training.data.batches import plain_batches
 from training.data.covid_ct import Split
 from training.run.progress import progress

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from service.artifact import Network
 from service.errors import ServiceError
-from service.image import Slice, decode
+from service.imaging.decode import Slice, decode
+from service.model.file import Network
 from training.data.transforms import as_input
 from training.errors import TrainingError
 from training.run.progress import progress

@@ -22,7 +22,7 @@ from torchmetrics.functional.classification import (
     multilabel_specificity,
 )
 
-from service.artifact import Interval
+from service.model.card import Interval
 from training.run.record import Record
 from training.run.seeding import derive_seed
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from service.artifact import Interval
+from service.model.card import Interval
 from training.data.covid_ct import CovidCt, Split
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.scores import FigureName, Figures, figures_of

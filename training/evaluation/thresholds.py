@@ -5,7 +5,7 @@ from typing import Final, get_args
 
 import torch
 
-from service.artifact import Interval
+from service.model.card import Interval
 from training.evaluation.scores import FigureName, figures_of
 from training.recipe import ThresholdRule
 from training.run.record import Record

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.artifact import Interval
+from service.model.card import Interval
 from training.data.covid_ct import LABELS, CovidCt
 from training.evaluation.plots import draw_confusion, draw_curves, draw_roc
 from training.evaluation.scores import RESAMPLES, FigureName, Spread, auc_of, spread_of

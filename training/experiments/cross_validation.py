@@ -11,7 +11,7 @@ from statistics import mean
 import torch
 from pydantic import JsonValue
 
-from service.artifact import SplitFingerprint
+from service.model.card import SplitFingerprint
 from training.data.covid_ct import Split
 from training.data.folds import Folding
 from training.evaluation.alterations import ALTERATIONS, altered

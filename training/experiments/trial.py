@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from pydantic import JsonValue, ValidationError
 
-from service.artifact import SplitFingerprint
+from service.model.card import SplitFingerprint
 from training.data.covid_ct import CovidCt, Split
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.calibration import fit_temperature

@@ -7,18 +7,8 @@ from typing import Final
 import torch
 from pydantic import JsonValue
 
-from service.artifact import (
-    FilePrecision,
-    Interval,
-    ManifestFile,
-    ModelCard,
-    Precision,
-    SelfCheck,
-    SplitFingerprint,
-    load_on_cpu,
-    save_model,
-    synthetic_slice,
-)
+from service.model.card import FilePrecision, Interval, ManifestFile, ModelCard, Precision, SelfCheck, SplitFingerprint
+from service.model.file import load_on_cpu, model_bytes, synthetic_slice
 from training.data.batches import Batch
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.evaluate import Predictions, Results, predict
@@ -26,6 +16,7 @@ from training.evaluation.scores import FigureName
 from training.network.deployable import Density, Deployable, contrast_of
 from training.network.slice_network import SliceNetwork
 from training.recipe import Recipe
+from training.run.atomic_write import write_atomically
 from training.run.record import git_commit, library_versions
 
 NAME: Final = "covid-ct"
@@ -134,8 +125,10 @@ def make_card(
 def export(deployable: Deployable, card: ModelCard, folder: Path) -> ManifestFile:
     """Write the model file; with fp16 weights `deployable` is in fp16 afterwards."""
     architecture = card.training_config["architecture"]
-    path = folder / f"{card.name}-{architecture}.{card.precision}.pt"
-    return save_model(deployable.half() if card.precision == "fp16" else deployable, card, path)
+    data = model_bytes(deployable.half() if card.precision == "fp16" else deployable, card)
+    file = ManifestFile.describe(f"{card.name}-{architecture}.{card.precision}.pt", card.precision, data)
+    write_atomically(folder / file.name, lambda path: path.write_bytes(data))
+    return file
 
 
 def architecture_of(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from pydantic import JsonValue
 
-from service.artifact import ManifestFile, SplitFingerprint
+from service.model.card import ManifestFile, SplitFingerprint
 from training.evaluation.calibration import Calibration
 from training.evaluation.heatmap_check import OcclusionCheck
 from training.evaluation.out_of_distribution import Gate

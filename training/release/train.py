@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from service.artifact import MANIFEST_NAME, FilePrecision, Interval, ManifestFile
+from service.model.card import MANIFEST_NAME, FilePrecision, Interval, ManifestFile
 from training.data.batches import plain_batches
 from training.data.covid_ct import LABELS, CovidCt
 from training.evaluation.calibration import fit_temperature

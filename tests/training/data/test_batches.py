@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from service.image import decode, to_input
+from service.imaging.decode import decode, to_input
 from tests.support.covid_ct import small_files, small_lists
 from training.data.batches import plain_batches, training_batches
 from training.data.covid_ct import CovidCt

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.covid_ct import draw, png
-from tests.tiny import INPUT_SIZE, TinyNetwork
+from tests.support.tiny import INPUT_SIZE, TinyNetwork
 from training.errors import TrainingError
 from training.evaluation.out_of_distribution import choose_gate, generated_images, read_images, score_images
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.artifact import load_model, load_on_cpu, read_manifest, synthetic_slice
+from service.model.file import load_model, load_on_cpu, read_manifest, synthetic_slice
 from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.thresholds import choose_threshold

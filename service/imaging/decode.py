@@ -1,0 +1,228 @@
+"""Bytes of an image file to one canonical grey slice.
+
+Training evaluates with this same code, so a slice means the same there and here. COVID-CT's labels can be read off its
+file formats (every RGBA and every grey PNG is COVID), so whatever a file says beyond its grey values is dropped here,
+before anything else can see it.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from service.errors import UnsupportedImageError, UnusableImageError, damaged_image
+from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.window import LUNG, Window
+
+Slice: TypeAlias = NDArray[np.uint8]
+"""One grey channel, shape (1, H, W), 0 is black and 255 is white."""
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+"""Formats that Pillow may try, under its names; beside them only DICOM is ever parsed."""
+
+MIN_SIDE: Final = 16
+"""Pixels. Below this no anatomy can be seen; the smallest image of COVID-CT is 115 x 61."""
+
+_SIGNATURES: Final = (
+    (0, b"\x89PNG\r\n\x1a\n"),
+    (0, b"\xff\xd8\xff"),
+    (8, b"WEBP"),
+    (0, b"II*\x00"),
+    (0, b"MM\x00*"),
+    (0, b"BM"),
+    (0, b"GIF8"),
+)
+
+
+MAX_PIXELS: Final = 4096 * 4096
+"""Width times height beyond which an image is refused unless told otherwise: eight times the side of a usual slice."""
+
+MAX_FRAMES: Final = 1000
+"""Frames beyond which a file is refused by `decode_frames`; a chest CT at half a millimetre has some 700 slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What an image may ask of the decoder.
+
+    Attributes:
+        max_pixels: width times height of a frame, in pixels, known from the header before any pixel is decoded.
+        max_frames: frames of a file, where several are asked for.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_frames: int = MAX_FRAMES
+
+
+def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Slice:
+    """Decode an image file to its canonical grey slice.
+
+    Grey is ITU-R BT.601 luma (Pillow's `L`). 16-bit samples are scaled from their full range, transparency lies over
+    black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. DICOM goes through `window`,
+    see `service.dicom`.
+
+    Args:
+        data: a whole file of one of `FORMATS`, or DICOM.
+        limits: what the file may ask for.
+        window: Hounsfield units that are black and white, for DICOM.
+
+    Returns:
+        uint8 (1, H, W).
+
+    Raises:
+        UnsupportedImageError: the bytes are of no format that is read, whatever their name says.
+        UnusableImageError: empty, damaged, too many pixels, too small, several frames, without a defined grey value, or
+            a DICOM file that is no CT image.
+    """
+    if is_dicom(data):
+        file = open_dicom(data)
+        _check_size(file.header.columns, file.header.rows, limits)
+        _check_single(file.header.frames)
+        return file.frame(0, window)[np.newaxis]
+    if not data:
+        raise UnusableImageError("The file is empty: 0 bytes were received.", code="empty_file")
+    image = _open(data)
+    with image:
+        _check_size(*image.size, limits)
+        _check_single(_count(image))
+        return _to_slice(_grey(_load(image)))
+
+
+def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Iterator[Slice]:
+    """Decode every frame of a file, one at a time; a file with one frame gives one slice.
+
+    Only DICOM may have several: the frames of an animation or the pages of a TIFF need not be slices.
+
+    Args:
+        data, window: as in `decode`.
+        limits: `max_pixels` is for each frame, `max_frames` for their number.
+
+    Yields:
+        uint8 (1, H, W), in the file's order.
+
+    Raises:
+        UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames. A damaged frame
+            raises when it is reached.
+    """
+    if not is_dicom(data):
+        yield decode(data, limits, window)
+        return
+    file = open_dicom(data)
+    _check_size(file.header.columns, file.header.rows, limits)
+    if file.header.frames > limits.max_frames:
+        raise UnusableImageError(
+            f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.", code="too_many_frames"
+        )
+    for index in range(file.header.frames):
+        yield file.frame(index, window)[np.newaxis]
+
+
+def to_input(ct_slice: Slice, size: int) -> Slice:
+    """Resize a slice to the square input of the network, as torchvision's `Resize((size, size))` does.
+
+    Bilinear with antialiasing; the aspect ratio is not kept, as in the paper of the data set (arXiv 2003.13865).
+
+    Args:
+        ct_slice: uint8 (1, H, W).
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 (1, size, size).
+    """
+    resized = Image.fromarray(ct_slice[0]).resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if _has_known_signature(data):
+            raise damaged_image("its header can't be read") from None
+        raise UnsupportedImageError(
+            f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}, DICOM. "
+            "The type is judged by the bytes, not by the file's name."
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
+        raise _too_many_pixels("more than the decoder accepts") from None
+    except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
+        raise damaged_image("its header can't be read") from error
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(
+            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.", code="image_too_small"
+        )
+
+
+def _check_single(frames: int) -> None:
+    if frames > 1:
+        raise UnusableImageError(
+            f"The file holds {frames} frames; send one slice a file, as a single-frame image.", code="several_frames"
+        )
+
+
+def _count(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # counting walks through the whole file
+        raise damaged_image("its frames can't be counted") from error
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """Decode the pixels, upright."""
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # as in _open
+        raise damaged_image("it is truncated or damaged; the pixels can't be decoded") from error
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Reduce any mode that Pillow decodes to `L`."""
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        return _grey_of_16_bits(image)
+    if image.mode in ("I", "F"):
+        raise UnusableImageError(
+            "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
+            code="unsupported_sample_depth",
+        )
+    try:
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+        elif image.mode not in ("1", "RGB"):
+            image = image.convert("RGB")
+        return image.convert("L")
+    except ValueError as error:
+        raise UnusableImageError(
+            f"The file's colour mode {image.mode} has no defined grey value; send a grey or RGB image.",
+            code="unsupported_colour_mode",
+        ) from error
+
+
+def _grey_of_16_bits(image: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255, rounded; fixed, so that equal samples give equal grey in every file."""
+    samples = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _to_slice(image: Image.Image) -> Slice:
+    return np.asarray(image, dtype=np.uint8)[np.newaxis]
+
+
+def _has_known_signature(data: bytes) -> bool:
+    return any(data[at : at + len(magic)] == magic for at, magic in _SIGNATURES)
+
+
+def _too_many_pixels(what: str) -> UnusableImageError:
+    return UnusableImageError(f"The image has too many pixels: {what}. Send a smaller one.", code="too_many_pixels")

@@ -1,0 +1,1 @@
+"""The way of one slice through the queue; independent of the web framework."""

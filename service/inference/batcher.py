@@ -1,0 +1,190 @@
+"""An asyncio micro-batcher: items that arrive while a batch is running go together into the next one.
+
+It adds no waiting of its own: an item that finds nothing running starts at once, alone, with the whole machine. Where
+batches may run side by side, those that waited share it.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class QueueFullError(Exception):
+    """As many items wait as may."""
+
+
+class ClosedError(Exception):
+    """The batcher takes no more items, or was closed before this one's turn came."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedResult(Generic[R]):
+    """One item's result.
+
+    Attributes:
+        queue_seconds: how long the item waited for its batch to start.
+        run_seconds: how long its batch ran.
+        batch_size: items in that batch.
+    """
+
+    result: R
+    queue_seconds: float
+    run_seconds: float
+    batch_size: int
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[T, R]):
+    item: T
+    future: "asyncio.Future[BatchedResult[R]]"
+    queued_at: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True, eq=False)
+class _Batch(Generic[T, R]):
+    entries: list[_Entry[T, R]]
+    concurrent_batches: int
+    started_at: float = field(default_factory=time.perf_counter)
+
+
+class Batcher(Generic[T, R]):
+    """Collects items into batches and runs them, one at a time or a few.
+
+    Args:
+        run: takes the items of a batch and the number of batches that share the machine meanwhile; returns exactly one
+            result or exception for each item, in order. If it raises, every item of that batch gets the exception, and
+            the next batch still runs.
+        max_size: most items in a batch.
+        max_waiting: most items that wait.
+        max_concurrent_batches: most batches that run side by side.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T], int], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_size: int,
+        max_waiting: int,
+        max_concurrent_batches: int = 1,
+    ) -> None:
+        self._run = run
+        self._max_size = max_size
+        self.max_waiting = max_waiting
+        self._max_concurrent_batches = max_concurrent_batches
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._running: dict[asyncio.Task[None], _Batch[T, R]] = {}
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the worker; call it from a running event loop."""
+        self._worker = asyncio.create_task(self._work(), name="batcher")
+
+    def waiting(self) -> int:
+        """Items that wait now."""
+        return len(self._waiting)
+
+    async def submit(self, item: T) -> BatchedResult[R]:
+        """Wait for the item's result. A caller that is cancelled gives up its place and disturbs nobody.
+
+        Raises:
+            QueueFullError: as many items wait as may.
+            ClosedError: the batcher is closed.
+        """
+        if self._closed or not self.is_alive:
+            raise ClosedError
+        if len(self._waiting) >= self.max_waiting:
+            raise QueueFullError
+        entry: _Entry[T, R] = _Entry(item, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        self._changed.set()
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # its batch has started already
+                self._waiting.remove(entry)
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker takes batches: it was started and has not ended."""
+        return self._worker is not None and not self._worker.done()
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the batch that started first has been running; 0 between batches."""
+        now = time.perf_counter()
+        return max((now - batch.started_at for batch in self._running.values()), default=0.0)
+
+    async def close(self, timeout_seconds: float | None = None) -> None:
+        """Take no more items, run those that wait, then stop; what is left at the timeout gets `ClosedError`."""
+        self._closed = True
+        self._changed.set()
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=timeout_seconds)
+            tasks = {self._worker, *self._running}
+            for task in tasks:
+                task.cancel()
+            running = [entry for batch in self._running.values() for entry in batch.entries]
+            await asyncio.wait(tasks)
+            for entry in (*running, *self._waiting):
+                if not entry.future.done():
+                    entry.future.set_exception(ClosedError())
+        self._waiting.clear()
+
+    async def _work(self) -> None:
+        while self._waiting or self._running or not self._closed:
+            self._start_batches()
+            await self._changed.wait()
+            self._changed.clear()
+
+    def _start_batches(self) -> None:
+        """Start what there is room for: a batch concurrent_batches n takes an n-th of the machine."""
+        while self._waiting:
+            wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
+            concurrent_batches = min(self._max_concurrent_batches, wanted)
+            if (
+                sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
+                + Fraction(1, concurrent_batches)
+                > 1
+            ):
+                return
+            count = min(self._max_size, len(self._waiting))
+            batch = _Batch([self._waiting.popleft() for _ in range(count)], concurrent_batches)
+            task = asyncio.create_task(self._run_batch(batch), name="batch")
+            self._running[task] = batch
+            task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        del self._running[task]
+        self._changed.set()
+
+    async def _run_batch(self, batch: _Batch[T, R]) -> None:
+        entries = batch.entries
+        results: Sequence[R | Exception]
+        try:
+            results = await self._run([entry.item for entry in entries], batch.concurrent_batches)
+            if len(results) != len(entries):  # nobody could tell whose is missing, so nobody gets one
+                raise RuntimeError(f"{len(results)} results came back for a batch of {len(entries)}")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers of this batch; others must live on
+            results = [error] * len(entries)
+        seconds = time.perf_counter() - batch.started_at
+        for entry, result in zip(entries, results, strict=True):
+            if entry.future.done():  # its caller has gone
+                continue
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(
+                    BatchedResult(result, batch.started_at - entry.queued_at, seconds, len(entries))
+                )

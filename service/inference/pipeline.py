@@ -1,0 +1,126 @@
+"""From the bytes of a file to an assessed prediction, timed stage by stage."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar
+
+from service.errors import OverloadedError, UnusableImageError
+from service.imaging.decode import DecodeLimits, Slice, decode, to_input
+from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
+from service.inference.served_model import ServedModel
+from service.inference.service_state import ServiceState
+from service.inference.stages import StageTimer
+from service.model.predictor import Prediction
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A prediction, compared with the card's thresholds.
+
+    Attributes:
+        ct_slice: uint8 (1, H, W), the slice as it was sent, before it was resized.
+        prediction: the network's answer.
+        label: one of the card's two labels.
+        is_out_of_distribution: whether the image does not look like a chest CT slice.
+    """
+
+    ct_slice: Slice
+    prediction: Prediction
+    label: str
+    is_out_of_distribution: bool
+
+
+async def assess_image(data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer) -> Assessment:
+    """Decode, queue, predict, compare with the thresholds, count.
+
+    Args:
+        data: the bytes of one image file.
+        model: the model to use; the caller keeps it in use.
+        state: its limits and metrics apply.
+        stages: records decode, queue and inference.
+
+    Raises:
+        ServiceError: with the reason; see its subclasses.
+    """
+    loop = asyncio.get_running_loop()
+    ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, data, model, state)
+    stages.finish("decode")
+    return await assess_slice(ct_slice, network_input, model, state, stages)
+
+
+async def assess_slice(
+    ct_slice: Slice, network_input: Slice, model: ServedModel, state: ServiceState, stages: StageTimer
+) -> Assessment:
+    """Do the same for a decoded slice.
+
+    Args:
+        ct_slice: uint8 (1, H, W), as it was sent.
+        network_input: uint8 (1, S, S), from `service.imaging.decode.to_input`.
+        model: see `assess_image`.
+        state: see `assess_image`.
+        stages: records queue and inference.
+
+    Raises:
+        ServiceError: with the reason; see its subclasses.
+    """
+    answer = await _infer(model, network_input)
+    stages.record("queue", answer.queue_seconds)
+    stages.record("inference", answer.run_seconds)
+    return _assess(ct_slice, answer.result, model, state)
+
+
+async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]], model: ServedModel) -> list[R]:
+    """Await `one(0)` to `one(count - 1)`, a few at a time, so that one request never fills the queue.
+
+    Returns:
+        The results, in order. The first exception cancels the rest.
+    """
+    running = model.predictor.max_batch_size * model.predictor.max_concurrent_batches
+    # as many again are decoded meanwhile
+    room = asyncio.Semaphore(min(2 * running, model.batcher.max_waiting))
+
+    async def run(index: int) -> R:
+        async with room:
+            return await one(index)
+
+    tasks = [asyncio.create_task(run(index)) for index in range(count)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _prepare(data: bytes, model: ServedModel, state: ServiceState) -> tuple[Slice, Slice]:
+    ct_slice = decode(data, DecodeLimits(max_pixels=state.settings.max_pixels))
+    return ct_slice, to_input(ct_slice, model.card.input_size)
+
+
+async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Prediction]:
+    try:
+        return await model.batcher.submit(network_input)
+    except QueueFullError:
+        raise OverloadedError("The queue is full; try again.", code="queue_full", retry_after_seconds=1) from None
+    except ClosedError:
+        raise OverloadedError("The service is shutting down.", code="shutting_down", retry_after_seconds=5) from None
+
+
+def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState) -> Assessment:
+    card, metrics = model.card, state.metrics
+    is_out_of_distribution = prediction.ood_score > card.ood_threshold
+    if is_out_of_distribution:
+        metrics.ood_flags.inc()
+        if state.settings.out_of_distribution == "refuse":
+            metrics.ood_refusals.inc()
+            raise UnusableImageError(
+                f"This does not look like a chest CT slice: its score is {prediction.ood_score:.2f}, and the limit is "
+                f"{card.ood_threshold:.2f}. Send one axial chest CT slice.",
+                code="not_a_chest_ct",
+            )
+    label = card.label_of(prediction.probability)
+    metrics.predictions.labels(label=label).inc()
+    metrics.probability.observe(prediction.probability)
+    return Assessment(ct_slice, prediction, label, is_out_of_distribution)

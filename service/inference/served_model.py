@@ -1,0 +1,65 @@
+"""A loaded model with its queue and its users."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from service.imaging.decode import Slice
+from service.inference.batcher import Batcher
+from service.metrics import Metrics
+from service.model.predictor import Prediction, Predictor
+from service.settings import Settings
+
+_CLOSE_SECONDS: Final = 5.0
+"""For the running batch; by then the web server has answered or dropped every request in flight."""
+
+
+class ServedModel:
+    """A predictor with the queue in front of it, and the number of its users."""
+
+    def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
+        async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[Prediction | Exception]:
+            metrics.batch_size.observe(len(slices))
+            return await predictor.predict(slices, concurrent_batches)
+
+        self.predictor = predictor
+        self.card = predictor.card
+        self.batcher: Batcher[Slice, Prediction] = Batcher(
+            run,
+            max_size=predictor.max_batch_size,
+            max_waiting=settings.queue_max_length,
+            max_concurrent_batches=predictor.max_concurrent_batches,
+        )
+        self._stuck_after_seconds = settings.request_timeout_seconds
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether slices get answers: the batcher runs, no batch is stuck, and the device is not lost."""
+        is_stuck = self.batcher.running_seconds >= self._stuck_after_seconds
+        return self.batcher.is_alive and not is_stuck and not self.predictor.device_lost
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the queue open as long as the context lasts."""
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    async def retire(self) -> None:
+        """Close after the last user has left."""
+        await self._unused.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """Answer the waiting slices, within a time limit, and end the threads."""
+        await self.batcher.close(_CLOSE_SECONDS)
+        self.predictor.close()

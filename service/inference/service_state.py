@@ -1,0 +1,117 @@
+"""State of the running service: the current model, and everything that outlives a model."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from service.errors import OverloadedError
+from service.inference.served_model import ServedModel
+from service.metrics import Metrics
+from service.model.hardware import usable_processors
+from service.model.loading import LoadOptions, load_predictor
+from service.model.predictor import Predictor
+from service.settings import Settings
+
+
+def load(settings: Settings) -> Predictor:
+    """Load the model that the settings name.
+
+    Raises:
+        ModelFileError: see `load_predictor`.
+    """
+    options = LoadOptions(
+        folder=settings.models_dir,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        max_batch_size=settings.batch_max_size,
+    )
+    return load_predictor(options)
+
+
+class ServiceState:
+    """The current model, settings, metrics and decoder threads.
+
+    Attributes:
+        settings: the operator's settings.
+        metrics: the application's metrics.
+        decoders: threads that decode; as many as processors, since each may hold several copies of an image.
+        draining: set when the service is about to end: it still answers, and reports that it is not ready.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.decoders = ThreadPoolExecutor(usable_processors(), thread_name_prefix="decoder")
+        self.draining = False
+        self._model: ServedModel | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        metrics.add_refresher(self._refresh_gauges)
+
+    async def start(self, predictor: Predictor | None) -> None:
+        """Serve `predictor`; None loads the model of the settings."""
+        if predictor is None:
+            predictor = await asyncio.to_thread(load, self.settings)
+        self.take(predictor)
+
+    def take(self, predictor: Predictor) -> None:
+        """Serve `predictor` from now on; running requests keep the previous model, which ends after the last one."""
+        previous, model = self._model, ServedModel(predictor, self.metrics, self.settings)
+        model.batcher.start()
+        self._model = model
+        info = predictor.description | {"device": predictor.device.type}
+        self.metrics.set_model_info(info, predictor.card.labels, predictor.probability_shares)
+        if previous is not None:
+            task = asyncio.create_task(previous.retire(), name="retire")
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def stop(self) -> None:
+        """End the model and the threads."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        model, self._model = self._model, None
+        if model is not None:
+            await model.close()
+        self.decoders.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a model, healthy or not."""
+        return self._model is not None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether predictions get answers now."""
+        return self._model is not None and self._model.is_healthy
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests should be sent here: predictions get answers, and the service is not draining."""
+        return self.is_healthy and not self.draining
+
+    @property
+    def device_lost(self) -> bool:
+        """Whether only a new process can compute again."""
+        return self._model is not None and self._model.predictor.device_lost
+
+    @contextmanager
+    def model(self) -> Iterator[ServedModel]:
+        """Give the current model, kept as long as the context lasts, even if a reload replaces it meanwhile.
+
+        Raises:
+            OverloadedError: no model answers now.
+        """
+        model = self._model
+        if model is None or not model.is_healthy:
+            raise OverloadedError(
+                "No model answers now; try again.", code="not_ready", title="Not ready", retry_after_seconds=1
+            )
+        with model.in_use():
+            yield model
+
+    def _refresh_gauges(self) -> None:
+        self.metrics.queue_depth.set(0 if self._model is None else self._model.batcher.waiting())
+        self.metrics.ready.set(self.is_ready)

@@ -1,0 +1,1 @@
+"""From a model file and its card to a predictor on a device."""

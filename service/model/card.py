@@ -1,0 +1,116 @@
+"""The model card inside a model file, and the manifest (metrics.json) that pins the model files."""
+
+import builtins
+import hashlib
+from typing import Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "metrics.json"
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
+"""The number format that the network computes in."""
+
+FilePrecision: TypeAlias = Literal["fp16", "int8"]
+"""How a model file stores its weights. fp16 files compute in any precision but int8, int8 files in that alone."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Interval(_Record):
+    """A figure with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SplitFingerprint(_Record):
+    """Identity of one split: SHA-256 over the sorted SHA-256 hashes of its files."""
+
+    count: int
+    sha256: str
+
+
+class SelfCheck(_Record):
+    """A synthetic slice, given by its seed, and the probability that the network must answer."""
+
+    seed: int
+    probability: float = Field(ge=0, le=1)
+    tolerance: dict[Precision, float]
+
+
+class ModelCard(_Record):
+    """The model card, stored inside the model file.
+
+    Attributes:
+        input_size: side of the square input in pixels.
+        resize: how a slice is resized to that size; the service refuses an unknown rule.
+        labels: names of class 0 and class 1.
+        positive_label: the class that the probability is of.
+        threshold: at or above this probability the answer is the positive label.
+        temperature: divisor of the logits, inside the graph (Guo et al. 2017, arXiv 1706.04599).
+        ood_threshold: above this out-of-distribution score the image does not look like a chest CT slice.
+        precision: how the file stores its weights.
+        test_metrics: figures on the test split, with intervals.
+    """
+
+    schema_version: Literal[1]
+    name: str
+    version: str
+    architecture: str
+    input_size: int = Field(gt=0)
+    resize: Literal["bilinear-antialias-stretch"]
+    labels: tuple[str, str]
+    positive_label: str
+    threshold: float = Field(ge=0, le=1)
+    threshold_rule: str
+    temperature: float = Field(gt=0)
+    ood_threshold: float
+    ood_rule: str
+    precision: FilePrecision
+    self_check: SelfCheck
+    training_config: dict[str, JsonValue]
+    data: dict[str, SplitFingerprint]
+    git_commit: str
+    libraries: dict[str, str]
+    test_metrics: dict[str, Interval]
+    intended_use: str
+    limits: str
+
+    def label_of(self, probability: float) -> str:
+        """Choose the label: the positive one at or above the threshold."""
+        other = self.labels[1 - self.labels.index(self.positive_label)]
+        return self.positive_label if probability >= self.threshold else other
+
+
+class ManifestFile(_Record):
+    """One model file of the manifest."""
+
+    name: str
+    precision: FilePrecision
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+
+    @classmethod
+    def describe(cls, name: str, precision: FilePrecision, data: "builtins.bytes") -> "ManifestFile":
+        """Describe a model file called `name` with the content `data`."""
+        return cls(name=name, precision=precision, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+class Manifest(BaseModel):
+    """The part of metrics.json that pins the model files; the rest of it is for people.
+
+    Attributes:
+        probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0, to compare the
+            service's answers with. Empty if unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: Literal[1]
+    files: tuple[ManifestFile, ...] = Field(min_length=1)
+    probability_shares: tuple[float, ...] = ()

@@ -1,0 +1,178 @@
+"""The model file: from a network to bytes and back. One TorchScript archive with its card inside.
+
+This is the only file that uses `torch.jit`, which is deprecated upstream; docs/decisions.md has the plan.
+"""
+
+import hashlib
+import io
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from service.errors import ModelFileError
+from service.imaging.decode import Slice
+from service.model.card import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestFile, ModelCard, Precision
+
+_CARD_NAME: Final = "card.json"
+
+Network: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""uint8 (N, 1, S, S) -> probability of the positive class (N,), out-of-distribution score (N,), heatmap (N, h, w)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model file, read and verified.
+
+    Attributes:
+        network: ready to be called on the device and in the precision it was loaded for.
+        card: the card inside the file.
+        sha256: hash of the whole file, hexadecimal.
+    """
+
+    network: Network
+    card: ModelCard
+    sha256: str
+
+
+def model_bytes(module: torch.nn.Module, card: ModelCard) -> bytes:
+    """Build the content of a model file: one TorchScript archive of `module` with `card` inside.
+
+    Args:
+        module: scriptable, in evaluation mode; its forward is a `Network`.
+        card: its card.
+    """
+    with _ignore_deprecation_warnings():
+        scripted = torch.jit.script(module)
+        # into memory: an archive written to a path contains that path's name, and its hash would vary with it
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer, _extra_files={_CARD_NAME: card.model_dump_json()})
+    return buffer.getvalue()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a models folder.
+
+    Raises:
+        ModelFileError: missing, not JSON, or of another schema.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't read the manifest: {error.strerror}") from error
+    except ValidationError as error:
+        raise ModelFileError(f"{path}: not a manifest of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
+
+
+def load_model(path: Path, device: torch.device, precision: Precision, sha256: str | None = None) -> Artifact:
+    """Read a model file once, verify it, and make its network ready to be called.
+
+    TorchScript archives can run operators at load: open only files that you trust. The hash is there to check that.
+
+    Args:
+        path: the archive, on a local disk.
+        device: where the network computes.
+        precision: compute precision: `int8` for an int8 file, anything else for an fp16 file.
+        sha256: the hash the file must have, hexadecimal; None accepts any.
+
+    Raises:
+        ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't read the model file: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the file that was released")
+    extra = {_CARD_NAME: ""}
+    if precision == "int8":
+        _emit_int8_warning_once()
+    try:
+        with _ignore_deprecation_warnings():
+            module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)  # type: ignore[no-untyped-call]
+    except Exception as error:  # torch raises several kinds for a damaged archive
+        raise ModelFileError(f"{path}: not a readable TorchScript archive: {_line(error)}") from error
+    card = _parse_card(extra[_CARD_NAME], path)
+    if (card.precision == "int8") != (precision == "int8"):
+        raise ModelFileError(f"{path}: its card says {card.precision}; it can't compute in {precision}")
+    return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+
+
+def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
+    """Load a file of a folder's manifest on any CPU: fp16 weights in fp32, int8 in int8.
+
+    Raises:
+        ModelFileError: as `load_model`.
+    """
+    precision: Precision = "int8" if file.precision == "int8" else "fp32"
+    return load_model(folder / file.name, torch.device("cpu"), precision, file.sha256)
+
+
+def synthetic_slice(seed: int, size: int) -> Slice:
+    """Draw a smooth random slice that is the same on every machine: 8 x 8 random grey values, enlarged.
+
+    `random.Random.random` is the one generator whose sequence Python promises to keep.
+
+    Returns:
+        uint8 (1, size, size).
+    """
+    generator = random.Random(seed)
+    coarse = np.array([int(generator.random() * 256) for _ in range(64)], dtype=np.uint8).reshape(8, 8)
+    enlarged = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(enlarged, dtype=np.uint8)[np.newaxis]
+
+
+def _parse_card(text: str | bytes, path: Path) -> ModelCard:
+    if not text:
+        raise ModelFileError(f"{path}: no {_CARD_NAME} inside: not a model file of this project")
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelFileError(f"{path}: its card is not of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
+
+
+_DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
+    """Cast, freeze (which folds batch norms into the convolutions) and lay out for the processor's convolutions."""
+    module.eval()
+    if card.precision != "int8":
+        module = module.to(dtype=_DTYPES[precision], memory_format=torch.channels_last)
+    with _ignore_deprecation_warnings():
+        return cast(Network, torch.jit.freeze(module))
+
+
+def _emit_int8_warning_once() -> None:
+    """Provoke torch's warning about int8 tensors here, where it is ignored; a model would print it to stderr."""
+    with _ignore_deprecation_warnings():
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
+
+
+@contextmanager
+def _ignore_deprecation_warnings() -> Iterator[None]:
+    """Keep TorchScript's deprecation out of operators' logs; docs/decisions.md has the plan."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*(torch\.jit\..*deprecated|quantized tensor creation)")
+        yield
+
+
+def _first(error: ValidationError) -> str:
+    """Format the first validation error, with the value found."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "document"
+    return f"{where}: {problem['msg']} (found {str(problem['input'])[:80]!r})"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

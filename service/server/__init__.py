@@ -1,0 +1,1 @@
+"""Sockets, signals, and the web server's limits of time and number."""

@@ -1,0 +1,189 @@
+"""uvicorn's HTTP connection, with what it has no limits for: the time and size of a head, the number of connections."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.errors import (
+    HeadersTooLargeError,
+    MalformedRequestError,
+    OverloadedError,
+    ReceiveTimeoutError,
+    ServiceError,
+)
+from service.metrics import Metrics
+from service.settings import Settings
+from service.web.problems import problem_response
+
+_MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request's line and headers together. Browsers and proxies end at a quarter of it; the parser has no limit."""
+
+_SLACK_SECONDS: Final = 2.0
+"""After the application's own limits; what it did not end by then, nobody reads."""
+
+_log = logging.getLogger("covidct.connection")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The bounds of one connection and of their number.
+
+    Attributes:
+        header_seconds: from the connection's begin, or a request's first byte, to the end of its headers.
+        body_seconds: from there to the end of its body.
+        max_connections: open at a time.
+    """
+
+    header_seconds: float
+    body_seconds: float
+    max_connections: int
+
+
+def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+    """What makes uvicorn's `http`: a connection for each that is accepted."""
+    limits = ConnectionLimits(
+        header_seconds=settings.header_timeout_seconds,
+        body_seconds=settings.receive_timeout_seconds + _SLACK_SECONDS,
+        max_connections=settings.max_connections,
+    )
+    return cast(type[asyncio.Protocol], partial(Connection, limits=limits, metrics=metrics))  # uvicorn only calls it
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection.
+
+    The web server waits for ever for a request that does not end (slow loris) and for a client that does not read;
+    here each has its time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._metrics = metrics
+        self._timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = True
+        self._since = time.perf_counter()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """A client has connected; it has the time of a head to send one."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(OverloadedError("Too many connections are open; try again.", retry_after_seconds=1))
+            return
+        self._arm(self._limits.header_seconds, self._head_is_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse it, unless the head grows too large."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            self._begin_head()
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
+
+    def on_message_begin(self) -> None:
+        """A request begins, perhaps amid data whose first part ended the one before."""
+        self._begin_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The application takes over; a body that it does not read has an end all the same."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._arm(self._limits.body_seconds, self._abort)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._disarm()
+        self._in_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Answered; a client that does not read its answer is not waited for."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._arm(self._limits.body_seconds, self._abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as everything else is answered."""
+        self._refuse(MalformedRequestError(f"This is not HTTP/1.1 that can be read. {msg}"))
+
+    def _begin_head(self) -> None:
+        if self._timer is None:  # the first byte after an answer: the keep-alive time has ended
+            self._since = time.perf_counter()
+            self._head_bytes = max(1, self._head_bytes)
+            self._arm(self._limits.header_seconds, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        if not self._head_bytes:  # connected and never asked: nobody waits for an answer
+            self._abort()
+            return
+        self._refuse(ReceiveTimeoutError(f"The headers were not whole after {self._limits.header_seconds:g} seconds."))
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer without the application, and close."""
+        if not self._end_the_request():  # amid an answer none can be written
+            self._abort()
+            return
+        request_id = uuid.uuid4().hex
+        response = problem_response(error, request_id)
+        response.headers["Connection"] = "close"
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
+        self.transport.close()
+        self._arm(_SLACK_SECONDS, self._abort)
+        seconds = time.perf_counter() - self._since
+        self._metrics.observe_request("unmatched", "other", error.status, seconds)
+        fields = {"request_id": request_id, "status": error.status, "code": error.code, "seconds": round(seconds, 6)}
+        _log.info("connection refused", extra={"fields": fields})
+
+    def _end_the_request(self) -> bool:
+        """Have the application drop the request that it works on; False where it has begun to answer."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
+        if cycle is None or cycle.response_complete:
+            return True
+        if cycle.response_started or self.pipeline:
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _abort(self) -> None:
+        self._timer = None
+        self.transport.abort()

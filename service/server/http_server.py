@@ -1,0 +1,91 @@
+"""The web server of one process: its signals, and how it ends."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.inference.service_state import ServiceState
+from service.server.connection import connections
+from service.settings import Settings
+from service.web.app import reload
+
+_WATCH_SECONDS: Final = 0.25
+
+_log = logging.getLogger("covidct")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which also drains before it ends, reloads at SIGHUP and ends at once at a second signal.
+
+    Args:
+        app: from `create_app`.
+        settings: the same as the application's.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        state = app.state.service
+        assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+        config = uvicorn.Config(
+            app,
+            http=connections(settings, state.metrics),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        )
+        super().__init__(config)
+        self._state = state
+        self._drain_seconds = settings.drain_seconds
+        self._app = app
+        self._reload_wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Reload no more, answer the requests in flight, then end the application."""
+        for task in self._tasks[:1]:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """The first signal asks for an orderly end, the second one for an end."""
+        if self._state.draining or self.should_exit:
+            _log.warning("second signal: ending at once")
+            os._exit(128 + sig)
+        self._state.draining = True
+        self._captured_signals.append(sig)
+        if sig == signal.SIGINT or not self.started:  # somebody sits at the terminal, and no proxy has to be told
+            self.should_exit = True
+            return
+        _log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        self.should_exit = True
+
+    async def _reload_when_asked(self) -> None:
+        """One reload at a time; signals that arrive during one ask together for one more."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            await reload(self._app)
+
+    async def _watch(self) -> None:
+        """End the process when the device is lost: only a new process can use it again."""
+        while not self._state.device_lost:  # noqa: ASYNC110 - set in a thread that knows no event loop
+            await asyncio.sleep(_WATCH_SECONDS)
+        _log.critical("the device is lost; ending, so that the supervisor starts a new process")
+        os._exit(1)

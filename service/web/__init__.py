@@ -1,0 +1,1 @@
+"""Everything HTTP: routes, middleware, request and response bodies."""

@@ -1,0 +1,121 @@
+"""Builds the FastAPI application: routes, middleware, startup, reload and shutdown."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from service import DISCLAIMER
+from service.inference.service_state import ServiceState, load
+from service.metrics import Metrics
+from service.model.predictor import Predictor
+from service.settings import Settings, comma_separated
+from service.web.api_keys import API_KEY_HEADER, ApiKeys
+from service.web.dependencies import require_key
+from service.web.middleware.browser_headers import BrowserHeadersMiddleware
+from service.web.middleware.host_check import HostCheckMiddleware
+from service.web.middleware.request_context import RequestContextMiddleware
+from service.web.middleware.request_limits import RequestLimits, RequestLimitsMiddleware
+from service.web.path_templates import PathTemplates
+from service.web.problems import install_problem_handlers
+from service.web.request_id import REQUEST_ID_HEADER
+from service.web.routes import batch, explain, operations, page, predict
+from service.web.v2 import routes as v2
+from service.web.v2.errors import ProtocolErrorsMiddleware
+
+IMAGE_ROUTES: Final = PathTemplates(predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
+"""Routes that take images: their bytes, time and number at a time are limited, and what they refuse is counted."""
+
+_log = logging.getLogger("covidct")
+
+
+def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: what the operator chose.
+        predictor: a loaded model; None loads the settings' one when the application starts.
+
+    Raises:
+        KeysError: the API keys can't be used.
+    """
+    metrics = Metrics()
+    state = ServiceState(settings, metrics)
+    api_keys = ApiKeys(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await state.start(predictor)
+        try:
+            yield
+        finally:
+            await state.stop()
+
+    app = FastAPI(
+        title="COVID-CT inference service",
+        description=f"**{DISCLAIMER}** A chest CT slice in, the probability of COVID-19 out.",
+        version="1",
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+    )
+    app.state.service = state
+    app.state.api_keys = api_keys
+    for router in (predict.router, batch.router, explain.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
+    app.include_router(v2.router)
+    app.include_router(operations.router)
+    app.include_router(page.router)
+    install_problem_handlers(app)
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+async def reload(app: FastAPI) -> bool:
+    """Read the API keys and the model again, and take both or neither; running requests keep the previous model.
+
+    Returns:
+        Whether both were taken. The outcome is counted and logged, with the reason of a failure.
+    """
+    state = app.state.service
+    assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+    try:
+        api_keys = await asyncio.to_thread(ApiKeys, state.settings)
+        predictor = await asyncio.to_thread(load, state.settings)
+    except Exception:  # noqa: BLE001 - whatever it is, the service continues with what it has
+        state.metrics.reloads.labels(outcome="failure").inc()
+        _log.exception("reload failed; the previous model and keys stay in use")
+        return False
+    state.take(predictor)
+    app.state.api_keys = api_keys
+    state.metrics.reloads.labels(outcome="success").inc()
+    _log.info("reloaded", extra={"fields": predictor.description})
+    return True
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """From the innermost to the outermost."""
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=comma_separated(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=[API_KEY_HEADER, "Authorization", REQUEST_ID_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        )
+    app.add_middleware(HostCheckMiddleware, settings=settings)
+    limits = RequestLimits(
+        max_body_bytes=settings.max_body_bytes,
+        receive_seconds=settings.receive_timeout_seconds,
+        timeout_seconds=settings.request_timeout_seconds,
+        max_concurrent=settings.max_concurrent_requests,
+    )
+    app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=IMAGE_ROUTES)
+    app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
+    app.add_middleware(BrowserHeadersMiddleware, docs_paths=(app.docs_url,) if app.docs_url else ())
+    app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)

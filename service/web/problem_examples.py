@@ -1,0 +1,46 @@
+"""An example of every problem that the service may answer, for the OpenAPI document."""
+
+from typing import Final
+
+from service import errors as e
+
+PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
+    e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),
+    e.MalformedRequestError(
+        "The form has no field 'image'; the fields found: 'file'. Send the file as 'image'.", code="missing_image"
+    ),
+    e.MalformedRequestError("The form has 2 fields 'image'; send one slice a request.", code="several_images"),
+    e.UnknownHostError("This service does not answer to the name in the Host header."),
+    e.UnauthorizedError("Send one of this service's API keys in the header X-API-Key."),
+    e.UnknownModelError("No model 'resnet' is served here; the one that is: 'covid-ct'."),
+    e.NotAcceptableError("This route answers image/png or application/json, and the Accept header has neither."),
+    e.ReceiveTimeoutError("The body did not arrive within 20 seconds."),
+    e.BodyTooLargeError("The limit of a request's body is 20971520 bytes, and 31457280 bytes were announced."),
+    e.TooManyImagesError("The request has 40 images, and the limit is 32; send them in several requests."),
+    e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
+    e.UnsupportedImageError("The content is not an image of a supported type; send one of PNG, JPEG, WEBP."),
+    e.UnusableImageError("No slice can be had from this file."),
+    e.UnusableImageError("The file is empty: 0 bytes were received.", code="empty_file"),
+    e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code="damaged_image"),
+    e.UnusableImageError("The image has 8 x 8 pixels; each side must have at least 16.", code="image_too_small"),
+    e.UnusableImageError("The image has too many pixels: 9000 x 9000. Send a smaller one.", code="too_many_pixels"),
+    e.UnusableImageError("The file holds 3 frames; send one slice a file.", code="several_frames"),
+    e.UnusableImageError("The file has 32-bit samples; send 8 or 16 bits.", code="unsupported_sample_depth"),
+    e.UnusableImageError("The file's colour mode has no defined grey value.", code="unsupported_colour_mode"),
+    e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code="too_many_frames"),
+    e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code="not_ct"),
+    e.UnusableImageError("The DICOM file has no pixel data; send an image.", code="no_pixel_data"),
+    e.UnusableImageError("This DICOM transfer syntax is not read.", code="unsupported_transfer_syntax"),
+    e.UnusableImageError("This does not look like a chest CT slice: its score is 9.10.", code="not_a_chest_ct"),
+    e.HeadersTooLargeError("The request's line and headers have more than 65536 bytes."),
+    e.ServiceError("The service failed; its log has the reason under this request id."),
+    e.InferenceError("The network failed; the log has the reason."),
+    e.InferenceError("The network's answer to this image is not a finite number.", code="not_finite"),
+    e.OverloadedError("Too many requests at a time; try again."),
+    e.OverloadedError("The queue is full; try again.", code="queue_full"),
+    e.OverloadedError("There is no model that answers now.", code="not_ready", title="Not ready"),
+    e.OverloadedError("The device has no memory left; try again.", code="out_of_memory"),
+    e.OverloadedError("The service is shutting down.", code="shutting_down"),
+    e.DeadlineError("No answer within 30 seconds, receiving included; the work was dropped."),
+)
+"""One of each code, made of the classes that are raised; a test finds every code of the sources here."""

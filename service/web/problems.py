@@ -1,0 +1,97 @@
+"""Errors as application/problem+json (RFC 9457), whatever raised them."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.errors import MalformedRequestError, ServiceError
+from service.web.problem_examples import PROBLEM_EXAMPLES
+from service.web.request_id import request_id_of
+from service.web.schemas import Problem
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+_UNREAD: Final = frozenset({401, 408, 413, 431})
+"""Answers given while the rest of the request may still be on its way, which nobody will read."""
+
+
+def problem_response(error: ServiceError, request_id: str) -> Response:
+    """The answer that `error` defines."""
+    headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+    if error.status in _UNREAD:
+        headers["Connection"] = "close"
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2 asks for it
+    return _response(error.status, error.code, error.title, error.detail, request_id, headers)
+
+
+def problem_body(error: ServiceError, request_id: str) -> Problem:
+    """What that answer says, for a place where it is a part of another answer."""
+    return _body(error.status, error.code, error.title, error.detail, request_id)
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of routes and routing as a problem."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of a route that can answer these problems."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": _examples(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _examples(status: int) -> dict[str, Any]:
+    request_id = "cd500c4a55164adebc5853462e1d52bb"
+    return {
+        error.code: {"summary": error.title, "value": problem_body(error, request_id).model_dump()}
+        for error in PROBLEM_EXAMPLES
+        if error.status == status
+    }
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101 - what the handler is installed for
+    request.scope["covidct.code"] = error.code
+    return problem_response(error, request_id_of(request.scope))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Routing's own: 404 and 405."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    status = HTTPStatus(error.status_code)
+    detail = {
+        HTTPStatus.NOT_FOUND: "There is no such route; GET /docs lists them.",
+        HTTPStatus.METHOD_NOT_ALLOWED: "This route does not take this method; the Allow header has those it takes.",
+    }.get(status, str(error.detail))
+    code = status.name.lower()
+    return _response(status, code, status.phrase, detail, request_id_of(request.scope), dict(error.headers or {}))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return problem_response(MalformedRequestError(f"{where}: {first['msg']}"), request_id_of(request.scope))
+
+
+def _response(status: int, code: str, title: str, detail: str, request_id: str, headers: dict[str, str]) -> Response:
+    body = _body(status, code, title, detail, request_id)
+    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+
+
+def _body(status: int, code: str, title: str, detail: str, request_id: str) -> Problem:
+    return Problem(
+        type=f"urn:covidct:problem:{code}", title=title, status=status, detail=detail, code=code, request_id=request_id
+    )

@@ -1,0 +1,64 @@
+"""POST /predict/batch: several slices in one request, each with its own result."""
+
+import logging
+from functools import partial
+from typing import Final
+
+from fastapi import APIRouter, Request
+
+from service import DISCLAIMER
+from service.errors import ServiceError
+from service.inference.pipeline import assess_image, run_bounded
+from service.inference.served_model import ServedModel
+from service.inference.service_state import ServiceState
+from service.inference.stages import StageTimer
+from service.web.answers import prediction_body
+from service.web.dependencies import ReadyState
+from service.web.disconnect import cancel_on_disconnect
+from service.web.problems import documented, problem_body
+from service.web.request_id import request_id_of
+from service.web.schemas import BatchBody, BatchResult
+from service.web.upload import OPENAPI_BODY_OF_MANY, read_uploads
+
+PATH: Final = "/predict/batch"
+
+router = APIRouter()
+_log = logging.getLogger("covidct.batch")
+
+
+@router.post(
+    PATH,
+    summary="Probabilities of COVID-19 for several slices",
+    description="Takes images in the multipart field `image`, repeated, and answers a prediction or a problem for "
+    f"each, in order; one that can't be used does not fail the others. {DISCLAIMER}",
+    openapi_extra=OPENAPI_BODY_OF_MANY,
+    responses=documented(400, 401, 408, 413, 415, 500, 503, 504),
+)
+async def predict_batch(request: Request, state: ReadyState) -> BatchBody:
+    """Read all, then decode, queue and infer each."""
+    stages = StageTimer(state.metrics)
+    files = await read_uploads(request, state.settings.max_images_per_request)
+    stages.finish("read")
+    request_id = request_id_of(request.scope)
+    with state.model() as model:
+        one = partial(_one, files, model, state, stages, request_id)
+        results = await cancel_on_disconnect(request, run_bounded(len(files), one, model))
+    return BatchBody(request_id=request_id, results=results)
+
+
+async def _one(
+    files: list[bytes], model: ServedModel, state: ServiceState, stages: StageTimer, request_id: str, index: int
+) -> BatchResult:
+    own = stages.copy()
+    try:
+        assessment = await assess_image(files[index], model, state, own)
+    except ServiceError as error:
+        failure = error
+    except Exception:  # noqa: BLE001 - one image's; the others get their answers, and the log the reason
+        _log.exception("unexpected error", extra={"fields": {"request_id": request_id, "index": index}})
+        failure = ServiceError("The service failed; its log has the reason under this request id.")
+    else:
+        prediction = prediction_body(assessment, model, request_id, own)
+        return BatchResult(index=index, prediction=prediction, problem=None)
+    state.metrics.rejected_images.labels(reason=failure.code).inc()
+    return BatchResult(index=index, prediction=None, problem=problem_body(failure, request_id))

@@ -1,0 +1,55 @@
+"""Routes for operators and their tools: metrics, health, the model card."""
+
+from fastapi import APIRouter, Response
+
+from service.errors import OverloadedError
+from service.metrics import CONTENT_TYPE
+from service.web.dependencies import AnyState, ReadyState
+from service.web.problems import documented
+from service.web.schemas import Health, ModelBody, PublicCard
+
+router = APIRouter()
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(state: AnyState) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@router.get("/health/live", summary="Liveness probe", responses=documented(503))
+async def live(state: AnyState) -> Health:
+    """Answer 503 if predictions can no longer be answered: only a restart helps then."""
+    if state.is_loaded and not state.is_healthy:
+        raise OverloadedError("The model no longer answers; restart the service.", code="not_ready", title="Not ready")
+    return Health(status="ok")
+
+
+@router.get(
+    "/health/ready",
+    summary="Readiness probe",
+    responses=documented(503),
+)
+async def ready(state: AnyState) -> Health:
+    """Answer 200 if the model has passed its self-check and the service is not draining."""
+    if not state.is_ready:
+        raise OverloadedError(
+            "The service is not ready; send requests elsewhere or try again.",
+            code="not_ready",
+            title="Not ready",
+            retry_after_seconds=1,
+        )
+    return Health(status="ok")
+
+
+@router.get("/model", summary="Model card", responses=documented(503))
+async def model(state: ReadyState) -> ModelBody:
+    """Return the served model's card, device and precision."""
+    with state.model() as served:
+        predictor = served.predictor
+        return ModelBody(
+            card=PublicCard.model_validate(predictor.card.model_dump()),
+            sha256=predictor.sha256,
+            device=predictor.device.type,
+            precision=predictor.precision,
+        )

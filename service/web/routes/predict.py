@@ -1,0 +1,37 @@
+"""POST /predict: the probability for one slice."""
+
+from typing import Final
+
+from fastapi import APIRouter, Request
+
+from service import DISCLAIMER
+from service.inference.pipeline import assess_image
+from service.inference.stages import StageTimer
+from service.web.answers import prediction_body
+from service.web.dependencies import ReadyState
+from service.web.disconnect import cancel_on_disconnect
+from service.web.problems import documented
+from service.web.request_id import request_id_of
+from service.web.schemas import PredictionBody
+from service.web.upload import OPENAPI_BODY, read_upload
+
+PATH: Final = "/predict"
+
+router = APIRouter()
+
+
+@router.post(
+    PATH,
+    summary="Probability of COVID-19 for one slice",
+    description=f"Takes one image in the multipart field `image`. {DISCLAIMER}",
+    openapi_extra=OPENAPI_BODY,
+    responses=documented(400, 401, 408, 413, 415, 422, 500, 503, 504),
+)
+async def predict(request: Request, state: ReadyState) -> PredictionBody:
+    """Read, decode, queue, infer."""
+    stages = StageTimer(state.metrics)
+    data = await read_upload(request)
+    stages.finish("read")
+    with state.model() as model:
+        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages))
+        return prediction_body(assessment, model, request_id_of(request.scope), stages)

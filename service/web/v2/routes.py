@@ -1,0 +1,285 @@
+"""The Open Inference Protocol (V2), for clients of KServe and Triton."""
+
+import asyncio
+import importlib.metadata
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Final
+
+import numpy as np
+from fastapi import APIRouter, Depends, Path, Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+
+from service import DISCLAIMER
+from service.errors import ClientGoneError, MalformedRequestError, UnknownModelError, UnsupportedFormError
+from service.imaging.decode import Slice
+from service.inference.pipeline import Assessment, assess_image, assess_slice, run_bounded
+from service.inference.served_model import ServedModel
+from service.inference.service_state import ServiceState
+from service.inference.stages import StageTimer
+from service.model.predictor import Prediction
+from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
+from service.web.disconnect import cancel_on_disconnect
+from service.web.request_id import request_id_of
+from service.web.upload import too_many_images
+from service.web.v2.schemas import (
+    InferRequest,
+    InferResponse,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    RequestedOutput,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+    V2Error,
+)
+from service.web.v2.tensors import HEADER_LENGTH, files_of, only_input, output, read_request, slices_of
+
+PREFIX: Final = "/v2"
+
+_MODEL: Final = "/v2/models/{name}"
+_VERSION: Final = "/v2/models/{name}/versions/{version}"
+
+PATHS: Final = (f"{_MODEL}/infer", f"{_VERSION}/infer")
+"""Routes that take images."""
+
+_OUTPUTS: Final = ("probability", "ood_score", "heatmap")
+"""As `Prediction` names them."""
+
+_OCTETS: Final = "application/octet-stream"
+
+router = APIRouter(tags=["V2"])
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": V2Error} for status in statuses}
+
+
+def _check(model: ServedModel, name: str, version: str | None) -> None:
+    card = model.card
+    if name != card.name or version not in (None, card.version):
+        raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
+
+
+_Name = Annotated[str, Path(description="the model's name, as GET /model has it", examples=["covid-ct"])]
+_Version = Annotated[str, Path(description="the model's version", examples=["1.0.0"])]
+
+
+@router.get(PREFIX, summary="Server metadata")
+async def server() -> ServerMetadata:
+    """Name, version, extensions of the protocol."""
+    version = _version_of_package()
+    return ServerMetadata(name="covid-ct", version=version, extensions=["binary_tensor_data"])
+
+
+@router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=_errors(503))
+async def live(state: AnyState) -> Live:
+    """As GET /health/live."""
+    if state.is_loaded and not state.is_healthy:
+        with state.model():  # says why not
+            pass
+    return Live(live=True)
+
+
+@router.get(
+    f"{PREFIX}/health/ready",
+    summary="Readiness probe",
+    responses=_errors(503),
+    dependencies=[Depends(ready_state)],
+)
+async def ready() -> ServerReady:
+    """As GET /health/ready."""
+    return ServerReady(ready=True)
+
+
+@router.get(_MODEL, summary="Model metadata", responses=_errors(404, 503))
+async def metadata(state: ReadyState, name: _Name) -> ModelMetadata:
+    """Inputs and outputs; send one of the two inputs."""
+    return _metadata(state, name, None)
+
+
+@router.get(_VERSION, summary="Model metadata of a version", responses=_errors(404, 503))
+async def version_metadata(state: ReadyState, name: _Name, version: _Version) -> ModelMetadata:
+    """As for the model."""
+    return _metadata(state, name, version)
+
+
+@router.get(f"{_MODEL}/ready", summary="Readiness of the model", responses=_errors(404, 503))
+async def model_ready(state: ReadyState, name: _Name) -> ModelReady:
+    """200 or an error."""
+    return _ready(state, name, None)
+
+
+@router.get(f"{_VERSION}/ready", summary="Readiness of a version", responses=_errors(404, 503))
+async def version_ready(state: ReadyState, name: _Name, version: _Version) -> ModelReady:
+    """200 or an error."""
+    return _ready(state, name, version)
+
+
+def _schema(body: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a body, with those it refers to in their places: OpenAPI has no `$defs` there."""
+    schema = body.model_json_schema()
+    defined = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return inlined(defined[node["$ref"].rsplit("/", 1)[1]])
+            return {name: inlined(value) for name, value in node.items()}
+        return [inlined(each) for each in node] if isinstance(node, list) else node
+
+    inline: dict[str, Any] = inlined(schema)
+    return inline
+
+
+_EXAMPLE: Final = {
+    "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64 of a PNG file>"]}],
+    "outputs": [{"name": "probability"}],
+}
+_INFER: Final[dict[str, Any]] = {
+    "description": "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
+    "[N, 1, S, S], grey values of the size that the metadata names. Answers `probability` FP32 [N], `ood_score` FP32 "
+    f"[N] and `heatmap` FP32 [N, h, w]. An image that can't be used fails the request. {DISCLAIMER}",
+    "response_model": InferResponse,
+    "response_model_exclude_none": True,
+    "dependencies": [Depends(require_key)],
+    "responses": _errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": _schema(InferRequest), "example": _EXAMPLE},
+                _OCTETS: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+}
+
+
+@router.post(PATHS[0], summary="Inference", **_INFER)
+async def infer(request: Request, state: ReadyState, name: _Name) -> Response:
+    """Read, decode, queue, infer."""
+    return await _infer(request, state, name, None)
+
+
+@router.post(PATHS[1], summary="Inference by a version", **_INFER)
+async def version_infer(request: Request, state: ReadyState, name: _Name, version: _Version) -> Response:
+    """As for the model."""
+    return await _infer(request, state, name, version)
+
+
+async def _infer(request: Request, state: ServiceState, name: str, version: str | None) -> Response:
+    with state.model() as model:
+        _check(model, name, version)
+        stages = StageTimer(state.metrics)
+        body = await _body(request)
+        loop = asyncio.get_running_loop()
+        asked, slices, files = await loop.run_in_executor(
+            state.decoders, _parse, body, request.headers.get(HEADER_LENGTH), model, state
+        )
+        stages.finish("read")
+        one = partial(_assess, slices, files, model, state, stages)
+        assessments = await cancel_on_disconnect(request, run_bounded(len(slices or files), one, model))
+        predictions = [assessment.prediction for assessment in assessments]
+        return _answer(asked, predictions, model, request_id_of(request.scope))
+
+
+async def _body(request: Request) -> bytes:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedFormError("Compressed bodies are not read; send the request without Content-Encoding.")
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise ClientGoneError("The client left before the whole body had arrived.") from error
+
+
+def _parse(
+    body: bytes, header_length: str | None, model: ServedModel, state: ServiceState
+) -> tuple[InferRequest, list[Slice], list[bytes]]:
+    """The request with its slices, or with its files."""
+    asked, binary = read_request(body, header_length)
+    _requested(asked)
+    tensor, data = only_input(asked, binary)
+    most = state.settings.max_images_per_request
+    if tensor.shape[0] > most:
+        raise too_many_images(tensor.shape[0], most)
+    if tensor.name == "slice":
+        return asked, slices_of(tensor, data, model.card.input_size), []
+    if tensor.name == "image":
+        return asked, [], files_of(tensor, data)
+    raise MalformedRequestError(f"There is no input {tensor.name!r}; send 'slice' or 'image'.")
+
+
+async def _assess(
+    slices: list[Slice], files: list[bytes], model: ServedModel, state: ServiceState, stages: StageTimer, index: int
+) -> Assessment:
+    if slices:
+        return await assess_slice(slices[index], slices[index], model, state, stages.copy())
+    return await assess_image(files[index], model, state, stages.copy())
+
+
+def _requested(asked: InferRequest) -> list[RequestedOutput]:
+    """The outputs that the client wants; all of them where it does not say."""
+    wanted = asked.outputs or [RequestedOutput(name=name) for name in _OUTPUTS]
+    for each in wanted:
+        if each.name not in _OUTPUTS:
+            raise MalformedRequestError(f"There is no output {each.name!r}; there are {', '.join(_OUTPUTS)}.")
+        if "classification" in each.parameters or any(key.startswith("shared_memory") for key in each.parameters):
+            raise MalformedRequestError(f"Output {each.name!r}: only the parameter binary_data is supported.")
+    return wanted
+
+
+def _values(name: str, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
+    return np.stack([np.asarray(getattr(each, name), dtype=np.float32) for each in predictions])
+
+
+def _answer(asked: InferRequest, predictions: Sequence[Prediction], model: ServedModel, request_id: str) -> Response:
+    parts = [output(each.name, _values(each.name, predictions), asked.wants_binary(each)) for each in _requested(asked)]
+    body = InferResponse(
+        id=asked.id or request_id,
+        model_name=model.card.name,
+        model_version=model.card.version,
+        outputs=[tensor for tensor, _ in parts],
+    )
+    header = body.model_dump_json(exclude_none=True).encode()
+    binary = b"".join(data for _, data in parts)
+    if not binary:
+        return Response(header, media_type="application/json")
+    return Response(header + binary, headers={HEADER_LENGTH: str(len(header))}, media_type=_OCTETS)
+
+
+def _metadata(state: ServiceState, name: str, version: str | None) -> ModelMetadata:
+    with state.model() as model:
+        _check(model, name, version)
+        size = model.card.input_size
+        return ModelMetadata(
+            name=model.card.name,
+            versions=[model.card.version],
+            platform="pytorch_torchscript",
+            inputs=[
+                TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
+                TensorMetadata(name="slice", datatype="UINT8", shape=[-1, 1, size, size]),
+            ],
+            outputs=[
+                TensorMetadata(name="probability", datatype="FP32", shape=[-1]),
+                TensorMetadata(name="ood_score", datatype="FP32", shape=[-1]),
+                TensorMetadata(name="heatmap", datatype="FP32", shape=[-1, -1, -1]),
+            ],
+        )
+
+
+def _ready(state: ServiceState, name: str, version: str | None) -> ModelReady:
+    with state.model() as model:
+        _check(model, name, version)
+        return ModelReady(name=model.card.name, ready=True)
+
+
+def _version_of_package() -> str:
+    """Of this software; the container copies it in without installing it."""
+    try:
+        return importlib.metadata.version("covid-ct")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

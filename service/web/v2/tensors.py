@@ -1,0 +1,157 @@
+"""Tensors of the Open Inference Protocol (V2): JSON values, or bytes after the JSON header.
+
+https://github.com/kserve/open-inference-protocol and its extension for binary tensor data.
+"""
+
+import base64
+import binascii
+import struct
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from service.errors import MalformedRequestError
+from service.imaging.decode import Slice
+from service.web.v2.schemas import InferRequest, TensorIn, TensorOut
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+"""How many bytes of a body are JSON; the tensors' bytes follow."""
+
+
+def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
+    """The JSON header and the bytes behind it.
+
+    Raises:
+        MalformedRequestError: it can't be read.
+    """
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isdecimal() or int(header_length) > len(body):
+            raise MalformedRequestError(f"{HEADER_LENGTH} is no number of bytes that the body has.")
+        length = int(header_length)
+    try:
+        return InferRequest.model_validate_json(body[:length]), body[length:]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise MalformedRequestError(f"The inference request can't be read: {where}: {first['msg']}.") from error
+
+
+def only_input(request: InferRequest, binary: bytes) -> tuple[TensorIn, bytes | None]:
+    """The request's one tensor, and its bytes where it has them behind the header.
+
+    Raises:
+        MalformedRequestError: there are several, or its bytes are not there.
+    """
+    if len(request.inputs) > 1:
+        raise MalformedRequestError(f"The request has {len(request.inputs)} inputs; send one, 'slice' or 'image'.")
+    (tensor,) = request.inputs
+    if any(name.startswith("shared_memory") for name in tensor.parameters):
+        raise MalformedRequestError(f"Input {tensor.name!r}: shared memory is not supported; send the data.")
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        if tensor.data is None or binary:
+            raise MalformedRequestError(f"Input {tensor.name!r}: send either data, or binary_data_size and the bytes.")
+        return tensor, None
+    if not isinstance(size, int) or size != len(binary) or tensor.data is not None:
+        raise MalformedRequestError(
+            f"Input {tensor.name!r}: binary_data_size is {size!r}, and {len(binary)} bytes follow the header."
+        )
+    return tensor, binary
+
+
+def slices_of(tensor: TensorIn, binary: bytes | None, size: int) -> list[Slice]:
+    """The rows of a UINT8 tensor (N, 1, S, S).
+
+    Args:
+        tensor: the input.
+        binary: its bytes, row-major, or None where it has JSON values.
+        size: S.
+
+    Raises:
+        MalformedRequestError: another datatype, shape or number of values.
+    """
+    _check(tensor, "UINT8")
+    count = tensor.shape[0]
+    if tensor.shape != [count, 1, size, size] or count < 1:
+        raise MalformedRequestError(
+            f"Input {tensor.name!r} has the shape {tensor.shape}; this model takes [N, 1, {size}, {size}]. "
+            "To have files of any size read and resized, send the input 'image'."
+        )
+    flat = np.frombuffer(binary, np.uint8) if binary is not None else _bytes_of_values(tensor)
+    if flat.size != count * size * size:
+        raise MalformedRequestError(f"Input {tensor.name!r} has {flat.size} values; its shape needs {count * size**2}.")
+    return list(flat.reshape(count, 1, size, size).copy())
+
+
+def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
+    """The elements of a BYTES tensor (N) or (N, 1): image files.
+
+    Raises:
+        MalformedRequestError: another datatype, shape or number of elements.
+    """
+    _check(tensor, "BYTES")
+    count = tensor.shape[0]
+    if tensor.shape not in ([count], [count, 1]) or count < 1:
+        raise MalformedRequestError(f"Input {tensor.name!r} has the shape {tensor.shape}; send [N], one file each.")
+    files = (
+        _split(binary, tensor.name) if binary is not None else [_decoded(each, tensor.name) for each in _flat(tensor)]
+    )
+    if len(files) != count:
+        raise MalformedRequestError(f"Input {tensor.name!r} has {len(files)} elements; its shape needs {count}.")
+    return files
+
+
+def output(name: str, values: NDArray[np.float32], binary: bool) -> tuple[TensorOut, bytes]:
+    """An FP32 output and, where it is to be `binary`, its bytes: row-major, little-endian."""
+    shape = list(values.shape)
+    if not binary:
+        return TensorOut(name=name, shape=shape, datatype="FP32", data=values.ravel().tolist()), b""
+    data = values.astype("<f4").tobytes()
+    return TensorOut(name=name, shape=shape, datatype="FP32", parameters={"binary_data_size": len(data)}), data
+
+
+def _check(tensor: TensorIn, datatype: str) -> None:
+    if tensor.datatype != datatype:
+        raise MalformedRequestError(f"Input {tensor.name!r} has the datatype {tensor.datatype!r}; send {datatype}.")
+
+
+def _flat(tensor: TensorIn) -> list[Any]:
+    """The values of nested lists, in row-major order."""
+    values: list[Any] = tensor.data or []
+    for _ in tensor.shape[1:]:
+        if values and all(isinstance(each, list) for each in values):
+            values = [value for each in values for value in each]
+    return values
+
+
+def _bytes_of_values(tensor: TensorIn) -> NDArray[np.uint8]:
+    values = _flat(tensor)
+    if not all(type(value) is int and 0 <= value <= 255 for value in values):
+        raise MalformedRequestError(f"Input {tensor.name!r}: every value must be a whole number from 0 to 255.")
+    return np.array(values, dtype=np.uint8)
+
+
+def _split(data: bytes, name: str) -> list[bytes]:
+    """Elements with their length before each: 4 bytes, little-endian."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at) if at + 4 <= len(data) else (len(data),)
+        at += 4
+        if at + length > len(data):
+            raise MalformedRequestError(f"Input {name!r}: element {len(elements)} ends beyond the tensor's bytes.")
+        elements.append(data[at : at + length])
+        at += length
+    return elements
+
+
+def _decoded(value: object, name: str) -> bytes:
+    try:
+        return base64.b64decode(str(value), validate=True)
+    except binascii.Error:
+        raise MalformedRequestError(
+            f"Input {name!r}: in JSON, each element is a file in base64; or send binary tensor data."
+        ) from None

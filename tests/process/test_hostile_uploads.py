@@ -1,0 +1,100 @@
+"""Every upload of the hostile corpus against the real service: its documented answer, and nothing else suffers."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.client import png
+from tests.support.hostile import Case, bombs, corpus, form
+from tests.support.server import Server, running
+from tests.support.tiny import write_models
+
+ALLOWED_GROWTH_MIB = 600
+"""Of resident memory over the whole corpus: two decoders at a time, each with up to four copies of 4096 x 4096 x 4
+bytes, and the bodies. The corpus asks for terabytes."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    write_models(models)
+    with running(models, out_of_distribution="flag") as server:
+        yield server
+
+
+def send(server: Server, case: Case) -> httpx2.Response:
+    body, content_type = form(case)
+    headers = {"Content-Type": content_type, **case.headers}
+    return httpx2.post(f"{server.url}/predict", content=body, headers=headers, timeout=60)
+
+
+def peak_mib(server: Server) -> float:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def test_every_upload_has_its_documented_answer_and_the_next_good_one_is_served(server: Server) -> None:
+    good = {"image": ("slice.png", png(), "image/png")}
+    expected = httpx2.post(f"{server.url}/predict", files=good).json()["probability"]
+    before, wrong, count = peak_mib(server), [], 0
+    for case in corpus():
+        count += 1
+        response = send(server, case)
+        is_problem = response.headers["content-type"] == "application/problem+json"
+        answer = (response.status_code, response.json()["code"] if is_problem else None)
+        if answer not in case.answers:
+            wrong.append(f"{case.name}: {answer}, not one of {sorted(case.answers, key=str)}")
+        after = httpx2.post(f"{server.url}/predict", files=good)
+        assert (after.status_code, after.json()["probability"]) == (200, expected), case.name
+        assert "Traceback" not in response.text
+        assert "Pillow" not in response.text
+    assert not wrong, "\n".join(wrong)
+    assert count > 150
+    assert peak_mib(server) - before < ALLOWED_GROWTH_MIB
+
+
+def test_bombs_sent_together_stay_within_the_memory_too(server: Server) -> None:
+    before = peak_mib(server)
+    cases = [case for case in bombs() if len(case.content) < 5_000_000] * 3
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda case: send(server, case).status_code, cases))
+    assert set(answers) <= {200, 422}
+    assert peak_mib(server) - before < ALLOWED_GROWTH_MIB
+
+
+def raw(server: Server, head: bytes, body: bytes) -> tuple[int, str]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head + b"\r\n" + body)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, text = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(text)["code"]
+
+
+FORM = b"Content-Type: multipart/form-data; boundary=xyz\r\n"
+BODY = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png() + b"\r\n--xyz--\r\n"
+
+
+def test_a_length_that_is_too_short_cuts_the_form(server: Server) -> None:
+    assert raw(server, FORM + b"Content-Length: 100\r\n", BODY) == (400, "malformed_request")
+
+
+def test_a_length_that_is_no_number_is_malformed(server: Server) -> None:
+    assert raw(server, FORM + b"Content-Length: many\r\n", BODY) == (400, "malformed_request")
+
+
+def test_a_length_beyond_the_limit_is_answered_before_a_byte_of_the_body_is_sent(server: Server) -> None:
+    assert raw(server, FORM + b"Content-Length: 999999999999\r\n", b"") == (413, "body_too_large")
+
+
+def test_a_body_in_chunks_without_a_length_is_served(server: Server) -> None:
+    pieces = (BODY[start : start + 50] for start in range(0, len(BODY), 50))
+    headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    assert httpx2.post(f"{server.url}/predict", content=pieces, headers=headers).status_code == 200

@@ -1,0 +1,147 @@
+"""How requests, clients and the process end, with a real process."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.client import noise, png
+from tests.support.server import ROOT, Server, environment, running
+from tests.support.tiny import write_models
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_models(tmp_path)
+    return tmp_path
+
+
+class Load(threading.Thread):
+    """A client that asks until it is told that the service is not ready, as a load balancer would send it away."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(daemon=True)
+        self._url = server.url
+        self.statuses: list[int] = []
+        self.lost: list[Exception] = []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        with httpx2.Client(base_url=self._url, timeout=30) as client:
+            while not self.stop.is_set():
+                try:
+                    if client.get("/health/ready").status_code == 503:
+                        return
+                    files = {"image": ("slice.png", png(), "image/png")}
+                    self.statuses.append(client.post("/predict", files=files).status_code)
+                except httpx2.TransportError as error:
+                    self.lost.append(error)
+                    return
+
+
+def test_at_sigterm_under_load_readiness_goes_first_and_every_request_is_answered(models: Path) -> None:
+    with running(models, drain_seconds=1) as server:
+        loads = [Load(server) for _ in range(8)]
+        for load in loads:
+            load.start()
+        while sum(len(load.statuses) for load in loads) < 40:
+            time.sleep(0.01)
+        status, output = server.stop()
+        for load in loads:
+            load.join(10)
+    assert status == 0, output
+    assert [load.lost for load in loads] == [[]] * 8
+    assert {answer for load in loads for answer in load.statuses} == {200}
+    assert not any(load.is_alive() for load in loads)
+
+
+def test_while_it_drains_requests_are_still_taken_and_readiness_says_no(models: Path) -> None:
+    with running(models, drain_seconds=5) as server:
+        server.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 4
+        while httpx2.get(f"{server.url}/health/ready").status_code != 503:
+            assert time.monotonic() < deadline
+        files = {"image": ("slice.png", png(), "image/png")}
+        assert httpx2.post(f"{server.url}/predict", files=files).status_code == 200
+        assert httpx2.get(f"{server.url}/health/live").status_code == 200
+        assert "covidct_ready 0.0" in httpx2.get(f"{server.url}/metrics").text
+
+
+def test_a_second_signal_ends_the_service_at_once(models: Path) -> None:
+    with running(models, drain_seconds=50) as server:
+        server.process.send_signal(signal.SIGTERM)
+        while httpx2.get(f"{server.url}/health/ready").status_code != 503:
+            time.sleep(0.01)
+        started = time.monotonic()
+        status, _ = server.stop()
+    assert time.monotonic() - started < 3
+    assert status == 128 + signal.SIGTERM
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xyz\r\n"
+
+
+def test_clients_that_leave_during_their_upload_or_their_prediction_free_their_slot(models: Path) -> None:
+    slow = noise(2000)
+    body = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + slow + b"\r\n--xyz--\r\n"
+    with running(models, max_concurrent_requests=2) as server:
+        for share in (0.5, 1.0):
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                    client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[: int(share * len(body))])
+        deadline = time.monotonic() + 20
+        files = {"image": ("slice.png", png(), "image/png")}
+        while httpx2.post(f"{server.url}/predict", files=files, timeout=30).status_code != 200:
+            assert time.monotonic() < deadline, "the slots did not come back"
+        text = httpx2.get(f"{server.url}/metrics").text
+        assert "covidct_queue_depth 0.0" in text
+        assert 'status="499"' in text
+
+
+LOST = """
+import socket, sys
+from service.inference.service_state import load
+from service.server.http_server import Server
+from service.settings import Settings
+from service.web.app import create_app
+
+def fail(slices):
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+settings = Settings()
+predictor = load(settings)
+predictor._network = fail
+listener = socket.socket()
+listener.bind(("127.0.0.1", settings.port))
+Server(create_app(settings, predictor), settings).run([listener])
+"""
+
+
+def test_a_lost_device_makes_the_service_unready_and_ends_it_for_its_supervisor(models: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST], env=environment(models, port=port), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    statuses = []
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx2.TransportError):
+                files = {"image": ("slice.png", png(), "image/png")}
+                statuses.append(httpx2.post(f"http://127.0.0.1:{port}/predict", files=files).status_code)
+                statuses.append(httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code)
+            time.sleep(0.02)
+        process.communicate(timeout=1)
+    process.kill()
+    assert process.returncode == 1
+    assert statuses[0] == 500
+    assert set(statuses[1:]) <= {503}

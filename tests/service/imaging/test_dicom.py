@@ -1,0 +1,236 @@
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from service.errors import ServiceError, UnusableImageError
+from service.imaging.decode import DecodeLimits, decode, decode_frames
+from service.imaging.window import Window
+from tests.support.client import png
+from tests.support.dicoms import PATIENT, compressed_dataset, ct, ct_dataset, lossless_jpeg, phantom, written
+from tests.support.server import ROOT
+
+STORED = phantom()
+SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def windowed(hounsfield: NDArray[Any], centre: float = -600, width: float = 1500) -> NDArray[np.uint8]:
+    """The window of the standard, by hand."""
+    return np.rint(np.clip((hounsfield.astype(float) - centre) / width + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+EXPECTED = windowed(STORED.astype(int) - 1024)[np.newaxis]
+
+
+def compressed(syntax: str) -> bytes:
+    return written(compressed_dataset(STORED, syntax))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(ct(STORED), id="explicit"),
+        pytest.param(ct(STORED, ImplicitVRLittleEndian), id="implicit"),
+        pytest.param(ct(STORED, DeflatedExplicitVRLittleEndian), id="deflated"),
+        pytest.param(ct(STORED, BitsStored=12, HighBit=11), id="12 bits of 16"),
+        pytest.param(ct(STORED | 0xF000, BitsStored=12, HighBit=11), id="12 bits of 16, an overlay in the unused ones"),
+        pytest.param(ct((STORED.astype(int) - 1024).astype(np.int16), RescaleIntercept=0), id="signed"),
+        pytest.param(ct(STORED * 2, RescaleSlope=0.5), id="slope"),
+        pytest.param(compressed(RLELossless), id="rle"),
+        pytest.param(compressed(JPEGLSLossless), id="jpeg-ls"),
+        pytest.param(compressed(JPEG2000Lossless), id="jpeg 2000"),
+        pytest.param(written(ct_dataset(STORED), preamble=False), id="no preamble"),
+    ],
+)
+def test_every_way_of_writing_a_slice_gives_the_same_windowed_grey(data: bytes) -> None:
+    np.testing.assert_array_equal(decode(data), EXPECTED)
+
+
+SIGNED = ct((STORED.astype(int) - 1024).astype(np.int16), RescaleIntercept=0)
+
+
+@pytest.mark.parametrize("native", [ct(STORED), ct(STORED, BitsStored=12, HighBit=11), SIGNED])
+def test_lossless_jpeg_gives_the_same_grey(tmp_path: Path, native: bytes) -> None:
+    data = lossless_jpeg(tmp_path, native)
+    assert b"1.2.840.10008.1.2.4.70" in data[:1000]
+    np.testing.assert_array_equal(decode(data), EXPECTED)
+
+
+def test_the_window_is_minus_1350_to_150_and_another_can_be_chosen() -> None:
+    hounsfield = np.tile(np.array([-1400, -1350, -600, 150, 200], np.int16), (20, 8))
+    data = ct(hounsfield, RescaleIntercept=0)
+    assert decode(data)[0, 0, :5].tolist() == [0, 0, 128, 255, 255]
+    soft = decode(data, window=Window(40, 400))
+    assert soft[0, 0, :5].tolist() == [0, 0, 0, int(np.rint((150 - 40) / 400 * 255 + 127.5)), 230]
+
+
+def test_monochrome1_is_inverted() -> None:
+    np.testing.assert_array_equal(decode(ct(STORED, PhotometricInterpretation="MONOCHROME1")), 255 - EXPECTED)
+
+
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+def test_an_8_bit_capture_without_hounsfield_units_stays_as_it_is(rescale: dict[str, Any]) -> None:
+    grey = EXPECTED[0]
+    np.testing.assert_array_equal(decode(ct(grey, **rescale))[0], grey)
+
+
+def test_deeper_samples_without_hounsfield_units_go_through_the_files_own_window() -> None:
+    plain: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None}
+    own = decode(ct(STORED, WindowCenter=[500, 1], WindowWidth=[1000, 1], **plain))
+    np.testing.assert_array_equal(own[0], windowed(STORED, 500, 1000))
+    full = decode(ct(STORED, BitsStored=12, HighBit=11, **plain))
+    np.testing.assert_array_equal(full[0], np.rint(STORED / 4095 * 255).astype(np.uint8))
+
+
+def test_a_colour_capture_becomes_luma() -> None:
+    red = np.zeros((20, 20, 3), np.uint8)
+    red[..., 0] = 200
+    assert set(decode(ct(red)).flat) == {round(0.299 * 200)}
+
+
+def test_frames_come_one_by_one_each_with_its_own_rescale() -> None:
+    groups = []
+    for intercept in (-1024, -524):
+        transformation, group = Dataset(), Dataset()
+        transformation.RescaleSlope, transformation.RescaleIntercept = 1, intercept
+        group.PixelValueTransformationSequence = Sequence([transformation])
+        groups.append(group)
+    data = ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=Sequence(groups))
+    first, second = decode_frames(data)
+    np.testing.assert_array_equal(first, EXPECTED)
+    np.testing.assert_array_equal(second[0], windowed(STORED.astype(int) - 524))
+
+
+def test_decode_refuses_several_frames_and_decode_frames_too_many() -> None:
+    data = ct(np.stack([STORED] * 3))
+    with pytest.raises(UnusableImageError, match="3 frames") as caught:
+        decode(data)
+    assert caught.value.code == "several_frames"
+    with pytest.raises(UnusableImageError, match="limit is 2") as caught:
+        list(decode_frames(data, DecodeLimits(max_frames=2)))
+    assert caught.value.code == "too_many_frames"
+
+
+def test_decode_frames_gives_the_one_slice_of_any_other_format() -> None:
+    (only,) = decode_frames(png(200))
+    assert only.shape == (1, 64, 64)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.dcm")), ids=lambda path: path.name)
+def test_what_pydicom_ships_is_read_where_it_is_ct_and_refused_where_not(path: Path) -> None:
+    data = path.read_bytes()
+    dataset = pydicom.dcmread(path, force=True, specific_tags=["Modality", "Rows", "Columns"], stop_before_pixels=True)
+    if dataset.get("Modality") == "CT":
+        assert decode(data).shape == (1, dataset.Rows, dataset.Columns)
+    else:
+        with pytest.raises(ServiceError):
+            decode(data)
+
+
+def test_a_real_ct_equals_pydicoms_own_pixels_through_the_window() -> None:
+    path = SHIPPED / "CT_small.dcm"
+    dataset = pydicom.dcmread(path)
+    hounsfield = dataset.pixel_array.astype(int) * int(dataset.RescaleSlope) + int(dataset.RescaleIntercept)
+    np.testing.assert_array_equal(decode(path.read_bytes())[0], windowed(hounsfield))
+
+
+def test_nothing_of_the_patient_gets_into_messages_warnings_or_logs(caplog: pytest.LogCaptureFixture) -> None:
+    marker = PATIENT.encode()
+    whole = ct(STORED, RescaleIntercept="-1024")
+    files = [
+        whole,
+        whole[:-10],
+        whole.replace(b"\x08\x00\x60\x00CS\x02\x00CT", b"\x08\x00\x60\x00CS\x08\x00MARKER^1"),
+        whole.replace(b"-1024 ", b"MARKER"),
+        whole.replace(b"MONOCHROME2", b"MARKER     "),
+        whole.replace(b"1.2.840.10008.1.2.1\0", b"MARKER^PATIENT.1.2.1"),
+        whole.replace(b"\x08\x00\x60\x00CS\x02\x00CT", b"\x08\x00\x05\x00CS\x06\x00MARKER"),
+    ]
+    assert marker in whole
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        messages = ""
+        for data in files:
+            try:
+                decode(data)
+            except ServiceError as error:
+                messages += f"{error} {error.__cause__}"
+    assert messages
+    assert "MARKER" not in messages + caplog.text + "".join(str(warning.message) for warning in seen)
+    assert not seen
+
+
+RLE, JPEG_LS, JPEG_2000 = (compressed(syntax) for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    flips=st.lists(st.integers(0, 10**6), min_size=1, max_size=8),
+    cut=st.integers(0, 10**5),
+    data=st.sampled_from([ct(STORED), ct(STORED, ImplicitVRLittleEndian), RLE, JPEG_LS, JPEG_2000]),
+)
+def test_a_damaged_dicom_file_is_decoded_or_refused(flips: list[int], cut: int, data: bytes) -> None:
+    damaged = bytearray(data[: len(data) - cut] if cut < len(data) and cut % 3 == 0 else data)
+    for flip in flips:
+        damaged[flip // 8 % len(damaged)] ^= 1 << flip % 8
+    try:
+        decoded = decode(bytes(damaged), DecodeLimits(max_pixels=10_000))
+    except ServiceError:
+        return
+    assert decoded.dtype == np.uint8
+    assert decoded.ndim == 3
+
+
+@given(body=st.binary(max_size=300))
+def test_any_bytes_after_a_dicom_mark_are_refused_as_unusable(body: bytes) -> None:
+    with pytest.raises(UnusableImageError):
+        decode(bytes(128) + b"DICM" + body)
+
+
+@pytest.mark.parametrize("name", ["lossless", "jpeg-ls", "jpeg 2000", "rle"])
+def test_damaged_streams_do_not_take_the_process_down(tmp_path: Path, name: str) -> None:
+    """A crash in C would be no exception, so it is tried in a process of its own; GDCM did not pass this."""
+    data = {"jpeg-ls": JPEG_LS, "jpeg 2000": JPEG_2000, "rle": RLE}.get(name) or lossless_jpeg(tmp_path, ct(STORED))
+    (tmp_path / "whole").write_bytes(data)
+    script = (
+        "import pathlib, random, sys\n"
+        "from service.errors import ServiceError\nfrom service.imaging.decode import decode\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\nrandom.seed(0)\n"
+        "for _ in range(400):\n"
+        "    damaged = bytearray(data)\n"
+        "    for _ in range(random.randint(1, 12)):\n"
+        "        damaged[random.randrange(len(data) // 5, len(data))] = random.randrange(256)\n"
+        "    try:\n        decode(bytes(damaged))\n    except ServiceError:\n        pass\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "whole")], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "alive")
+    assert done.stderr == ""
+
+
+def test_start_up_does_not_pay_for_pydicom() -> None:
+    script = "import sys, service.imaging.decode; print('pydicom' in sys.modules or 'gdcm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False"

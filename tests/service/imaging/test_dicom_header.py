@@ -1,0 +1,84 @@
+import zlib
+
+import numpy as np
+import pytest
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+)
+
+from service.errors import UnusableImageError
+from service.imaging.decode import DecodeLimits, decode
+from tests.support.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
+
+STORED = phantom()
+
+
+def pdf() -> bytes:
+    dataset = ct_dataset(STORED, PixelData=None, SOPClassUID=EncapsulatedPDFStorage, Modality="DOC")
+    dataset.EncapsulatedDocument = b"%PDF-1.7"
+    return written(dataset)
+
+
+def bomb() -> bytes:
+    """A deflated file of a third of a megabyte that holds 300 megabytes."""
+    whole = ct(STORED, DeflatedExplicitVRLittleEndian)
+    head = whole[: 144 + int.from_bytes(whole[140:144], "little")]
+    pump = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return head + b"".join(pump.compress(bytes(10**7)) for _ in range(30)) + pump.flush()
+
+
+def lying_stream(syntax: str) -> bytes:
+    """Compressed pixels of another size than the header says."""
+    dataset = compressed_dataset(STORED, syntax)
+    dataset.Rows = 32
+    return written(dataset)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "telling"),
+    [
+        pytest.param(ct(STORED, Modality="MR"), "not_ct", "modality MR", id="mr"),
+        pytest.param(ct(STORED, Modality=None), "not_ct", "no known modality", id="no modality"),
+        pytest.param(pdf(), "no_pixel_data", "document", id="pdf"),
+        pytest.param(ct(STORED, PixelData=None), "no_pixel_data", "no pixel data", id="no pixels"),
+        pytest.param(ct(STORED)[:-100], "damaged_image", "truncated", id="truncated"),
+        pytest.param(ct(STORED)[:140], "not_ct", "no known modality", id="hardly begun"),
+        pytest.param(bomb(), "damaged_image", "deflated", id="deflated bomb"),
+        pytest.param(ct(STORED, Rows=None), "damaged_image", "header", id="no rows"),
+        pytest.param(ct(STORED, RescaleSlope=0), "damaged_image", "rescale", id="slope 0"),
+        pytest.param(ct(STORED, Rows=60_000, Columns=60_000), "damaged_image", "truncated", id="a size that is a lie"),
+        pytest.param(ct(np.zeros((8, 400), np.uint16)), "image_too_small", "400 x 8", id="a sliver"),
+        pytest.param(ct(np.zeros((200, 200), np.uint16)), "too_many_pixels", "200 x 200", id="too many pixels"),
+        pytest.param(ct(STORED, BitsAllocated=32, BitsStored=32), "unsupported_sample_depth", "32 bits", id="32 bits"),
+        pytest.param(
+            ct(np.zeros((64, 64), np.uint8), PhotometricInterpretation="PALETTE COLOR"),
+            "unsupported_colour_mode",
+            "",
+            id="palette",
+        ),
+        pytest.param(
+            ct(STORED).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),
+            "unsupported_transfer_syntax",
+            "1.2.840.10008.1.2.7",
+            id="unknown transfer syntax",
+        ),
+        pytest.param(lying_stream(JPEG2000Lossless), "damaged_image", "another size", id="jpeg 2000 of another size"),
+        pytest.param(lying_stream(JPEGLSLossless), "damaged_image", "another size", id="jpeg-ls of another size"),
+    ],
+)
+def test_a_dicom_file_that_gives_no_slice_is_refused_with_the_reason(data: bytes, code: str, telling: str) -> None:
+    with pytest.raises(UnusableImageError) as caught:
+        decode(data, DecodeLimits(max_pixels=10_000))
+    assert caught.value.code == code
+    assert telling in caught.value.detail
+
+
+def test_too_many_elements_are_refused_early() -> None:
+    whole = ct(STORED)
+    at = whole.index(b"\x08\x00\x16\x00")
+    junk = b"".join(b"\x09\x00" + n.to_bytes(2, "little") + b"LO\0\0" for n in range(0x1000, 0x7000))
+    with pytest.raises(UnusableImageError, match="elements"):
+        decode(whole[:at] + junk + whole[at:])

@@ -1,0 +1,48 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.errors import ModelFileError
+from service.model.file import load_model, read_manifest
+from tests.support.tiny import TinyNetwork, tiny_card
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "schema_version: Input should be 1 (found '2')"),
+        ({"threshold": 1.5}, "threshold: Input should be less than or equal to 1"),
+        ({"resize": "crop"}, "resize: Input should be 'bilinear-antialias-stretch' (found 'crop')"),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+    ],
+)
+def test_a_card_of_another_schema_is_refused_with_what_was_found(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "odd.pt"
+    card = json.dumps(tiny_card().model_dump(mode="json") | change)
+    torch.jit.save(torch.jit.script(TinyNetwork()), str(path), _extra_files={"card.json": card})
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path, torch.device("cpu"), "fp32")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "can't read the manifest: No such file"),
+        ("{", "Invalid JSON"),
+        ('{"files": []}', "schema_version: Field required"),
+        ('{"schema_version": 9, "files": []}', "schema_version: Input should be 1 (found '9')"),
+        ('{"schema_version": 1, "files": []}', "files: Tuple should have at least 1 item"),
+    ],
+)
+def test_a_manifest_that_can_not_be_used_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ModelFileError) as caught:
+        read_manifest(tmp_path)
+    assert message in str(caught.value)
+    assert "metrics.json" in str(caught.value)

@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from service.errors import ModelFileError
+from service.model.card import MANIFEST_NAME
+from service.model.file import read_manifest
+from service.model.loading import LoadOptions, choose_precision, load_predictor
+from service.model.predictor import Prediction, Predictor
+from tests.support.tiny import INPUT_SIZE, TinyNetwork, tiny_card, write_models
+
+
+@pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
+def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models: Path, wanted: str) -> None:
+    predictor = load(models, precision=wanted)
+    assert predictor.precision == wanted
+    (answer,) = predictor.predict_now([np.full((1, INPUT_SIZE, INPUT_SIZE), 128, np.uint8)])
+    assert isinstance(answer, Prediction)
+    assert answer.probability == pytest.approx(0.5, abs=0.1)
+
+
+CUDA = torch.device("cuda")
+
+
+def load(folder: Path, **options: Any) -> Predictor:
+    return load_predictor(LoadOptions(folder, device="cpu", **options))
+
+
+def refusal(folder: Path, **settings: Any) -> str:
+    with pytest.raises(ModelFileError) as caught:
+        load(folder, **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_model_that_answers_otherwise_than_its_card_is_refused(tmp_path: Path) -> None:
+    write_models(tmp_path, tiny_card(probability=0.99))
+    assert "0.99" in refusal(tmp_path)
+
+
+class NanNetwork(TinyNetwork):
+    """Answers NaN to everything."""
+
+    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        grey = slices.to(self.conv.weight.dtype)
+        maps = self.conv(grey).mean(1)
+        nothing = maps.float().mean((1, 2)) * float("nan")
+        return nothing, nothing, maps.float()
+
+
+def test_a_model_that_answers_nan_to_its_self_check_is_refused(tmp_path: Path) -> None:
+    write_models(tmp_path, network=NanNetwork())
+    assert "finite" in refusal(tmp_path)
+
+
+class RaisingNetwork(TinyNetwork):
+    """Wants another input than its card says."""
+
+    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = self.conv(slices.to(self.conv.weight.dtype).repeat(1, 3, 1, 1)).mean(1)
+        return maps.mean((1, 2)), maps.mean((1, 2)), maps
+
+
+def test_a_model_that_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    row = write_models(tmp_path, network=RaisingNetwork())
+    assert row.name in refusal(tmp_path)
+
+
+def test_a_precision_without_a_tolerance_is_refused(tmp_path: Path) -> None:
+    card = tiny_card()
+    check = card.self_check.model_copy(update={"tolerance": {"fp16": 0.02}})
+    write_models(tmp_path, card.model_copy(update={"self_check": check}))
+    assert "tolerance" in refusal(tmp_path, precision="fp32")
+
+
+def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
+    row = write_models(tmp_path)
+    manifest = {"schema_version": 1, "files": [row.model_dump() | {"sha256": "0" * 64}]}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(manifest))
+    assert row.sha256 in refusal(tmp_path)
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> Path:
+    """A models folder with an int8 and an fp16 file, in this order."""
+    rows = [write_models(tmp_path, tiny_card().model_copy(update={"precision": each})) for each in ("int8", "fp16")]
+    text = json.dumps({"schema_version": 1, "files": [row.model_dump() for row in rows]})
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        ({"avx512_vnni": True, "avx512_bf16": True}, "int8"),
+        ({"avx_vnni": True}, "int8"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"avx2": True}, "fp32"),
+    ],
+)
+def test_a_cpu_serves_the_file_whose_format_it_multiplies_fastest(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr("service.model.hardware._capabilities", lambda: has)
+    predictor = load(two_files)
+    assert predictor.precision == expected
+    assert predictor.card.precision == ("int8" if expected == "int8" else "fp16")
+    assert load(two_files, precision="fp32").card.precision == "fp16", "the setting overrules the choice"
+    assert load(two_files, precision="int8").card.precision == "int8"
+
+
+def test_a_folder_with_int8_alone_is_served_in_it_and_in_nothing_else(tmp_path: Path) -> None:
+    write_models(tmp_path, tiny_card().model_copy(update={"precision": "int8"}))
+    assert load(tmp_path).precision == "int8"
+    assert "precision bf16" in refusal(tmp_path, precision="bf16")
+
+
+def test_a_torch_that_cannot_tell_its_instruction_sets_computes_in_fp32(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert load(two_files).precision == "fp32"
+
+
+def test_a_gpu_computes_in_half_precision_unless_told_otherwise(two_files: Path) -> None:
+    manifest = read_manifest(two_files)
+    assert choose_precision("auto", CUDA, manifest) == "fp16"
+    assert choose_precision("fp32", CUDA, manifest) == "fp32"
+
+
+def test_int8_is_refused_where_there_is_no_such_file(models: Path) -> None:
+    assert refusal(models, precision="int8") == (
+        "precision int8: no file of the manifest computes in it; stored is fp16"
+    )
+
+
+def test_int8_is_refused_on_a_gpu(two_files: Path) -> None:
+    with pytest.raises(ModelFileError, match="int8 files compute on a CPU, not on cuda"):
+        choose_precision("int8", CUDA, read_manifest(two_files))
+
+
+def test_a_manifest_that_says_int8_of_an_fp16_file_is_refused(tmp_path: Path) -> None:
+    row = write_models(tmp_path).model_dump() | {"precision": "int8"}
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": [row]}))
+    assert "its card says fp16; it can't compute in int8" in refusal(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_in_one_line_that_names_the_setting(models: Path) -> None:
+    with pytest.raises(ModelFileError, match="device cuda") as caught:
+        load_predictor(LoadOptions(models, device="cuda"))
+    assert "\n" not in str(caught.value)

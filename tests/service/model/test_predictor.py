@@ -1,0 +1,182 @@
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from service.errors import InferenceError, OverloadedError
+from service.imaging.decode import Slice
+from service.model.loading import LoadOptions, load_predictor
+from service.model.predictor import Prediction, Predictor
+from tests.support.tiny import INPUT_SIZE
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def load(folder: Path, **options: Any) -> Predictor:
+    return load_predictor(LoadOptions(folder, device="cpu", **options))
+
+
+def even(level: int) -> Slice:
+    return np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8)
+
+
+def test_answers_are_in_the_order_of_the_slices(models: Path) -> None:
+    predictor = load(models)
+    answers = scored(predictor, 200, 20, 120)
+    probabilities = [answer.probability for answer in answers]
+    assert probabilities[0] > probabilities[2] > probabilities[1]
+    assert answers[0].heatmap.shape == (4, 4)
+    assert answers[0].ood_score == pytest.approx(1 - 200 / 255, abs=0.02)
+
+
+def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
+    """Answers to even slices, each of which must be one."""
+    answers = predictor.submit(lambda: predictor.predict_now([even(level) for level in levels])).result()
+    assert all(isinstance(answer, Prediction) for answer in answers)
+    return [answer for answer in answers if isinstance(answer, Prediction)]
+
+
+def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: Path) -> None:
+    predictor = load(models, threads=1)
+    healthy = predictor._network
+
+    def nan_for_first(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        probability, score, heatmap = healthy(slices)
+        return torch.cat([probability[:1] * float("nan"), probability[1:]]), score, heatmap
+
+    predictor._network = nan_for_first
+    first, second = predictor.predict_now([even(20), even(200)])
+    assert isinstance(first, InferenceError)
+    assert isinstance(second, Prediction)
+    assert second.probability > 0.5
+
+
+def with_room_for(predictor: Predictor, count: int) -> list[int]:
+    """Have the device run out of memory beyond `count` slices; the batches it was asked for."""
+    healthy, asked = predictor._network, []
+
+    def scarce(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        asked.append(len(slices))
+        if len(slices) > count:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return healthy(slices)
+
+    predictor._network = scarce
+    return asked
+
+
+def test_out_of_memory_halves_the_batch_and_everyone_is_answered(models: Path) -> None:
+    predictor = load(models, threads=1)
+    levels = [20, 60, 100, 140, 180, 220, 240]
+    expected = scored(predictor, *levels)
+    asked = with_room_for(predictor, 2)
+    answers = scored(predictor, *levels)
+    assert [each.probability for each in answers] == pytest.approx([each.probability for each in expected])
+    assert asked[0] == 7
+    assert max(asked[1:]) == 4
+    assert not predictor.device_lost
+
+
+def test_a_slice_that_does_not_fit_alone_is_told_to_come_again(models: Path) -> None:
+    predictor = load(models, threads=1)
+    with_room_for(predictor, 0)
+    first, second = predictor.predict_now([even(20), even(200)])
+    for answer in (first, second):
+        assert isinstance(answer, OverloadedError)
+        assert answer.code == "out_of_memory"
+        assert answer.retry_after_seconds
+    assert not predictor.device_lost
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"), [("CUDA error: an illegal memory access was encountered", True), ("shapes differ", False)]
+)
+def test_an_error_of_the_device_is_told_from_one_of_the_network(models: Path, message: str, lost: bool) -> None:
+    predictor = load(models)
+
+    def fail(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        raise RuntimeError(message)
+
+    predictor._network = fail
+    with pytest.raises(RuntimeError, match=message):
+        predictor.predict_now([even(20)])
+    assert predictor.device_lost is lost
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 1), (2, 2), (16, 4)])
+def test_a_cpu_takes_as_many_max_concurrent_batches_as_it_has_threads_up_to_a_few(
+    models: Path, threads: int, at_once: int
+) -> None:
+    assert load(models, threads=threads).max_concurrent_batches == at_once
+
+
+@pytest.mark.parametrize(("among", "expected"), [(1, 4), (2, 2), (3, 1), (4, 1)])
+def test_batches_side_by_side_share_the_threads(models: Path, among: int, expected: int) -> None:
+    predictor = load(models, threads=4)
+    network, seen = predictor._network, []
+
+    def watched(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        return network(slices)
+
+    predictor._network = watched
+    predictor.submit(lambda: predictor.predict_now([even(100)], among)).result()
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, None), (2, None), (2, 1), (2, 8), (1, 8)])
+def test_the_network_has_run_at_least_twice_before_the_first_request(
+    models: Path, threads: int, most: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    predict = Predictor.predict_now
+
+    def counted(self: Predictor, slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
+        sizes.append(len(slices))
+        return predict(self, slices, among)
+
+    monkeypatch.setattr(Predictor, "predict_now", counted)
+    load(models, threads=threads, max_batch_size=most)
+    assert len(sizes) >= 2
+    assert {1, most or 1} <= set(sizes)
+
+
+def test_threads_are_those_of_the_settings(models: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        load(models, threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.anyio
+async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models: Path) -> None:
+    predictor = load(models, threads=1)
+    threads: list[str] = []
+    network = predictor._network
+
+    def watched(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        threads.append(threading.current_thread().name)
+        return network(batch)
+
+    predictor._network = watched
+    for _ in range(3):
+        await predictor.predict([even(100)])
+    assert len(set(threads)) == 1
+    assert threads[0].startswith("predictor")
+    predictor.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("count", [1, 3, 64])
+def test_a_gpu_answers_as_the_processor_does_whatever_the_batch(models: Path, count: int) -> None:
+    levels = [int(level) for level in np.linspace(0, 255, count)]
+    on_cpu = scored(load(models, precision="fp32"), *levels)
+    predictor = load_predictor(LoadOptions(models, device="cuda", precision="fp32"))
+    on_gpu = scored(predictor, *levels)
+    assert [answer.probability for answer in on_gpu] == pytest.approx([a.probability for a in on_cpu], abs=1e-3)

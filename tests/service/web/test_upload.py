@@ -1,0 +1,137 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from service.settings import Settings
+from service.web.app import create_app
+from tests.support.client import png, problem, serve
+
+pytestmark = pytest.mark.anyio
+FORM = {"content-type": "multipart/form-data; boundary=xyz"}
+
+
+def part(name: str, content: bytes, filename: str | None = "a.png") -> bytes:
+    file = f'; filename="{filename}"' if filename is not None else ""
+    return b'--xyz\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n' % (
+        name.encode(),
+        file.encode(),
+        content,
+    )
+
+
+END = b"--xyz--\r\n"
+
+
+async def post(models: Path, body: bytes, headers: dict[str, str] = FORM) -> httpx2.Response:
+    async with serve(models) as client:
+        return await client.post("/predict", content=body, headers=headers)
+
+
+async def test_a_form_with_one_image_is_read_whatever_else_it_holds(models: Path) -> None:
+    response = await post(models, part("note", b"hello", None) + part("image", png()) + END)
+    assert response.status_code == 200
+
+
+async def test_no_image_says_which_fields_were_found(models: Path) -> None:
+    response = await post(models, part("file", png()) + part("scan", b"x", None) + END)
+    assert response.status_code == 400
+    detail = str(response.json()["detail"])
+    assert all(word in detail for word in ("image", "file", "scan"))
+
+
+async def test_an_empty_form_names_the_field(models: Path) -> None:
+    response = await post(models, END)
+    assert response.status_code == 400
+    assert "image" in response.json()["detail"]
+
+
+async def test_several_images_are_refused(models: Path) -> None:
+    response = await post(models, part("image", png()) * 2 + END)
+    assert "one slice a request" in str(problem(response, 400, "several_images")["detail"])
+
+
+async def test_an_image_sent_as_text_is_refused_with_the_way_to_send_it(models: Path) -> None:
+    response = await post(models, part("image", b"@slice.png", None) + END)
+    assert response.status_code == 400
+    assert "text" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "image/png", "application/x-www-form-urlencoded", None])
+async def test_another_content_type_is_unsupported(models: Path, content_type: str | None) -> None:
+    response = await post(models, png(), {"content-type": content_type} if content_type else {})
+    assert response.status_code == 415
+    assert "multipart/form-data" in response.json()["detail"]
+
+
+async def test_a_form_without_its_boundary_is_malformed(models: Path) -> None:
+    response = await post(models, part("image", png()) + END, {"content-type": "multipart/form-data"})
+    assert "boundary" in str(problem(response, 400, "malformed_request")["detail"])
+
+
+async def test_a_form_cut_short_says_so(models: Path) -> None:
+    response = await post(models, (part("image", png()) + END)[: len(png()) - 40])
+    assert "closing boundary" in str(problem(response, 400, "malformed_request")["detail"])
+
+
+async def test_too_many_parts_are_malformed(models: Path) -> None:
+    response = await post(models, part("x", b"") * 100 + END)
+    assert "Too many files" in str(problem(response, 400, "malformed_request")["detail"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=300) | st.binary(max_size=200).map(lambda rest: b"--xyz\r\n" + rest))
+async def test_no_body_whatever_makes_a_server_error(models: Path, body: bytes) -> None:
+    response = await post(models, body)
+    assert response.status_code in (400, 415, 422)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_above_the_limit_is_refused_announced_or_not(models: Path, announced: bool) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for chunk in (part("image", b"0" * 4000)[:-2], *[b"1" * 1000] * 100, b"\r\n" + END):
+            sent += len(chunk)
+            yield chunk
+
+    async with serve(models, max_body_bytes=10_000) as client:
+        headers = FORM | ({"content-length": "200000"} if announced else {})
+        response = await client.post("/predict", content=body(), headers=headers)
+    problem(response, 413, "body_too_large")
+    assert sent < 20_000, "it must not be read to its end"
+
+
+async def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server(models: Path) -> None:
+    app = create_app(Settings(models_dir=models, device="cpu"))
+    messages: list[Message] = [
+        {"type": "http.request", "body": part("image", png())[:30], "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/predict",
+        "raw_path": b"/predict", "query_string": b"", "root_path": "", "scheme": "http", "client": None,
+        "server": ("test", 80), "headers": [(b"content-type", FORM["content-type"].encode())],
+    }  # fmt: skip
+    async with app.router.lifespan_context(app):
+        await app(scope, receive, send)
+    statuses = {
+        sample.labels["status"]
+        for family in app.state.service.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "covidct_requests_total"
+    }
+    assert len(statuses) == 1
+    assert statuses < {"400", "499"}
