@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from client.errors import ClientError
-from service.errors import ServiceError
+from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, Slice, decode_frames
 from service.imaging.dicom import is_dicom, open_dicom
 from service.imaging.window import LUNG, Window
@@ -214,4 +214,4 @@ def _gunzipped(data: bytes) -> bytes:
 
 def is_other_file(error: Exception) -> bool:
     """Whether the error says that a file is of no image format at all, as a folder may well hold some."""
-    return isinstance(error, ServiceError) and error.code == "unsupported_image_type"
+    return isinstance(error, ServiceError) and error.code == ErrorCode.UNSUPPORTED_IMAGE_TYPE

@@ -1,4 +1,56 @@
-"""What can go wrong, in the service's own terms; knows no web framework."""
+"""Errors of the service, independent of the web framework."""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable machine-readable names of problems; clients and metric labels may rely on them."""
+
+    # The request as a whole.
+    MALFORMED_REQUEST = "malformed_request"
+    MISSING_IMAGE = "missing_image"
+    SEVERAL_IMAGES = "several_images"
+    TOO_MANY_IMAGES = "too_many_images"
+    UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
+    UNKNOWN_HOST = "unknown_host"
+    UNAUTHORIZED = "unauthorized"
+    UNKNOWN_MODEL = "unknown_model"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    NOT_ACCEPTABLE = "not_acceptable"
+
+    # Limits of size and time.
+    RECEIVE_TIMEOUT = "receive_timeout"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    BODY_TOO_LARGE = "body_too_large"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    CLIENT_GONE = "client_gone"
+
+    # The image.
+    UNSUPPORTED_IMAGE_TYPE = "unsupported_image_type"
+    UNUSABLE_IMAGE = "unusable_image"
+    EMPTY_FILE = "empty_file"
+    DAMAGED_IMAGE = "damaged_image"
+    IMAGE_TOO_SMALL = "image_too_small"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    SEVERAL_FRAMES = "several_frames"
+    TOO_MANY_FRAMES = "too_many_frames"
+    UNSUPPORTED_SAMPLE_DEPTH = "unsupported_sample_depth"
+    UNSUPPORTED_COLOUR_MODE = "unsupported_colour_mode"
+    NOT_CT = "not_ct"
+    NO_PIXEL_DATA = "no_pixel_data"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    NOT_A_CHEST_CT = "not_a_chest_ct"
+
+    # The service.
+    INTERNAL_ERROR = "internal_error"
+    INFERENCE_FAILED = "inference_failed"
+    NOT_FINITE = "not_finite"
+    OVERLOADED = "overloaded"
+    QUEUE_FULL = "queue_full"
+    NOT_READY = "not_ready"
+    OUT_OF_MEMORY = "out_of_memory"
+    SHUTTING_DOWN = "shutting_down"
 
 
 class ServiceError(Exception):
@@ -6,21 +58,21 @@ class ServiceError(Exception):
 
     Attributes:
         status: HTTP status code of the answer.
-        code: stable machine-readable name, snake_case; clients and metric labels may rely on it.
+        code: see `ErrorCode`.
         title: short summary that is the same for every occurrence of `code`.
         detail: what was wrong, where, and what to do; safe to show to a client.
         retry_after_seconds: when to try again, or None where trying again does not help.
     """
 
     status = 500
-    code = "internal_error"
+    code = ErrorCode.INTERNAL_ERROR
     title = "Internal error"
 
     def __init__(
         self,
         detail: str,
         *,
-        code: str | None = None,
+        code: ErrorCode | None = None,
         title: str | None = None,
         retry_after_seconds: int | None = None,
     ) -> None:
@@ -35,7 +87,7 @@ class MalformedRequestError(ServiceError):
     """The body is not the form that the route reads."""
 
     status = 400
-    code = "malformed_request"
+    code = ErrorCode.MALFORMED_REQUEST
     title = "Malformed request"
 
 
@@ -43,7 +95,7 @@ class UnknownHostError(ServiceError):
     """The request was meant for another name than this service's."""
 
     status = 400
-    code = "unknown_host"
+    code = ErrorCode.UNKNOWN_HOST
     title = "Unknown host"
 
 
@@ -51,7 +103,7 @@ class UnauthorizedError(ServiceError):
     """The request brings no API key that is known here."""
 
     status = 401
-    code = "unauthorized"
+    code = ErrorCode.UNAUTHORIZED
     title = "API key required"
 
 
@@ -59,7 +111,7 @@ class ReceiveTimeoutError(ServiceError):
     """The request did not arrive in the time it may take."""
 
     status = 408
-    code = "receive_timeout"
+    code = ErrorCode.RECEIVE_TIMEOUT
     title = "Request took too long to arrive"
 
 
@@ -67,7 +119,7 @@ class HeadersTooLargeError(ServiceError):
     """The request's line and headers have more bytes than the service accepts."""
 
     status = 431
-    code = "headers_too_large"
+    code = ErrorCode.HEADERS_TOO_LARGE
     title = "Request headers too large"
 
 
@@ -75,7 +127,7 @@ class BodyTooLargeError(ServiceError):
     """The body has more bytes than the service accepts."""
 
     status = 413
-    code = "body_too_large"
+    code = ErrorCode.BODY_TOO_LARGE
     title = "Request body too large"
 
 
@@ -83,7 +135,7 @@ class TooManyImagesError(ServiceError):
     """The request has more images than the service takes at once."""
 
     status = 413
-    code = "too_many_images"
+    code = ErrorCode.TOO_MANY_IMAGES
     title = "Too many images"
 
 
@@ -91,7 +143,7 @@ class NotAcceptableError(ServiceError):
     """None of the types that the client accepts is one that the route answers with."""
 
     status = 406
-    code = "not_acceptable"
+    code = ErrorCode.NOT_ACCEPTABLE
     title = "Not acceptable"
 
 
@@ -99,7 +151,7 @@ class UnknownModelError(ServiceError):
     """The path names a model or a version that is not served."""
 
     status = 404
-    code = "unknown_model"
+    code = ErrorCode.UNKNOWN_MODEL
     title = "Unknown model"
 
 
@@ -107,7 +159,7 @@ class UnsupportedFormError(ServiceError):
     """The body is no multipart form."""
 
     status = 415
-    code = "unsupported_content_type"
+    code = ErrorCode.UNSUPPORTED_CONTENT_TYPE
     title = "Unsupported content type"
 
 
@@ -115,7 +167,7 @@ class UnsupportedImageError(ServiceError):
     """The bytes are not of an image format that the service reads."""
 
     status = 415
-    code = "unsupported_image_type"
+    code = ErrorCode.UNSUPPORTED_IMAGE_TYPE
     title = "Unsupported image type"
 
 
@@ -123,20 +175,22 @@ class UnusableImageError(ServiceError):
     """The format is supported, but no slice can be had from this file."""
 
     status = 422
-    code = "unusable_image"
+    code = ErrorCode.UNUSABLE_IMAGE
     title = "Unusable image"
 
 
 def damaged_image(what: str) -> UnusableImageError:
     """Build the refusal of a damaged image; `what` completes "The image is damaged: ..."."""
-    return UnusableImageError(f"The image is damaged: {what}. Send the whole, unmodified file.", code="damaged_image")
+    return UnusableImageError(
+        f"The image is damaged: {what}. Send the whole, unmodified file.", code=ErrorCode.DAMAGED_IMAGE
+    )
 
 
 class ClientGoneError(ServiceError):
     """The client closed its connection; the answer reaches nobody and is only counted. 499 is nginx' status for it."""
 
     status = 499
-    code = "client_gone"
+    code = ErrorCode.CLIENT_GONE
     title = "Client gone"
 
 
@@ -144,7 +198,7 @@ class InferenceError(ServiceError):
     """The network failed or answered something that is no probability; not the client's fault."""
 
     status = 500
-    code = "inference_failed"
+    code = ErrorCode.INFERENCE_FAILED
     title = "Inference failed"
 
 
@@ -152,7 +206,7 @@ class OverloadedError(ServiceError):
     """No room for the request now; the client may try again."""
 
     status = 503
-    code = "overloaded"
+    code = ErrorCode.OVERLOADED
     title = "Service overloaded"
 
 
@@ -160,7 +214,7 @@ class DeadlineError(ServiceError):
     """The answer was not ready in the time that a request may take."""
 
     status = 504
-    code = "deadline_exceeded"
+    code = ErrorCode.DEADLINE_EXCEEDED
     title = "Deadline exceeded"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import UnsupportedImageError, UnusableImageError, damaged_image
+from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image
 from service.imaging.dicom import is_dicom, open_dicom
 from service.imaging.window import LUNG, Window
 
@@ -84,7 +84,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         _check_single(file.header.frames)
         return file.frame(0, window)[np.newaxis]
     if not data:
-        raise UnusableImageError("The file is empty: 0 bytes were received.", code="empty_file")
+        raise UnusableImageError("The file is empty: 0 bytes were received.", code=ErrorCode.EMPTY_FILE)
     image = _open(data)
     with image:
         _check_size(*image.size, limits)
@@ -115,7 +115,8 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
     _check_size(file.header.columns, file.header.rows, limits)
     if file.header.frames > limits.max_frames:
         raise UnusableImageError(
-            f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.", code="too_many_frames"
+            f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.",
+            code=ErrorCode.TOO_MANY_FRAMES,
         )
     for index in range(file.header.frames):
         yield file.frame(index, window)[np.newaxis]
@@ -158,14 +159,16 @@ def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
         raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
     if min(width, height) < MIN_SIDE:
         raise UnusableImageError(
-            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.", code="image_too_small"
+            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.",
+            code=ErrorCode.IMAGE_TOO_SMALL,
         )
 
 
 def _check_single(frames: int) -> None:
     if frames > 1:
         raise UnusableImageError(
-            f"The file holds {frames} frames; send one slice a file, as a single-frame image.", code="several_frames"
+            f"The file holds {frames} frames; send one slice a file, as a single-frame image.",
+            code=ErrorCode.SEVERAL_FRAMES,
         )
 
 
@@ -194,7 +197,7 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnusableImageError(
             "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
-            code="unsupported_sample_depth",
+            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     try:
         if image.has_transparency_data:
@@ -206,7 +209,7 @@ def _grey(image: Image.Image) -> Image.Image:
     except ValueError as error:
         raise UnusableImageError(
             f"The file's colour mode {image.mode} has no defined grey value; send a grey or RGB image.",
-            code="unsupported_colour_mode",
+            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
         ) from error
 
 
@@ -225,4 +228,6 @@ def _has_known_signature(data: bytes) -> bool:
 
 
 def _too_many_pixels(what: str) -> UnusableImageError:
-    return UnusableImageError(f"The image has too many pixels: {what}. Send a smaller one.", code="too_many_pixels")
+    return UnusableImageError(
+        f"The image has too many pixels: {what}. Send a smaller one.", code=ErrorCode.TOO_MANY_PIXELS
+    )

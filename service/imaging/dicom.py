@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import ServiceError, UnusableImageError, damaged_image
+from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image
 from service.imaging.dicom_header import DECODERS, NATIVE, Header, check_header, read_header
 from service.imaging.jpeg_headers import jpeg_2000_size, jpeg_size
 from service.imaging.lossless_jpeg import LosslessJpegError, decode_lossless_jpeg
@@ -183,7 +183,7 @@ def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
     except LosslessJpegError as error:
         raise damaged_image(f"its lossless JPEG can't be read: {error}") from None
     if header.samples != 1:
-        raise UnusableImageError("Colour in lossless JPEG is not read.", code="unsupported_colour_mode")
+        raise UnusableImageError("Colour in lossless JPEG is not read.", code=ErrorCode.UNSUPPORTED_COLOUR_MODE)
     if header.signed:  # two's complement of the stored bits
         spare = 16 - header.stored
         return (pixels << spare).astype(np.int16) >> spare

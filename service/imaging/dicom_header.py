@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from service.errors import UnusableImageError, damaged_image
+from service.errors import ErrorCode, UnusableImageError, damaged_image
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -108,7 +108,9 @@ def read_header(data: bytes) -> tuple[str, "Dataset"]:
         syntax = "1.2.840.10008.1.2.1" if data[start + 4 : start + 6].isalpha() else _IMPLICIT
     if syntax not in DECODERS:
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
-        raise UnusableImageError(f"The file's transfer syntax {known} is not read.", code="unsupported_transfer_syntax")
+        raise UnusableImageError(
+            f"The file's transfer syntax {known} is not read.", code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX
+        )
     if syntax == _DEFLATED:
         file = io.BytesIO(_inflated(file.read()))
     counted = _Counter()
@@ -143,19 +145,21 @@ def check_header(syntax: str, dataset: "Dataset") -> Header:
     """Check what the file says of itself, the most telling reason first."""
     if 0x00420011 in dataset:
         raise UnusableImageError(
-            "The DICOM file holds a document (an encapsulated PDF or the like), no image.", code="no_pixel_data"
+            "The DICOM file holds a document (an encapsulated PDF or the like), no image.", code=ErrorCode.NO_PIXEL_DATA
         )
     modality = str(dataset.get("Modality") or "")
     if modality != "CT":
         found = f"modality {modality}" if re.fullmatch(r"[A-Z]{1,16}", modality) else "no known modality"
-        raise UnusableImageError(f"The DICOM file is of {found}, and the model knows CT slices only.", code="not_ct")
+        raise UnusableImageError(
+            f"The DICOM file is of {found}, and the model knows CT slices only.", code=ErrorCode.NOT_CT
+        )
     if 0x7FE00008 in dataset or 0x7FE00009 in dataset:
         raise UnusableImageError(
-            "The DICOM file has floating-point samples; send 8 or 16 bits.", code="unsupported_sample_depth"
+            "The DICOM file has floating-point samples; send 8 or 16 bits.", code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH
         )
     if not dataset.get("PixelData"):
         raise UnusableImageError(
-            "The DICOM file holds no pixel data, or is cut off before its end.", code="no_pixel_data"
+            "The DICOM file holds no pixel data, or is cut off before its end.", code=ErrorCode.NO_PIXEL_DATA
         )
     header = Header(
         syntax=syntax,
@@ -178,7 +182,7 @@ def _check_kind(header: Header) -> None:
     if header.bits not in (8, 16) or not 1 <= header.stored <= header.bits:
         raise UnusableImageError(
             f"The DICOM file has {header.stored} bits in samples of {header.bits}; samples of 8 or 16 bits are read.",
-            code="unsupported_sample_depth",
+            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     grey = header.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2")
     colours = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -187,7 +191,7 @@ def _check_kind(header: Header) -> None:
         raise UnusableImageError(
             f"The DICOM file has {header.samples} samples a pixel, of {header.bits} bits, in an unsupported colour "
             "model; send grey (MONOCHROME1 or 2) or 8-bit RGB.",
-            code="unsupported_colour_mode",
+            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
     if header.rows < 1 or header.columns < 1 or header.frames < 1:
         raise damaged_image(f"it announces {header.frames} frames of {header.columns} x {header.rows} pixels")

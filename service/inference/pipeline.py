@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.errors import OverloadedError, UnusableImageError
+from service.errors import ErrorCode, OverloadedError, UnusableImageError
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import ServedModel
@@ -103,9 +103,13 @@ async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Pred
     try:
         return await model.batcher.submit(network_input)
     except QueueFullError:
-        raise OverloadedError("The queue is full; try again.", code="queue_full", retry_after_seconds=1) from None
+        raise OverloadedError(
+            "The queue is full; try again.", code=ErrorCode.QUEUE_FULL, retry_after_seconds=1
+        ) from None
     except ClosedError:
-        raise OverloadedError("The service is shutting down.", code="shutting_down", retry_after_seconds=5) from None
+        raise OverloadedError(
+            "The service is shutting down.", code=ErrorCode.SHUTTING_DOWN, retry_after_seconds=5
+        ) from None
 
 
 def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState) -> Assessment:
@@ -118,7 +122,7 @@ def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: 
             raise UnusableImageError(
                 f"This does not look like a chest CT slice: its score is {prediction.ood_score:.2f}, and the limit is "
                 f"{card.ood_threshold:.2f}. Send one axial chest CT slice.",
-                code="not_a_chest_ct",
+                code=ErrorCode.NOT_A_CHEST_CT,
             )
     label = card.label_of(prediction.probability)
     metrics.predictions.labels(label=label).inc()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from service.errors import OverloadedError
+from service.errors import ErrorCode, OverloadedError
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
 from service.model.hardware import usable_processors
@@ -107,7 +107,7 @@ class ServiceState:
         model = self._model
         if model is None or not model.is_healthy:
             raise OverloadedError(
-                "No model answers now; try again.", code="not_ready", title="Not ready", retry_after_seconds=1
+                "No model answers now; try again.", code=ErrorCode.NOT_READY, title="Not ready", retry_after_seconds=1
             )
         with model.in_use():
             yield model

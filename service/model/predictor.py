@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.errors import InferenceError, OverloadedError
+from service.errors import ErrorCode, InferenceError, OverloadedError
 from service.imaging.decode import Slice
 from service.model.card import Precision
 from service.model.file import Artifact
@@ -130,7 +130,7 @@ class Predictor:
         if len(slices) == 1:
             return [
                 OverloadedError(
-                    "The device has no memory left; try again.", code="out_of_memory", retry_after_seconds=5
+                    "The device has no memory left; try again.", code=ErrorCode.OUT_OF_MEMORY, retry_after_seconds=5
                 )
             ]
         half = len(slices) // 2
@@ -154,7 +154,7 @@ def _check_finite(prediction: Prediction) -> Prediction | Exception:
     finite = math.isfinite(prediction.probability) and math.isfinite(prediction.ood_score)
     if finite and 0 <= prediction.probability <= 1 and np.isfinite(prediction.heatmap).all():
         return prediction
-    return InferenceError("The network's answer to this image is not a finite number.", code="not_finite")
+    return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -7,9 +7,12 @@ from service import errors as e
 PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),
     e.MalformedRequestError(
-        "The form has no field 'image'; the fields found: 'file'. Send the file as 'image'.", code="missing_image"
+        "The form has no field 'image'; the fields found: 'file'. Send the file as 'image'.",
+        code=e.ErrorCode.MISSING_IMAGE,
     ),
-    e.MalformedRequestError("The form has 2 fields 'image'; send one slice a request.", code="several_images"),
+    e.MalformedRequestError(
+        "The form has 2 fields 'image'; send one slice a request.", code=e.ErrorCode.SEVERAL_IMAGES
+    ),
     e.UnknownHostError("This service does not answer to the name in the Host header."),
     e.UnauthorizedError("Send one of this service's API keys in the header X-API-Key."),
     e.UnknownModelError("No model 'resnet' is served here; the one that is: 'covid-ct'."),
@@ -20,27 +23,33 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
     e.UnsupportedImageError("The content is not an image of a supported type; send one of PNG, JPEG, WEBP."),
     e.UnusableImageError("No slice can be had from this file."),
-    e.UnusableImageError("The file is empty: 0 bytes were received.", code="empty_file"),
-    e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code="damaged_image"),
-    e.UnusableImageError("The image has 8 x 8 pixels; each side must have at least 16.", code="image_too_small"),
-    e.UnusableImageError("The image has too many pixels: 9000 x 9000. Send a smaller one.", code="too_many_pixels"),
-    e.UnusableImageError("The file holds 3 frames; send one slice a file.", code="several_frames"),
-    e.UnusableImageError("The file has 32-bit samples; send 8 or 16 bits.", code="unsupported_sample_depth"),
-    e.UnusableImageError("The file's colour mode has no defined grey value.", code="unsupported_colour_mode"),
-    e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code="too_many_frames"),
-    e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code="not_ct"),
-    e.UnusableImageError("The DICOM file has no pixel data; send an image.", code="no_pixel_data"),
-    e.UnusableImageError("This DICOM transfer syntax is not read.", code="unsupported_transfer_syntax"),
-    e.UnusableImageError("This does not look like a chest CT slice: its score is 9.10.", code="not_a_chest_ct"),
+    e.UnusableImageError("The file is empty: 0 bytes were received.", code=e.ErrorCode.EMPTY_FILE),
+    e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code=e.ErrorCode.DAMAGED_IMAGE),
+    e.UnusableImageError(
+        "The image has 8 x 8 pixels; each side must have at least 16.", code=e.ErrorCode.IMAGE_TOO_SMALL
+    ),
+    e.UnusableImageError(
+        "The image has too many pixels: 9000 x 9000. Send a smaller one.", code=e.ErrorCode.TOO_MANY_PIXELS
+    ),
+    e.UnusableImageError("The file holds 3 frames; send one slice a file.", code=e.ErrorCode.SEVERAL_FRAMES),
+    e.UnusableImageError("The file has 32-bit samples; send 8 or 16 bits.", code=e.ErrorCode.UNSUPPORTED_SAMPLE_DEPTH),
+    e.UnusableImageError("The file's colour mode has no defined grey value.", code=e.ErrorCode.UNSUPPORTED_COLOUR_MODE),
+    e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code=e.ErrorCode.TOO_MANY_FRAMES),
+    e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
+    e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
+    e.UnusableImageError("This DICOM transfer syntax is not read.", code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX),
+    e.UnusableImageError(
+        "This does not look like a chest CT slice: its score is 9.10.", code=e.ErrorCode.NOT_A_CHEST_CT
+    ),
     e.HeadersTooLargeError("The request's line and headers have more than 65536 bytes."),
     e.ServiceError("The service failed; its log has the reason under this request id."),
     e.InferenceError("The network failed; the log has the reason."),
-    e.InferenceError("The network's answer to this image is not a finite number.", code="not_finite"),
+    e.InferenceError("The network's answer to this image is not a finite number.", code=e.ErrorCode.NOT_FINITE),
     e.OverloadedError("Too many requests at a time; try again."),
-    e.OverloadedError("The queue is full; try again.", code="queue_full"),
-    e.OverloadedError("There is no model that answers now.", code="not_ready", title="Not ready"),
-    e.OverloadedError("The device has no memory left; try again.", code="out_of_memory"),
-    e.OverloadedError("The service is shutting down.", code="shutting_down"),
+    e.OverloadedError("The queue is full; try again.", code=e.ErrorCode.QUEUE_FULL),
+    e.OverloadedError("There is no model that answers now.", code=e.ErrorCode.NOT_READY, title="Not ready"),
+    e.OverloadedError("The device has no memory left; try again.", code=e.ErrorCode.OUT_OF_MEMORY),
+    e.OverloadedError("The service is shutting down.", code=e.ErrorCode.SHUTTING_DOWN),
     e.DeadlineError("No answer within 30 seconds, receiving included; the work was dropped."),
 )
 """One of each code, made of the classes that are raised; a test finds every code of the sources here."""

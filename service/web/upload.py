@@ -10,7 +10,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from service.errors import ClientGoneError, MalformedRequestError, TooManyImagesError, UnsupportedFormError
+from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
 
 FIELD: Final = "image"
 
@@ -123,7 +123,7 @@ def _only_file(form: FormData) -> list[UploadFile]:
     if len(files) > 1:
         raise MalformedRequestError(
             f"The form has {len(files)} fields {FIELD!r}; send one slice a request, or several to /predict/batch.",
-            code="several_images",
+            code=ErrorCode.SEVERAL_IMAGES,
         )
     return files
 
@@ -134,11 +134,12 @@ def _files(form: FormData) -> list[UploadFile]:
         found = ", ".join(sorted({repr(name[:40]) for name in form})) or "none"
         raise MalformedRequestError(
             f"The form has no field {FIELD!r}; the fields found: {found}. Send the file as {FIELD!r}.",
-            code="missing_image",
+            code=ErrorCode.MISSING_IMAGE,
         )
     files = [part for part in parts if isinstance(part, UploadFile)]
     if len(files) < len(parts):
         raise MalformedRequestError(
-            f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.", code="missing_image"
+            f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.",
+            code=ErrorCode.MISSING_IMAGE,
         )
     return files

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from service.errors import OverloadedError
+from service.errors import ErrorCode, OverloadedError
 from service.metrics import CONTENT_TYPE
 from service.web.dependencies import AnyState, ReadyState
 from service.web.problems import documented
@@ -21,7 +21,9 @@ async def metrics(state: AnyState) -> Response:
 async def live(state: AnyState) -> Health:
     """Answer 503 if predictions can no longer be answered: only a restart helps then."""
     if state.is_loaded and not state.is_healthy:
-        raise OverloadedError("The model no longer answers; restart the service.", code="not_ready", title="Not ready")
+        raise OverloadedError(
+            "The model no longer answers; restart the service.", code=ErrorCode.NOT_READY, title="Not ready"
+        )
     return Health(status="ok")
 
 
@@ -35,7 +37,7 @@ async def ready(state: AnyState) -> Health:
     if not state.is_ready:
         raise OverloadedError(
             "The service is not ready; send requests elsewhere or try again.",
-            code="not_ready",
+            code=ErrorCode.NOT_READY,
             title="Not ready",
             retry_after_seconds=1,
         )
