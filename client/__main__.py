@@ -14,30 +14,30 @@ from client.http import LOCAL
 _EPILOG: Final = """\
 examples:
   covid-ct predict slice.png                       one slice, with the model in ./models
-  covid-ct predict study/ --output result.csv      a folder; the same command goes on after an interruption
-  covid-ct model show                              which model, and how good it is
+  covid-ct predict study/ --output result.csv      a folder; run the same command again to continue
+  covid-ct model show                              the model and its test results
 
 Research software, not a medical device: not for diagnosis or any decision about a patient.
 """
 
 _PREDICT_EPILOG: Final = f"""\
 A PATH is a file (PNG, JPEG, WebP, TIFF, BMP, GIF, DICOM, NIfTI), a folder (read with all below it), a quoted glob, or
-a zip of any of these. The slices of a multi-frame DICOM or NIfTI file are told apart by #0, #1, ...
+a zip of any of these. The slices of a multi-frame DICOM or NIfTI file are numbered #0, #1, ...
 
 examples:
   covid-ct predict a.png b.dcm
-  covid-ct predict study/ --output study.csv       run it again to go on, or to retry what failed
+  covid-ct predict study/ --output study.csv       run it again to continue, or to retry failed slices
   covid-ct predict 'scans/**/*.dcm' --format jsonl
   covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
   covid-ct predict ct.nii.gz                       every axial slice; needs the extra nifti
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
 
-exit status: 0 all answered, 1 some failed (or no model, no service), 2 wrong usage, 130 interrupted.
+exit status: 0 all answered, 1 some failed (or no model or service), 2 wrong usage, 130 interrupted.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; what the user can mend is one line on stderr."""
+    """Run one command. Errors that the user can fix are one line on stderr."""
     try:
         options = _parser().parse_args(arguments)
         return int(options.command(options))
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; with --output, the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; with --output, run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing it does not fail again
@@ -101,11 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_predict(commands)
-    model = commands.add_parser("model", help="what the model in a models folder is")
+    model = commands.add_parser("model", help="show the model of a models folder")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
-    show = actions.add_parser("show", help="its card, its hash, its figures")
+    show = actions.add_parser("show", help="show its card, hash and test results")
     show.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
-    show.add_argument("--json", action="store_true", help="the whole card, for programs")
+    show.add_argument("--json", action="store_true", help="print the whole card as JSON")
     show.set_defaults(command=_show_model)
     return parser
 
@@ -113,8 +113,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "predict",
-        help="answer files, folders, globs and zips",
-        description="One row for each slice: its probability, or the reason why there is none.",
+        help="predict for files, folders, globs and zips",
+        description="Write one row for each slice: its probability, or the reason for a failure.",
         epilog=_PREDICT_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -122,10 +122,14 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, quoted glob or zip")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder with the model (models)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
-    parser.add_argument("--url", help="ask the service there instead of a model here")
-    parser.add_argument("--api-key", help="for --url; better in COVIDCT_API_KEY, where no process list shows it")
-    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="(table, or as --output's name ends)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there; what it already answers is kept")
+    parser.add_argument("--url", help="ask the service at this address instead of a local model")
+    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
+    parser.add_argument(
+        "--format", choices=("table", "csv", "jsonl"), help="output format (default: table, or the suffix of --output)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write to this file; rows that it already has are kept"
+    )
     parser.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"
     )

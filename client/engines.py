@@ -1,4 +1,4 @@
-"""Who answers `covid-ct predict`: the model in this process, or a service."""
+"""Engines of `covid-ct predict`: the model in this process, or a service."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Answers slices."""
+    """Answers slices, locally or through a service."""
 
     @property
     def model(self) -> str:
-        """Name, version and begin of the hash of what answers."""
+        """Name, version and start of the hash of the model."""
         ...
 
     def predict(self, image: bytes | Slice) -> Prediction:
-        """Answer one; raises `ServiceError` or `ClientError`."""
+        """Predict for one slice; raises `ServiceError` or `ClientError`."""
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release model or connection."""
         ...
 
 
 class LocalEngine:
-    """The model of a models folder, without a service."""
+    """Runs the model of a models folder in this process."""
 
     def __init__(self, models: Path, device: str = "auto") -> None:
         from service.errors import ModelFileError
@@ -43,11 +43,11 @@ class LocalEngine:
 
     @property
     def model(self) -> str:
-        """As `Engine.model`."""
+        """See `Engine.model`."""
         return _model(self._predictor.card.name, self._predictor.card.version, self._predictor.sha256)
 
     def predict(self, image: bytes | Slice) -> Prediction:
-        """As `Engine.predict`."""
+        """See `Engine.predict`."""
         predictor, card = self._predictor, self._predictor.card
         ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
         (answer,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
@@ -65,12 +65,12 @@ class LocalEngine:
         )
 
     def close(self) -> None:
-        """As `Engine.close`."""
+        """See `Engine.close`."""
         self._predictor.close()
 
 
 class RemoteEngine:
-    """A service."""
+    """Asks a service."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._client = Client(url, api_key=api_key)
@@ -82,11 +82,11 @@ class RemoteEngine:
         self.model = _model(str(info.card.get("name")), str(info.card.get("version")), info.sha256)
 
     def predict(self, image: bytes | Slice) -> Prediction:
-        """As `Engine.predict`."""
+        """See `Engine.predict`."""
         return self._client.predict(image)
 
     def close(self) -> None:
-        """As `Engine.close`."""
+        """See `Engine.close`."""
         self._client.close()
 
 

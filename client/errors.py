@@ -1,16 +1,16 @@
-"""What can go wrong between a client and the service."""
+"""Errors of the client."""
 
 
 class ClientError(Exception):
-    """Any failure of this package; the message is one line."""
+    """Base class of all errors of this package; the message is one line."""
 
 
 class UnreachableError(ClientError):
-    """No answer came: nobody listens there, or the connection broke."""
+    """No answer came: the address does not listen, or the connection broke."""
 
 
 class AnswerError(ClientError):
-    """What came is no answer of this service; is the address right?"""
+    """The answer is not from this service; check the address."""
 
 
 class ProblemError(ClientError):
@@ -19,8 +19,8 @@ class ProblemError(ClientError):
     Attributes:
         status: HTTP status.
         code: stable name of the problem, such as `damaged_image`.
-        detail: what was wrong, where, and what to do.
-        request_id: under which the service's log has it, or None.
+        detail: the reason, the place, and what to do.
+        request_id: id of the request in the service's log, or None.
     """
 
     def __init__(self, status: int, code: str, detail: str, request_id: str | None = None) -> None:

@@ -18,12 +18,12 @@ LOCAL: Final = "http://127.0.0.1:8000"
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long to stand a busy service.
+    """Policy for repeating requests to a busy service.
 
     Attributes:
-        attempts: requests in all, the first included.
-        longest_seconds: most to wait between two, whatever Retry-After says.
-        default_seconds: what to wait where the answer has no Retry-After.
+        attempts: maximum number of requests, including the first.
+        longest_seconds: maximum wait between two requests; limits Retry-After.
+        default_seconds: wait if the answer has no Retry-After.
     """
 
     attempts: int = 5
@@ -31,7 +31,7 @@ class Retry:
     default_seconds: float = 1.0
 
     def wait(self, attempt: int, response: "httpx2.Response") -> float | None:
-        """Seconds to wait after `attempt` (from 1), or None to give the answer to the caller."""
+        """Return the seconds to wait after `attempt` (from 1), or None to stop repeating."""
         if response.status_code != 503 or attempt >= self.attempts:
             return None
         try:
@@ -42,17 +42,17 @@ class Retry:
 
 
 class Client:
-    """Asks a service, one request after another; safe to share between threads.
+    """Client of a service; safe to share between threads.
 
     Args:
-        url: where the service is.
-        api_key: sent as X-API-Key where the service asks for one.
-        timeout: seconds for connecting, and for each wait for data.
-        retry: what to do about 503.
+        url: address of the service.
+        api_key: sent as X-API-Key.
+        timeout: seconds for connecting and for each wait for data.
+        retry: policy for answers with status 503.
         transport, sleep: for tests.
 
-    Every method raises `UnreachableError` where no answer comes, `ProblemError` for the service's own refusals, and
-    `AnswerError` where something else answers.
+    Every method raises `UnreachableError` if no answer comes, `ProblemError` for an error answer of the service, and
+    `AnswerError` for any other answer.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Client:
         return Prediction.from_json(self._send("POST", "/predict", {"files": _form(image)}))
 
     def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction | ProblemError]:
-        """An answer or the service's refusal for each image, in order, as they come."""
+        """Yield a prediction or a problem for each image, in order."""
         for image in images:
             try:
                 yield self.predict(image)
@@ -93,16 +93,16 @@ class Client:
                 yield problem
 
     def explain(self, image: ImageLike) -> Explanation:
-        """The probability, with the map of the evidence and its overlay."""
+        """Ask for the probability with its heat map."""
         parts = {"files": _form(image), "headers": {"Accept": "application/json"}}
         return Explanation.from_json(self._send("POST", "/explain", parts))
 
     def model(self) -> ModelInfo:
-        """What is served."""
+        """Ask which model is served."""
         return ModelInfo.from_json(self._send("GET", "/model", {}))
 
     def ready(self) -> bool:
-        """Whether the service answers predictions now; False too where nobody listens."""
+        """Whether the service is ready; False also if it can't be reached."""
         try:
             return bool(self._http.get("/health/ready").status_code == 200)
         except _httpx().TransportError:
@@ -110,7 +110,7 @@ class Client:
 
     def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
         for attempt in range(1, self._retry.attempts + 1):
-            with _told_plainly():
+            with _translate_transport_errors():
                 response = self._http.request(method, path, **parts)
             seconds = self._retry.wait(attempt, response)
             if seconds is None:
@@ -120,7 +120,7 @@ class Client:
 
 
 def _httpx() -> Any:
-    """The HTTP library, asked for when a client is made."""
+    """Import the HTTP library when the first client is made."""
     try:
         import httpx2
     except ImportError:
@@ -129,12 +129,12 @@ def _httpx() -> Any:
 
 
 def _form(image: ImageLike) -> dict[str, tuple[str, bytes, str]]:
-    """One part; the file's own name may name a patient, and stays here."""
+    """Build the form. The file name is not sent, because it may contain the name of a patient."""
     return {"image": ("image", file_bytes(image), "application/octet-stream")}
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def _translate_transport_errors() -> Iterator[None]:
     try:
         yield
     except _httpx().TransportError as error:

@@ -1,4 +1,4 @@
-"""What a caller may hand over as an image, to the bytes of a file."""
+"""Accepted kinds of images, and their conversion to the bytes of a file."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[A
 
 
 def file_bytes(image: ImageLike) -> bytes:
-    """The bytes to send: of the file as it is, or a PNG of an image in memory.
+    """Return the bytes to send: the file unchanged, or a PNG of an image in memory.
 
     Raises:
         OSError: the file can't be read.

@@ -1,4 +1,4 @@
-"""`covid-ct predict`: every slice that is named, one row each; nothing that is wrong with one stops the others."""
+"""`covid-ct predict`: one row for each slice; a failed slice does not stop the others."""
 
 import sys
 from argparse import Namespace
@@ -33,10 +33,10 @@ class _Tally:
 
 
 def predict(options: Namespace) -> int:
-    """Answer everything that the options name; 0 if all went well, 1 if some failed.
+    """Predict for all slices of the options; return 0 if all were answered, 1 if some failed.
 
     Raises:
-        ClientError: there is no model, no service, or the output is of something else.
+        ClientError: no model or service, or the output file is not of this command.
     """
     form = chosen_format(options.format, options.output)
     before = read_rows(options.output, form) if options.output and options.output.exists() else []
@@ -60,10 +60,10 @@ def predict(options: Namespace) -> int:
 
 
 def chosen_format(wanted: Format | None, output: Path | None) -> Format:
-    """The format: as asked, else as the output's name ends, else a table for people.
+    """Choose the format: the option, else the suffix of the output, else a table.
 
     Raises:
-        ClientError: a table can't be resumed, so it goes to no file.
+        ClientError: a table can't be written to a file, because it can't be resumed.
     """
     suffixes: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}
     form = wanted or (suffixes.get(output.suffix.lower()) if output else "table")
@@ -73,7 +73,7 @@ def chosen_format(wanted: Format | None, output: Path | None) -> Format:
 
 
 def _check_same(kept: list[Row], model: str, window: str) -> None:
-    """Keep answers of different models and windows from getting into one file unseen."""
+    """Refuse to mix results of different models or windows in one file."""
     for row in kept:
         if (row.model, row.window) != (model, window):
             raise ClientError(
@@ -134,7 +134,7 @@ def _is_other(error: Exception) -> bool:
 
 
 def _show(tally: _Tally) -> None:
-    """Progress, for people only."""
+    """Show progress on a terminal."""
     if sys.stderr.isatty():
         print(f"{_line_start()}{tally.summary()} ...", end="", file=sys.stderr, flush=True)
 

@@ -17,17 +17,17 @@ NOTICE: Final = "Research software, not a medical device: not for diagnosis or a
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer to one slice.
+    """Prediction for one slice.
 
     Attributes:
         probability: of COVID-19, 0 to 1.
-        label: the model's word for the side of `threshold` that it is on.
+        label: class label: the positive one at or above `threshold`.
         threshold: at or above it the answer is positive.
-        model, version: which model answered.
+        model, version: the model that answered.
         ood_score, ood_threshold, flagged: above its threshold the image does not look like a chest CT slice, and the
             probability means nothing.
-        request_id: under which the service's log has it; empty for a local model.
-        disclaimer: what goes with every answer.
+        request_id: id of the request in the service's log; empty for a local model.
+        disclaimer: part of every answer.
     """
 
     probability: float
@@ -43,7 +43,7 @@ class Prediction:
 
     @classmethod
     def from_json(cls, body: Any) -> "Prediction":
-        """Read the body of an answer; fields that this version does not know are passed over.
+        """Read the body of an answer; unknown fields are ignored.
 
         Raises:
             AnswerError: a field is missing or of another type.
@@ -63,12 +63,12 @@ class Prediction:
                 disclaimer=str(body.get("disclaimer", NOTICE)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AnswerError(f"the answer is no prediction: {type(error).__name__} at {error}") from error
+            raise AnswerError(f"the answer is not a prediction: {type(error).__name__} at {error}") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """Where the evidence of an answer lies.
+    """Heat map of a prediction.
 
     Attributes:
         probability, label, threshold: as in `Prediction`.
@@ -96,12 +96,12 @@ class Explanation:
                 overlay=_png(body.get("overlay_png_base64")),
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            raise AnswerError(f"the answer is no explanation: {type(error).__name__} at {error}") from error
+            raise AnswerError(f"the answer is not an explanation: {type(error).__name__} at {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What is served.
+    """Served model.
 
     Attributes:
         card: the model's card.
@@ -120,11 +120,11 @@ class ModelInfo:
         try:
             return cls(dict(body["card"]), str(body["sha256"]), str(body["device"]), str(body["precision"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise AnswerError(f"the answer is no model: {type(error).__name__} at {error}") from error
+            raise AnswerError(f"the answer is not a model: {type(error).__name__} at {error}") from error
 
 
 def _png(value: Any) -> bytes | None:
-    """A PNG in base64; None for what is none."""
+    """Decode a PNG in base64; None if the value is not a PNG."""
     if not isinstance(value, str):
         return None
     try:

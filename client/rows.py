@@ -1,4 +1,4 @@
-"""The output of `covid-ct predict`: rows, and a file that an interrupted run can go on with."""
+"""Output rows of `covid-ct predict`, and a file that an interrupted run can continue."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ Format: TypeAlias = Literal["table", "csv", "jsonl"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One slice and its answer, or the reason why there is none.
+    """Result row: one slice with its prediction or its error.
 
     Attributes:
         path: the file; `archive.zip!member` and `file#index` within one.
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What makes an answer still valid."""
+        """Identity of a result: a row with the same key need not be computed again."""
         return self.path, self.sha256, self.model, self.window
 
 
@@ -51,18 +51,18 @@ COLUMNS: Final = tuple(field.name for field in fields(Row))
 
 
 class Writer(Protocol):
-    """Takes rows as they come."""
+    """Writes rows one by one."""
 
     def __call__(self, row: Row) -> None:
-        """Write one, so that it is there even if the process ends now."""
+        """Write one row and flush it."""
         ...
 
 
 def read_rows(path: Path, form: Format) -> list[Row]:
-    """The whole rows of an output file; a last line without its end was being written when the run ended, and is not.
+    """Read the complete rows of an output file; an incomplete last line is dropped.
 
     Raises:
-        ClientError: the file is not of this command and format.
+        ClientError: the file is not an output of this command in this format.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     whole = text[: text.rfind("\n") + 1]
@@ -79,7 +79,7 @@ def read_rows(path: Path, form: Format) -> list[Row]:
 
 @contextmanager
 def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iterator[Writer]:
-    """A writer to a file (which then begins with `kept`, replaced in one step) or, without one, to standard output."""
+    """Open a writer to a file, which starts with the rows `kept`, or to standard output."""
     if path is None:
         yield lambda row: _write(sys.stdout, row, form)
         return
@@ -94,7 +94,7 @@ def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iter
 
 
 def begin_stdout(form: Format) -> None:
-    """The first line on standard output."""
+    """Write the first line to standard output."""
     if form == "table":
         print(f"{'probability':>11}  {'label':<10} path")
     else:
@@ -122,7 +122,7 @@ def _write(file: "io.TextIOBase | object", row: Row, form: Format) -> None:
 
 
 def _printable(value: object) -> object:
-    """Names that are not Unicode, and line breaks in them, written so that every reader can take them."""
+    """Escape line breaks and bytes that are not Unicode in names."""
     if not isinstance(value, str):
         return value
     plain = value.encode("utf-8", "backslashreplace").decode()
@@ -130,7 +130,7 @@ def _printable(value: object) -> object:
 
 
 def printable(name: str) -> str:
-    """A path as rows have it."""
+    """Format a path for a row."""
     return str(_printable(name))
 
 

@@ -1,4 +1,4 @@
-"""From what a user names to slices: files, folders, globs, zips; each file may hold one slice or many."""
+"""From paths to slices: files, folders, globs and zips; a file may hold one slice or many."""
 
 import glob
 import gzip
@@ -30,7 +30,7 @@ MAX_MEMBERS: Final = 20_000
 
 
 class SourceError(ClientError):
-    """One file can't be used.
+    """A file that can't be used.
 
     Attributes:
         code: stable name, snake_case.
@@ -43,7 +43,7 @@ class SourceError(ClientError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file that was found, or the reason why not.
+    """A file that was found, or the reason for a failure.
 
     Attributes:
         name: its path; a member of a zip is `archive.zip!member`.
@@ -57,12 +57,12 @@ class Found:
 
     @property
     def sha256(self) -> str:
-        """Of its bytes, hexadecimal; empty where there are none."""
+        """SHA-256 of the bytes, hexadecimal; empty without bytes."""
         return hashlib.sha256(self.data).hexdigest() if isinstance(self.data, bytes) else ""
 
 
 def find(paths: Iterable[str]) -> Iterator[Found]:
-    """Every file that `paths` name, one in memory at a time; folders in the order of their names."""
+    """Yield every file of `paths`, one in memory at a time; folders are sorted by name."""
     for text in paths:
         path = Path(text)
         if path.is_dir():
@@ -78,7 +78,7 @@ def find(paths: Iterable[str]) -> Iterator[Found]:
 
 
 def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[tuple[str, bytes | Slice]]:
-    """The slices of one file: its name and bytes as they are where it is one slice, else name#index and each slice.
+    """Yield the slices of a file: name and bytes unchanged for one slice, else name#index and each slice.
 
     A DICOM file goes out as it is only for the usual window, so that the other one holds wherever it is decoded.
 
@@ -97,7 +97,7 @@ def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[tuple[s
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """All files below, without hidden ones and the index of a DICOM disc."""
+    """List all files below, without hidden files and the index of a DICOM disc."""
     found = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -173,7 +173,7 @@ def _is_nifti(name: str, data: bytes) -> bool:
 
 
 def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
-    """Axial slices from the feet up, as a radiologist looks at them: the patient's right is at the left."""
+    """Yield axial slices from feet to head in radiological view: the patient's right is at the left."""
     volume = _nifti_volume(data)
     if volume.ndim != 3:
         raise SourceError("not_a_volume", f"The NIfTI file has {volume.ndim} dimensions; a volume has 3.")
@@ -187,7 +187,7 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
 
 
 def _nifti_volume(data: bytes) -> Any:
-    """Voxels (x, y, z) to the patient's right, front and head."""
+    """Load voxels (x, y, z), with axes towards the patient's right, front and head."""
     try:
         import nibabel
     except ImportError:
@@ -213,5 +213,5 @@ def _gunzipped(data: bytes) -> bytes:
 
 
 def is_other_file(error: Exception) -> bool:
-    """Whether the error says that a file is of no image format at all, as a folder may well hold some."""
+    """Whether the error means that the file is not an image; folders may contain other files."""
     return isinstance(error, ServiceError) and error.code == ErrorCode.UNSUPPORTED_IMAGE_TYPE

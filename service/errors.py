@@ -60,8 +60,8 @@ class ServiceError(Exception):
         status: HTTP status code of the answer.
         code: see `ErrorCode`.
         title: short summary that is the same for every occurrence of `code`.
-        detail: what was wrong, where, and what to do; safe to show to a client.
-        retry_after_seconds: when to try again, or None where trying again does not help.
+        detail: the reason, the place, and what to do; safe to show to a client.
+        retry_after_seconds: when to try again, or None if that does not help.
     """
 
     status = 500
@@ -84,7 +84,7 @@ class ServiceError(Exception):
 
 
 class MalformedRequestError(ServiceError):
-    """The body is not the form that the route reads."""
+    """The body is not a valid form for the route."""
 
     status = 400
     code = ErrorCode.MALFORMED_REQUEST
@@ -92,7 +92,7 @@ class MalformedRequestError(ServiceError):
 
 
 class UnknownHostError(ServiceError):
-    """The request was meant for another name than this service's."""
+    """The Host header has a name that the service does not accept."""
 
     status = 400
     code = ErrorCode.UNKNOWN_HOST
@@ -100,7 +100,7 @@ class UnknownHostError(ServiceError):
 
 
 class UnauthorizedError(ServiceError):
-    """The request brings no API key that is known here."""
+    """The request has no valid API key."""
 
     status = 401
     code = ErrorCode.UNAUTHORIZED
@@ -108,7 +108,7 @@ class UnauthorizedError(ServiceError):
 
 
 class ReceiveTimeoutError(ServiceError):
-    """The request did not arrive in the time it may take."""
+    """The request did not arrive in time."""
 
     status = 408
     code = ErrorCode.RECEIVE_TIMEOUT
@@ -116,7 +116,7 @@ class ReceiveTimeoutError(ServiceError):
 
 
 class HeadersTooLargeError(ServiceError):
-    """The request's line and headers have more bytes than the service accepts."""
+    """Request line and headers are too large."""
 
     status = 431
     code = ErrorCode.HEADERS_TOO_LARGE
@@ -124,7 +124,7 @@ class HeadersTooLargeError(ServiceError):
 
 
 class BodyTooLargeError(ServiceError):
-    """The body has more bytes than the service accepts."""
+    """The request body is too large."""
 
     status = 413
     code = ErrorCode.BODY_TOO_LARGE
@@ -132,7 +132,7 @@ class BodyTooLargeError(ServiceError):
 
 
 class TooManyImagesError(ServiceError):
-    """The request has more images than the service takes at once."""
+    """The request has too many images."""
 
     status = 413
     code = ErrorCode.TOO_MANY_IMAGES
@@ -140,7 +140,7 @@ class TooManyImagesError(ServiceError):
 
 
 class NotAcceptableError(ServiceError):
-    """None of the types that the client accepts is one that the route answers with."""
+    """The route can't answer with a media type that the client accepts."""
 
     status = 406
     code = ErrorCode.NOT_ACCEPTABLE
@@ -148,7 +148,7 @@ class NotAcceptableError(ServiceError):
 
 
 class UnknownModelError(ServiceError):
-    """The path names a model or a version that is not served."""
+    """The path has a model or version that is not served."""
 
     status = 404
     code = ErrorCode.UNKNOWN_MODEL
@@ -156,7 +156,7 @@ class UnknownModelError(ServiceError):
 
 
 class UnsupportedFormError(ServiceError):
-    """The body is no multipart form."""
+    """The body is not a multipart form."""
 
     status = 415
     code = ErrorCode.UNSUPPORTED_CONTENT_TYPE
@@ -164,7 +164,7 @@ class UnsupportedFormError(ServiceError):
 
 
 class UnsupportedImageError(ServiceError):
-    """The bytes are not of an image format that the service reads."""
+    """The image format is not supported."""
 
     status = 415
     code = ErrorCode.UNSUPPORTED_IMAGE_TYPE
@@ -172,7 +172,7 @@ class UnsupportedImageError(ServiceError):
 
 
 class UnusableImageError(ServiceError):
-    """The format is supported, but no slice can be had from this file."""
+    """The format is supported, but the file does not give a slice."""
 
     status = 422
     code = ErrorCode.UNUSABLE_IMAGE
@@ -187,7 +187,7 @@ def damaged_image(what: str) -> UnusableImageError:
 
 
 class ClientGoneError(ServiceError):
-    """The client closed its connection; the answer reaches nobody and is only counted. 499 is nginx' status for it."""
+    """The client disconnected; the answer is only counted. nginx uses status 499 too."""
 
     status = 499
     code = ErrorCode.CLIENT_GONE
@@ -195,7 +195,7 @@ class ClientGoneError(ServiceError):
 
 
 class InferenceError(ServiceError):
-    """The network failed or answered something that is no probability; not the client's fault."""
+    """The network failed or did not answer a probability."""
 
     status = 500
     code = ErrorCode.INFERENCE_FAILED
@@ -203,7 +203,7 @@ class InferenceError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """No room for the request now; the client may try again."""
+    """The service has no capacity for the request now; the client may try again."""
 
     status = 503
     code = ErrorCode.OVERLOADED
@@ -211,7 +211,7 @@ class OverloadedError(ServiceError):
 
 
 class DeadlineError(ServiceError):
-    """The answer was not ready in the time that a request may take."""
+    """The answer was not ready in time."""
 
     status = 504
     code = ErrorCode.DEADLINE_EXCEEDED
@@ -219,4 +219,4 @@ class DeadlineError(ServiceError):
 
 
 class ModelFileError(Exception):
-    """The model file can't be served; the message is one line that names the file and the reason."""
+    """The model file can't be used; the message is one line with file and reason."""

@@ -10,7 +10,7 @@ _SECONDS: Final = 4.0
 
 
 def main() -> int:
-    """Ask the service whose port is in the environment."""
+    """Ask the service on the port of COVIDCT_PORT."""
     connection = HTTPConnection("127.0.0.1", int(os.environ.get("COVIDCT_PORT") or 8000), timeout=_SECONDS)
     with closing(connection):
         try:
@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def _host() -> str:
-    """A name that the service answers to."""
+    """Return a Host name that the service accepts."""
     return os.environ.get("COVIDCT_ALLOWED_HOSTS", "").split(",")[0].strip() or "localhost"
 
 

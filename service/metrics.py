@@ -16,7 +16,7 @@ _TENTHS: Final = tuple(i / 10 for i in range(1, 11))
 
 
 class Metrics:
-    """One application's metrics, in a registry of their own, so that two applications can live in one process."""
+    """Metrics of one application in their own registry, so that a process can have two applications."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -32,7 +32,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "covidct_request_duration_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "Time from the first byte of a request to the last byte of its answer.",
             ["route"],
             buckets=_REQUEST_SECONDS,
             registry=registry,
@@ -49,7 +49,7 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "covidct_queue_depth",
-            "Slices that wait for the network.",
+            "Slices waiting for the network.",
             registry=registry,
         )
 
@@ -57,38 +57,34 @@ class Metrics:
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
-            "Probabilities answered; a change of its shape is drift.",
+            "Answered probabilities; a change of the shape is drift.",
             buckets=_TENTHS,
             registry=registry,
         )
         self.probability_reference = Gauge(
             "covidct_probability_reference_ratio",
-            "Share of the probabilities of the model's evaluation at or below le; covidct_probability as it should be.",
+            "Share of the evaluation's probabilities at or below le; reference for covidct_probability.",
             ["le"],
             registry=registry,
         )
-        self.ood_refusals = Counter(
-            "covidct_ood_refusals", "Images refused because they do not look like a chest CT slice.", registry=registry
-        )
+        self.ood_refusals = Counter("covidct_ood_refusals", "Images refused as out of distribution.", registry=registry)
         self.ood_flags = Counter(
             "covidct_ood_flags",
-            "Images, answered or refused, that do not look like a chest CT slice.",
+            "Out-of-distribution images, answered or refused.",
             registry=registry,
         )
         self.rejected_images = Counter(
-            "covidct_rejected_images", "Uploads that gave no prediction.", ["reason"], registry=registry
+            "covidct_rejected_images", "Images without a prediction, by error code.", ["reason"], registry=registry
         )
 
     def _add_state(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(
             "covidct_model_info",
-            "1, with the model that is served in the labels.",
+            "1; the labels describe the served model.",
             ["name", "version", "precision", "device", "sha256"],
             registry=registry,
         )
-        self.reloads = Counter(
-            "covidct_model_reloads", "Attempts to take another model and other keys.", ["outcome"], registry=registry
-        )
+        self.reloads = Counter("covidct_model_reloads", "Reloads of model and keys.", ["outcome"], registry=registry)
         for outcome in ("success", "failure"):
             self.reloads.labels(outcome=outcome)
         self.ready = Gauge(
@@ -102,7 +98,7 @@ class Metrics:
         self._refreshers.append(refresher)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request; `route` is a template or `unmatched`, never a path that a client made up."""
+        """Count one answered request; `route` is a template or `unmatched`, never a path from the client."""
         method = method if method in _METHODS else "other"
         self.requests.labels(route=route, method=method, status=str(status)).inc()
         self.request_seconds.labels(route=route).observe(seconds)
@@ -126,7 +122,7 @@ class Metrics:
             self.probability_reference.labels(le=le).set(share)
 
     def render(self) -> bytes:
-        """Prometheus' text format, version 0.0.4."""
+        """Render the metrics in Prometheus' text format, version 0.0.4."""
         for refresh in self._refreshers:
             refresh()
         return generate_latest(self.registry)

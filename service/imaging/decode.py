@@ -1,8 +1,7 @@
-"""Bytes of an image file to one canonical grey slice.
+"""From the bytes of an image file to one canonical grey slice.
 
-Training evaluates with this same code, so a slice means the same there and here. COVID-CT's labels can be read off its
-file formats (every RGBA and every grey PNG is COVID), so whatever a file says beyond its grey values is dropped here,
-before anything else can see it.
+Training evaluates with this same code, so that a slice is the same there and here. The file formats of COVID-CT reveal
+its labels (every RGBA and every grey PNG is COVID), so everything but the grey values is dropped here first.
 """
 
 import io
@@ -22,7 +21,7 @@ Slice: TypeAlias = NDArray[np.uint8]
 """One grey channel, shape (1, H, W), 0 is black and 255 is white."""
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-"""Formats that Pillow may try, under its names; beside them only DICOM is ever parsed."""
+"""Formats that Pillow may try, with its names; only DICOM is parsed in addition."""
 
 MIN_SIDE: Final = 16
 """Pixels. Below this no anatomy can be seen; the smallest image of COVID-CT is 115 x 61."""
@@ -39,7 +38,7 @@ _SIGNATURES: Final = (
 
 
 MAX_PIXELS: Final = 4096 * 4096
-"""Width times height beyond which an image is refused unless told otherwise: eight times the side of a usual slice."""
+"""Width times height beyond which an image is refused by default: eight times the side of a usual slice."""
 
 MAX_FRAMES: Final = 1000
 """Frames beyond which a file is refused by `decode_frames`; a chest CT at half a millimetre has some 700 slices."""
@@ -47,11 +46,11 @@ MAX_FRAMES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What an image may ask of the decoder.
+    """Limits for decoding an image.
 
     Attributes:
         max_pixels: width times height of a frame, in pixels, known from the header before any pixel is decoded.
-        max_frames: frames of a file, where several are asked for.
+        max_frames: frames of a file, for `decode_frames`.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -63,20 +62,20 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
 
     Grey is ITU-R BT.601 luma (Pillow's `L`). 16-bit samples are scaled from their full range, transparency lies over
     black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. DICOM goes through `window`,
-    see `service.dicom`.
+    see `service.imaging.dicom`.
 
     Args:
         data: a whole file of one of `FORMATS`, or DICOM.
-        limits: what the file may ask for.
+        limits: see `DecodeLimits`.
         window: Hounsfield units that are black and white, for DICOM.
 
     Returns:
         uint8 (1, H, W).
 
     Raises:
-        UnsupportedImageError: the bytes are of no format that is read, whatever their name says.
+        UnsupportedImageError: the format of the bytes is not supported, whatever the file name says.
         UnusableImageError: empty, damaged, too many pixels, too small, several frames, without a defined grey value, or
-            a DICOM file that is no CT image.
+            a DICOM file that is not a CT image.
     """
     if is_dicom(data):
         file = open_dicom(data)
@@ -123,7 +122,7 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:
-    """Resize a slice to the square input of the network, as torchvision's `Resize((size, size))` does.
+    """Resize a slice to the square input of the network, like torchvision's `Resize((size, size))`.
 
     Bilinear with antialiasing; the aspect ratio is not kept, as in the paper of the data set (arXiv 2003.13865).
 
@@ -148,7 +147,7 @@ def _open(data: bytes) -> Image.Image:
             f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}, DICOM. "
             "The type is judged by the bytes, not by the file's name."
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter if warnings are errors
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
         raise damaged_image("its header can't be read") from error

@@ -42,9 +42,9 @@ class DicomFile:
     def frame(self, index: int, window: Window = LUNG) -> NDArray[np.uint8]:
         """Decode one frame.
 
-        Samples with a rescale go to Hounsfield units and through `window`. Samples of 8 bits without one (or with one
-        that changes nothing) are a picture already and stay as they are; deeper ones without one go through the window
-        that the file has, else over their whole range. MONOCHROME1 is inverted; colour becomes BT.601 luma.
+        Samples with a rescale go to Hounsfield units and through `window`. Samples of 8 bits without a rescale (or with
+        an identity) are a picture already and are not changed. Deeper samples without a rescale go through the window
+        of the file, or else over their whole range. MONOCHROME1 is inverted; colour becomes BT.601 luma.
 
         Args:
             index: which, from 0.
@@ -97,7 +97,7 @@ class DicomFile:
         return pixels
 
     def _grey(self, pixels: NDArray[Any], index: int, window: Window) -> NDArray[np.uint8]:
-        """By a table of every value that a sample can have: cheaper than arithmetic in every pixel."""
+        """Map samples to grey with a table of all sample values: cheaper than arithmetic for every pixel."""
         size = 8 * pixels.dtype.itemsize
         unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
         native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -120,7 +120,7 @@ class DicomFile:
         return own.grey(values)
 
     def _rescale(self, index: int) -> tuple[float, float] | None:
-        """Slope and intercept of a frame: its own, those of all frames, or those of the file."""
+        """Return slope and intercept of a frame: its own, else those of all frames, else those of the file."""
         for place in (*_groups(self._dataset, index), self._dataset):
             slope, intercept = place.get("RescaleSlope"), place.get("RescaleIntercept")
             if slope is None or intercept is None:
@@ -132,7 +132,7 @@ class DicomFile:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes begin as DICOM does: with its mark after a preamble, or with a plausible first element."""
+    """Whether the bytes start like DICOM: with `DICM` after a preamble, or with a plausible first element."""
     return data[128:132] == b"DICM" or _begins_with_element(data)
 
 
@@ -157,10 +157,10 @@ def open_dicom(data: bytes) -> DicomFile:
 
 
 def _silence_pydicom() -> None:
-    """Keep pydicom, whose warnings quote what it found, out of every log; that is patients' data.
+    """Silence pydicom: its warnings quote the header, which is patient data.
 
-    Done at each use since a test or a library may have put the filters back; never undone, which threads could not
-    agree on.
+    Done at each use, because a test or a library may have reset the filters. Never undone, because all threads share
+    the filters.
     """
     pattern = rf"(pydicom|{re.escape(__name__)})"
     if ("ignore", None, Warning, re.compile(pattern), 0) not in warnings.filters:
@@ -191,7 +191,7 @@ def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
 
 
 def _check_stream(frame: bytes, header: Header) -> None:
-    """Hold the compressed stream to the header's size: decoders believe the stream, and take memory for it."""
+    """Check that the compressed stream has the size in the header: decoders allocate what the stream says."""
     if header.syntax == "1.2.840.10008.1.2.5":
         return  # RLE has no size of its own, and its bytes are bounded above
     size = jpeg_2000_size(frame) if header.syntax >= "1.2.840.10008.1.2.4.9" else jpeg_size(frame)
@@ -200,7 +200,7 @@ def _check_stream(frame: bytes, header: Header) -> None:
 
 
 def _groups(dataset: "Dataset", index: int) -> list["Dataset"]:
-    """Where an enhanced (multi-frame) file keeps the rescale of a frame: PS3.3 C.7.6.16.2.9."""
+    """Find the functional groups with the rescale of a frame in a multi-frame file (PS3.3 C.7.6.16.2.9)."""
     found: list[Dataset] = []
     for name, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(name) or []
@@ -210,7 +210,7 @@ def _groups(dataset: "Dataset", index: int) -> list["Dataset"]:
 
 
 def _own_window(dataset: "Dataset") -> Window | None:
-    """The first window that the file has, or None."""
+    """Return the first window of the file, or None."""
     centre, width = (np.ravel(dataset.get(name) or []) for name in ("WindowCenter", "WindowWidth"))
     if not centre.size or not width.size:
         return None
@@ -221,7 +221,7 @@ def _own_window(dataset: "Dataset") -> Window | None:
 
 
 def _begins_with_element(data: bytes) -> bool:
-    """Whether a file without preamble begins with an element of group 2 or 8, and another of those or group 16."""
+    """Whether the bytes start with an element of group 2 or 8, then one of group 2, 8 or 16, without preamble."""
     if len(data) < 20 or data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return False
     group, element, length = struct.unpack_from("<HHI", data)

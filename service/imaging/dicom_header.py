@@ -30,7 +30,7 @@ DECODERS: Final = {
     "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
 }
-"""Transfer syntaxes that are read, and pydicom's plugin or our module that does it; never what happens to be there."""
+"""Supported transfer syntaxes, with pydicom's plugin or our module; never whichever plugin is installed."""
 
 NATIVE: Final = frozenset(uid for uid, plugin in DECODERS.items() if not plugin)
 
@@ -67,17 +67,17 @@ _MAX_INFLATED: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known of the pixels before any is decoded.
+    """Description of the pixels, known before decoding.
 
     Attributes:
         syntax: UID of the transfer syntax.
-        rows, columns, frames: the size that the header announces.
+        rows, columns, frames: size according to the header.
         samples: 1 for grey, 3 for colour.
-        bits: bits that a sample has in memory, 8 or 16.
-        stored: bits of them that are used.
+        bits: bits of a sample in memory, 8 or 16.
+        stored: number of these bits that are used.
         signed: whether samples are two's complement.
-        photometric: what a sample means.
-        planar: whether colour planes lie one after another.
+        photometric: photometric interpretation of a sample.
+        planar: 1 if colour planes are stored one after another.
     """
 
     syntax: str
@@ -93,7 +93,7 @@ class Header:
 
 
 def read_header(data: bytes) -> tuple[str, "Dataset"]:
-    """The transfer syntax, and those of `_TAGS` that the file has."""
+    """Read the transfer syntax and the elements of `_TAGS`."""
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data)
@@ -121,7 +121,7 @@ def read_header(data: bytes) -> tuple[str, "Dataset"]:
 
 
 class _Counter:
-    """Ends the reading of a header that has too many elements, or where another group begins."""
+    """Stop condition for reading: too many elements, or the start of another group."""
 
     def __init__(self, only_group: int | None = None) -> None:
         self.count = 0
@@ -142,10 +142,11 @@ def _inflated(data: bytes) -> bytes:
 
 
 def check_header(syntax: str, dataset: "Dataset") -> Header:
-    """Check what the file says of itself, the most telling reason first."""
+    """Check the header; the most useful reason for a refusal comes first."""
     if 0x00420011 in dataset:
         raise UnusableImageError(
-            "The DICOM file holds a document (an encapsulated PDF or the like), no image.", code=ErrorCode.NO_PIXEL_DATA
+            "The DICOM file holds a document (an encapsulated PDF or the like), not an image.",
+            code=ErrorCode.NO_PIXEL_DATA,
         )
     modality = str(dataset.get("Modality") or "")
     if modality != "CT":

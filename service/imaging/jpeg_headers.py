@@ -4,7 +4,7 @@ import struct
 
 
 def jpeg_size(frame: bytes) -> tuple[int, int] | None:
-    """Columns and rows in the first start-of-frame marker (ITU-T T.81 B.2.2; T.87 for JPEG-LS)."""
+    """Read columns and rows in the first start-of-frame marker (ITU-T T.81 B.2.2; T.87 for JPEG-LS)."""
     at = 2
     while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame):
         if frame[at] != 0xFF:
@@ -21,7 +21,7 @@ def jpeg_size(frame: bytes) -> tuple[int, int] | None:
 
 
 def jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:
-    """Columns and rows in the SIZ marker (ITU-T T.800 A.5.1), be the codestream in a JP2 box or bare."""
+    """Read columns and rows in the SIZ marker (ITU-T T.800 A.5.1); the codestream may be in a JP2 box."""
     at = frame.find(b"\xff\x4f\xff\x51")
     if at < 0 or at + 24 > len(frame):
         return None

@@ -1,7 +1,7 @@
-"""Lossless JPEG (ITU-T T.81, process 14 with predictor 1), in which many scanners and archives keep CT.
+"""Lossless JPEG (ITU-T T.81, process 14 with predictor 1), used by many scanners and archives for CT.
 
-Own code, since nothing fits: pylibjpeg-libjpeg is GPL, Pillow's libjpeg does not read it, and GDCM ended the process
-(segmentation fault) at damaged files. Slower than C, about half a microsecond a sample, and nothing can get past it.
+Own code, because no library fits: pylibjpeg-libjpeg is GPL, Pillow's libjpeg does not read it, and GDCM crashed the
+process on damaged files. It takes about half a microsecond for a sample, more than C.
 """
 
 import re
@@ -22,12 +22,12 @@ _RESTART_INTERVAL: Final = 0xDD
 
 
 class LosslessJpegError(Exception):
-    """The stream is damaged, or of a kind that is not read; the message says which and quotes nothing of it."""
+    """The stream is damaged or not supported; the message says which and quotes nothing of it."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """What the markers before the pixels say."""
+    """Contents of the markers before the pixels."""
 
     precision: int = 0
     rows: int = 0
@@ -112,7 +112,7 @@ def _read_scan(stream: _Stream, segment: bytes) -> None:
 
 
 def _read_tables(stream: _Stream, segment: bytes) -> None:
-    """Each Huffman table as 65536 entries, one for each next 16 bits: code length * 256 + category; 0 is no code."""
+    """Read each Huffman table as 65536 entries, one for each next 16 bits: code length * 256 + category; 0: no code."""
     at = 0
     while at < len(segment):
         counts = segment[at + 1 : at + 17]

@@ -1,4 +1,4 @@
-"""Pictures of a heat map: laid over the slice it explains, or bare.
+"""Pictures of a heat map: over its slice, or alone.
 
 A heat map is relative: its strongest place, for or against the positive class, is 1. So places of one slice can be
 compared, and not one slice with another.
@@ -33,7 +33,7 @@ _COMPRESSION: Final = 3
 
 
 def overlay(ct_slice: Slice, heatmap: NDArray[np.float32], max_side: int | None = None) -> Image.Image:
-    """The slice with the evidence for the positive class in colour; evidence against it is not shown.
+    """Draw the slice with the evidence for the positive class in colour; evidence against it is not shown.
 
     The map is scaled by its strongest value of either sign, enlarged bicubically to the slice and drawn from clear
     (none) over purple and orange to yellow (strongest). Its opacity grows with it, to 60 %.
@@ -55,7 +55,7 @@ def overlay(ct_slice: Slice, heatmap: NDArray[np.float32], max_side: int | None 
 
 
 def heatmap_image(heatmap: NDArray[np.float32]) -> Image.Image:
-    """The map itself, a grey pixel a position.
+    """Draw the heat map alone, one grey pixel for each position.
 
     128 is no evidence, 255 the strongest for the positive class, 1 the same strength against it.
 
@@ -69,7 +69,7 @@ def heatmap_image(heatmap: NDArray[np.float32]) -> Image.Image:
 
 
 def grey_image(ct_slice: Slice, max_side: int | None = None) -> Image.Image:
-    """The slice as a grey image, made smaller where a side is longer than `max_side` pixels."""
+    """Draw the slice as a grey image, reduced if a side is longer than `max_side` pixels."""
     image = Image.fromarray(ct_slice[0])
     if max_side is not None:
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -77,13 +77,13 @@ def grey_image(ct_slice: Slice, max_side: int | None = None) -> Image.Image:
 
 
 def scale_by_peak(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The map over its strongest absolute value: -1 to 1, and all 0 where there is no evidence at all."""
+    """Divide the map by its strongest absolute value: -1 to 1, or all 0 without evidence."""
     strongest = float(np.abs(heatmap).max())
     return np.zeros_like(heatmap) if strongest == 0 else heatmap / np.float32(strongest)
 
 
 def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+    """Encode the image as a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=_COMPRESSION)
     return file.getvalue()

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which Hounsfield units are black and white: linear between `centre` - `width` / 2 and `centre` + `width` / 2.
+    """Linear window of Hounsfield units: black at `centre` - `width` / 2, white at `centre` + `width` / 2.
 
-    As DICOM PS3.3 C.11.2.1.3.2 (LINEAR_EXACT) has it.
+    As in DICOM PS3.3 C.11.2.1.3.2 (LINEAR_EXACT).
 
     Raises:
-        ValueError: not finite, or no width.
+        ValueError: a value is not finite, or the width is not above 0.
     """
 
     centre: float = -600.0
@@ -26,7 +26,7 @@ class Window:
             raise ValueError(f"a window needs a finite centre and a width above 0, not {self.centre}, {self.width}")
 
     def grey(self, hounsfield: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Hounsfield units of any shape to 0 (black) to 255 (white), rounded."""
+        """Map Hounsfield units of any shape to 0 (black) to 255 (white), rounded."""
         scaled = (hounsfield - self.centre) / self.width + 0.5
         return np.rint(np.clip(scaled, 0.0, 1.0) * 255).astype(np.uint8)
 

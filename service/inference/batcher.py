@@ -1,7 +1,7 @@
-"""An asyncio micro-batcher: items that arrive while a batch is running go together into the next one.
+"""An asyncio micro-batcher: items that arrive while a batch runs go together into the next batch.
 
-It adds no waiting of its own: an item that finds nothing running starts at once, alone, with the whole machine. Where
-batches may run side by side, those that waited share it.
+It adds no waiting time: if nothing runs, an item starts at once, alone, with the whole machine. Concurrent batches
+share the machine.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ R = TypeVar("R")
 
 
 class QueueFullError(Exception):
-    """As many items wait as may."""
+    """The queue is full."""
 
 
 class ClosedError(Exception):
-    """The batcher takes no more items, or was closed before this one's turn came."""
+    """The batcher is closed, or was closed before the item ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchedResult(Generic[R]):
-    """One item's result.
+    """Result of one item.
 
     Attributes:
-        queue_seconds: how long the item waited for its batch to start.
-        run_seconds: how long its batch ran.
+        queue_seconds: time from submission to the start of the batch.
+        run_seconds: run time of its batch.
         batch_size: items in that batch.
     """
 
@@ -57,14 +57,14 @@ class _Batch(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Collects items into batches and runs them, one at a time or a few.
+    """Collects items into batches and runs one or a few batches at a time.
 
     Args:
         run: takes the items of a batch and the number of batches that share the machine meanwhile; returns exactly one
             result or exception for each item, in order. If it raises, every item of that batch gets the exception, and
             the next batch still runs.
-        max_size: most items in a batch.
-        max_waiting: most items that wait.
+        max_size: maximum number of items in a batch.
+        max_waiting: maximum number of waiting items.
         max_concurrent_batches: most batches that run side by side.
     """
 
@@ -91,14 +91,14 @@ class Batcher(Generic[T, R]):
         self._worker = asyncio.create_task(self._work(), name="batcher")
 
     def waiting(self) -> int:
-        """Items that wait now."""
+        """Return the number of waiting items."""
         return len(self._waiting)
 
     async def submit(self, item: T) -> BatchedResult[R]:
-        """Wait for the item's result. A caller that is cancelled gives up its place and disturbs nobody.
+        """Wait for the item's result. A cancelled caller leaves the queue; other items are not affected.
 
         Raises:
-            QueueFullError: as many items wait as may.
+            QueueFullError: the queue is full.
             ClosedError: the batcher is closed.
         """
         if self._closed or not self.is_alive:
@@ -122,12 +122,12 @@ class Batcher(Generic[T, R]):
 
     @property
     def running_seconds(self) -> float:
-        """How long the batch that started first has been running; 0 between batches."""
+        """Seconds since the start of the oldest running batch; 0 if none runs."""
         now = time.perf_counter()
         return max((now - batch.started_at for batch in self._running.values()), default=0.0)
 
     async def close(self, timeout_seconds: float | None = None) -> None:
-        """Take no more items, run those that wait, then stop; what is left at the timeout gets `ClosedError`."""
+        """Take no more items, run the waiting ones, then stop; items left at the timeout get `ClosedError`."""
         self._closed = True
         self._changed.set()
         if self._worker is not None:
@@ -149,7 +149,7 @@ class Batcher(Generic[T, R]):
             self._changed.clear()
 
     def _start_batches(self) -> None:
-        """Start what there is room for: a batch concurrent_batches n takes an n-th of the machine."""
+        """Start as many batches as fit: one of n concurrent batches takes an n-th of the machine."""
         while self._waiting:
             wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
             concurrent_batches = min(self._max_concurrent_batches, wanted)
@@ -174,9 +174,9 @@ class Batcher(Generic[T, R]):
         results: Sequence[R | Exception]
         try:
             results = await self._run([entry.item for entry in entries], batch.concurrent_batches)
-            if len(results) != len(entries):  # nobody could tell whose is missing, so nobody gets one
+            if len(results) != len(entries):  # the missing one is unknown, so the whole batch fails
                 raise RuntimeError(f"{len(results)} results came back for a batch of {len(entries)}")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - it belongs to the callers of this batch; others must live on
+        except Exception as error:  # noqa: BLE001 - for the callers of this batch; other batches continue
             results = [error] * len(entries)
         seconds = time.perf_counter() - batch.started_at
         for entry, result in zip(entries, results, strict=True):

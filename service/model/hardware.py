@@ -1,4 +1,4 @@
-"""What the processor or GPU of this machine can compute in, and how much of it this process may use."""
+"""Hardware of this machine: devices, native number formats, usable processors, memory."""
 
 import ctypes
 import math
@@ -24,10 +24,10 @@ _KEPT_MEMORY: Final = 128 * 2**20
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda`; `auto` is a GPU where there is one.
+    """Choose the device for `auto`, `cpu` or `cuda`; `auto` is a GPU if there is one.
 
     Raises:
-        ValueError: `cuda` was asked for and there is none; one line.
+        ValueError: `cuda` was requested and is not available; one line.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device is available; use auto or cpu, or check the driver and torch's CUDA build")
@@ -44,12 +44,12 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def has_native_int8() -> bool:
-    """Whether the processor multiplies and adds int8 in one instruction, as x86 does with VNNI."""
+    """Whether the processor multiplies and adds int8 in one instruction, like x86 with VNNI."""
     return any(_capabilities().get(name, False) for name in _NATIVE_INT8)
 
 
 def usable_processors() -> int:
-    """Processors this process may use: its affinity, and the quota of its control group (version 2) if it has one."""
+    """Count the processors of this process: its affinity, limited by the quota of its control group (version 2)."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -59,16 +59,18 @@ def usable_processors() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Have torch use so many threads for what the calling thread asks; others keep theirs, as OpenMP has it."""
+    """Set the number of threads that torch uses for the calling thread; OpenMP keeps it for each thread."""
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what torch frees for the next slice; call it before there are threads. Nothing on another libc.
+    """Make glibc keep memory that torch frees, for the next slice. No effect without glibc.
 
-    The first layers' activations are 13 MB each. Left to itself, malloc gives such blocks back to the kernel after some
-    of the passes, depending on chance, and fetching and clearing them anew took up to 14 % of a pass.
+    Call it before threads start.
+
+    The first layers' activations are 13 MB each. By default malloc returns such blocks to the kernel after some passes,
+    and getting and clearing them again took up to 14 % of a pass.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -77,6 +79,6 @@ def keep_freed_memory() -> None:
 
 
 def _capabilities() -> dict[str, object]:
-    """The processor's instruction sets; empty where this version of torch can't tell."""
+    """Return the processor's instruction sets; empty if this version of torch can't report them."""
     read = getattr(torch.cpu, "get_capabilities", None)
     return dict(read()) if read is not None else {}

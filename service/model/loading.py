@@ -26,7 +26,7 @@ WantedPrecision: TypeAlias = Literal["auto"] | Precision
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Which model to load, and how.
+    """Options for loading a model.
 
     Attributes:
         folder: the models folder.
@@ -47,7 +47,7 @@ def load_predictor(options: LoadOptions) -> Predictor:
     """Load the model of a models folder, warm it up and check it.
 
     Raises:
-        ModelFileError: no model, not the released file, or it does not answer as its card says; one line.
+        ModelFileError: no model, not the released file, or its answer differs from its card; one line.
     """
     try:
         device = choose_device(options.device)
@@ -78,7 +78,7 @@ def choose_precision(wanted: WantedPrecision, device: torch.device, manifest: Ma
     `auto` is fp16 on a GPU; on a CPU it is int8, then bf16, where the processor multiplies it in hardware, else fp32.
 
     Raises:
-        ModelFileError: no file computes in what was wanted on this device; one line.
+        ModelFileError: no file supports the wanted precision on this device; one line.
     """
     stored = {file.precision for file in manifest.files}
     if wanted == "int8" and device.type != "cpu":
@@ -98,16 +98,15 @@ def choose_precision(wanted: WantedPrecision, device: torch.device, manifest: Ma
 
 
 def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
-    """The file that computes in `precision`: that with int8 weights, or that with fp16 weights for all others."""
+    """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
     wanted = "int8" if precision == "int8" else "fp16"
     return next(file for file in manifest.files if file.precision == wanted)
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:
-    """Run the self-check for every size of batch, at least twice: TorchScript compiles in the first two runs.
+    """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    Without this the first requests would pay for it. It is done in the threads that will serve, because cuDNN's handles
-    and OpenMP's teams belong to threads.
+    It runs in the threads that serve later, because cuDNN's handles and OpenMP's teams belong to threads.
     """
     sizes = (1, *sizes_of_batches(predictor.max_batch_size))
     concurrent_batches = min(2, predictor.max_concurrent_batches)

@@ -31,7 +31,7 @@ class Prediction:
 
     Attributes:
         probability: of the positive class, 0 to 1.
-        ood_score: how unlike a chest CT slice the image is; the card has the threshold.
+        ood_score: out-of-distribution score; the card has the threshold.
         heatmap: float32 (h, w), evidence for the positive class by position.
     """
 
@@ -43,24 +43,24 @@ class Prediction:
 class Predictor:
     """One loaded model on one device.
 
-    On a CPU a slice takes as long in a batch of 8 as alone (measured: 0.97 to 1.07 times), and a convolution on two
-    threads more than half of its time on one. So slices that wait run side by side there, each on its share of the
-    threads, and a lone one gets all of them.
+    On a CPU a slice in a batch of 8 takes as long as alone (measured: 0.97 to 1.07 times), and a convolution on two
+    threads takes more than half of its time on one. Therefore waiting slices run concurrently there, each on its share
+    of the threads, and a single slice gets all threads.
 
     Args:
         artifact: the model.
         device: see below.
         precision: see below.
-        max_batch_size: see below; None is what suits the device.
-        threads: on a CPU, what the network may use; None is what torch has.
+        max_batch_size: see below; None is the default of the device.
+        threads: threads of the network on a CPU; None is the number set in torch.
         probability_shares: see below.
 
     Attributes:
         card: the model's card.
         sha256: hash of its file.
-        device, precision: where and in what it computes.
-        max_batch_size: slices that it takes in a batch.
-        max_concurrent_batches: batches that it takes side by side.
+        device, precision: device and compute precision.
+        max_batch_size: maximum number of slices in a batch.
+        max_concurrent_batches: maximum number of batches at a time.
         probability_shares: as in the manifest.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
@@ -90,7 +90,7 @@ class Predictor:
 
     @property
     def description(self) -> dict[str, str]:
-        """What is loaded, for a log line."""
+        """Description of the loaded model, for a log line."""
         return {
             "name": self.card.name,
             "version": self.card.version,
@@ -100,29 +100,29 @@ class Predictor:
         }
 
     def submit(self, function: Callable[[], R]) -> "Future[R]":
-        """Run `function` in a thread of the predictor's."""
+        """Run `function` in a thread of the predictor."""
         return self._pool.submit(function)
 
     async def predict(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[Prediction | Exception]:
-        """Answers to uint8 (1, S, S) slices, in order.
+        """Predict for uint8 (1, S, S) slices, in order.
 
-        In the place of an answer: an `InferenceError` where it is not finite, an `OverloadedError` where the device
-        has no memory for this slice even alone.
+        A slice gets an `InferenceError` if its answer is not finite, and an `OverloadedError` if the device has no
+        memory even for this slice alone.
 
         Args:
             slices: a batch.
-            concurrent_batches: how many batches share the threads meanwhile.
+            concurrent_batches: number of batches that share the threads.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self.predict_now, slices, concurrent_batches)
 
     def predict_now(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[Prediction | Exception]:
-        """The same, in the calling thread."""
+        """Do the same in the calling thread."""
         if self.device.type == "cpu":
             use_threads(max(1, self._threads // concurrent_batches))
         try:
             return self._answer(slices)
-        except RuntimeError as error:  # torch's own kinds are all of this one
+        except RuntimeError as error:  # the base class of torch's errors
             if not _is_out_of_memory(error):
                 self.device_lost = _is_loss_of_device(error)
                 raise
@@ -158,10 +158,10 @@ def _check_finite(prediction: Prediction) -> Prediction | Exception:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """TorchScript's interpreter hands on the text of the error, not always its kind."""
+    """Compare text too: TorchScript's interpreter keeps the text of an error, not always its class."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def _is_loss_of_device(error: RuntimeError) -> bool:
-    """After such an error every further call in this process fails."""
+    """Whether the device is lost: every further call in this process fails."""
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)

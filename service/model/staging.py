@@ -1,4 +1,4 @@
-"""Where the slices of a batch come together on their way to the device."""
+"""Copy of the slices of a batch to the device."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from service.imaging.decode import Slice
 class Staging:
     """Gathers slices into a batch on the device.
 
-    On a GPU a batch is filled up to one of a few sizes, so that every size that is ever run was compiled and its memory
-    taken at the warm-up, and it goes through pinned memory, from which the GPU copies while this thread goes on. On a
-    CPU a batch is what it is.
+    On a GPU a batch is padded to one of a few sizes, so that every size was compiled and its memory allocated at the
+    warm-up. It goes through pinned memory, from which the GPU copies while this thread continues. On a CPU a batch is
+    not padded.
 
     Args:
-        device: where batches go.
-        max_size: most slices in one.
+        device: target of the batches.
+        max_size: maximum number of slices in a batch.
         side: of a slice, in pixels.
     """
 
@@ -29,9 +29,9 @@ class Staging:
         self._sizes = sizes_of_batches(max_size)
 
     def gather(self, slices: Sequence[Slice]) -> torch.Tensor:
-        """uint8 (1, S, S) each -> uint8 (N, 1, S, S) on the device, N at least as many as the slices.
+        """Copy slices, uint8 (1, S, S), to one batch on the device, uint8 (N, 1, S, S); N is at least their number.
 
-        The batch before must have been answered: it shares the memory.
+        The previous batch must be finished: it shares the memory.
         """
         if self._pinned is None:
             # np.stack would copy the pixels of a single slice for nothing
@@ -44,6 +44,6 @@ class Staging:
 
 
 def sizes_of_batches(max_size: int) -> tuple[int, ...]:
-    """1, 2, 4 and so on, and `max_size`: a batch is at most half empty."""
+    """List the batch sizes 1, 2, 4, ... and `max_size`: a batch is at most half empty."""
     powers = (2**power for power in range(max_size.bit_length()))
     return (*(size for size in powers if size < max_size), max_size)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP connection, with what it has no limits for: the time and size of a head, the number of connections."""
+"""HTTP connection with limits that uvicorn lacks: header time, header size, number of connections."""
 
 import asyncio
 import logging
@@ -25,22 +25,22 @@ from service.settings import Settings
 from service.web.problems import problem_response
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of a request's line and headers together. Browsers and proxies end at a quarter of it; the parser has no limit."""
+"""For request line and headers together. Browsers and proxies stop at a quarter of it; the parser has no limit."""
 
 _SLACK_SECONDS: Final = 2.0
-"""After the application's own limits; what it did not end by then, nobody reads."""
+"""Added to the application's own limits."""
 
 _log = logging.getLogger("covidct.connection")
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """The bounds of one connection and of their number.
+    """Limits of a connection, and the number of connections.
 
     Attributes:
-        header_seconds: from the connection's begin, or a request's first byte, to the end of its headers.
-        body_seconds: from there to the end of its body.
-        max_connections: open at a time.
+        header_seconds: from the start of the connection, or the first byte of a request, to the end of its headers.
+        body_seconds: from there to the end of the body.
+        max_connections: maximum number of open connections.
     """
 
     header_seconds: float
@@ -49,7 +49,7 @@ class ConnectionLimits:
 
 
 def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
-    """What makes uvicorn's `http`: a connection for each that is accepted."""
+    """Build the connection class for uvicorn's `http` option."""
     limits = ConnectionLimits(
         header_seconds=settings.header_timeout_seconds,
         body_seconds=settings.receive_timeout_seconds + _SLACK_SECONDS,
@@ -61,8 +61,8 @@ def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
 class Connection(HttpToolsProtocol):
     """One client's connection.
 
-    The web server waits for ever for a request that does not end (slow loris) and for a client that does not read;
-    here each has its time.
+    uvicorn waits without limit for a request that does not end (slow loris) and for a client that does not read; here
+    both have a time limit.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Connection(HttpToolsProtocol):
         self._since = time.perf_counter()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        """A client has connected; it has the time of a head to send one."""
+        """Start the time limit for the first headers; refuse if too many connections are open."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.max_connections:
             self._refuse(OverloadedError("Too many connections are open; try again.", retry_after_seconds=1))
@@ -92,12 +92,12 @@ class Connection(HttpToolsProtocol):
         self._arm(self._limits.header_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Stop the timer."""
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse it, unless the head grows too large."""
+        """Parse data, and refuse headers that are too large."""
         if self.transport.is_closing():
             return
         if self._in_head:
@@ -108,32 +108,32 @@ class Connection(HttpToolsProtocol):
             self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
 
     def on_message_begin(self) -> None:
-        """A request begins, perhaps amid data whose first part ended the one before."""
+        """Start the time limit for the headers of the next request."""
         self._begin_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The application takes over; a body that it does not read has an end all the same."""
+        """Hand the request to the application, and start the time limit for the body."""
         self._in_head = False
         self._head_bytes = 0
         self._arm(self._limits.body_seconds, self._abort)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Stop the time limit: the request is complete."""
         self._disarm()
         self._in_head = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Answered; a client that does not read its answer is not waited for."""
+        """Start a time limit for a client that does not read its answer."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._arm(self._limits.body_seconds, self._abort)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP as everything else is answered."""
-        self._refuse(MalformedRequestError(f"This is not HTTP/1.1 that can be read. {msg}"))
+        """Answer malformed HTTP with the usual problem document."""
+        self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1. {msg}"))
 
     def _begin_head(self) -> None:
         if self._timer is None:  # the first byte after an answer: the keep-alive time has ended
@@ -142,14 +142,14 @@ class Connection(HttpToolsProtocol):
             self._arm(self._limits.header_seconds, self._head_is_late)
 
     def _head_is_late(self) -> None:
-        if not self._head_bytes:  # connected and never asked: nobody waits for an answer
+        if not self._head_bytes:  # no request has started: nobody waits for an answer
             self._abort()
             return
         self._refuse(ReceiveTimeoutError(f"The headers were not whole after {self._limits.header_seconds:g} seconds."))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer without the application, and close."""
-        if not self._end_the_request():  # amid an answer none can be written
+        """Answer without the application, and close the connection."""
+        if not self._end_the_request():  # the answer has started, so no other can be written
             self._abort()
             return
         request_id = uuid.uuid4().hex
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
         _log.info("connection refused", extra={"fields": fields})
 
     def _end_the_request(self) -> bool:
-        """Have the application drop the request that it works on; False where it has begun to answer."""
+        """Make the application drop its request; return False if its answer has started."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
         if cycle is None or cycle.response_complete:
             return True

@@ -1,4 +1,4 @@
-"""The web server of one process: its signals, and how it ends."""
+"""The web server: signals, reload, drain and end."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ _log = logging.getLogger("covidct")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which also drains before it ends, reloads at SIGHUP and ends at once at a second signal.
+    """uvicorn's server with a drain before the end, reload at SIGHUP, and an immediate end at a second signal.
 
     Args:
         app: from `create_app`.
@@ -55,19 +55,19 @@ class Server(uvicorn.Server):
         self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Reload no more, answer the requests in flight, then end the application."""
+        """Stop reloading, answer the requests in flight, then end the application."""
         for task in self._tasks[:1]:
             task.cancel()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """The first signal asks for an orderly end, the second one for an end."""
+        """Drain and end at the first signal; end at once at the second."""
         if self._state.draining or self.should_exit:
             _log.warning("second signal: ending at once")
             os._exit(128 + sig)
         self._state.draining = True
         self._captured_signals.append(sig)
-        if sig == signal.SIGINT or not self.started:  # somebody sits at the terminal, and no proxy has to be told
+        if sig == signal.SIGINT or not self.started:  # at a terminal there is no load balancer to wait for
             self.should_exit = True
             return
         _log.info("draining", extra={"fields": {"seconds": self._drain_seconds}})
@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _reload_when_asked(self) -> None:
-        """One reload at a time; signals that arrive during one ask together for one more."""
+        """Reload at SIGHUP, one reload at a time; signals during a reload cause one more."""
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()

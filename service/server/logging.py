@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line; a record's `fields` are merged in."""
+    """Formats a record as one JSON object in one line, with the record's `fields` merged in."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -23,8 +23,8 @@ class JsonLines(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send this service's and the web server's records to stderr."""
+    """Send the log records of the service and the web server to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.access").disabled = True  # every request has a line of our own
+    logging.getLogger("uvicorn.access").disabled = True  # the service logs every request itself

@@ -16,7 +16,7 @@ _MIN_KEY_LENGTH: Final = 16
 
 
 class KeysError(ValueError):
-    """The keys can't be used; the message is one line that names the setting or the file, and holds no key."""
+    """API keys that can't be used; the message is one line with setting or file, and contains no key."""
 
 
 class ApiKeys:
@@ -26,7 +26,7 @@ class ApiKeys:
         settings: `api_keys` and `api_keys_file`; both are read here.
 
     Raises:
-        KeysError: a key is too short or the file can't be read.
+        KeysError: a key is too short, or the file can't be read or has no key.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,10 +42,10 @@ class ApiKeys:
         return bool(self._digests)
 
     def admit(self, key: str | None) -> None:
-        """Let a request pass that brings one of the keys, and any if there are none.
+        """Accept one of the keys; without keys, accept any request.
 
         Raises:
-            UnauthorizedError: no key, or none of those known.
+            UnauthorizedError: the key is missing or unknown.
         """
         if self.required and not _is_among(key, self._digests):
             raise UnauthorizedError(f"Send one of this service's API keys in the header {API_KEY_HEADER}.")
@@ -59,8 +59,8 @@ def _read(path: Path) -> list[str]:
         raise KeysError(f"COVIDCT_API_KEYS_FILE={path}: can't be read: {reason}") from error
     keys = [line.strip() for line in lines if not line.lstrip().startswith("#")]
     _check_lengths(keys, f"COVIDCT_API_KEYS_FILE={path}")
-    if not any(keys):  # an emptied file must not open the service
-        raise KeysError(f"COVIDCT_API_KEYS_FILE={path}: there is no key in it")
+    if not any(keys):  # an empty file must not open the service to everybody
+        raise KeysError(f"COVIDCT_API_KEYS_FILE={path}: it contains no key")
     return keys
 
 
@@ -74,6 +74,6 @@ def _digest(key: str) -> bytes:
 
 
 def _is_among(key: str | None, digests: Iterable[bytes]) -> bool:
-    """In constant time: all are compared, whether one has fitted or not."""
+    """Compare with all digests, in constant time."""
     found = _digest(key or "")
     return any([hmac.compare_digest(found, each) for each in digests])  # noqa: C419 - a generator would stop early

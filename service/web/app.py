@@ -28,7 +28,7 @@ from service.web.v2 import routes as v2
 from service.web.v2.errors import ProtocolErrorsMiddleware
 
 IMAGE_ROUTES: Final = PathTemplates(predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
-"""Routes that take images: their bytes, time and number at a time are limited, and what they refuse is counted."""
+"""Routes that take images: their size, time and number are limited, and refused images are counted."""
 
 _log = logging.getLogger("covidct")
 
@@ -37,8 +37,8 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     """Build the application.
 
     Args:
-        settings: what the operator chose.
-        predictor: a loaded model; None loads the settings' one when the application starts.
+        settings: the operator's settings.
+        predictor: a loaded model; None loads the model of the settings at startup.
 
     Raises:
         KeysError: the API keys can't be used.
@@ -57,7 +57,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
 
     app = FastAPI(
         title="COVID-CT inference service",
-        description=f"**{DISCLAIMER}** A chest CT slice in, the probability of COVID-19 out.",
+        description=f"**{DISCLAIMER}** One chest CT slice in, the probability of COVID-19 out.",
         version="1",
         lifespan=lifespan,
         docs_url="/docs" if settings.docs else None,
@@ -99,7 +99,7 @@ async def reload(app: FastAPI) -> bool:
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """From the innermost to the outermost."""
+    """Add the middleware, from the innermost to the outermost."""
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

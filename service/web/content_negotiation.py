@@ -13,7 +13,7 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
         offers: media types, the route's own preference first.
 
     Raises:
-        NotAcceptableError: the client accepts none of them.
+        NotAcceptableError: the client accepts none of the offers.
     """
     ranges = [_parse(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     best = max(offers, key=lambda offer: _quality(offer, ranges))

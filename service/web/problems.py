@@ -1,4 +1,4 @@
-"""Errors as application/problem+json (RFC 9457), whatever raised them."""
+"""All errors as application/problem+json (RFC 9457)."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -16,11 +16,11 @@ from service.web.schemas import Problem
 MEDIA_TYPE: Final = "application/problem+json"
 
 _UNREAD: Final = frozenset({401, 408, 413, 431})
-"""Answers given while the rest of the request may still be on its way, which nobody will read."""
+"""Answers that may be sent before the whole request was read."""
 
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
-    """The answer that `error` defines."""
+    """Build the answer for `error`."""
     headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
     if error.status in _UNREAD:
         headers["Connection"] = "close"
@@ -30,19 +30,19 @@ def problem_response(error: ServiceError, request_id: str) -> Response:
 
 
 def problem_body(error: ServiceError, request_id: str) -> Problem:
-    """What that answer says, for a place where it is a part of another answer."""
+    """Build the problem document of `error`, for use inside another answer."""
     return _body(error.status, error.code, error.title, error.detail, request_id)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of routes and routing as a problem."""
+    """Register handlers that answer every error as a problem."""
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` of a route that can answer these problems."""
+    """Build the OpenAPI `responses` of a route for these statuses."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -68,12 +68,12 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """Routing's own: 404 and 405."""
+    """Answer errors of the router: 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
     detail = {
-        HTTPStatus.NOT_FOUND: "There is no such route; GET /docs lists them.",
-        HTTPStatus.METHOD_NOT_ALLOWED: "This route does not take this method; the Allow header has those it takes.",
+        HTTPStatus.NOT_FOUND: "No such route; GET /docs lists all routes.",
+        HTTPStatus.METHOD_NOT_ALLOWED: "The route does not support this method; see the Allow header.",
     }.get(status, str(error.detail))
     code = status.name.lower()
     return _response(status, code, status.phrase, detail, request_id_of(request.scope), dict(error.headers or {}))

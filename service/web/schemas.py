@@ -11,33 +11,33 @@ class _Body(BaseModel):
 
 
 class ModelName(_Body):
-    """Which model answered."""
+    """Name and version of the model."""
 
     name: str = Field(examples=["covid-ct"])
     version: str = Field(examples=["1.0.0"])
 
 
 class OutOfDistribution(_Body):
-    """Whether the image looks like a chest CT slice at all."""
+    """Result of the out-of-distribution check."""
 
-    score: float = Field(description="how unlike the training slices the image is; they have about 1")
-    threshold: float = Field(description="above it an image is flagged")
+    score: float = Field(description="distance from the training slices, whose average is 1; higher is less similar")
+    threshold: float = Field(description="scores above it are out of distribution")
     flagged: bool = Field(
-        description="true: this does not look like a chest CT slice, so the probability means nothing"
+        description="true: the image does not look like a chest CT slice, so the probability has no meaning"
     )
 
 
 class Timings(_Body):
     """Milliseconds in each stage."""
 
-    read: float = Field(description="receiving the body and taking the file out of the form")
-    decode: float = Field(description="from the file to the network's input")
+    read: float = Field(description="receiving the body and reading the form")
+    decode: float = Field(description="from the file to the input of the network")
     queue: float = Field(description="waiting for the batch to start")
     inference: float = Field(description="the batch in the network")
 
 
 class PredictionBody(_Body):
-    """The answer to one slice."""
+    """Prediction for one slice."""
 
     request_id: str
     probability: float = Field(ge=0, le=1, description="of COVID-19")
@@ -50,26 +50,26 @@ class PredictionBody(_Body):
 
 
 class Heatmap(_Body):
-    """Evidence by position, coarse: the network's last layer."""
+    """Evidence by position, in the coarse grid of the network's last layer."""
 
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     values: list[list[float]] = Field(
-        description="rows from top to bottom; above 0 is evidence for COVID, below 0 against it, in the network's own "
-        "unit, so compare places of one slice alone"
+        description="rows from top to bottom; above 0 is evidence for COVID, below 0 against it, in the network's "
+        "unit; compare values of one slice only"
     )
 
 
 class Explanation(PredictionBody):
-    """The answer to one slice, with what it rests on."""
+    """Prediction for one slice, with its heat map."""
 
     heatmap: Heatmap
-    slice_png_base64: str = Field(description="PNG: the slice as it was read, grey")
+    slice_png_base64: str = Field(description="PNG: the decoded slice, grey")
     overlay_png_base64: str = Field(description="PNG of the same size: the slice with the evidence for COVID in colour")
 
 
 class BatchResult(_Body):
-    """What became of one image: a prediction or a problem."""
+    """Result of one image: a prediction or a problem."""
 
     index: int = Field(ge=0, description="place of the image in the request, from 0")
     prediction: PredictionBody | None
@@ -77,7 +77,7 @@ class BatchResult(_Body):
 
 
 class BatchBody(_Body):
-    """What became of each image, in the order in which they were sent."""
+    """Results of all images, in the order of the request."""
 
     request_id: str
     results: list[BatchResult]
@@ -85,18 +85,18 @@ class BatchBody(_Body):
 
 
 class PublicCard(ModelCard):
-    """The model's card without the versions of libraries, which strangers need not know."""
+    """The model card without the versions of libraries, which are not public."""
 
     libraries: dict[str, str] = Field(default={}, exclude=True)
 
 
 class ModelBody(_Body):
-    """The model that is served."""
+    """The served model."""
 
     card: PublicCard
     sha256: str = Field(description="of the model file")
     device: str
-    precision: str = Field(description="what the network computes in")
+    precision: str = Field(description="compute precision")
     disclaimer: str = DISCLAIMER
 
 
@@ -107,11 +107,11 @@ class Health(_Body):
 
 
 class Problem(_Body):
-    """What went wrong, as RFC 9457 has it (application/problem+json)."""
+    """Problem document (RFC 9457, application/problem+json)."""
 
     type: str = Field(description="URN of the code", examples=["urn:covidct:problem:damaged_image"])
     title: str
     status: int
-    detail: str = Field(description="what was wrong, where, and what to do")
+    detail: str = Field(description="the reason, the place, and what to do")
     code: str = Field(description="stable name for programs", examples=["damaged_image"])
     request_id: str

@@ -1,4 +1,4 @@
-"""The file in a multipart form (RFC 7578), kept in memory."""
+"""Files of a multipart form (RFC 7578), kept in memory."""
 
 import sys
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, To
 FIELD: Final = "image"
 
 _MAX_PARTS: Final = 16
-"""More parts than any honest client sends; each costs memory before the form can be judged."""
+"""More parts than a valid client sends; each costs memory before the form can be checked."""
 
 _FORMATS: Final = "PNG, JPEG, WebP, TIFF, BMP, GIF or DICOM (CT), one frame"
 
@@ -38,23 +38,23 @@ OPENAPI_BODY_OF_MANY: Final = _form(
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, without its habit of spooling larger files to a temporary file on the disk."""
+    """Starlette's parser, but larger files are not written to a temporary file on the disk."""
 
     spool_max_size = sys.maxsize
     complete = False
 
     def on_end(self) -> None:
-        """The closing boundary was found."""
+        """Note that the closing boundary was found."""
         self.complete = True
 
     def close(self) -> None:
-        """Close the files of all parts, those of a part that never ended included."""
+        """Close the files of all parts, including incomplete ones."""
         for file in self._files_to_close_on_error:
             file.close()
 
 
 async def read_upload(request: Request) -> bytes:
-    """The bytes of the form's one file.
+    """Read the bytes of the only file of the form.
 
     Raises:
         UnsupportedFormError: the content type is not multipart/form-data.
@@ -65,36 +65,38 @@ async def read_upload(request: Request) -> bytes:
     return data
 
 
-async def read_uploads(request: Request, most: int) -> list[bytes]:
-    """The bytes of the form's files, in their order.
+async def read_uploads(request: Request, max_images: int) -> list[bytes]:
+    """Read the bytes of all files of the form, in order.
 
     Args:
-        request: with one to `most` files in the field `image`.
-        most: how many there may be.
+        request: with one to `max_images` files in the field `image`.
+        max_images: maximum number of files.
 
     Raises:
-        UnsupportedFormError, MalformedRequestError, ClientGoneError: as `read_upload`.
-        TooManyImagesError: more than `most`.
+        UnsupportedFormError, MalformedRequestError, ClientGoneError: see `read_upload`.
+        TooManyImagesError: more than `max_images`.
     """
 
     def files(form: FormData) -> list[UploadFile]:
         found = _files(form)
-        if len(found) > most:
-            raise too_many_images(len(found), most)
+        if len(found) > max_images:
+            raise too_many_images(len(found), max_images)
         return found
 
     try:
-        return await _read(request, most + _MAX_PARTS, files)
+        return await _read(request, max_images + _MAX_PARTS, files)
     except MalformedRequestError as error:
         if "Too many files" not in error.detail:
             raise
-        raise TooManyImagesError(f"The limit is {most} images a request; send them in several requests.") from error
+        raise TooManyImagesError(
+            f"The limit is {max_images} images a request; send them in several requests."
+        ) from error
 
 
-def too_many_images(found: int, most: int) -> TooManyImagesError:
-    """The refusal of a request with more than `most` images."""
+def too_many_images(found: int, max_images: int) -> TooManyImagesError:
+    """Build the refusal of a request with more than `max_images` images."""
     return TooManyImagesError(
-        f"The request has {found} images, and the limit is {most}; send them in several requests."
+        f"The request has {found} images, and the limit is {max_images}; send them in several requests."
     )
 
 

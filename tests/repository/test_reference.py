@@ -13,9 +13,11 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 
 def test_settings_table_is_complete_and_has_the_defaults() -> None:
-    rows = re.findall(r"^\| `COVIDCT_(\w+)` \| `?([^`|]*?)`? \|", REFERENCE, flags=re.MULTILINE)
-    fields = Settings.model_fields.items()
-    assert rows == [(name.upper(), "" if field.default is None else str(field.default)) for name, field in fields]
+    rows = re.findall(r"^\| `COVIDCT_(\w+)` \| `?([^`|]*?)`? \| (.*) \|$", REFERENCE, flags=re.MULTILINE)
+    assert rows == [
+        (name.upper(), "" if field.default is None else str(field.default), field.description)
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def test_every_setting_that_is_named_anywhere_exists() -> None:

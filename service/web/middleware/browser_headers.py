@@ -19,7 +19,7 @@ _DOCS_POLICY: Final = (
     "https://fastapi.tiangolo.com; style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
     "frame-ancestors 'none'"
 )
-"""What FastAPI's Swagger UI loads; it is the one page with anything from outside, and COVIDCT_DOCS=false ends it."""
+"""For FastAPI's Swagger UI, the only page that loads anything from outside; COVIDCT_DOCS=false turns it off."""
 
 
 class BrowserHeadersMiddleware:

@@ -15,8 +15,7 @@ _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 class HostCheckMiddleware:
     """Answers only requests for known names.
 
-    A page of another site whose name is made to resolve to this address (DNS rebinding) would otherwise be let in by
-    the browser as if it were ours.
+    Otherwise a web page of another site whose name resolves to this address (DNS rebinding) could read the answers.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

@@ -14,13 +14,13 @@ from service.web.path_templates import PathTemplates
 from service.web.request_id import REQUEST_ID_HEADER, request_id_of
 
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""An id that a client may choose; anything else could forge log lines or headers."""
+"""Accepted ids from clients; other characters could forge log lines or headers."""
 
 _log = logging.getLogger("covidct.request")
 
 
 class RequestContextMiddleware:
-    """Gives each request its id, counts and logs its answer. Nothing of the body or its file name is logged."""
+    """Gives each request an id, counts it and logs it. Body and file name are not logged."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, image_routes: PathTemplates) -> None:
         self._app = app
@@ -35,7 +35,7 @@ class RequestContextMiddleware:
         started = time.perf_counter()
         inbound = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         scope["covidct.request_id"] = inbound if _ACCEPTED_ID.fullmatch(inbound) else uuid.uuid4().hex
-        status, received = 499, 0  # 499 is nginx' status for a client that left before its answer
+        status, received = 499, 0  # nginx' status for a client that disconnected
 
         async def counting_receive() -> Message:
             nonlocal received
@@ -61,7 +61,7 @@ class RequestContextMiddleware:
             _log.info("request", extra={"fields": _fields(scope, route, status, received, seconds)})
 
     def _route_of(self, scope: Scope) -> str:
-        """The route's template, or `unmatched`: a client must not be able to make up metric labels."""
+        """Return the route's template, or `unmatched`, because a client must not create metric labels."""
         routed = getattr(scope.get("route"), "path", None)  # none, where the request was refused before routing
         return str(routed or self._image_routes.match(scope["path"]) or "unmatched")
 

@@ -95,13 +95,13 @@ class RequestLimitsMiddleware:
             raise self._too_large(f"{announced} bytes were announced")
 
     def _counting(self, receive: Receive) -> Receive:
-        """Count the body as it arrives, and time it: its announced length may be missing or a lie."""
+        """Count and time the body as it arrives, because the announced length may be missing or wrong."""
         count, is_whole = 0, False
         until = asyncio.get_running_loop().time() + self._limits.receive_seconds
 
         async def counting_receive() -> Message:
             nonlocal count, is_whole
-            if is_whole:  # what comes now is the client's leaving, which may take its time
+            if is_whole:  # only a disconnect can follow, at any time
                 return await receive()
             try:
                 async with asyncio.timeout_at(until):

@@ -35,7 +35,7 @@ _log = logging.getLogger("covidct.batch")
     responses=documented(400, 401, 408, 413, 415, 500, 503, 504),
 )
 async def predict_batch(request: Request, state: ReadyState) -> BatchBody:
-    """Read all, then decode, queue and infer each."""
+    """Read all images, then decode, queue and predict each."""
     stages = StageTimer(state.metrics)
     files = await read_uploads(request, state.settings.max_images_per_request)
     stages.finish("read")
@@ -54,7 +54,7 @@ async def _one(
         assessment = await assess_image(files[index], model, state, own)
     except ServiceError as error:
         failure = error
-    except Exception:  # noqa: BLE001 - one image's; the others get their answers, and the log the reason
+    except Exception:  # noqa: BLE001 - only this image fails; the log has the reason
         _log.exception("unexpected error", extra={"fields": {"request_id": request_id, "index": index}})
         failure = ServiceError("The service failed; its log has the reason under this request id.")
     else:

@@ -1,4 +1,4 @@
-"""POST /explain: where the evidence lies that a probability rests on."""
+"""POST /explain: the heat map of a prediction."""
 
 import asyncio
 import base64
@@ -26,9 +26,10 @@ PATH: Final = "/explain"
 _PNG: Final = "image/png"
 _JSON: Final = "application/json"
 
-_Bare = Annotated[bool, Query(alias="map", description="the bare map instead of the slice with the map over it")]
+_Bare = Annotated[bool, Query(alias="map", description="answer the heat map alone instead of the overlay")]
 _MaxSide = Annotated[
-    int | None, Query(ge=64, le=8192, description="longest side of the pictures in pixels; unset: the slice's own size")
+    int | None,
+    Query(ge=64, le=8192, description="maximum side of the pictures in pixels; default: the size of the slice"),
 ]
 
 router = APIRouter()
@@ -53,7 +54,7 @@ router = APIRouter()
     },
 )
 async def explain(request: Request, state: ReadyState, bare: _Bare = False, max_side: _MaxSide = None) -> Response:
-    """Read, decode, queue, infer, draw."""
+    """Read, decode, queue, predict, draw."""
     wanted = choose_media_type(request.headers.get("accept", ""), (_PNG, _JSON))
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
@@ -92,5 +93,5 @@ def _as_json(
 
 
 def _as_base64(data: bytes) -> str:
-    """RFC 4648, 4."""
+    """Encode in base64 (RFC 4648, 4)."""
     return base64.b64encode(data).decode("ascii")

@@ -10,7 +10,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""Nothing from outside and nothing inline: a file's name or an answer can't become code."""
+"""Nothing from outside and nothing inline, so that a file name or an answer can't become code."""
 
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
@@ -22,7 +22,7 @@ _TYPES: Final = {
     "export.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-"""The files that are served; no other name is ever looked up."""
+"""All served files; other names are not looked up."""
 
 router = APIRouter(include_in_schema=False)
 

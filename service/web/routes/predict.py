@@ -28,7 +28,7 @@ router = APIRouter()
     responses=documented(400, 401, 408, 413, 415, 422, 500, 503, 504),
 )
 async def predict(request: Request, state: ReadyState) -> PredictionBody:
-    """Read, decode, queue, infer."""
+    """Read, decode, queue, predict."""
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
     stages.finish("read")

@@ -1,4 +1,4 @@
-"""ASGI middleware: problems of the V2 protocol's routes in the protocol's own form."""
+"""Problems of the V2 routes in the form of the protocol."""
 
 import json
 from typing import Final
@@ -12,7 +12,7 @@ _KEPT: Final = ("code", "request_id")
 
 
 class ProtocolErrorsMiddleware:
-    """Turns problem+json into `{"error": ...}` under a prefix, whoever raised it: limits, keys, routing or a route."""
+    """Converts every problem+json under a prefix to `{"error": ...}`."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app

@@ -47,7 +47,7 @@ PATHS: Final = (f"{_MODEL}/infer", f"{_VERSION}/infer")
 """Routes that take images."""
 
 _OUTPUTS: Final = ("probability", "ood_score", "heatmap")
-"""As `Prediction` names them."""
+"""Names of the fields of `Prediction`."""
 
 _OCTETS: Final = "application/octet-stream"
 
@@ -64,22 +64,22 @@ def _check(model: ServedModel, name: str, version: str | None) -> None:
         raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
 
 
-_Name = Annotated[str, Path(description="the model's name, as GET /model has it", examples=["covid-ct"])]
-_Version = Annotated[str, Path(description="the model's version", examples=["1.0.0"])]
+_Name = Annotated[str, Path(description="name of the model, see GET /model", examples=["covid-ct"])]
+_Version = Annotated[str, Path(description="version of the model", examples=["1.0.0"])]
 
 
 @router.get(PREFIX, summary="Server metadata")
 async def server() -> ServerMetadata:
-    """Name, version, extensions of the protocol."""
+    """Return name, version and protocol extensions."""
     version = _version_of_package()
     return ServerMetadata(name="covid-ct", version=version, extensions=["binary_tensor_data"])
 
 
 @router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=_errors(503))
 async def live(state: AnyState) -> Live:
-    """As GET /health/live."""
+    """Answer like GET /health/live."""
     if state.is_loaded and not state.is_healthy:
-        with state.model():  # says why not
+        with state.model():  # raises with the reason
             pass
     return Live(live=True)
 
@@ -91,36 +91,36 @@ async def live(state: AnyState) -> Live:
     dependencies=[Depends(ready_state)],
 )
 async def ready() -> ServerReady:
-    """As GET /health/ready."""
+    """Answer like GET /health/ready."""
     return ServerReady(ready=True)
 
 
 @router.get(_MODEL, summary="Model metadata", responses=_errors(404, 503))
 async def metadata(state: ReadyState, name: _Name) -> ModelMetadata:
-    """Inputs and outputs; send one of the two inputs."""
+    """Return inputs and outputs; send one of the two inputs."""
     return _metadata(state, name, None)
 
 
 @router.get(_VERSION, summary="Model metadata of a version", responses=_errors(404, 503))
 async def version_metadata(state: ReadyState, name: _Name, version: _Version) -> ModelMetadata:
-    """As for the model."""
+    """Do the same for a version."""
     return _metadata(state, name, version)
 
 
 @router.get(f"{_MODEL}/ready", summary="Readiness of the model", responses=_errors(404, 503))
 async def model_ready(state: ReadyState, name: _Name) -> ModelReady:
-    """200 or an error."""
+    """Answer 200 or an error."""
     return _ready(state, name, None)
 
 
 @router.get(f"{_VERSION}/ready", summary="Readiness of a version", responses=_errors(404, 503))
 async def version_ready(state: ReadyState, name: _Name, version: _Version) -> ModelReady:
-    """200 or an error."""
+    """Answer 200 or an error."""
     return _ready(state, name, version)
 
 
 def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a body, with those it refers to in their places: OpenAPI has no `$defs` there."""
+    """Build the JSON schema of a body without `$defs`, which OpenAPI does not have there."""
     schema = body.model_json_schema()
     defined = schema.pop("$defs", {})
 
@@ -161,13 +161,13 @@ _INFER: Final[dict[str, Any]] = {
 
 @router.post(PATHS[0], summary="Inference", **_INFER)
 async def infer(request: Request, state: ReadyState, name: _Name) -> Response:
-    """Read, decode, queue, infer."""
+    """Read, decode, queue, predict."""
     return await _infer(request, state, name, None)
 
 
 @router.post(PATHS[1], summary="Inference by a version", **_INFER)
 async def version_infer(request: Request, state: ReadyState, name: _Name, version: _Version) -> Response:
-    """As for the model."""
+    """Do the same for a version."""
     return await _infer(request, state, name, version)
 
 
@@ -199,13 +199,13 @@ async def _body(request: Request) -> bytes:
 def _parse(
     body: bytes, header_length: str | None, model: ServedModel, state: ServiceState
 ) -> tuple[InferRequest, list[Slice], list[bytes]]:
-    """The request with its slices, or with its files."""
+    """Parse the request with its slices or its files."""
     asked, binary = read_request(body, header_length)
     _requested(asked)
     tensor, data = only_input(asked, binary)
-    most = state.settings.max_images_per_request
-    if tensor.shape[0] > most:
-        raise too_many_images(tensor.shape[0], most)
+    max_images = state.settings.max_images_per_request
+    if tensor.shape[0] > max_images:
+        raise too_many_images(tensor.shape[0], max_images)
     if tensor.name == "slice":
         return asked, slices_of(tensor, data, model.card.input_size), []
     if tensor.name == "image":
@@ -222,7 +222,7 @@ async def _assess(
 
 
 def _requested(asked: InferRequest) -> list[RequestedOutput]:
-    """The outputs that the client wants; all of them where it does not say."""
+    """Return the outputs that the client wants; default: all."""
     wanted = asked.outputs or [RequestedOutput(name=name) for name in _OUTPUTS]
     for each in wanted:
         if each.name not in _OUTPUTS:
@@ -278,7 +278,7 @@ def _ready(state: ServiceState, name: str, version: str | None) -> ModelReady:
 
 
 def _version_of_package() -> str:
-    """Of this software; the container copies it in without installing it."""
+    """Return the version of this software; `unknown` in the container, which has no installed package."""
     try:
         return importlib.metadata.version("covid-ct")
     except importlib.metadata.PackageNotFoundError:

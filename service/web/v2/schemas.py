@@ -15,19 +15,19 @@ class TensorIn(_Message):
     name: str
     shape: list[int] = Field(min_length=1, max_length=8)
     datatype: str
-    parameters: dict[str, Any] = Field(default={}, description="binary_data_size: bytes of it behind the header")
+    parameters: dict[str, Any] = Field(default={}, description="binary_data_size: number of its bytes after the header")
     data: list[Any] | None = Field(default=None, description="values, flat or nested; BYTES as base64")
 
 
 class RequestedOutput(_Message):
-    """One output that the client wants."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] = Field(default={}, description="binary_data: whether to answer it as bytes")
 
 
 class InferRequest(_Message):
-    """A request's JSON header."""
+    """JSON header of a request."""
 
     id: str | None = None
     inputs: list[TensorIn] = Field(min_length=1)
@@ -35,7 +35,7 @@ class InferRequest(_Message):
     parameters: dict[str, Any] = Field(default={}, description="binary_data_output: whether to answer all as bytes")
 
     def wants_binary(self, output: RequestedOutput) -> bool:
-        """Whether this output is to be answered as bytes."""
+        """Whether the client wants this output as bytes."""
         return bool(output.parameters.get("binary_data", self.parameters.get("binary_data_output", False)))
 
 
@@ -50,7 +50,7 @@ class TensorOut(_Message):
 
 
 class InferResponse(_Message):
-    """An answer's JSON header."""
+    """JSON header of an answer."""
 
     id: str | None = None
     model_name: str
@@ -59,7 +59,7 @@ class InferResponse(_Message):
 
 
 class V2Error(BaseModel):
-    """What went wrong, in the protocol's form."""
+    """Error in the form of the protocol."""
 
     error: str
     code: str
@@ -67,7 +67,7 @@ class V2Error(BaseModel):
 
 
 class ServerMetadata(BaseModel):
-    """What serves."""
+    """Name, version and extensions of the server."""
 
     name: str
     version: str
@@ -83,7 +83,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What is served."""
+    """Description of the served model."""
 
     name: str
     versions: list[str]
@@ -93,19 +93,19 @@ class ModelMetadata(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the server lives."""
+    """Liveness of the server."""
 
     live: bool
 
 
 class ServerReady(BaseModel):
-    """Whether predictions get answers."""
+    """Readiness of the server."""
 
     ready: bool
 
 
 class ModelReady(BaseModel):
-    """Whether this model answers."""
+    """Readiness of the model."""
 
     name: str
     ready: bool

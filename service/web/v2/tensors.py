@@ -17,11 +17,11 @@ from service.imaging.decode import Slice
 from service.web.v2.schemas import InferRequest, TensorIn, TensorOut
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-"""How many bytes of a body are JSON; the tensors' bytes follow."""
+"""Number of bytes of JSON in a body; the bytes of the tensors follow."""
 
 
 def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:
-    """The JSON header and the bytes behind it.
+    """Split a body into its JSON header and the bytes after it.
 
     Raises:
         MalformedRequestError: it can't be read.
@@ -29,7 +29,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     length = len(body)
     if header_length is not None:
         if not header_length.isdecimal() or int(header_length) > len(body):
-            raise MalformedRequestError(f"{HEADER_LENGTH} is no number of bytes that the body has.")
+            raise MalformedRequestError(f"{HEADER_LENGTH} is not a number of bytes within the body.")
         length = int(header_length)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]
@@ -40,7 +40,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
 
 
 def only_input(request: InferRequest, binary: bytes) -> tuple[TensorIn, bytes | None]:
-    """The request's one tensor, and its bytes where it has them behind the header.
+    """Return the only tensor of the request, and its bytes if they follow the header.
 
     Raises:
         MalformedRequestError: there are several, or its bytes are not there.
@@ -63,11 +63,11 @@ def only_input(request: InferRequest, binary: bytes) -> tuple[TensorIn, bytes | 
 
 
 def slices_of(tensor: TensorIn, binary: bytes | None, size: int) -> list[Slice]:
-    """The rows of a UINT8 tensor (N, 1, S, S).
+    """Read the rows of a UINT8 tensor (N, 1, S, S).
 
     Args:
         tensor: the input.
-        binary: its bytes, row-major, or None where it has JSON values.
+        binary: its bytes, row-major, or None if it has JSON values.
         size: S.
 
     Raises:
@@ -87,7 +87,7 @@ def slices_of(tensor: TensorIn, binary: bytes | None, size: int) -> list[Slice]:
 
 
 def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
-    """The elements of a BYTES tensor (N) or (N, 1): image files.
+    """Read the elements of a BYTES tensor (N) or (N, 1): image files.
 
     Raises:
         MalformedRequestError: another datatype, shape or number of elements.
@@ -105,7 +105,7 @@ def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
 
 
 def output(name: str, values: NDArray[np.float32], binary: bool) -> tuple[TensorOut, bytes]:
-    """An FP32 output and, where it is to be `binary`, its bytes: row-major, little-endian."""
+    """Build an FP32 output and, if `binary`, its bytes: row-major, little-endian."""
     shape = list(values.shape)
     if not binary:
         return TensorOut(name=name, shape=shape, datatype="FP32", data=values.ravel().tolist()), b""
@@ -119,7 +119,7 @@ def _check(tensor: TensorIn, datatype: str) -> None:
 
 
 def _flat(tensor: TensorIn) -> list[Any]:
-    """The values of nested lists, in row-major order."""
+    """Flatten nested lists in row-major order."""
     values: list[Any] = tensor.data or []
     for _ in tensor.shape[1:]:
         if values and all(isinstance(each, list) for each in values):
@@ -135,7 +135,7 @@ def _bytes_of_values(tensor: TensorIn) -> NDArray[np.uint8]:
 
 
 def _split(data: bytes, name: str) -> list[bytes]:
-    """Elements with their length before each: 4 bytes, little-endian."""
+    """Split into elements; each starts with its length: 4 bytes, little-endian."""
     elements: list[bytes] = []
     at = 0
     while at < len(data):
