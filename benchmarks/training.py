@@ -3,17 +3,17 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import nn
 
 from examples.draw_slice import draw_slice
 from training.data.batches import training_batches
-from training.data.covid_ct import Scan, Split
+from training.data.covid_ct import LabelledSlice, Split
 from training.learning.fine_tuning import FineTuning
 from training.network.slice_network import SliceNetwork
-from training.recipe import RECIPES, Recipe
+from training.recipe import RECIPES, FineTuningSettings
 from training.run.machine import Machine, find_machine
 
 _BATCHES: Final = 2
@@ -28,27 +28,29 @@ def training_efficiency(rounds: int) -> list[float]:
     """
     recipe = RECIPES["seed"]
     machine = find_machine("auto", "auto", workers=None)
-    count = _BATCHES * recipe.batch_size
-    scans = tuple(Scan(f"{seed}.png", seed % 2, "", "PNG L", draw_slice(seed)[None]) for seed in range(count))
-    split = Split("train", scans)
-    network = SliceNetwork(recipe).to(machine.device).to(memory_format=torch.channels_last)
+    batch_size = cast(FineTuningSettings, recipe.fine_tuning).batch_size
+    count = _BATCHES * batch_size
+    slices = tuple(LabelledSlice(f"{seed}.png", seed % 2, "", "PNG L", draw_slice(seed)[None]) for seed in range(count))
+    split = Split("train", slices)
+    network = SliceNetwork(recipe.network).to(machine.device).to(memory_format=torch.channels_last)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         tuning = FineTuning(network, recipe, machine, Path(folder))
-        tuning.train_epoch(training_batches(split, recipe, 0, workers=machine.workers), "warm-up")
+        tuning.train_epoch(training_batches(split, recipe, 0, batch_size, workers=machine.workers), "warm-up")
         for epoch in range(1, rounds + 1):
             started = time.perf_counter()
-            tuning.train_epoch(training_batches(split, recipe, epoch, workers=machine.workers), f"epoch {epoch}")
+            batches = training_batches(split, recipe, epoch, batch_size, workers=machine.workers)
+            tuning.train_epoch(batches, f"epoch {epoch}")
             whole = time.perf_counter() - started
-            ratios.append(_seconds_of_passes(network, recipe, machine) / whole)
+            ratios.append(_seconds_of_passes(network, batch_size, machine) / whole)
     return ratios
 
 
-def _seconds_of_passes(network: SliceNetwork, recipe: Recipe, machine: Machine) -> float:
+def _seconds_of_passes(network: SliceNetwork, batch_size: int, machine: Machine) -> float:
     """Measure the seconds of the same number of passes over a batch that is already on the device."""
-    size = (recipe.batch_size, 1, recipe.input_size, recipe.input_size)
-    images = torch.randint(0, 256, size, dtype=torch.uint8, device=machine.device)
-    labels = torch.arange(recipe.batch_size, device=machine.device) % 2
+    side = RECIPES["seed"].network.input_size
+    images = torch.randint(0, 256, (batch_size, 1, side, side), dtype=torch.uint8, device=machine.device)
+    labels = torch.arange(batch_size, device=machine.device) % 2
     started = time.perf_counter()
     for _ in range(_BATCHES):
         with machine.autocast():

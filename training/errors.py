@@ -1,5 +1,5 @@
-"""What the job tells its user when it can't go on."""
+"""The error that every expected failure of training raises."""
 
 
 class TrainingError(Exception):
-    """The job can't go on; the message is one line that names what, where and what to do."""
+    """Training can't continue; the message is one line that names problem, place and remedy."""

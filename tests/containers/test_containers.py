@@ -19,7 +19,6 @@ from tests.containers.engine import BASE, Engine, missing
 from tests.support.covid_ct import small_files, small_lists, write_data_set
 from tests.support.random_weights import write_random_weights
 from tests.support.server import ROOT, free_port
-from training.recipe import RECIPES
 
 pytestmark = [
     pytest.mark.containers,
@@ -191,14 +190,14 @@ def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
     lists = small_lists({"train": 8, "val": 4, "test": 4})
     write_data_set(tmp_path / "data", lists, small_files(lists))
     (tmp_path / "weights").mkdir()
-    write_random_weights(tmp_path / "weights" / "vgg19_bn.pth", RECIPES["best"])
+    write_random_weights(tmp_path / "weights" / "vgg19_bn.pth")
     served = tmp_path / "trained.yml"
     served.write_text("services: {service: {environment: {COVIDCT_MODELS_DIR: /models}}}")
     files, folders = [*FILES, served], {"DATA": str(tmp_path / "data"), "WEIGHTS": str(tmp_path / "weights")}
 
     def train(version: str) -> None:
         where = ["--data", "/data", "--weights", "/weights/vgg19_bn.pth", "--run", "/runs/best", "--models", "/models"]
-        small = ["--counts", "any", "--input-size", "32", "--resize", "40", "--probe-views", "1", "--fresh"]
+        small = ["--counts", "any", "--input-size", "32", "--resize", "40", "--views", "1", "--fresh"]
         command = ["--profile", "train", "run", "--rm", "train", "train", *where, *small, "--model-version", version]
         engine.compose(*command, files=files, environment=folders)
 

@@ -1,6 +1,6 @@
-"""Batches of slices: augmented for training, or plain, exactly like the service feeds them."""
+"""Slices as network input: augmented batches for training, and plain inputs like those of the service."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -13,81 +13,93 @@ from training.recipe import Recipe
 from training.run.seeding import derive_seed
 
 _PLAIN_BATCH: Final = 16
-"""Slices a batch where no gradient is taken; it changes memory and speed, not results."""
+"""Slices in a batch where no gradient is taken; it changes memory and speed, not results."""
 
 
 class Batch(NamedTuple):
-    """What a loader yields.
+    """One batch of a loader.
 
     Attributes:
         images: uint8 (N, 1, S, S).
         labels: int64 (N,), 1 is COVID.
-        paths: where each image came from.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
-    paths: list[str]
 
 
-class TrainingSlices(Dataset[tuple[torch.Tensor, int, str]]):
-    """A split under the training transforms: Resize 256, JPEG now and then, RandomResizedCrop, flip.
+class TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
+    """A split under the training transforms: resize, JPEG with some probability, random crop, flip.
 
-    An item's augmentation depends on seed, epoch and index alone, so neither the number of worker processes nor a
-    resume changes it.
+    The augmentation of an item depends on seed, epoch and index alone. Neither the number of worker processes nor a
+    resumed run changes it.
     """
 
     def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
-        self._scans = split.scans
+        settings = recipe.augmentation
+        self._slices = split.slices
         self._seed = derive_seed(recipe.seed, "augmentation", epoch)
         self._transform = v2.Compose(
             [
-                v2.Resize(recipe.resize, antialias=True),
-                # after the resize, so that the blocks lie as in a file of that size
-                v2.RandomApply([v2.Lambda(compress)], p=recipe.jpeg_probability),
-                v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
+                v2.Resize(settings.resize, antialias=True),
+                # after the resize, so that the blocks lie like those of a file of that size
+                v2.RandomApply([v2.Lambda(compress)], p=settings.jpeg_probability),
+                v2.RandomResizedCrop(recipe.network.input_size, scale=(settings.crop_scale_min, 1.0), antialias=True),
                 v2.RandomHorizontalFlip(),
             ]
         )
 
     def __len__(self) -> int:
-        return len(self._scans)
+        return len(self._slices)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, str]:
-        scan = self._scans[index]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        labelled = self._slices[index]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self._seed, "item", index))
-            return self._transform(torch.from_numpy(scan.ct_slice.copy())), scan.label, scan.path
+            return self._transform(torch.from_numpy(labelled.pixels.copy())), labelled.label
 
 
-def training_batches(
-    split: Split, recipe: Recipe, epoch: int, *, workers: int = 0, shuffle: bool = True
-) -> Iterable[Batch]:
-    """Augmented batches of one epoch; the last one may be smaller, but never a single slice if shuffled.
+def training_batches(split: Split, recipe: Recipe, epoch: int, batch_size: int, *, workers: int = 0) -> Iterable[Batch]:
+    """Load the augmented batches of one epoch in random order.
 
-    A batch of one slice has no variance of its own for a batch norm to learn from.
+    The last batch may be smaller. A last batch of one slice is dropped, because a batch norm needs two.
     """
-    dataset = TrainingSlices(split, recipe, epoch)
     order = torch.Generator().manual_seed(derive_seed(recipe.seed, "order", epoch))
-    loader: DataLoader[tuple[torch.Tensor, int, str]] = DataLoader(
+    return _load(split, recipe, epoch, batch_size, workers, order)
+
+
+def augmented_inputs(split: Split, recipe: Recipe, epoch: int, *, workers: int = 0) -> torch.Tensor:
+    """Return one augmented view of each slice, in the order of the split: uint8 (N, 1, S, S)."""
+    return torch.cat([batch.images for batch in _load(split, recipe, epoch, _PLAIN_BATCH, workers, None)])
+
+
+def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
+    """Return the slices of a split like the service feeds them: uint8 (N, 1, input_size, input_size)."""
+    return torch.stack([as_input(labelled.pixels, input_size) for labelled in split.slices])
+
+
+def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Split images into batches that fit into memory without gradients."""
+    return torch.split(images, _PLAIN_BATCH)
+
+
+def _load(
+    split: Split, recipe: Recipe, epoch: int, batch_size: int, workers: int, order: torch.Generator | None
+) -> Iterable[Batch]:
+    dataset = TrainingSlices(split, recipe, epoch)
+    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
         dataset,
-        batch_size=recipe.batch_size,
-        shuffle=shuffle,
+        batch_size=batch_size,
+        shuffle=order is not None,
         generator=order,
         num_workers=workers,
         collate_fn=_collate,
-        drop_last=shuffle and len(dataset) % recipe.batch_size == 1,
+        drop_last=order is not None and len(dataset) % batch_size == 1,
         pin_memory=torch.cuda.is_available(),
     )
     return loader
 
 
-def plain_batches(split: Split, input_size: int) -> list[Batch]:
-    """A split in order, exactly as the service would feed its slices: images uint8 (N, 1, input_size, input_size)."""
-    items = [(as_input(s.ct_slice, input_size), s.label, s.path) for s in split.scans]
-    return [_collate(items[start : start + _PLAIN_BATCH]) for start in range(0, len(items), _PLAIN_BATCH)]
-
-
-def _collate(items: list[tuple[torch.Tensor, int, str]]) -> Batch:
-    images, labels, paths = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), list(paths))
+def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
+    images, labels = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels))

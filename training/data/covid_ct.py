@@ -1,6 +1,6 @@
-"""COVID-CT as its GitHub repository (UCSD-AI4H/COVID-CT) lays it out, checked, decoded and split.
+"""COVID-CT in the layout of its GitHub repository (UCSD-AI4H/COVID-CT): checked, decoded and split.
 
-Zhao et al. 2020, arXiv 2003.13865. The images come from papers; they are for research only and never leave this job.
+Zhao et al. 2020, arXiv 2003.13865. The images come from papers. They are for research only and are never published.
 """
 
 import hashlib
@@ -23,17 +23,11 @@ from training.errors import TrainingError
 from training.run.progress import progress
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
-
-
 Counts: TypeAlias = Mapping[tuple[SplitName, str], int]
 
-
 SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
-
-
 LABELS: Final = ("NonCOVID", "COVID")
 """Names of class 0 and class 1; COVID is the positive class."""
-
 
 OFFICIAL_COUNTS: Final[Counts] = {
     ("train", "COVID"): 191,
@@ -43,47 +37,47 @@ OFFICIAL_COUNTS: Final[Counts] = {
     ("test", "COVID"): 98,
     ("test", "NonCOVID"): 105,
 }
-"""Images a split and class, as the authors published them."""
+"""Published number of images by split and class."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class LabelledSlice:
     """One image of the data set, decoded.
 
     Attributes:
         path: class folder and file name.
         label: 1 is COVID.
         sha256: of the file's bytes.
-        encoding: the file's format and colour mode, as in `PNG RGBA`; only the shortcut audit looks at it.
-        ct_slice: uint8 (1, H, W).
+        encoding: format and colour mode of the file, such as `PNG RGBA`; only the shortcut audit reads it.
+        pixels: uint8 (1, H, W).
     """
 
     path: str
     label: int
     sha256: str
     encoding: str
-    ct_slice: Slice
+    pixels: Slice
 
 
 @dataclass(frozen=True)
 class Split:
-    """The scans of one split, in the order of its lists."""
+    """The slices of one split, in the order of its lists."""
 
-    name: SplitName
-    scans: tuple[Scan, ...]
+    name: str
+    slices: tuple[LabelledSlice, ...]
 
     @cached_property
     def labels(self) -> torch.Tensor:
         """int64 (N,)."""
-        return torch.tensor([scan.label for scan in self.scans])
+        return torch.tensor([each.label for each in self.slices])
 
     def where(self, chosen: torch.Tensor) -> "Split":
-        """The scans that bool (N,) chooses, under the same name."""
-        return Split(self.name, tuple(scan for scan, own in zip(self.scans, chosen.tolist(), strict=True) if own))
+        """Return the slices that bool (N,) chooses, under the same name."""
+        return Split(self.name, tuple(each for each, keep in zip(self.slices, chosen.tolist(), strict=True) if keep))
 
     def fingerprint(self) -> SplitFingerprint:
-        """SHA-256 over the sorted file hashes, so that a card can name the data without carrying it."""
-        return SplitFingerprint(count=len(self.scans), sha256=hash_of_files(scan.sha256 for scan in self.scans))
+        """Hash the sorted hashes of the files, so that a card can identify the data without containing it."""
+        return SplitFingerprint(count=len(self.slices), sha256=hash_of_files(each.sha256 for each in self.slices))
 
 
 class CovidCt(NamedTuple):
@@ -94,12 +88,12 @@ class CovidCt(NamedTuple):
     test: Split
 
     def fingerprints(self) -> dict[str, SplitFingerprint]:
-        """The fingerprint of each split, by its name."""
+        """Return the fingerprint of each split by its name."""
         return {split.name: split.fingerprint() for split in self}
 
     def train_and_val(self) -> Split:
-        """The slices that may be looked at as often as one likes, as one split."""
-        return Split("train", self.train.scans + self.val.scans)
+        """Return train and validation as one split; test stays out of every choice."""
+        return Split("train", self.train.slices + self.val.slices)
 
 
 def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidCt:
@@ -110,20 +104,20 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidC
         counts: images that each list must name; None accepts any number.
 
     Raises:
-        TrainingError: something is missing, miscounted, undecodable or in two splits; names the file.
+        TrainingError: something is missing, miscounted, undecodable or in two splits; the message names the file.
     """
     sources = {label: _open_images(root, label) for label in LABELS}
     splits = []
     for name in SPLITS:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
         bar = progress(listed, f"reading {name}", "slice")
-        splits.append(Split(name, tuple(_read_scan(sources[label], label, file) for label, file in bar)))
+        splits.append(Split(name, tuple(_read_slice(sources[label], label, file) for label, file in bar)))
     _check_disjoint(splits)
     return CovidCt(*splits)
 
 
 def hash_of_files(hashes: Iterable[str]) -> str:
-    """One SHA-256 for many files, given by their own, in any order."""
+    """Combine the SHA-256 of many files, in any order, into one."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
@@ -131,7 +125,7 @@ _Images: TypeAlias = Mapping[str, zipfile.Path | Path]
 
 
 def _open_images(root: Path, label: str) -> _Images:
-    """File name -> path of one class's images, from the zip or the folder beside it."""
+    """Map file names of one class to their paths, in the folder or else in the zip."""
     folder = root / "Images-processed"
     unzipped, archive = folder / f"CT_{label}", folder / f"CT_{label}.zip"
     if unzipped.is_dir():
@@ -144,7 +138,7 @@ def _open_images(root: Path, label: str) -> _Images:
     try:
         return {path.name: path for path in zipfile.Path(archive, f"CT_{label}/").iterdir()}
     except zipfile.BadZipFile as error:
-        raise TrainingError(f"{archive}: not a whole zip file ({error}); fetch it again") from error
+        raise TrainingError(f"{archive}: not a complete zip file ({error}); download it again") from error
 
 
 def _read_list(root: Path, split: SplitName, label: str, counts: Counts | None) -> list[str]:
@@ -167,33 +161,34 @@ def _read_list(root: Path, split: SplitName, label: str, counts: Counts | None) 
     return names
 
 
-def _read_scan(images: _Images, label: str, file: str) -> Scan:
+def _read_slice(images: _Images, label: str, file: str) -> LabelledSlice:
     path = f"CT_{label}/{file}"
     if file not in images:
-        raise TrainingError(f"{path}: named by the split lists, but not among the images")
+        raise TrainingError(f"{path}: listed in the split lists, but not among the images")
     data = images[file].read_bytes()
     try:
         ct_slice = decode(data)
-        return Scan(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), _encoding(data), ct_slice)
+        return LabelledSlice(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), encoding_of(data), ct_slice)
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
 
 
-def _encoding(data: bytes) -> str:
+def encoding_of(data: bytes) -> str:
+    """Return format and colour mode of an image file, such as `PNG RGBA`."""
     with Image.open(io.BytesIO(data)) as image:
         return f"{image.format} {image.mode}"
 
 
 def pixel_hash(ct_slice: Slice) -> bytes:
-    """SHA-256 over the size and the grey values of a slice, whatever file it came in."""
+    """Hash size and grey values of a slice, independent of the file's format."""
     return hashlib.sha256(str(ct_slice.shape).encode() + ct_slice.tobytes()).digest()
 
 
 def _check_disjoint(splits: list[Split]) -> None:
     """Refuse an image that is in two splits, as the same file or as the same grey values in another file."""
-    seen: dict[bytes, tuple[SplitName, str]] = {}
+    seen: dict[bytes, tuple[str, str]] = {}
     for split in splits:
-        for scan in split.scans:
-            where, path = seen.setdefault(pixel_hash(scan.ct_slice), (split.name, scan.path))
+        for each in split.slices:
+            where, path = seen.setdefault(pixel_hash(each.pixels), (split.name, each.path))
             if where != split.name:
-                raise TrainingError(f"{scan.path} of {split.name} is the same image as {path} of {where}")
+                raise TrainingError(f"{each.path} of {split.name} is the same image as {path} of {where}")

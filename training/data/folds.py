@@ -1,4 +1,4 @@
-"""Slices dealt to folds that no patient, or no paper, straddles."""
+"""Assignment of slices to folds that keep the slices of a patient, or of a paper, together."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,68 +13,68 @@ from training.data.covid_ct import LABELS, Split
 from training.data.papers import group_by_paper
 from training.data.patients import read_patients
 from training.errors import TrainingError
-from training.recipe import Together
+from training.recipe import GroupBy
 
 
 @dataclass(frozen=True, slots=True)
-class Folding:
-    """How slices are dealt to folds.
+class FoldPlan:
+    """Number of folds and repeats, and the groups that stay in one fold.
 
     Attributes:
-        groups: of each slice; slices of one group are never parted.
-        folds: how many parts.
-        repeats: how often the slices are dealt anew.
-        together: what the groups are.
+        groups: group of each slice.
+        folds: number of parts.
+        repeats: number of assignments, each with another seed.
+        group_by: kind of the groups, for messages.
     """
 
     groups: tuple[str, ...]
     folds: int = 5
     repeats: int = 3
-    together: Together = "patient"
+    group_by: GroupBy = "patient"
 
 
-def read_groups(patients: Path, split: Split, together: Together) -> tuple[str, ...]:
-    """The group of every slice, in the order of the split.
+def read_groups(patients: Path, split: Split, group_by: GroupBy) -> tuple[str, ...]:
+    """Read the group of each slice, in the order of the split.
 
     Args:
-        patients: table of whose slices they are, as `read_patients` takes it.
+        patients: table of patients in the format of `read_patients`.
 
     Raises:
-        TrainingError: the table can't be read, or says nothing of a slice.
+        TrainingError: the table can't be read, or lacks a slice.
     """
     groups = read_patients(patients, split)
-    return group_by_paper(split, groups) if together == "paper" else groups
+    return group_by_paper(split, groups) if group_by == "paper" else groups
 
 
-def deal(split: Split, folding: Folding) -> torch.Tensor:
-    """The fold that holds each slice out, int64 (R, N).
+def assign_folds(split: Split, plan: FoldPlan) -> torch.Tensor:
+    """Return the fold that holds each slice out: int64 (R, N) for R repeats.
 
-    Groups stay whole and the classes are spread evenly; each repeat deals anew, by its own number as the seed.
+    Groups stay whole and the classes are spread evenly. The seed of a repeat is its number.
 
     Raises:
         TrainingError: more folds than groups of a class, or a fold without one of the classes.
     """
-    members = set(zip(split.labels.tolist(), folding.groups, strict=True))
+    members = set(zip(split.labels.tolist(), plan.groups, strict=True))
     least = min(Counter(label for label, _ in members).values())
-    if not 2 <= folding.folds <= least:
+    if not 2 <= plan.folds <= least:
         raise TrainingError(
-            f"--folds {folding.folds}: must be 2 to {least}, the {folding.together}s of the class with fewer"
+            f"--folds {plan.folds}: must be 2 to {least}, the number of {plan.group_by}s in the smaller class"
         )
-    if folding.repeats < 1:
-        raise TrainingError(f"--repeats {folding.repeats}: must be 1 or more")
-    folds = torch.zeros(folding.repeats, len(split.scans), dtype=torch.int64)
-    for repeat in range(folding.repeats):
-        dealer = StratifiedGroupKFold(folding.folds, shuffle=True, random_state=repeat)
-        rows = np.zeros(len(split.scans))
-        for fold, (_, held_out) in enumerate(dealer.split(rows, split.labels.numpy(), folding.groups)):
+    if plan.repeats < 1:
+        raise TrainingError(f"--repeats {plan.repeats}: must be 1 or more")
+    folds = torch.zeros(plan.repeats, len(split.slices), dtype=torch.int64)
+    for repeat in range(plan.repeats):
+        assignment = StratifiedGroupKFold(plan.folds, shuffle=True, random_state=repeat)
+        rows = np.zeros(len(split.slices))
+        for fold, (_, held_out) in enumerate(assignment.split(rows, split.labels.numpy(), plan.groups)):
             folds[repeat, held_out] = fold
             if len(set(split.labels[held_out].tolist())) < len(LABELS):
-                raise TrainingError(f"--folds {folding.folds}: a fold has slices of one class alone; ask for fewer")
+                raise TrainingError(f"--folds {plan.folds}: a fold has slices of one class only; pass fewer folds")
     return folds
 
 
 def each_fold(folds: torch.Tensor) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Repeat, fold and which slices it holds out, bool (N,)."""
+    """Yield repeat, fold and the slices that it holds out, bool (N,)."""
     for repeat, of_repeat in enumerate(folds):
         for fold in range(int(of_repeat.max()) + 1):
             yield repeat, fold, of_repeat == fold

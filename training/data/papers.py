@@ -1,4 +1,4 @@
-"""Which paper a slice was taken from: slices of one share a scanner, a window, a way of printing."""
+"""Groups of slices from one paper, which share a scanner, a window and a style of printing."""
 
 import re
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from scipy.sparse.csgraph import connected_components
 from training.data.covid_ct import Split
 
 _PREPRINT: Final = re.compile(r"\d{4}\.\d\d\.\d\d\.\d+")
-"""medRxiv's and bioRxiv's number of a paper, as in `2020.02.10.20021584-p6-52%0.png`."""
+"""Number of a paper at medRxiv and bioRxiv, as in `2020.02.10.20021584-p6-52%0.png`."""
 
 _END_OF_NAME: Final = re.compile(r"[-_%]|\.\w+$")
 
 
 def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
-    """A group of every slice, so that slices of one paper or of one patient are in the same.
+    """Return the group of each slice, such that slices of one paper or of one patient share a group.
 
-    COVID-CT names its COVID images after the paper: a preprint's number, or what comes before the first `-`, `_` or `%`
-    of another. NonCOVID images carry numbers, and are of one group a patient.
+    COVID-CT names COVID images after their paper: the number of a preprint, else the name up to the first `-`, `_` or
+    `%`. NonCOVID images have numbers as names; their groups are patients.
 
     Args:
         split: the slices.
-        patients: whose they are, as `read_patients` answers it.
+        patients: their patients, from `read_patients`.
     """
     papers = [
-        _paper_of(scan.path) if scan.label else patient for scan, patient in zip(split.scans, patients, strict=True)
+        _paper_of(each.path) if each.label else patient for each, patient in zip(split.slices, patients, strict=True)
     ]
     _, paper = np.unique(papers, return_inverse=True)
     _, patient = np.unique(patients, return_inverse=True)
-    # a paper and a patient are linked by a slice of both; what hangs together is a group
+    # papers and patients are nodes, slices are edges; each connected component is a group
     first = paper.max(initial=-1) + 1
     nodes = first + patient.max(initial=-1) + 1
     links = coo_matrix((np.ones(len(papers)), (paper, first + patient)), shape=(nodes, nodes))

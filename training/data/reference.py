@@ -1,4 +1,4 @@
-"""The answers that temperature and threshold are chosen on."""
+"""The answers on which temperature and threshold are chosen."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +10,13 @@ from training.data.covid_ct import Split
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The answers that temperature and threshold are chosen on.
+    """Slices that the network was not fitted to, and answers to them.
 
     Attributes:
-        name: `val`, or `out-of-fold` where the network was fitted to validation too.
+        name: `val`, or `out-of-fold` if the network was fitted to validation too.
         split: the slices.
-        logits: float32 (N, 2), of the network or, out of fold, of probes that were not fitted to the slice's patient or
-            paper; a covariance head's directions, which need no labels, may be.
+        logits: float32 (N, 2), of the network itself or, out of fold, of probes that were fitted without the slice's
+            patient or paper. The directions of a covariance head need no labels and are those of all slices.
     """
 
     name: Literal["val", "out-of-fold"]

@@ -1,4 +1,4 @@
-"""Transforms of one slice: JPEG compression, and the resize to the network's input."""
+"""Transforms of one slice: the resize to the network's input, and JPEG compression."""
 
 import io
 from typing import Final
@@ -11,14 +11,14 @@ from service.imaging.decode import Slice, decode, to_input
 _JPEG_QUALITY: Final = (30, 96)
 
 
+def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
+    """Resize a slice exactly like the service does: uint8 (1, side, side)."""
+    return torch.from_numpy(to_input(ct_slice, side))
+
+
 def compress(image: torch.Tensor) -> torch.Tensor:
-    """uint8 (1, H, W) through a JPEG file of some quality and back; torchvision's own way is about to leave it."""
+    """Compress uint8 (1, H, W) as JPEG at a random quality and decode it again, because torchvision drops its own."""
     file = io.BytesIO()
     quality = int(torch.randint(*_JPEG_QUALITY, ()))
     Image.fromarray(image[0].numpy()).save(file, "JPEG", quality=quality)
     return torch.tensor(decode(file.getvalue()))
-
-
-def as_input(ct_slice: Slice, side: int) -> torch.Tensor:
-    """As the network that serves sees it: uint8 (1, side, side)."""
-    return torch.from_numpy(to_input(ct_slice, side))

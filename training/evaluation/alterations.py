@@ -1,4 +1,4 @@
-"""Alterations of slices that take away traces of file formats and sources, and leave the lungs."""
+"""Alterations of slices that remove traces of file formats and sources, but not of disease."""
 
 import io
 from collections.abc import Callable
@@ -14,39 +14,39 @@ from service.imaging.decode import Slice, decode
 from training.data.covid_ct import Split
 
 _FRAME: Final = 0.06
-"""Share of each side that masking blackens: where viewers print names, scales and letters."""
+"""Share of each side that masking blackens; viewers print names, scales and letters there."""
 
 
 _MARK_LEVEL: Final = 235
-"""Grey value from which something may be a printed mark."""
+"""Smallest grey value of a printed mark."""
 
 
 _MARK_EDGE: Final = 3
-"""Pixels around a mark that go with it: its smooth edge, and what JPEG made of it."""
+"""Pixels around a mark that are filled with it: its smooth edge and JPEG's traces."""
 
 
 _MARK_AREA: Final = 0.005
-"""Share of the slice up to which a bright patch counts as a mark: letters and arrows, not the spine."""
+"""Largest mark as a share of the slice: letters and arrows, not the spine."""
 
 
 def altered(split: Split, alter: Callable[[Slice], Slice]) -> Split:
-    """The split with every slice altered; labels and paths stay."""
-    return Split(split.name, tuple(replace(scan, ct_slice=alter(scan.ct_slice)) for scan in split.scans))
+    """Alter every slice of a split; labels and paths do not change."""
+    return Split(split.name, tuple(replace(each, pixels=alter(each.pixels)) for each in split.slices))
 
 
 def reencode(ct_slice: Slice) -> Slice:
-    """As a 256 x 256 grey JPEG of quality 75, which leaves the same traces in every slice."""
+    """Save as 256 x 256 grey JPEG of quality 75, which gives every slice the same traces."""
     file = io.BytesIO()
     _resized(ct_slice, 256, 256).save(file, "JPEG", quality=75)
     return decode(file.getvalue())
 
 
 def mask(ct_slice: Slice) -> Slice:
-    """Without what was printed on it: a black frame, and small bright marks filled from their surroundings."""
+    """Blacken a frame, and fill small bright marks, such as letters and arrows, from their surroundings."""
     grey: NDArray[np.uint8] = ct_slice[0].copy()
     patches, count = ndimage.label(grey >= _MARK_LEVEL)
     sizes = ndimage.sum_labels(np.ones_like(grey, dtype=np.float64), patches, range(count + 1))
-    sizes[0] = np.inf  # what is no mark
+    sizes[0] = np.inf  # the background is not a mark
     marks = ndimage.binary_dilation((sizes <= _MARK_AREA * grey.size)[patches], iterations=_MARK_EDGE)
     grey[marks] = ndimage.median_filter(grey, size=15)[marks]
     rows, columns = (max(1, round(_FRAME * side)) for side in grey.shape)
@@ -56,12 +56,12 @@ def mask(ct_slice: Slice) -> Slice:
 
 
 def downscale(ct_slice: Slice) -> Slice:
-    """To half of the network's input, which takes the finer grain of one source away."""
+    """Scale to 112 x 112, which removes the finer grain of one source."""
     return np.asarray(_resized(ct_slice, 112, 112))[np.newaxis]
 
 
 def upscale(ct_slice: Slice) -> Slice:
-    """To twice its size."""
+    """Scale to twice the size."""
     _, height, width = ct_slice.shape
     return np.asarray(_resized(ct_slice, 2 * width, 2 * height))[np.newaxis]
 

@@ -1,4 +1,4 @@
-"""How far probabilities can be taken at their word: the temperature, the errors before and after it, reliability."""
+"""Calibration: the temperature, the errors with and without it, and the reliability diagram."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ BINS = 10
 
 
 class CalibrationErrors(Record):
-    """Of the probability of COVID.
+    """Errors of the probability of COVID.
 
     Attributes:
         expected_calibration_error: mean distance between probability and share of COVID over 10 equal bins, weighted
@@ -23,7 +23,7 @@ class CalibrationErrors(Record):
 
 
 class ReliabilityBin(Record):
-    """The slices whose probability lies in [low, high): what they were told, and what they were.
+    """The slices with a probability in [low, high).
 
     Attributes:
         mean_probability, share_of_covid: None where `count` is 0.
@@ -37,7 +37,7 @@ class ReliabilityBin(Record):
 
 
 class Calibration(Record):
-    """Errors of one split with the logits as they are and divided by the temperature, and the latter's reliability."""
+    """Errors of one split without and with temperature, and reliability with temperature."""
 
     before: CalibrationErrors
     after: CalibrationErrors
@@ -45,10 +45,10 @@ class Calibration(Record):
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The temperature that minimises cross-entropy of float (N, 2) logits (Guo et al. 2017, arXiv 1706.04599).
+    """Return the temperature that minimises cross-entropy of float (N, 2) logits (Guo et al. 2017, arXiv 1706.04599).
 
-    It keeps the order of the probabilities and which side of 0.5 they lie on. Bounded to 0.05..20, for logits that
-    separate the classes perfectly.
+    It changes neither the order of probabilities nor their side of 0.5. Bounded to 0.05 to 20, for logits that separate
+    the classes perfectly.
     """
     log_temperature = torch.zeros(1, requires_grad=True)
     optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
@@ -63,8 +63,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return log_temperature.detach().exp().clamp(0.05, 20).item()
 
 
-def calibration_of(probabilities: torch.Tensor, labels: torch.Tensor, temperature: float) -> Calibration:
-    """What `temperature` did to float (N,) probabilities that it was already applied to; int64 (N,) labels."""
+def measure_calibration(probabilities: torch.Tensor, labels: torch.Tensor, temperature: float) -> Calibration:
+    """Measure calibration of float (N,) probabilities, which include the temperature, against int64 (N,) labels."""
     before = torch.sigmoid(torch.logit(probabilities.double(), eps=1e-9) * temperature)
     return Calibration(
         before=_errors(before, labels),
@@ -74,7 +74,7 @@ def calibration_of(probabilities: torch.Tensor, labels: torch.Tensor, temperatur
 
 
 def reliability(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[ReliabilityBin, ...]:
-    """The points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins."""
+    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins."""
     places = (probabilities * BINS).long().clamp(max=BINS - 1)
     bins = []
     for place in range(BINS):

@@ -1,4 +1,4 @@
-"""The evaluation of a network: what validation chooses, then everything that is measured on test."""
+"""Evaluation of a network: all predictions first, then figures that are functions of these predictions alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,108 +7,174 @@ import torch
 
 from service.imaging.decode import Slice
 from service.model.file import Network
-from training.data.batches import plain_batches
-from training.data.covid_ct import CovidCt, Split
+from training.data.batches import in_batches, plain_inputs
+from training.data.covid_ct import LABELS, CovidCt
 from training.data.reference import Reference
-from training.evaluation.calibration import Calibration, calibration_of
-from training.evaluation.heatmap_check import OcclusionCheck, check_heatmap
-from training.evaluation.out_of_distribution import Gate, choose_gate, generated_images, score_images
-from training.evaluation.scores import Figures, figures_of
-from training.evaluation.shortcut_audit import Audit, audit_of
+from training.data.transforms import as_input
+from training.evaluation.alterations import ALTERATIONS, altered
+from training.evaluation.calibration import Calibration, measure_calibration
+from training.evaluation.heatmap_check import HeatmapCheck, check_heatmap, cover
+from training.evaluation.out_of_distribution import (
+    OutOfDistributionThreshold,
+    choose_out_of_distribution_threshold,
+    generated_images,
+)
+from training.evaluation.scores import Scores, score
+from training.evaluation.shortcut_audit import Audit, audit_shortcuts
 from training.evaluation.thresholds import OperatingPoint, Threshold, choose_threshold, operating_points
-from training.network.deployable import Deployable
 from training.recipe import Recipe, ThresholdRule
 from training.run.progress import progress
+from training.run.record import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """A network's answers to a split: probability of COVID and out-of-distribution score, float32 (N,) each."""
+    """Answers of a network to some images, on the CPU.
+
+    Attributes:
+        probabilities: of COVID, float32 (N,).
+        ood_scores: out-of-distribution scores, float32 (N,).
+        heatmaps: evidence for COVID, float32 (N, h, w).
+    """
 
     probabilities: torch.Tensor
     ood_scores: torch.Tensor
+    heatmaps: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """All that is known of a network once it is evaluated; by split, it is of the reference, by its name, and `test`.
+class Answers:
+    """All predictions that an evaluation is made from.
 
     Attributes:
-        reference: what temperature and thresholds were chosen on.
-        chosen_on: its probabilities, float32 (N,).
-        predictions: the network's own answers to `val` and `test`.
+        reference: slices on which temperature and threshold were chosen.
+        reference_probabilities: of these slices, float32 (N,).
+        temperature: divides the logits.
+        threshold: chosen on the reference.
+        val, test: of the network itself.
+        altered: probabilities of test by alteration, float32 (N,) each.
+        covered: probabilities of test with cells of the heat map covered: `top` and `random`, float32 (N,) each.
+        other_images: out-of-distribution scores of images of other kinds, float32 (N,) each.
     """
 
     reference: Reference
-    chosen_on: torch.Tensor
-    predictions: dict[str, Predictions]
-    figures: dict[str, Figures]
+    reference_probabilities: torch.Tensor
+    temperature: float
     threshold: Threshold
+    val: Predictions
+    test: Predictions
+    altered: dict[str, torch.Tensor]
+    covered: dict[str, torch.Tensor]
+    other_images: dict[str, torch.Tensor]
+
+
+class Evaluation(Record):
+    """The figures of a network, part of metrics.json.
+
+    `splits` and `calibration` are by split: the reference, under its name, and `test`.
+
+    Attributes:
+        probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
+    """
+
+    probability_shares: tuple[float, ...]
+    positive_label: str
+    threshold: Threshold
+    temperature: float
+    out_of_distribution: OutOfDistributionThreshold
+    splits: dict[str, Scores]
     operating_points: dict[ThresholdRule, OperatingPoint]
     calibration: dict[str, Calibration]
     audit: Audit
-    gate: Gate
-    heatmap: OcclusionCheck
+    heatmap: HeatmapCheck
 
 
-def evaluate(
-    deployable: Deployable, data: CovidCt, recipe: Recipe, others: Mapping[str, list[Slice]], reference: Reference
-) -> Results:
-    """Choose the thresholds on the reference, then look at test once: as it is, altered, and covered.
+def predict(network: Network, images: torch.Tensor, device: torch.device, title: str) -> Predictions:
+    """Run a network, in Python or from a model file, on uint8 (N, 1, S, S) images."""
+    answers = []
+    with torch.inference_mode():
+        for batch in progress(in_batches(images), title, "batch"):
+            answers.append([each.cpu() for each in network(batch.to(device))])
+    return Predictions(*(torch.cat(rows) for rows in zip(*answers, strict=True)))
+
+
+def collect_answers(
+    network: Network,
+    temperature: float,
+    data: CovidCt,
+    recipe: Recipe,
+    reference: Reference,
+    other_images: Mapping[str, list[Slice]],
+    device: torch.device,
+) -> Answers:
+    """Run the network once on each split and alteration; the threshold is chosen before test is used.
 
     Args:
-        deployable: the network as it will be exported.
+        network: as it will be exported.
+        temperature: that the network divides its logits by.
         data: the splits.
-        recipe: says which rule chooses the threshold.
-        others: images of no split by kind, that the gate is tried on beside the generated ones.
-        reference: what the thresholds are chosen on; where it is validation, the deployable answers it anew.
+        recipe: for its input size, threshold rule and seed.
+        reference: slices to choose the threshold on. If it is validation, the network itself answers it.
+        other_images: images of other kinds, in addition to the generated ones.
+        device: of the network.
     """
-    device = next(deployable.parameters()).device
-    size, seed = recipe.input_size, recipe.seed
-    predictions: dict[str, Predictions] = {
-        split.name: predict(deployable, split, size, device) for split in (data.val, data.test)
-    }
+    size, seed = recipe.network.input_size, recipe.seed
+
+    def run(images: torch.Tensor, title: str) -> Predictions:
+        return predict(network, images, device, f"evaluating {title}")
+
+    val = run(plain_inputs(data.val, size), "val")
     if reference.name == "val":
-        chosen_on = predictions["val"].probabilities
+        chosen_on = val.probabilities
     else:
-        chosen_on = torch.softmax(reference.logits / deployable.temperature, dim=1)[:, 1].contiguous()
-    answers: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
-        reference.name: (chosen_on, reference.split.labels),
-        "test": (predictions["test"].probabilities, data.test.labels),
-    }
-    threshold = choose_threshold(*answers[reference.name], recipe.threshold_rule, reference.name)
-    figures = {name: figures_of(*answer, threshold.value, seed) for name, answer in answers.items()}
-    images = {**others, **generated_images(seed)}
-    return Results(
+        chosen_on = torch.softmax(reference.logits / temperature, dim=1)[:, 1].contiguous()
+    threshold = choose_threshold(chosen_on, reference.split.labels, recipe.threshold_rule, reference.name)
+    images = plain_inputs(data.test, size)
+    test = run(images, "test")
+    covered = cover(images, test.heatmaps, test.probabilities >= threshold.value, seed)
+    kinds = {**other_images, **generated_images(seed)}
+    return Answers(
         reference=reference,
-        chosen_on=chosen_on,
-        predictions=predictions,
-        figures=figures,
+        reference_probabilities=chosen_on,
+        temperature=temperature,
         threshold=threshold,
-        operating_points=operating_points(reference.name, answers, seed),
-        calibration={name: calibration_of(*answer, deployable.temperature) for name, answer in answers.items()},
-        audit=audit_of(
-            data,
-            figures["test"],
-            lambda split: predict(deployable, split, size, device).probabilities,
-            predictions["test"].probabilities,
-            seed,
-        ),
-        gate=choose_gate(
-            {name: each.ood_scores for name, each in predictions.items()},
-            score_images(deployable, images, size, device),
-        ),
-        heatmap=check_heatmap(deployable, data.test, threshold.value, size, device, seed),
+        val=val,
+        test=test,
+        altered={
+            name: run(plain_inputs(altered(data.test, alter), size), f"test, {name}").probabilities
+            for name, alter in ALTERATIONS.items()
+        },
+        covered={name: run(each, f"test, {name} cells covered").probabilities for name, each in covered.items()},
+        other_images={
+            kind: run(torch.stack([as_input(image, size) for image in members]), kind).ood_scores
+            for kind, members in kinds.items()
+        },
     )
 
 
-def predict(network: Network, split: Split, input_size: int, device: torch.device) -> Predictions:
-    """Answers of a network, in Python or from a model file, to a split as the service sees its slices."""
-    probabilities, scores = [], []
-    batches = plain_batches(split, input_size)
-    with torch.inference_mode():
-        for batch in progress(batches, f"evaluating {split.name}", "batch"):
-            probability, score, _ = network(batch.images.to(device))
-            probabilities.append(probability.cpu())
-            scores.append(score.cpu())
-    return Predictions(torch.cat(probabilities), torch.cat(scores))
+def evaluate(answers: Answers, data: CovidCt, seed: int) -> Evaluation:
+    """Compute all figures from the answers; `seed` is that of the intervals."""
+    reference, threshold = answers.reference.name, answers.threshold
+    scored: dict[str, tuple[torch.Tensor, torch.Tensor]] = {
+        reference: (answers.reference_probabilities, answers.reference.split.labels),
+        "test": (answers.test.probabilities, data.test.labels),
+    }
+    splits = {name: score(*each, threshold.value, seed) for name, each in scored.items()}
+    return Evaluation(
+        probability_shares=_shares(answers.test.probabilities),
+        positive_label=LABELS[1],
+        threshold=threshold,
+        temperature=answers.temperature,
+        out_of_distribution=choose_out_of_distribution_threshold(
+            {"val": answers.val.ood_scores, "test": answers.test.ood_scores}, answers.other_images
+        ),
+        splits=splits,
+        operating_points=operating_points(reference, scored, seed),
+        calibration={name: measure_calibration(*each, answers.temperature) for name, each in scored.items()},
+        audit=audit_shortcuts(data, splits["test"], answers.test.probabilities, answers.altered, seed),
+        heatmap=check_heatmap(answers.test.probabilities, answers.covered, data.test.labels, threshold.value),
+    )
+
+
+def _shares(probabilities: torch.Tensor) -> tuple[float, ...]:
+    return tuple(round((probabilities <= tenth / 10).double().mean().item(), 4) for tenth in range(1, 11))

@@ -1,17 +1,14 @@
-"""Does the heat map say what the network looks at? Cover its hottest cells and see whether the probability falls.
+"""Check of the heat map: if its strongest cells are covered, the probability should fall more than for random cells.
 
-After the deletion test of Petsiuk et al. 2018 (RISE, arXiv 1806.07421), with a random cover of the same size beside it.
+After the deletion test of Petsiuk et al. 2018 (RISE, arXiv 1806.07421), with random covers of the same size.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from service.model.file import Network
-from training.data.batches import plain_batches
-from training.data.covid_ct import Split
-from training.run.progress import progress
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
@@ -20,16 +17,17 @@ SHARE: Final = 0.2
 
 _BLUR_PIXELS: Final = 10.0
 _BLUR_KERNEL: Final = 31
-"""Three standard deviations across, and odd."""
+"""Three standard deviations wide, and odd."""
 
 
-class OcclusionCheck(Record):
-    """How often covering the map's top cells lowers the called class's probability more than random cells do.
+class HeatmapCheck(Record):
+    """Effect of covering the heat map's top cells, compared with random cells.
 
     Attributes:
-        count: correctly called test slices.
-        share: of these, where the map's cells mattered more.
-        top_drop, random_drop: mean loss of the called class's probability.
+        count: number of correctly called test slices.
+        covered: share of the cells that is covered.
+        share: of the counted slices, those where the top cells lowered the probability more than random cells.
+        top_drop, random_drop: mean loss of probability of the called class.
     """
 
     count: int
@@ -39,28 +37,43 @@ class OcclusionCheck(Record):
     random_drop: float
 
 
-def check_heatmap(
-    network: Network, split: Split, threshold: float, input_size: int, device: torch.device, seed: int
-) -> OcclusionCheck:
-    """Cover the top and as many random cells of each correctly called slice of a split with its blurred self."""
+def cover(images: torch.Tensor, heatmaps: torch.Tensor, called: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+    """Blur the top cells of each heat map, and as many random cells.
+
+    Args:
+        images: uint8 (N, 1, S, S).
+        heatmaps: evidence for COVID, float (N, h, w).
+        called: bool (N,), slices called COVID. For the others, the lowest cells are the evidence.
+        seed: of the random cells.
+
+    Returns:
+        Images `top` and `random`, uint8 (N, 1, S, S) each.
+    """
     generator = torch.Generator().manual_seed(derive_seed(seed, "occlusion"))
-    tops: list[torch.Tensor] = []
-    randoms: list[torch.Tensor] = []
-    with torch.inference_mode():
-        for batch in progress(plain_batches(split, input_size), "checking the heat map", "batch"):
-            images = batch.images.to(device)
-            probability, _, heatmap = network(images)
-            called = probability >= threshold
-            right = called.cpu() == (batch.labels == 1)
-            # the map is evidence for COVID; what speaks for the other class is coldest
-            evidence = torch.where(called[:, None, None], heatmap, -heatmap).cpu()
-            covers = (_highest(evidence), _highest(torch.rand(evidence.shape, generator=generator)))
-            before = torch.where(called, probability, 1 - probability)
-            for drops, cover in zip((tops, randoms), covers, strict=True):
-                answer = network(_covered(images, cover.to(device)))[0]
-                drops.append((before - torch.where(called, answer, 1 - answer)).cpu()[right])
-    top, random = torch.cat(tops), torch.cat(randoms)
-    return OcclusionCheck(
+    evidence = torch.where(called[:, None, None], heatmaps, -heatmaps)
+    random = torch.rand(evidence.shape, generator=generator)
+    return {"top": _blurred(images, _highest(evidence)), "random": _blurred(images, _highest(random))}
+
+
+def check_heatmap(
+    probabilities: torch.Tensor, covered: Mapping[str, torch.Tensor], labels: torch.Tensor, threshold: float
+) -> HeatmapCheck:
+    """Compare probabilities before and after covering; only correctly called slices count.
+
+    Args:
+        probabilities: float (N,), of the slices without cover.
+        covered: float (N,) with the `top` and with `random` cells covered.
+        labels: int64 (N,).
+    """
+    called = probabilities >= threshold
+    right = called == (labels == 1)
+
+    def drop(name: str) -> torch.Tensor:
+        fall = probabilities - covered[name]
+        return torch.where(called, fall, -fall)[right]
+
+    top, random = drop("top"), drop("random")
+    return HeatmapCheck(
         count=len(top),
         covered=SHARE,
         share=(top > random).float().mean().item(),
@@ -70,17 +83,17 @@ def check_heatmap(
 
 
 def _highest(maps: torch.Tensor) -> torch.Tensor:
-    """The cells of (N, h, w) maps that are in the top share of their own map: bool."""
+    """Return the cells of (N, h, w) maps that belong to the top share of their map: bool."""
     flat = maps.flatten(1)
     order = flat.argsort(dim=1, descending=True)
     chosen = torch.zeros_like(flat, dtype=torch.bool)
     return chosen.scatter(1, order[:, : round(SHARE * flat.shape[1])], value=True).view_as(maps)
 
 
-def _covered(images: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, 1, S, S) with the cells of bool (N, h, w) blurred.
+def _blurred(images: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Blur uint8 (N, 1, S, S) images in the cells of bool (N, h, w).
 
-    Blur takes structure away and leaves brightness; grey squares would be structure of their own.
+    Blur removes structure and keeps brightness. Grey squares would add structure.
     """
     mask = torch.nn.functional.interpolate(cells[:, None].float(), images.shape[-2:], mode="nearest") > 0.5
     return torch.where(mask, gaussian_blur(images, [_BLUR_KERNEL, _BLUR_KERNEL], [_BLUR_PIXELS, _BLUR_PIXELS]), images)

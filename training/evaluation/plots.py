@@ -1,6 +1,6 @@
-"""The plots of a run. Each function draws one and returns it; `save_figures` writes them."""
+"""Plots of a run; each function draws one and returns it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,37 +11,37 @@ from matplotlib.figure import Figure
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import Calibration
-from training.evaluation.scores import ConfusionMatrix, Figures
+from training.evaluation.scores import ConfusionMatrix, Scores
 from training.run.record import EpochRecord
 
 _COLUMNS = 4
 
 
 _RUNAWAY_LOSS: Final = 10.0
-"""Nats; a network of two classes that knows nothing has 0.69."""
+"""Nats; a network that guesses between two classes has 0.69."""
 
 
 def draw_sample(split: Split) -> Figure:
-    """Slices of both classes, evenly spaced through their lists (figures 3 and 4 of the report).
+    """Draw slices of both classes, evenly spaced in their lists (figures 3 and 4 of the report).
 
-    It shows images of the data set: for looking at, not for publishing.
+    The plot shows images of the data set, so it must not be published.
     """
     figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
     for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
         part.suptitle(f"{LABELS[label]} (label {label})")
-        scans = [scan for scan in split.scans if scan.label == label]
-        chosen = [scans[i] for i in np.linspace(0, len(scans) - 1, 2 * _COLUMNS).astype(int)]
-        for axes, scan in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
-            axes.imshow(scan.ct_slice[0], cmap="gray", vmin=0, vmax=255)
-            axes.set_title(Path(scan.path).name[:24], fontsize=7)
+        slices = [each for each in split.slices if each.label == label]
+        chosen = [slices[i] for i in np.linspace(0, len(slices) - 1, 2 * _COLUMNS).astype(int)]
+        for axes, labelled in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
+            axes.imshow(labelled.pixels[0], cmap="gray", vmin=0, vmax=255)
+            axes.set_title(Path(labelled.path).name[:24], fontsize=7)
             axes.axis("off")
     return figure
 
 
-def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
-    """Loss and accuracy by epoch; epoch 0 is the network before fine-tuning.
+def draw_curves(history: Sequence[EpochRecord], kept_epoch: int) -> Figure:
+    """Draw loss and accuracy by epoch; epoch 0 is the network before fine-tuning.
 
-    A loss that has run away for an epoch would flatten all others: its axis is logarithmic then.
+    If the loss exploded in some epoch, its axis is logarithmic, because the others would be flat.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
@@ -62,8 +62,8 @@ def draw_curves(history: list[EpochRecord], kept_epoch: int) -> Figure:
     return figure
 
 
-def draw_roc(splits: dict[str, Figures]) -> Figure:
-    """Receiver operating characteristic of each split, the working point marked."""
+def draw_roc(splits: dict[str, Scores]) -> Figure:
+    """Draw the receiver operating characteristic of each split, with its operating point."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for name, split in splits.items():
@@ -81,7 +81,7 @@ def draw_roc(splits: dict[str, Figures]) -> Figure:
 
 
 def draw_reliability(splits: Mapping[str, Calibration]) -> Figure:
-    """Share of COVID against the probability answered, by tenths, with the number of slices at each point."""
+    """Draw the share of COVID over the predicted probability, by tenths, with the number of slices at each point."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
@@ -103,7 +103,7 @@ def draw_reliability(splits: Mapping[str, Calibration]) -> Figure:
 
 
 def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
-    """Numbers of slices, one panel a split."""
+    """Draw confusion matrices in numbers of slices, one panel per split."""
     figure = Figure(figsize=(3.6 * len(matrices), 3.4), layout="constrained")
     for axes, (name, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
         cells = np.array(
@@ -126,7 +126,7 @@ def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int6
 
 
 def draw_misclassified(split: Split, probabilities: torch.Tensor, threshold: float) -> Figure:
-    """Probabilities of the wrongly called slices, by true class: far from the threshold is confidently wrong."""
+    """Draw the probabilities of misclassified slices by true class; far from the threshold is confidently wrong."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     wrong = (probabilities >= threshold) != (split.labels == 1)

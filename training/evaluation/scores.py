@@ -1,4 +1,4 @@
-"""Figures of a binary classifier's probabilities, each with its interval. torchmetrics does the maths.
+"""Scores of a binary classifier's probabilities, with intervals. torchmetrics computes them.
 
 COVID is the positive class everywhere: sensitivity is recall of COVID, specificity is recall of NonCOVID, precision is
 the positive predictive value.
@@ -26,12 +26,10 @@ from service.model.card import Interval
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
-FigureName: TypeAlias = Literal["accuracy", "sensitivity", "specificity", "precision", "f1", "auc"]
-
+ScoreName: TypeAlias = Literal["accuracy", "sensitivity", "specificity", "precision", "f1", "auc"]
 
 RESAMPLES: Final = 2000
-"""Bootstrap resamples; the 2.5 % tails then rest on 50 of them each."""
-
+"""Bootstrap resamples; each 2.5 % tail then has 50 of them."""
 
 _ROC_POINTS_DECIMALS: Final = 4
 
@@ -53,28 +51,28 @@ class RocCurve(Record):
     threshold: list[float]
 
 
-class Figures(Record):
-    """What one set of probabilities is worth.
+class Scores(Record):
+    """Scores of one set of probabilities.
 
     Attributes:
         figures: each with its 95 % interval: percentiles of a bootstrap that resamples slices within each class
-            (Efron 1979, doi 10.1214/aos/1176344552). It takes slices as independent, which slices of one patient are
+            (Efron 1979, doi 10.1214/aos/1176344552). It treats slices as independent. Slices of one patient are
             not, so the intervals are somewhat too narrow.
     """
 
     count: int
     positives: int
     threshold: float
-    figures: dict[FigureName, Interval]
+    figures: dict[ScoreName, Interval]
     confusion_matrix: ConfusionMatrix
     roc: RocCurve
 
 
-def figures_of(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Figures:
-    """All figures of float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""
+def score(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Scores:
+    """Score float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""
     tn, fp, fn, tp = binary_confusion_matrix(_calls(probabilities, threshold), labels).flatten().tolist()
     fpr, tpr, thresholds = binary_roc(probabilities, labels)
-    return Figures(
+    return Scores(
         count=len(labels),
         positives=int(labels.sum()),
         threshold=threshold,
@@ -88,10 +86,10 @@ def figures_of(probabilities: torch.Tensor, labels: torch.Tensor, threshold: flo
 
 def _with_intervals(
     probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int
-) -> dict[FigureName, Interval]:
-    # column 0 is the set as it is, the others are its resamples
+) -> dict[ScoreName, Interval]:
+    # column 0 is the original set, the others are its resamples
     rows = torch.cat([torch.arange(len(labels))[:, None], _resampled_rows(labels, seed)], dim=1)
-    by_column = _figures_by_column(probabilities[rows], labels[rows], threshold)
+    by_column = _scores_by_column(probabilities[rows], labels[rows], threshold)
     return {name: _interval(values) for name, values in by_column.items()}
 
 
@@ -101,7 +99,7 @@ def _interval(values: torch.Tensor) -> Interval:
 
 
 def _resampled_rows(labels: torch.Tensor, seed: int) -> torch.Tensor:
-    """Indices drawn with replacement within each class: int64 (N, RESAMPLES)."""
+    """Draw indices with replacement within each class: int64 (N, RESAMPLES)."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
     rows = []
     for label in (0, 1):
@@ -110,34 +108,38 @@ def _resampled_rows(labels: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def _figures_by_column(
+def _scores_by_column(
     probabilities: torch.Tensor, labels: torch.Tensor, threshold: float
-) -> dict[FigureName, torch.Tensor]:
-    """Figures of each column of (N, R) probabilities and labels: float (R,) each.
+) -> dict[ScoreName, torch.Tensor]:
+    """Score each column of (N, R) probabilities and labels: float (R,) each.
 
-    torchmetrics' multilabel functions score each column on its own, so one call serves all resamples.
+    torchmetrics' multilabel functions score each column separately, so one call is enough for all resamples.
     """
-
     calls = _calls(probabilities, threshold)
 
-    def score(metric: Callable[..., torch.Tensor]) -> torch.Tensor:
+    def by_column(metric: Callable[..., torch.Tensor]) -> torch.Tensor:
         return metric(calls, labels, num_labels=labels.shape[1], average=None)
 
     return {
-        "accuracy": score(multilabel_accuracy),
-        "sensitivity": score(multilabel_recall),
-        "specificity": score(multilabel_specificity),
-        "precision": score(multilabel_precision),
-        "f1": score(multilabel_f1_score),
-        "auc": torch.from_numpy(auc_of(probabilities.numpy(), labels.numpy())),
+        "accuracy": by_column(multilabel_accuracy),
+        "sensitivity": by_column(multilabel_recall),
+        "specificity": by_column(multilabel_specificity),
+        "precision": by_column(multilabel_precision),
+        "f1": by_column(multilabel_f1_score),
+        "auc": torch.from_numpy(auc_by_column(probabilities.numpy(), labels.numpy())),
     }
 
 
-def auc_of(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Area under the ROC curve of each column of (N, R) scores against labels of that shape: (R,).
+def auc(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+    """Compute the area under the ROC curve of float (N,) probabilities and int64 (N,) labels."""
+    return float(auc_by_column(probabilities[:, None].numpy(), labels[:, None].numpy())[0])
 
-    It is the share of pairs of a COVID and a NonCOVID slice that are ranked rightly, ties counting half (Mann & Whitney
-    1947). By ranks, because it is asked of thousands of resamples at once, and torchmetrics takes them one by one.
+
+def auc_by_column(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the area under the ROC curve of each column of (N, R) scores and labels: (R,).
+
+    The share of pairs of a COVID and a NonCOVID slice in the right order, ties counted half (Mann & Whitney 1947). By
+    ranks, because torchmetrics would take thousands of resamples one by one.
     """
     ranks = rankdata(scores, axis=0)
     positives = labels.sum(0)
@@ -147,7 +149,7 @@ def auc_of(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[n
 
 
 def _calls(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
-    """1 for COVID, int64: p >= t as the service has it, where torchmetrics, left to do it, would ask for p > t."""
+    """Call slices with p >= t COVID, like the service: int64 (N,), 1 is COVID. torchmetrics itself tests p > t."""
     return (probabilities >= threshold).long()
 
 
@@ -155,8 +157,8 @@ def _rounded(values: torch.Tensor) -> list[float]:
     return [round(value, _ROC_POINTS_DECIMALS) for value in values.tolist()]
 
 
-class Spread(Record):
-    """Mean and standard deviation over runs; the deviation of a single run is None."""
+class MeanAndDeviation(Record):
+    """Mean and standard deviation over runs, such as seeds; the deviation of a single run is None."""
 
     mean: float
     deviation: float | None
@@ -165,7 +167,7 @@ class Spread(Record):
         return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
 
 
-def spread_of(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation:
+    """Summarise at least one value."""
     deviation = round(stdev(values), 4) if len(values) > 1 else None
-    return Spread(mean=round(mean(values), 4), deviation=deviation)
+    return MeanAndDeviation(mean=round(mean(values), 4), deviation=deviation)

@@ -1,23 +1,22 @@
-"""Does the network read disease, or what else tells this data's classes apart? The shortcut audit of an evaluation.
+"""Shortcut audit: how far a network's answers may rest on traces of sources and file formats instead of disease.
 
-COVID-CT's classes came from different sources in different file formats (the header rule below), so a figure alone says
-little: it is put beside what the same network answers when the formats' traces are taken away.
+COVID-CT's classes come from different sources in different file formats. So each score is compared with those of a rule
+that reads only the format, and of the same network on slices without these traces.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from service.model.card import Interval
 from training.data.covid_ct import CovidCt, Split
-from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.scores import FigureName, Figures, figures_of
+from training.evaluation.scores import ScoreName, Scores, score
 from training.run.record import Record
 
 
 class HeaderRule(Record):
-    """What test gives away without a pixel: a slice is COVID where its file's format mostly was in training.
+    """Scores on test of a rule that reads only the file format: COVID if most such training slices were.
 
     Attributes:
         formats: share of COVID among the training slices of each format and colour mode.
@@ -29,18 +28,18 @@ class HeaderRule(Record):
 
 
 class Variant(Record):
-    """The model's figures on test with every slice altered alike, and how far they moved."""
+    """Scores on test with every slice altered in the same way, and their changes."""
 
-    figures: dict[FigureName, Interval]
+    figures: dict[ScoreName, Interval]
     auc_change: float
     accuracy_change: float
 
 
 class Subset(Record):
-    """The test slices of one file format: the format can't tell their classes apart.
+    """The test slices of one file format, within which the format says nothing about the class.
 
     Attributes:
-        auc: None where only one class occurs.
+        auc: None if there is only one class.
     """
 
     count: int
@@ -56,21 +55,21 @@ class Audit(Record):
     formats: dict[str, Subset]
 
 
-def audit_of(
-    data: CovidCt, plain: Figures, predict: Callable[[Split], torch.Tensor], probabilities: torch.Tensor, seed: int
+def audit_shortcuts(
+    data: CovidCt, plain: Scores, probabilities: torch.Tensor, altered: Mapping[str, torch.Tensor], seed: int
 ) -> Audit:
-    """Audit a network.
+    """Audit a network by its answers.
 
     Args:
-        data: the splits; train is asked for its formats alone.
-        plain: figures of test as it is.
-        predict: answers probabilities (N,) to a split.
-        probabilities: its answers to test as it is.
+        data: the splits; only the formats of train are used.
+        plain: scores of the unaltered test split.
+        probabilities: of this split, float (N,).
+        altered: probabilities of the test split by alteration, float (N,) each.
         seed: of the intervals.
     """
     variants = {}
-    for name, alter in ALTERATIONS.items():
-        figures = figures_of(predict(altered(data.test, alter)), data.test.labels, plain.threshold, seed).figures
+    for name, answers in altered.items():
+        figures = score(answers, data.test.labels, plain.threshold, seed).figures
         variants[name] = Variant(
             figures=figures,
             auc_change=figures["auc"].value - plain.figures["auc"].value,
@@ -85,13 +84,14 @@ def audit_of(
 
 def header_rule(data: CovidCt, seed: int) -> HeaderRule:
     """Score the test split by file format and colour mode alone."""
-    formats = {scan.encoding for scan in data.train.scans}
+    formats = {labelled.encoding for labelled in data.train.slices}
     shares = {
-        each: float(np.mean([scan.label for scan in data.train.scans if scan.encoding == each])) for each in formats
+        each: float(np.mean([labelled.label for labelled in data.train.slices if labelled.encoding == each]))
+        for each in formats
     }
     prior = data.train.labels.float().mean().item()
-    scores = torch.tensor([shares.get(scan.encoding, prior) for scan in data.test.scans])
-    figures = figures_of(scores, data.test.labels, 0.5, seed).figures
+    scores = torch.tensor([shares.get(labelled.encoding, prior) for labelled in data.test.slices])
+    figures = score(scores, data.test.labels, 0.5, seed).figures
     return HeaderRule(
         formats=dict(sorted(shares.items())), accuracy=figures["accuracy"].value, auc=figures["auc"].value
     )
@@ -99,12 +99,12 @@ def header_rule(data: CovidCt, seed: int) -> HeaderRule:
 
 def _by_format(split: Split, probabilities: torch.Tensor, threshold: float, seed: int) -> dict[str, Subset]:
     subsets = {}
-    for encoding in sorted({scan.encoding for scan in split.scans}):
-        inside = torch.tensor([scan.encoding == encoding for scan in split.scans])
+    for encoding in sorted({labelled.encoding for labelled in split.slices}):
+        inside = torch.tensor([labelled.encoding == encoding for labelled in split.slices])
         labels = split.labels[inside]
         positives = int(labels.sum())
         auc = None
         if 0 < positives < len(labels):
-            auc = figures_of(probabilities[inside], labels, threshold, seed).figures["auc"]
+            auc = score(probabilities[inside], labels, threshold, seed).figures["auc"]
         subsets[encoding] = Subset(count=len(labels), positives=positives, auc=auc)
     return subsets

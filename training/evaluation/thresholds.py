@@ -1,4 +1,4 @@
-"""Where a probability becomes a call: the rules that choose a threshold without test, and what each gives."""
+"""Rules that choose the threshold, without test, and the scores that each one gives."""
 
 from collections.abc import Mapping
 from typing import Final, get_args
@@ -6,7 +6,7 @@ from typing import Final, get_args
 import torch
 
 from service.model.card import Interval
-from training.evaluation.scores import FigureName, figures_of
+from training.evaluation.scores import ScoreName, score
 from training.recipe import ThresholdRule
 from training.run.record import Record
 
@@ -22,22 +22,22 @@ _REFERENCES: Final = {
 
 
 class Threshold(Record):
-    """The probability at or above which a slice is called COVID, and the rule that chose it."""
+    """Probability at or above which a slice is called COVID, and the rule that chose it."""
 
     value: float
     rule: str
 
 
 class OperatingPoint(Record):
-    """A threshold and the figures that it gives.
+    """A threshold and the scores that it gives.
 
     Attributes:
-        chosen_on: figures of what it was chosen on: validation, or out-of-fold answers.
+        chosen_on: scores on the slices that it was chosen on: validation, or out-of-fold answers.
     """
 
     threshold: Threshold
-    chosen_on: dict[FigureName, Interval]
-    test: dict[FigureName, Interval]
+    chosen_on: dict[ScoreName, Interval]
+    test: dict[ScoreName, Interval]
 
 
 def choose_threshold(
@@ -45,8 +45,8 @@ def choose_threshold(
 ) -> Threshold:
     """Apply a rule to probabilities of the reference: `val`, or `out-of-fold` answers.
 
-    The value lies midway between two neighbouring probabilities, so that rounding in another precision does not move
-    a slice across it.
+    The threshold is the middle of two neighbouring probabilities, so that rounding in another precision does not move a
+    slice across it.
     """
     words = _RULES[rule].format(_REFERENCES[reference])
     if rule == "half":
@@ -66,17 +66,17 @@ def choose_threshold(
 def operating_points(
     reference: str, answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], seed: int
 ) -> dict[ThresholdRule, OperatingPoint]:
-    """What each rule would give on the reference that it chooses by and on test.
+    """Return the threshold of each rule, with its scores on the reference and on test.
 
     Args:
-        answers: float (N,) probabilities and int64 (N,) labels of the reference, by its name, and of `test`.
+        answers: float (N,) probabilities and int64 (N,) labels, of the reference under its name and of `test`.
     """
     points = {}
     for rule in get_args(ThresholdRule):
         threshold = choose_threshold(*answers[reference], rule, reference)
         points[rule] = OperatingPoint(
             threshold=threshold,
-            chosen_on=figures_of(*answers[reference], threshold.value, seed).figures,
-            test=figures_of(*answers["test"], threshold.value, seed).figures,
+            chosen_on=score(*answers[reference], threshold.value, seed).figures,
+            test=score(*answers["test"], threshold.value, seed).figures,
         )
     return points

@@ -1,4 +1,4 @@
-"""Several runs side by side: every network under every recipe with every seed, on the same split, in one table."""
+"""Comparison of runs: each network with each recipe and each seed, on the same split, in one table."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,24 +11,25 @@ from numpy.typing import NDArray
 from service.model.card import Interval
 from training.data.covid_ct import LABELS, CovidCt
 from training.evaluation.plots import draw_confusion, draw_curves, draw_roc
-from training.evaluation.scores import RESAMPLES, FigureName, Spread, auc_of, spread_of
+from training.evaluation.scores import RESAMPLES, MeanAndDeviation, ScoreName, auc_by_column, mean_and_deviation
 from training.experiments.trial import Trial, run_trial
-from training.learning.fit import Fitting
+from training.learning.fit import FitSettings
+from training.recipe import Recipe
 from training.run.atomic_write import write_atomically
 from training.run.progress import say
 from training.run.record import Record
 
-_FIGURES: Final[tuple[FigureName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
+_SCORES: Final[tuple[ScoreName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
 
 
 class Row(Record):
-    """One network under one recipe.
+    """One network with one recipe.
 
     Attributes:
-        weights: where its pretrained weights came from.
-        threshold_rule: how each seed's threshold was chosen.
-        test, test_reencoded: figures by name, over the seeds.
-        chosen_on: those of what the thresholds were chosen on.
+        weights: source of the pretrained weights.
+        threshold_rule: rule that chose the threshold of each seed.
+        test, test_reencoded: scores by name, over the seeds.
+        chosen_on: scores on the slices that the thresholds were chosen on.
     """
 
     architecture: str
@@ -36,16 +37,16 @@ class Row(Record):
     seeds: tuple[int, ...]
     weights: str
     threshold_rule: str
-    test: dict[str, Spread]
-    test_reencoded: dict[str, Spread]
-    chosen_on: dict[str, Spread]
+    test: dict[str, MeanAndDeviation]
+    test_reencoded: dict[str, MeanAndDeviation]
+    chosen_on: dict[str, MeanAndDeviation]
 
 
 class Pair(Record):
     """Two rows on the same test slices.
 
     Attributes:
-        difference: test AUC of the first less that of the second, each the mean over its seeds, with the 95 %
+        difference: test AUC of the first minus that of the second, each the mean over its seeds, with the 95 %
             interval of a paired bootstrap over slices.
     """
 
@@ -55,7 +56,7 @@ class Pair(Record):
 
 
 class Comparison(Record):
-    """What `compare` writes as compare.json."""
+    """The content of compare.json."""
 
     positive_label: str
     test_count: int
@@ -63,35 +64,34 @@ class Comparison(Record):
     pairs: tuple[Pair, ...]
 
 
-def compare(fittings: Sequence[Fitting], data: CovidCt, folder: Path) -> Comparison:
-    """Train what is not there yet, then write compare.json, compare.md and figures into `folder`.
+def compare(fittings: Sequence[FitSettings], data: CovidCt, folder: Path) -> Comparison:
+    """Run what is not finished, then write compare.json, compare.md and plots into `folder`.
 
-    A run that has ended is read, one that was interrupted goes on, so the same command can be given again and again.
+    A finished run is read and an interrupted one resumes, so the same command can be repeated.
 
     Args:
-        fittings: one for each network, recipe and seed; each has a folder of its own.
+        fittings: one for each network, recipe and seed, each with its own run folder.
         data: the same for all.
         folder: for the results.
 
     Raises:
-        TrainingError: a run's folder holds another run.
+        TrainingError: a run's folder belongs to another run.
     """
     groups: dict[tuple[str, str], list[Trial]] = {}
-    for number, fitting in enumerate(fittings, 1):
-        recipe = fitting.recipe
-        say(f"run {number} of {len(fittings)}: {recipe.architecture}, {recipe.name}, seed {recipe.seed}")
-        groups.setdefault((recipe.architecture, recipe.name), []).append(run_trial(fitting, data))
+    for number, settings in enumerate(fittings, 1):
+        recipe, architecture = settings.recipe, settings.recipe.network.architecture
+        say(f"run {number} of {len(fittings)}: {architecture}, {recipe.name}, seed {recipe.seed}")
+        groups.setdefault((architecture, recipe.name), []).append(run_trial(settings, data))
     comparison = _summarise(groups, data)
     folder.mkdir(parents=True, exist_ok=True)
-    text = comparison.model_dump_json(indent=2) + "\n"
-    write_atomically(folder / "compare.json", lambda path: path.write_text(text))
+    comparison.write(folder / "compare.json")
     write_atomically(folder / "compare.md", lambda path: path.write_text(as_table(comparison)))
     _draw(groups, folder)
     return comparison
 
 
 def as_table(comparison: Comparison) -> str:
-    """The comparison as Markdown."""
+    """Format the comparison as Markdown."""
     lines = [
         f"Test split, n = {comparison.test_count}, {comparison.positive_label} positive. Mean and standard deviation "
         "over seeds.",
@@ -100,7 +100,7 @@ def as_table(comparison: Comparison) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in comparison.rows:
-        cells = [str(row.test[name]) for name in _FIGURES] + [str(row.test_reencoded["auc"])]
+        cells = [str(row.test[name]) for name in _SCORES] + [str(row.test_reencoded["auc"])]
         what = [row.architecture, row.recipe, ", ".join(map(str, row.seeds))]
         lines.append(f"| {' | '.join([*what, *cells, row.weights])} |")
     lines += ["", "| pair | difference of AUC (95 % interval, paired bootstrap) |", "| --- | --- |"]
@@ -112,9 +112,10 @@ def as_table(comparison: Comparison) -> str:
 
 
 def difference_of_auc(first: NDArray[np.float64], second: NDArray[np.float64], labels: NDArray[np.int64]) -> Interval:
-    """AUC of `first` less that of `second`, with the 95 % interval of a bootstrap that resamples slices within classes.
+    """Compute the AUC of `first` minus that of `second`, with a 95 % interval.
 
-    Both are measured on the same resampled slices (Efron & Tibshirani 1993, chapter 16).
+    The bootstrap resamples slices within classes and scores both on the same resamples (Efron & Tibshirani 1993,
+    chapter 16).
 
     Args:
         first, second: (seeds, N) scores; the mean AUC over seeds is compared.
@@ -142,35 +143,36 @@ def _summarise(groups: Mapping[tuple[str, str], Sequence[Trial]], data: CovidCt)
 
 
 def _draw(groups: Mapping[tuple[str, str], Sequence[Trial]], folder: Path) -> None:
-    """The report's figures 5 to 10, of each row's first seed: curves, confusion matrices, and the ROC curves in one."""
+    """Draw figures 5 to 10 of the report for the first seed of each row: curves, confusion matrices and ROC."""
     figures = {"roc": draw_roc({" ".join(name): trials[0].splits["test"] for name, trials in groups.items()})}
     for name, (first, *_) in groups.items():
         matrices = {split: first.splits[split].confusion_matrix for split in (first.reference, "test")}
         figures[f"confusion-{'-'.join(name)}"] = draw_confusion(matrices)
         if len(first.history) > 1:
-            figures[f"curves-{'-'.join(name)}"] = draw_curves(list(first.history), first.kept_epoch)
+            figures[f"curves-{'-'.join(name)}"] = draw_curves(first.history, first.kept_epoch)
     for file, figure in figures.items():
         figure.savefig(folder / f"{file}.png", dpi=110, metadata={"Software": None})
 
 
 def _row(trials: Sequence[Trial]) -> Row:
     first = trials[0]
+    recipe = Recipe.model_validate(first.config)
     return Row(
-        architecture=str(first.config["architecture"]),
-        recipe=str(first.config["name"]),
-        seeds=tuple(int(str(trial.config["seed"])) for trial in trials),
+        architecture=recipe.network.architecture,
+        recipe=recipe.name,
+        seeds=tuple(Recipe.model_validate(trial.config).seed for trial in trials),
         weights=first.weights,
         threshold_rule=first.threshold.rule,
-        test=_spreads([trial.splits["test"].figures for trial in trials]),
-        test_reencoded=_spreads([trial.splits["reencoded"].figures for trial in trials]),
-        chosen_on=_spreads([trial.splits[trial.reference].figures for trial in trials]),
+        test=_summaries([trial.splits["test"].figures for trial in trials]),
+        test_reencoded=_summaries([trial.splits["reencoded"].figures for trial in trials]),
+        chosen_on=_summaries([trial.splits[trial.reference].figures for trial in trials]),
     )
 
 
 def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     columns = np.broadcast_to(labels[:, np.newaxis], scores.T.shape)
-    return float(auc_of(scores.T, columns).mean())
+    return float(auc_by_column(scores.T, columns).mean())
 
 
-def _spreads(runs: Sequence[Mapping[FigureName, Interval]]) -> dict[str, Spread]:
-    return {name: spread_of([run[name].value for run in runs]) for name in _FIGURES}
+def _summaries(runs: Sequence[Mapping[ScoreName, Interval]]) -> dict[str, MeanAndDeviation]:
+    return {name: mean_and_deviation([run[name].value for run in runs]) for name in _SCORES}

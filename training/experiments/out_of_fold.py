@@ -1,4 +1,4 @@
-"""The answers to every slice by networks that were not trained on its patient: cross-validation's raw material."""
+"""Out-of-fold answers: each slice is answered by a network that was not trained on its patient or paper."""
 
 import time
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from typing import Final
 
 import torch
 
-from training.data.batches import plain_batches
+from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt, Split
-from training.data.folds import Folding, deal, each_fold
-from training.errors import TrainingError
-from training.learning.features import head_features, pooled_views
-from training.learning.fit import Fitting, claim, fit, pretrained_network
-from training.learning.linear_probe import fit_directions, held_out_logits
+from training.data.folds import FoldPlan, assign_folds, each_fold
+from training.learning.features import head_features, probe_features
+from training.learning.fit import FitSettings, claim, fit, pretrained_network
+from training.learning.linear_probe import fit_directions, held_out_logits, probe_settings
+from training.recipe import FineTuningSettings
 from training.run.atomic_write import write_atomically
 from training.run.progress import say
 
@@ -22,14 +22,14 @@ _CHECKPOINTS: Final = ("last.pt", "best.pt", "probe.pt")
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """The answers to every slice by networks that were fitted to nothing of its group.
+    """Answers to each slice by networks that were fitted to no slice of its group.
 
     Attributes:
-        folds: the fold that held each slice out: int64 (R, N) for R repeats.
+        folds: fold that held each slice out: int64 (R, N) for R repeats.
         logits: float32 (R, E, N, 2); the first of E epochs is before fine-tuning, and the only one of a probe.
-        variant: a probe's answers to the same slices altered: float32 (R, N, 2); None where none were given.
-        source: where the pretrained weights came from.
-        seconds: wall time of all training, over resumed processes.
+        variant: answers of a probe to the same slices altered: float32 (R, N, 2), or None.
+        source: of the pretrained weights.
+        seconds: wall time of all training, including interrupted processes.
     """
 
     folds: torch.Tensor
@@ -39,82 +39,78 @@ class OutOfFold:
     seconds: float
 
 
-def out_of_fold_logits(fitting: Fitting, split: Split, folding: Folding, variant: Split | None = None) -> OutOfFold:
-    """Train once a fold, and ask each network about the slices that it did not see.
+def out_of_fold_logits(settings: FitSettings, split: Split, plan: FoldPlan, variant: Split | None = None) -> OutOfFold:
+    """Train one network per fold, and let each answer the slices of its fold.
 
-    A probe's features are computed once for all folds, and a covariance head's directions, which need no labels, are
-    those of all slices. Fine-tuning has a folder a fold in the run folder: interrupted,
-    it goes on, and a fold that has ended keeps its answers alone. It runs every epoch of the recipe, and no fold
-    chooses one.
+    A probe's features are computed once for all folds. The directions of a covariance head need no labels and are those
+    of all slices. Fine-tuning has one folder per fold, in which an interrupted fold resumes; a finished fold keeps its
+    answers only. It runs all epochs of the recipe, and no fold chooses one.
 
     Args:
-        fitting: the recipe, and the folder for all folds.
+        settings: recipe, and the folder for all folds.
         split: the slices.
-        folding: how they are dealt.
-        variant: the same slices altered, for a probe to be asked about too.
+        plan: number of folds and repeats, and the groups of the slices.
+        variant: the same slices altered, for a probe to answer too.
 
     Raises:
-        TrainingError: the slices can't be dealt so, nothing is trained, or a folder holds another run.
+        TrainingError: no such folds are possible, or a folder belongs to another run.
     """
-    folds = deal(split, folding)
-    if fitting.recipe.epochs:
-        return _fine_tuned(fitting, split, folds)
-    if fitting.recipe.probe:
-        return _probed(fitting, split, folds, variant)
-    raise TrainingError(f"recipe {fitting.recipe.name} has neither a probe nor epochs: pass --epochs, 1 or more")
+    folds = assign_folds(split, plan)
+    if settings.recipe.fine_tuning:
+        return _fine_tuned(settings, settings.recipe.fine_tuning, split, folds)
+    return _probed(settings, split, folds, variant)
 
 
-def _probed(fitting: Fitting, split: Split, folds: torch.Tensor, variant: Split | None) -> OutOfFold:
-    recipe, machine = fitting.recipe, fitting.machine
+def _probed(settings: FitSettings, split: Split, folds: torch.Tensor, variant: Split | None) -> OutOfFold:
+    recipe, machine = settings.recipe, settings.machine
     started = time.perf_counter()
-    network, source = pretrained_network(fitting)
+    network, source = pretrained_network(settings)
     fit_directions(network, split, recipe, machine)
-    pooled, labels = pooled_views(network, split, recipe, machine)
-    asked = [pooled[: len(split.scans)]]  # the plain view comes first
+    features, labels = probe_features(network, split, recipe, machine)
+    queries = [features[: len(split.slices)]]  # the plain view comes first
     if variant is not None:
-        batches = plain_batches(variant, recipe.input_size)
-        asked.append(head_features(network, batches, machine, "features of the altered slices"))
-    repeats = [held_out_logits(pooled, labels, of_repeat, recipe, asked) for of_repeat in folds]
+        images = plain_inputs(variant, recipe.network.input_size)
+        queries.append(head_features(network, images, machine, "features of the altered slices"))
+    probe = probe_settings(recipe)
+    repeats = [held_out_logits(features, labels, of_repeat, probe, queries) for of_repeat in folds]
     answers = torch.stack(repeats, dim=1)
     seconds = time.perf_counter() - started
     return OutOfFold(folds, answers[0].unsqueeze(1), None if variant is None else answers[1], source, seconds)
 
 
-def _fine_tuned(fitting: Fitting, split: Split, folds: torch.Tensor) -> OutOfFold:
-    recipe = fitting.recipe
-    # an early stop would cut folds at different epochs, and patience beyond the last epoch never ends
-    fitting = replace(fitting, recipe=recipe.override(patience=recipe.epochs + 1))
-    logits = torch.zeros(len(folds), recipe.epochs + 1, len(split.scans), 2)
+def _fine_tuned(settings: FitSettings, tuning: FineTuningSettings, split: Split, folds: torch.Tensor) -> OutOfFold:
+    # an early stop would end folds at different epochs; patience beyond the last epoch never stops
+    settings = replace(settings, recipe=settings.recipe.override(patience=tuning.epochs + 1))
+    logits = torch.zeros(len(folds), tuning.epochs + 1, len(split.slices), 2)
     source, seconds = "", 0.0
     for repeat, fold, held_out in each_fold(folds):
         say(f"repeat {repeat}, fold {fold}: fine-tuning")
-        folder = fitting.run_folder / f"repeat-{repeat}-fold-{fold}"
-        answers = _fine_tuned_fold(replace(fitting, run_folder=folder), split, held_out)
+        folder = settings.run_folder / f"repeat-{repeat}-fold-{fold}"
+        answers = _fine_tuned_fold(replace(settings, run_folder=folder), split, held_out)
         logits[repeat][:, held_out] = answers.logits
         source, seconds = answers.source, seconds + answers.seconds
     return OutOfFold(folds, logits, None, source, seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """What is kept of a fold: logits float32 (E, held-out slices, 2)."""
+class _FoldAnswers:
+    """The stored answers of a fold: logits float32 (E, held-out slices, 2)."""
 
     logits: torch.Tensor
     source: str
     seconds: float
 
 
-def _fine_tuned_fold(fitting: Fitting, split: Split, held_out: torch.Tensor) -> _Answers:
-    """The fold's answers, from its folder if it has ended; its checkpoints, 200 MB, go then."""
-    data = CovidCt(split.where(~held_out), Split("val", split.where(held_out).scans), Split("test", ()))
-    claim(fitting, data)
-    path = fitting.run_folder / _ANSWERS
+def _fine_tuned_fold(settings: FitSettings, split: Split, held_out: torch.Tensor) -> _FoldAnswers:
+    """Read the answers of a finished fold, or train it; its checkpoints of 200 MB are deleted at the end."""
+    data = CovidCt(split.where(~held_out), Split("val", split.where(held_out).slices), Split("test", ()))
+    claim(settings, data)
+    path = settings.run_folder / _ANSWERS
     if not path.exists():
-        fitted = fit(fitting, data)
-        tuning = fitted.tuning
-        seconds = fitted.probe_seconds + sum(record.seconds for record in tuning.history)
-        state = {"logits": torch.stack(tuning.val_logits), "source": fitted.source, "seconds": seconds}
+        fitted = fit(settings, data)
+        seconds = fitted.probe_seconds + fitted.epoch_seconds
+        state = {"logits": torch.stack(fitted.val_logits), "source": fitted.source, "seconds": seconds}
         write_atomically(path, lambda temporary: torch.save(state, temporary))
     for name in _CHECKPOINTS:
-        (fitting.run_folder / name).unlink(missing_ok=True)
-    return _Answers(**torch.load(path, weights_only=True))
+        (settings.run_folder / name).unlink(missing_ok=True)
+    return _FoldAnswers(**torch.load(path, weights_only=True))

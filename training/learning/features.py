@@ -1,4 +1,4 @@
-"""Features of slices from a frozen network, computed once for equal weights and slices."""
+"""Features and logits of slices, without gradients; features of a frozen network are computed once."""
 
 from collections.abc import Callable, Iterable
 from hashlib import sha256
@@ -6,41 +6,37 @@ from typing import cast
 
 import torch
 
-from training.data.batches import Batch, plain_batches, training_batches
+from training.data.batches import augmented_inputs, in_batches, plain_inputs
 from training.data.covid_ct import Split
 from training.network.heads import CovarianceHead, PooledHead
 from training.network.slice_network import SliceNetwork
-from training.recipe import Recipe
+from training.recipe import ProbeSettings, Recipe
 from training.run.machine import Machine
 from training.run.progress import progress
 
 
 class FeatureCache:
-    """Features by all that they are a function of, in memory.
+    """In-memory cache of features from frozen networks.
 
-    Seeds of a probe differ in its augmented views; of the plain slices, most of the work, all see the same.
+    Seeds of a probe differ in their augmented views only. The plain slices, most of the work, are the same for all.
     """
 
     def __init__(self) -> None:
         self._rows: dict[bytes, torch.Tensor] = {}
 
     def rows(
-        self,
-        weights: Iterable[torch.Tensor],
-        images: Iterable[torch.Tensor],
-        precision: str,
-        compute: Callable[[], torch.Tensor],
+        self, weights: Iterable[torch.Tensor], images: torch.Tensor, precision: str, compute: Callable[[], torch.Tensor]
     ) -> torch.Tensor:
-        """What `compute` answers, or answered when it was last asked for the same to the last bit.
+        """Return cached features for identical weights, images and precision, or compute them.
 
         Args:
-            weights: all that the features depend on beside the images.
-            images: uint8, in order.
-            precision: that they are computed in.
-            compute: float32 (N, D); not to be changed in place.
+            weights: everything except the images that the features depend on.
+            images: uint8 (N, 1, S, S).
+            precision: number format of the computation.
+            compute: returns float32 (N, D), which must not be changed in place.
         """
         hashed = sha256(precision.encode())
-        for tensor in (*weights, *images):
+        for tensor in (*weights, images):
             hashed.update(str(tuple(tensor.shape)).encode())
             hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         key = hashed.digest()
@@ -49,66 +45,79 @@ class FeatureCache:
         return self._rows[key]
 
 
-def pooled_views(
+def probe_features(
     network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, cache: FeatureCache | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the head sees of every view of a split: the plain slices, then `probe_views` - 1 augmented ones.
+    """Return the head's features of all views of a split: the plain slices first, then the augmented views.
 
     Returns:
-        float32 (V N, D) and int64 (V N,), on the CPU.
+        Features float32 (V N, D) and labels int64 (V N,) for V views, on the CPU.
     """
-    plain = plain_batches(split, recipe.input_size)
-    pooled = [head_features(network, plain, machine, "probing features", cache)]
-    for view in range(1, recipe.probe_views):
-        augmented = list(training_batches(split, recipe, -view, workers=machine.workers, shuffle=False))
-        pooled.append(head_features(network, augmented, machine, f"probing features, view {view}"))
-    return torch.cat(pooled), split.labels.repeat(recipe.probe_views)
-
-
-def probe_logits(
-    network: SliceNetwork, split: Split, recipe: Recipe, machine: Machine, cache: FeatureCache
-) -> torch.Tensor:
-    """`engine.predict_logits` of a network with a linear head, by way of its features: float32 (N, 2), on the CPU."""
-    batches = plain_batches(split, recipe.input_size)
-    features = head_features(network, batches, machine, f"evaluating {split.name}", cache)
-    linear = linear_head(network).linear
-    return torch.nn.functional.linear(features, linear.weight.detach().cpu(), linear.bias.detach().cpu())
+    views = cast(ProbeSettings, recipe.probe).views
+    plain = plain_inputs(split, recipe.network.input_size)
+    features = [head_features(network, plain, machine, "features of slices", cache)]
+    for view in range(1, views):
+        augmented = augmented_inputs(split, recipe, -view, workers=machine.workers)
+        features.append(head_features(network, augmented, machine, f"features of slices, view {view}"))
+    return torch.cat(features), split.labels.repeat(views)
 
 
 def head_features(
-    network: SliceNetwork, batches: list[Batch], machine: Machine, title: str, cache: FeatureCache | None = None
+    network: SliceNetwork, images: torch.Tensor, machine: Machine, title: str, cache: FeatureCache | None = None
 ) -> torch.Tensor:
-    """What the head's linear layer sees of each slice: float32 (N, D), on the CPU."""
+    """Return the input of the head's linear layer for uint8 (N, 1, S, S) images: float32 (N, D), on the CPU."""
     head = linear_head(network)
 
     def compute() -> torch.Tensor:
-        return pooled_features(network, batches, head.pooled, machine, title)
+        return pooled_features(network, images, head.pooled, machine, title)
 
     if cache is None:
         return compute()
     shape = [torch.tensor(network.normalise.magnify), torch.tensor(network.features.places)]
-    own = [head.directions] if isinstance(head, CovarianceHead) else []
-    weights = [*shape, *network.features.state_dict().values(), *own]
-    return cache.rows(weights, [batch.images for batch in batches], str(machine.autocast_dtype), compute)
+    directions = [head.directions] if isinstance(head, CovarianceHead) else []
+    weights = [*shape, *network.features.state_dict().values(), *directions]
+    return cache.rows(weights, images, str(machine.autocast_dtype), compute)
 
 
 def pooled_features(
     network: SliceNetwork,
-    batches: list[Batch],
+    images: torch.Tensor,
     pooling: Callable[[list[torch.Tensor]], torch.Tensor],
     machine: Machine,
     title: str,
 ) -> torch.Tensor:
-    """The maps of each slice, pooled outside of autocast: float32 (N, D), on the CPU."""
+    """Pool the maps of uint8 (N, 1, S, S) images, outside autocast: float32 (N, D), on the CPU."""
     network.eval()
     rows = []
     with torch.inference_mode():
-        for batch in progress(batches, title, "batch"):
+        for batch in progress(in_batches(images), title, "batch"):
             with machine.autocast():
-                maps = network.maps(batch.images.to(machine.device))
+                maps = network.maps(batch.to(machine.device))
             rows.append(pooling(maps).cpu())
     return torch.cat(rows)
 
 
+def predict_logits(network: SliceNetwork, split: Split, machine: Machine, input_size: int) -> torch.Tensor:
+    """Return the logits of a split with the service's preparation of slices: float32 (N, 2), on the CPU."""
+    network.eval()
+    rows = []
+    batches = in_batches(plain_inputs(split, input_size))
+    with torch.inference_mode(), machine.autocast():
+        for batch in progress(batches, f"evaluating {split.name}", "batch"):
+            rows.append(network(batch.to(machine.device)).float().cpu())
+    return torch.cat(rows)
+
+
+def probe_logits(
+    network: SliceNetwork, split: Split, machine: Machine, input_size: int, cache: FeatureCache
+) -> torch.Tensor:
+    """Return the same as `predict_logits` for a network with a linear head, with cached features."""
+    images = plain_inputs(split, input_size)
+    features = head_features(network, images, machine, f"evaluating {split.name}", cache)
+    linear = linear_head(network).linear
+    return torch.nn.functional.linear(features, linear.weight.detach().cpu(), linear.bias.detach().cpu())
+
+
 def linear_head(network: SliceNetwork) -> PooledHead | CovarianceHead:
-    return cast(PooledHead | CovarianceHead, network.head)  # Recipe allows a probe for no other
+    """Return the head of a network that can have a probe."""
+    return cast(PooledHead | CovarianceHead, network.head)  # Recipe allows a probe for no other head

@@ -1,21 +1,22 @@
-"""Fine-tuning: one epoch, one evaluation pass, early stopping, a checkpoint every epoch, resume."""
+"""Fine-tuning: epochs of gradient descent, early stopping, a checkpoint after each epoch, resume."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from training.data.batches import Batch, plain_batches, training_batches
+from training.data.batches import Batch, training_batches
 from training.data.covid_ct import CovidCt, Split
 from training.errors import TrainingError
+from training.learning.features import predict_logits
 from training.network.freezing import set_trainable, set_training_mode
 from training.network.slice_network import SliceNetwork
-from training.recipe import Recipe
+from training.recipe import FineTuningSettings, Recipe
 from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
 from training.run.progress import progress, say
@@ -25,11 +26,11 @@ from training.run.seeding import seed_everything
 
 
 class EarlyStopping:
-    """Says when neither running average, of validation loss nor of accuracy, has got better for `patience` epochs."""
+    """Rule that stops after `patience` epochs in which no running average improved, neither of loss nor of accuracy."""
 
-    def __init__(self, patience: int, running_average: float) -> None:
-        self._patience = patience
-        self._past = running_average
+    def __init__(self, settings: FineTuningSettings) -> None:
+        self._patience = settings.patience
+        self._past = settings.running_average
         self._loss: float | None = None
         self._accuracy = 0.0
         self._best_loss = float("inf")
@@ -37,7 +38,7 @@ class EarlyStopping:
         self._epochs_without = 0
 
     def update(self, loss: float, accuracy: float) -> bool:
-        """Take one epoch's figures; True means stop."""
+        """Add the validation figures of one epoch; return whether to stop."""
         if self._loss is None:
             self._loss, self._accuracy = loss, accuracy
         else:
@@ -51,27 +52,28 @@ class EarlyStopping:
 
 
 class FineTuning:
-    """A fine-tuning run that lives in a folder and goes on from its last whole epoch.
+    """A fine-tuning run in a folder, which resumes after its last complete epoch.
 
-    `last.pt` holds everything the next epoch needs, `best.pt` the weights of the best epoch so far.
+    `last.pt` has everything that the next epoch needs, `best.pt` the weights of the best epoch so far.
 
     Attributes:
-        history: one row an epoch, epoch 0 first.
-        val_logits: the validation slices' logits after each of them: float32 (N, 2), on the CPU.
+        history: one row per epoch, epoch 0 first.
+        val_logits: logits of the validation slices after each epoch: float32 (N, 2), on the CPU.
     """
 
     def __init__(self, network: SliceNetwork, recipe: Recipe, machine: Machine, folder: Path) -> None:
         self._network = network
         self._recipe = recipe
+        self._settings = cast(FineTuningSettings, recipe.fine_tuning)
         self._machine = machine
         self._last, self._best = folder / "last.pt", folder / "best.pt"
-        self._optimiser = make_optimiser(network, recipe)
+        self._optimiser = make_optimiser(network, self._settings)
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
         self.val_logits: list[torch.Tensor] = []
 
     def resume(self) -> bool:
-        """Restore the last whole epoch, if there is one; True if there was.
+        """Restore the last complete epoch; return whether there was one.
 
         Raises:
             TrainingError: the checkpoint can't be read.
@@ -87,25 +89,18 @@ class FineTuning:
             self.val_logits = [logits.cpu() for logits in state["val_logits"]]
         return True
 
-    def begin_with(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take the figures before fine-tuning from float32 (N, 2) out-of-fold logits, and not from validation.
-
-        For a network that has seen validation. A resumed run has them.
-        """
-        if not self.history:
-            self._finish_epoch(figures_before(logits, labels, seconds=0.0), logits)
-
     def run(self, data: CovidCt) -> None:
-        """Train to the last epoch or the early stop; the network ends with the weights of the best epoch."""
+        """Train to the last epoch or an early stop; the network ends with the weights of the best epoch."""
         if not self.history:
-            self._finish_epoch(*evaluate_epoch(self._network, data.val, self._recipe, self._machine))
+            self._finish_epoch(*self._validate(data.val))
         while not self._is_over():
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
-            batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
-            loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
-            record, logits = evaluate_epoch(self._network, data.val, self._recipe, self._machine)
+            size, workers = self._settings.batch_size, self._machine.workers
+            batches = training_batches(data.train, self._recipe, epoch, size, workers=workers)
+            loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._settings.epochs}")
+            record, logits = self._validate(data.val)
             seconds = time.perf_counter() - started
             record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
             self._finish_epoch(record, logits)
@@ -115,18 +110,13 @@ class FineTuning:
 
     @property
     def best(self) -> EpochRecord:
-        """The epoch that is kept: the first with the best validation figure."""
-        return max(self.history, key=lambda record: _score(record, self._recipe))
-
-    def _is_over(self) -> bool:
-        """Replay the early stop over the history, so that a resume needs no state of its own."""
-        stopping = EarlyStopping(self._recipe.patience, self._recipe.running_average)
-        stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
-        return any(stops) or len(self.history) > self._recipe.epochs
+        """The epoch that is kept: the first one with the best validation figure."""
+        by_auc = self._settings.select_by == "auc"
+        return max(self.history, key=lambda record: record.val_auc if by_auc else record.val_accuracy)
 
     def train_epoch(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
-        """One pass of optimiser steps; the mean loss and the accuracy over the epoch's slices."""
-        set_training_mode(self._network, self._recipe)
+        """Take one optimiser step per batch; return mean loss and accuracy over the slices."""
+        set_training_mode(self._network, self._settings)
         loss_sum = hits = count = 0.0
         bar = progress(batches, title, "batch")
         for batch in bar:
@@ -143,6 +133,18 @@ class FineTuning:
         if not loss_sum < float("inf"):
             raise TrainingError(f"{title}: the loss is not finite; lower --learning-rate")
         return loss_sum / count, hits / count
+
+    def _validate(self, val: Split) -> tuple[EpochRecord, torch.Tensor]:
+        """Return the validation figures as epoch 0, and their logits."""
+        started = time.perf_counter()
+        logits = predict_logits(self._network, val, self._machine, self._recipe.network.input_size)
+        return scores_before_training(logits, val.labels, time.perf_counter() - started), logits
+
+    def _is_over(self) -> bool:
+        """Replay the early stop over the history, so that a resumed run needs no state for it."""
+        stopping = EarlyStopping(self._settings)
+        stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
+        return any(stops) or len(self.history) > self._settings.epochs
 
     def _step(self, loss: torch.Tensor) -> None:
         self._optimiser.zero_grad(set_to_none=True)
@@ -163,31 +165,11 @@ class FineTuning:
             "val_logits": self.val_logits,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
-        say(describe(record))  # once a kill can no longer undo it
+        say(str(record))  # after the write: a kill can no longer undo this epoch
 
 
-def predict_logits(network: nn.Module, split: Split, recipe: Recipe, machine: Machine) -> torch.Tensor:
-    """Logits of a split as the service sees its slices: float32 (N, 2), on the CPU."""
-    network.eval()
-    rows = []
-    batches = plain_batches(split, recipe.input_size)
-    with torch.inference_mode(), machine.autocast():
-        for batch in progress(batches, f"evaluating {split.name}", "batch"):
-            rows.append(network(batch.images.to(machine.device)).float().cpu())
-    return torch.cat(rows)
-
-
-def evaluate_epoch(
-    network: SliceNetwork, val: Split, recipe: Recipe, machine: Machine
-) -> tuple[EpochRecord, torch.Tensor]:
-    """The validation figures of the network as it is, as epoch 0, and the logits they are of: float32 (N, 2)."""
-    started = time.perf_counter()
-    logits = predict_logits(network, val, recipe, machine)
-    return figures_before(logits, val.labels, time.perf_counter() - started), logits
-
-
-def figures_before(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -> EpochRecord:
-    """The row of a network before fine-tuning, by float32 (N, 2) logits and int64 (N,) labels."""
+def scores_before_training(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -> EpochRecord:
+    """Return epoch 0 from float32 (N, 2) validation or out-of-fold logits and int64 (N,) labels."""
     return EpochRecord(
         epoch=0,
         train_loss=None,
@@ -199,35 +181,21 @@ def figures_before(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -
     )
 
 
-def make_optimiser(network: SliceNetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    """One parameter group a layer; each convolution learns `layer_decay` times as fast as the one above it.
+def make_optimiser(network: SliceNetwork, settings: FineTuningSettings) -> torch.optim.Optimizer:
+    """Build the optimiser, with one group of parameters per layer.
 
-    Layer-wise decay: Howard & Ruder 2018, arXiv 1801.06146.
+    The learning rate of a convolution is `layer_decay` times that of the next one (Howard & Ruder 2018,
+    arXiv 1801.06146).
     """
-    set_trainable(network, recipe)
-    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": recipe.learning_rate}]
-    rate = recipe.learning_rate
+    set_trainable(network, settings)
+    rate = settings.learning_rate
+    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": rate}]
     for layer in reversed(network.features):
-        if isinstance(layer, nn.BatchNorm2d):  # lies above its convolution and shares its rate
-            rate *= recipe.layer_decay
+        if isinstance(layer, nn.BatchNorm2d):  # follows its convolution and has the same rate
+            rate *= settings.layer_decay
         parameters = [p for p in layer.parameters() if p.requires_grad]
         if parameters:
             groups.append({"params": parameters, "lr": rate})
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-
-
-def describe(record: EpochRecord) -> str:
-    """One line for people."""
-    train = ""
-    if record.train_loss is not None:
-        train = f"train loss {record.train_loss:.3f}, accuracy {record.train_accuracy:.3f}; "
-    return (
-        f"epoch {record.epoch}: {train}val loss {record.val_loss:.3f}, accuracy {record.val_accuracy:.3f}, "
-        f"AUC {record.val_auc:.3f}; {record.seconds:.0f} s"
-    )
-
-
-def _score(record: EpochRecord, recipe: Recipe) -> float:
-    return record.val_auc if recipe.select_by == "auc" else record.val_accuracy
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)

@@ -1,4 +1,4 @@
-"""The network as it is exported, with its temperature and its out-of-distribution score."""
+"""The network as it is exported: with temperature and out-of-distribution score."""
 
 import copy
 from typing import cast
@@ -12,10 +12,10 @@ from training.network.vgg import Features
 
 
 class Density(nn.Module):
-    """How unusual features are: squared Mahalanobis distance in a principal subspace, plus what lies outside it.
+    """Distance of features from those of the training slices, whose average is 1.
 
-    Probabilistic principal components (Tipping & Bishop 1999, doi 10.1111/1467-9868.00196), per feature, so that 1 is
-    what training slices have on average.
+    Squared Mahalanobis distance in a principal subspace plus the part outside it (probabilistic principal components,
+    Tipping & Bishop 1999, doi 10.1111/1467-9868.00196), divided by the number of features.
     """
 
     mean: torch.Tensor
@@ -57,16 +57,16 @@ class Density(nn.Module):
 
 
 class Deployable(nn.Module):
-    """What is exported: everything between the service's uint8 slices and its answer.
+    """Everything between the service's uint8 slices and its answer, as one module.
 
-    `forward`: uint8 (N, 1, S, S) -> probability of COVID (N,), out-of-distribution score (N,), heatmap (N, h, w) of
-    the finest map's size; all float32.
+    `forward`: uint8 (N, 1, S, S) -> probability of COVID (N,), out-of-distribution score (N,), heat map (N, h, w)
+    of the finest map's size; all float32.
 
     Args:
         network: in evaluation mode.
-        temperature: what the logits are divided by.
-        density: fitted to the features that the head gives the gate.
-        least_contrast: standard deviation of grey values below which the out-of-distribution score grows.
+        temperature: divides the logits.
+        density: fitted to the `density_features` of the head.
+        least_contrast: standard deviation of grey values below which the out-of-distribution score rises.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class Deployable(nn.Module):
         maps = self.features(self.normalise(slices))
         logits = self.head(maps).float() / self.temperature
         probability = torch.softmax(logits, dim=1)[:, 1]
-        # a page of one grey leaves features that are weak rather than strange, and is no slice either
+        # an even grey image has weak features rather than unusual ones, but is not a slice
         lack = (self.least_contrast / contrast_of(slices)).clamp_min(1.0)
-        return probability, self.density(self.head.gate_features(maps)) * lack.square(), self.head.heatmap(maps)
+        return probability, self.density(self.head.density_features(maps)) * lack.square(), self.head.heatmap(maps)
 
 
 def contrast_of(slices: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of the grey values of uint8 (N, 1, S, S) slices, at least 1: float32 (N,)."""
+    """Return the standard deviation of the grey values of uint8 (N, 1, S, S) slices, at least 1: float32 (N,)."""
     return slices.float().std((1, 2, 3)).clamp_min(1.0)
 
 
 def fold_batch_norms(features: Features) -> Features:
-    """The same function with each batch norm folded into the convolution before it; evaluation mode only.
+    """Fold each batch norm into the convolution before it; the function stays the same in evaluation mode.
 
-    fp16 ends at 65,504, and ImageNet's first running variances lie above: left unfolded, rounding moved probabilities
-    by up to 0.16.
+    ImageNet's first running variances are above 65,504, the largest fp16 number. Without folding, rounding changed
+    probabilities by up to 0.16.
     """
     layers: list[nn.Module] = []
     places = []

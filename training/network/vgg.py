@@ -1,4 +1,4 @@
-"""torchvision's VGG with batch norm: normalisation of its input, its layers and its activations.
+"""torchvision's VGG with batch norm: normalisation of the input, layers and activations.
 
 VGG: Simonyan & Zisserman 2015, arXiv 1409.1556. Batch norm: Ioffe & Szegedy 2015, arXiv 1502.03167.
 """
@@ -10,21 +10,17 @@ import torch
 import torchvision
 from torch import nn
 
-from training.recipe import Recipe
-
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-
-
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Grey bytes to what ImageNet networks expect: uint8 (N, 1, H, W) -> float (N, 3, M H, M W).
+    """ImageNet's normalisation of grey bytes: uint8 (N, 1, H, W) -> float (N, 3, M H, M W).
 
-    It answers in the dtype of its buffers, which is that of the network around it.
+    The result has the dtype of the buffers, which is that of the network.
 
     Args:
-        magnify: M, which the slice is enlarged by, bilinearly.
+        magnify: factor M by which the slice is enlarged, bilinearly.
     """
 
     mean: torch.Tensor
@@ -44,10 +40,10 @@ class Normalise(nn.Module):
         return ((grey - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def materialise(layers: nn.Sequential) -> nn.Sequential:
-    """Give layers that were built without memory theirs, on the CPU, with the initial weights torchvision gives a VGG.
+def initialise_weights(layers: nn.Sequential) -> nn.Sequential:
+    """Allocate layers that were built without memory, on the CPU, with torchvision's initial weights for VGG.
 
-    He et al. 2015, arXiv 1502.01852; torch's own initial weights let the signal die out over 16 convolutions.
+    He et al. 2015, arXiv 1502.01852. With torch's default weights the signal vanishes over 16 convolutions.
     """
     layers.to_empty(device="cpu")
     for layer in layers:
@@ -63,7 +59,7 @@ def materialise(layers: nn.Sequential) -> nn.Sequential:
 
 
 class Features(nn.Sequential):
-    """Layers in a row that answer the activations at some of their places: (N, 3, S, S) -> a list of (N, C, h, w)."""
+    """Sequence of layers that returns the activations at some places: (N, 3, S, S) -> a list of (N, C, h, w)."""
 
     def __init__(self, layers: Iterable[nn.Module], places: list[int]) -> None:
         super().__init__(*layers)
@@ -79,7 +75,7 @@ class Features(nn.Sequential):
 
 
 def activations_of(layers: Iterable[nn.Module]) -> dict[str, int]:
-    """Places of VGG's activations by the paper's names: `5_4` is the fourth of the fifth block."""
+    """Return the places of VGG's activations by the paper's names: `5_4` is the fourth of the fifth block."""
     places, block, layer_of_block = {}, 1, 0
     for place, layer in enumerate(layers):
         if isinstance(layer, nn.ReLU):
@@ -91,15 +87,15 @@ def activations_of(layers: Iterable[nn.Module]) -> dict[str, int]:
 
 
 def channels_of(features: Features) -> list[int]:
-    """Channels of each map."""
+    """Return the number of channels of each map."""
     widths: list[int] = []
     for layer in features:
         widths.append(layer.out_channels if isinstance(layer, nn.Conv2d) else widths[-1])
     return [widths[place] for place in features.places]
 
 
-def empty_vgg(recipe: Recipe) -> tuple[nn.Sequential, nn.Sequential]:
-    """torchvision's features and classifier without memory: 120 million weights get some only where they are wanted."""
+def empty_vgg(architecture: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Build torchvision's features and classifier without memory; only the layers that are used get some."""
     with torch.device("meta"):
-        vgg = torchvision.models.get_model(recipe.architecture, weights=None)
+        vgg = torchvision.models.get_model(architecture, weights=None)
     return vgg.features, vgg.classifier

@@ -12,7 +12,6 @@ from training.errors import TrainingError
 from training.network.heads import ClassifierHead
 from training.network.slice_network import SliceNetwork
 from training.network.vgg import empty_vgg
-from training.recipe import Recipe
 
 _TORCHVISION_WEIGHTS: Final = {
     "vgg19_bn": torchvision.models.VGG19_BN_Weights.IMAGENET1K_V1,
@@ -20,48 +19,48 @@ _TORCHVISION_WEIGHTS: Final = {
 }
 
 
-def load_imagenet(network: SliceNetwork, recipe: Recipe, weights: Path | None) -> str:
-    """Put ImageNet weights into the convolutions, and into the classifier's hidden layers where the file has them.
+def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None) -> str:
+    """Load ImageNet weights into the convolutions, and into the classifier's hidden layers if the file has them.
 
     Args:
         network: the network to fill.
-        recipe: says which architecture it is.
-        weights: a state dict in torchvision's layout; None downloads torchvision's own.
+        architecture: name of torchvision's network.
+        weights: state dict in torchvision's layout; None downloads torchvision's own.
 
     Returns:
-        Where the weights came from and which layers they do not cover, for the card.
+        Source of the weights, and layers that it lacks, for the card.
 
     Raises:
-        TrainingError: no file, no network, or weights of another architecture.
+        TrainingError: no such file, no internet connection, or weights of another architecture.
     """
-    state, source = _read_weights(recipe, weights)
+    state, source = _read_weights(architecture, weights)
     features = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
-    whole, _ = empty_vgg(recipe)
+    whole, _ = empty_vgg(architecture)
     try:
         whole.load_state_dict(features, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{source}: not the weights of {recipe.architecture}: {reason}") from error
+        raise TrainingError(f"{source}: not the weights of {architecture}: {reason}") from error
     network.features.load_state_dict(whole[: len(network.features)].state_dict())
     hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
     if not isinstance(network.head, ClassifierHead):
         return source
     if not hidden:
-        return f"{source}; the classifier's hidden layers start at random, the file has none"
+        return f"{source}; the classifier's hidden layers start at random because the file has none"
     wanted = {k: v.float() for k, v in hidden.items() if not k.startswith("6.")}
     network.head.layers.load_state_dict(wanted, strict=False)
     return source
 
 
-def _read_weights(recipe: Recipe, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+def _read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
     if weights is None:
         try:
-            default = _TORCHVISION_WEIGHTS[recipe.architecture]
+            default = _TORCHVISION_WEIGHTS[architecture]
             return dict(default.get_state_dict(check_hash=True)), f"torchvision {default}"
         except (URLError, OSError) as error:
             raise TrainingError(
-                f"torchvision's ImageNet weights of {recipe.architecture} can't be downloaded ({error}); offline, pass "
-                f"--weights FILE, a state dict in torchvision's layout (its {recipe.architecture} checkpoint)"
+                f"torchvision's ImageNet weights of {architecture} can't be downloaded ({error}); offline, pass "
+                f"--weights FILE, a state dict in torchvision's layout (its {architecture} checkpoint)"
             ) from error
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)

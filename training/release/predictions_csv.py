@@ -1,27 +1,26 @@
-"""predictions.csv: the answers that a release rests on, slice by slice."""
+"""predictions.csv: the answers that a release is judged by, slice by slice."""
 
 import csv
 from pathlib import Path
 
 from training.data.covid_ct import CovidCt
-from training.evaluation.evaluate import Results
+from training.evaluation.evaluate import Answers
 
 
-def write_predictions(path: Path, results: Results, data: CovidCt) -> None:
-    """One row a slice of test and of what the threshold was chosen on: split, path, label, probability, score.
+def write_predictions(path: Path, answers: Answers, data: CovidCt) -> None:
+    """Write one row per slice of the reference and of test: split, path, label, probability, score.
 
-    Out-of-fold answers have no out-of-distribution score: those networks are not kept.
+    Out-of-fold answers have no out-of-distribution score, because their networks are not kept.
     """
-    reference, test = results.reference, results.predictions["test"]
-    own = reference.name == "val"
-    scores = results.predictions["val"].ood_scores.tolist() if own else [None] * len(reference.split.scans)
+    reference, test = answers.reference, answers.test
+    scores = answers.val.ood_scores.tolist() if reference.name == "val" else [None] * len(reference.split.slices)
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("split", "path", "label", "probability", "ood_score"))
         for name, split, probabilities, of_split in (
-            (reference.name, reference.split, results.chosen_on, scores),
+            (reference.name, reference.split, answers.reference_probabilities, scores),
             ("test", data.test, test.probabilities, test.ood_scores.tolist()),
         ):
-            for scan, probability, score in zip(split.scans, probabilities.tolist(), of_split, strict=True):
-                told = "" if score is None else f"{score:.6f}"
-                rows.writerow((name, scan.path, scan.label, f"{probability:.6f}", told))
+            for labelled, probability, score in zip(split.slices, probabilities.tolist(), of_split, strict=True):
+                written = "" if score is None else f"{score:.6f}"
+                rows.writerow((name, labelled.path, labelled.label, f"{probability:.6f}", written))

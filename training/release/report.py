@@ -1,24 +1,17 @@
-"""metrics.json: what a run did and what came out of it. models/README.md documents the schema."""
+"""metrics.json: everything that a run did and found. models/README.md documents the schema."""
 
-from dataclasses import asdict
 from typing import Literal
 
 import torch
-from pydantic import JsonValue
 
-from service.model.card import ManifestFile, SplitFingerprint
-from training.evaluation.calibration import Calibration
-from training.evaluation.heatmap_check import OcclusionCheck
-from training.evaluation.out_of_distribution import Gate
-from training.evaluation.scores import Figures
-from training.evaluation.shortcut_audit import Audit
-from training.evaluation.thresholds import OperatingPoint, Threshold
-from training.recipe import ThresholdRule
-from training.run.record import EpochRecord, Record
+from service.model.card import ManifestFile
+from training.evaluation.evaluate import Evaluation, Predictions
+from training.evaluation.scores import auc
+from training.run.record import EpochRecord, Provenance, Record
 
 
 class ModelName(Record):
-    """Which model this is."""
+    """Name of the model and source of its pretrained weights."""
 
     name: str
     version: str
@@ -27,13 +20,13 @@ class ModelName(Record):
 
 
 class FileAgreement(Record):
-    """One model file, loaded as the service loads it on a CPU, against the network that the figures were taken from.
+    """A model file, loaded like the service loads it on a CPU, compared with the evaluated network on test.
 
     Attributes:
-        largest_difference: of a probability, on test.
-        auc, auc_change: on test.
-        decisions_equal, verdicts_equal: share of test slices with the same label, and the same side of the
-            out-of-distribution threshold.
+        largest_difference: of a probability.
+        auc, auc_change: of the file, and its difference from the network's.
+        decisions_equal: share of slices with the same label.
+        verdicts_equal: share of slices on the same side of the out-of-distribution threshold.
     """
 
     largest_difference: float
@@ -44,12 +37,12 @@ class FileAgreement(Record):
 
 
 class Agreement(Record):
-    """How little the export changes.
+    """Effect of the export on the answers.
 
     Attributes:
-        rounding: largest absolute difference of test probabilities between the training network in fp32 and the one
-            that the figures were taken from: batch norms folded, weights rounded to fp16.
-        files: each model file by its name.
+        rounding: largest absolute difference of test probabilities between the training network in fp32 and the
+            evaluated one, which has batch norms folded and weights rounded to fp16.
+        files: agreement of each model file by its name.
     """
 
     rounding: float
@@ -57,46 +50,40 @@ class Agreement(Record):
 
 
 class Times(Record):
-    """Wall seconds of each part, over all resumed processes."""
+    """Wall time of each part in seconds, including interrupted processes."""
 
     probe: float
     epochs: float
     evaluation_and_export: float
 
 
-class Report(Record):
-    """The whole of metrics.json; `service.artifact.Manifest` says what of it the service reads."""
+class Report(Evaluation, Provenance):
+    """The content of metrics.json. `service.model.card.Manifest` is the part that the service reads."""
 
     schema_version: Literal[1] = 1
     files: tuple[ManifestFile, ...]
-    probability_shares: tuple[float, ...]
     model: ModelName
-    positive_label: str
-    threshold: Threshold
-    temperature: float
-    out_of_distribution: Gate
-    splits: dict[str, Figures]
-    operating_points: dict[ThresholdRule, OperatingPoint]
-    calibration: dict[str, Calibration]
-    audit: Audit
-    heatmap: OcclusionCheck
     agreement: Agreement
-    history: tuple[dict[str, JsonValue], ...]
+    history: tuple[EpochRecord, ...]
     kept_epoch: int
-    config: dict[str, JsonValue]
-    data: dict[str, SplitFingerprint]
-    git_commit: str
-    versions: dict[str, str]
-    machine: str
     wall_time_seconds: Times
     peak_memory_bytes: int
 
 
-def probability_shares(probabilities: torch.Tensor) -> tuple[float, ...]:
-    """Share of float (N,) probabilities at or below 0.1, 0.2, ... 1.0."""
-    return tuple(round((probabilities <= tenth / 10).double().mean().item(), 4) for tenth in range(1, 11))
+def compare_answers(
+    file: Predictions, network: Predictions, labels: torch.Tensor, evaluation: Evaluation
+) -> FileAgreement:
+    """Compare the answers of a model file to test with those of the evaluated network."""
+    threshold, ood_threshold = evaluation.threshold.value, evaluation.out_of_distribution.threshold
 
+    def equal(first: torch.Tensor, second: torch.Tensor) -> float:
+        return (first == second).float().mean().item()
 
-def history_rows(history: list[EpochRecord]) -> tuple[dict[str, JsonValue], ...]:
-    """The history as JSON rows."""
-    return tuple(asdict(record) for record in history)
+    own = auc(file.probabilities, labels)
+    return FileAgreement(
+        largest_difference=(file.probabilities - network.probabilities).abs().max().item(),
+        auc=own,
+        auc_change=own - auc(network.probabilities, labels),
+        decisions_equal=equal(file.probabilities >= threshold, network.probabilities >= threshold),
+        verdicts_equal=equal(file.ood_scores > ood_threshold, network.ood_scores > ood_threshold),
+    )

@@ -1,4 +1,4 @@
-"""A training run from data to model file; interrupted anywhere, it goes on where it was."""
+"""A release: train a network, evaluate it, write the model files and metrics.json. An interrupted run resumes."""
 
 import time
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from service.model.card import MANIFEST_NAME, FilePrecision, Interval, ManifestFile
-from training.data.batches import plain_batches
-from training.data.covid_ct import LABELS, CovidCt
+from service.model.file import load_on_cpu
+from training.data.batches import plain_inputs
+from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import fit_temperature
-from training.evaluation.evaluate import Results, evaluate, predict
+from training.evaluation.evaluate import Answers, Evaluation, collect_answers, evaluate, predict
 from training.evaluation.out_of_distribution import read_images
 from training.evaluation.plots import (
     draw_confusion,
@@ -22,175 +22,141 @@ from training.evaluation.plots import (
     draw_roc,
     draw_sample,
 )
-from training.evaluation.scores import FigureName, figures_of
-from training.learning.features import pooled_features
-from training.learning.fine_tuning import FineTuning, predict_logits
-from training.learning.fit import Fitted, Fitting, fit
+from training.evaluation.scores import ScoreName, score
+from training.learning.features import predict_logits
+from training.learning.fit import FitSettings, FittedNetwork, fit
 from training.network.deployable import Deployable
-from training.release.export import (
-    NAME,
-    architecture_of,
-    config_of,
-    export,
-    make_card,
-    make_deployable,
-    predict_with_file,
-)
+from training.release.export import NAME, architecture_of, export, make_card, make_deployable
 from training.release.predictions_csv import write_predictions
-from training.release.quantisation import CALIBRATION_STRIDE, quantise
-from training.release.report import Agreement, FileAgreement, ModelName, Report, Times, history_rows, probability_shares
-from training.run.atomic_write import write_atomically
+from training.release.quantisation import calibration_images, quantise
+from training.release.report import Agreement, ModelName, Report, Times, compare_answers
 from training.run.machine import peak_memory_bytes
-from training.run.record import EpochRecord, git_commit, library_versions
+from training.run.record import Provenance
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What to train, on what, and where to put it.
+class TrainingJob:
+    """Settings of a release.
 
     Attributes:
-        fitting: how the network is trained.
-        models_folder: gets the model files, metrics.json, predictions.csv and figures.
+        settings: of the training run.
+        models_folder: for the model files, metrics.json, predictions.csv and figures.
         version: of the model, for its card.
-        other_images: folders of images that are not COVID-CT, by kind, to try the gate on; never trained on.
+        other_images: folder with one sub-folder of other images per kind, to test the out-of-distribution threshold.
     """
 
-    fitting: Fitting
+    settings: FitSettings
     models_folder: Path
     version: str
     other_images: Path | None = None
 
 
-def train(job: Job, data: CovidCt) -> Report:
-    """Run the whole job: probe, fine-tuning, threshold without test, test once, export, reload, report."""
-    fitted = fit(job.fitting, data)
-    # in the run folder, not with what ships: it shows images of the data set
-    draw_sample(data.train).savefig(job.fitting.run_folder / "sample.png", dpi=110)
-    return _finish(job, data, fitted)
-
-
-def _finish(job: Job, data: CovidCt, fitted: Fitted) -> Report:
-    """Everything after training. Test is looked at here only, once."""
-    recipe = job.fitting.recipe
+def train(job: TrainingJob, data: CovidCt) -> Report:
+    """Train, choose temperature and threshold without test, evaluate test once, export, and write the report."""
+    settings, recipe = job.settings, job.settings.recipe
+    machine = settings.machine.without_autocast()
+    other_images = read_images(job.other_images) if job.other_images else {}  # before hours of training
+    fitted = fit(settings, data)
     started = time.perf_counter()
-    job.models_folder.mkdir(parents=True, exist_ok=True)
-    deployable, unrounded = _make_deployable(job, data, fitted)
-    others = read_images(job.other_images) if job.other_images else {}
-    results = evaluate(deployable, data, recipe, others, fitted.reference)
-    stored = results.predictions["test"].probabilities
-    files = _export(job, data, deployable.cpu(), results)
+    reference = fitted.reference
+    temperature = fit_temperature(reference.logits, reference.split.labels) if recipe.calibrate else 1.0
+    inputs = plain_inputs(data.train, recipe.network.input_size)
+    deployable = make_deployable(fitted.network, temperature, inputs, machine)
+    answers = collect_answers(deployable, temperature, data, recipe, reference, other_images, machine.device)
+    evaluation = evaluate(answers, data, recipe.seed)
+    provenance = settings.provenance(data.fingerprints())
+    files = _export(job, data, deployable.cpu(), evaluation, provenance)
+    architecture = architecture_of(recipe.network)
     report = Report(
+        **dict(evaluation),
+        **dict(provenance),
         files=tuple(files),
-        probability_shares=probability_shares(stored),
-        model=ModelName(name=NAME, version=job.version, architecture=architecture_of(recipe), weights=fitted.source),
-        positive_label=LABELS[1],
-        threshold=results.threshold,
-        temperature=deployable.temperature,
-        out_of_distribution=results.gate,
-        splits=results.figures,
-        operating_points=results.operating_points,
-        calibration=results.calibration,
-        audit=results.audit,
-        heatmap=results.heatmap,
-        agreement=Agreement(
-            rounding=(unrounded - stored).abs().max().item(),
-            files={file.name: _agreement(job.models_folder, file, data, results) for file in files},
-        ),
-        history=history_rows(fitted.tuning.history),
-        kept_epoch=fitted.tuning.best.epoch,
-        config=config_of(recipe),
-        data=data.fingerprints(),
-        git_commit=git_commit(),
-        versions=library_versions(),
-        machine=str(job.fitting.machine),
+        model=ModelName(name=NAME, version=job.version, architecture=architecture, weights=fitted.source),
+        agreement=_agreement(job, data, fitted, answers, evaluation, files),
+        history=tuple(fitted.history),
+        kept_epoch=fitted.kept_epoch,
         wall_time_seconds=Times(
             probe=fitted.probe_seconds,
-            epochs=sum(record.seconds for record in fitted.tuning.history),
+            epochs=fitted.epoch_seconds,
             evaluation_and_export=time.perf_counter() - started,
         ),
         peak_memory_bytes=peak_memory_bytes(),
     )
-    _write(job.models_folder, report, results, data, fitted.tuning)
+    _write(job, report, answers, data)
     return report
 
 
-def _make_deployable(job: Job, data: CovidCt, fitted: Fitted) -> tuple[Deployable, torch.Tensor]:
-    """The network to export, and the test probabilities before its weights were rounded."""
-    recipe, machine, network = job.fitting.recipe, job.fitting.machine.exact(), fitted.network
-    temperature = 1.0
-    if recipe.calibrate:
-        temperature = fit_temperature(fitted.reference.logits, fitted.reference.split.labels)
-    unrounded = torch.softmax(predict_logits(network, data.test, recipe, machine) / temperature, 1)[:, 1]
-    batches = plain_batches(data.train, recipe.input_size)
-    features = pooled_features(network, batches, network.head.gate_features, machine, "fitting the density")
-    return make_deployable(network, temperature, features, batches), unrounded
-
-
-def _export(job: Job, data: CovidCt, deployable: Deployable, results: Results) -> list[ManifestFile]:
-    """Write the model files: fp16, and int8 where the head is small; `deployable` is on the CPU."""
-    recipe = job.fitting.recipe
-    size, cpu = recipe.input_size, torch.device("cpu")
-    variants: dict[FilePrecision, tuple[Deployable, Mapping[FigureName, Interval]]] = {}
-    if recipe.head != "classifier":
-        quantised = quantise(deployable, plain_batches(data.train, size)[::CALIBRATION_STRIDE])
-        answers = predict(quantised, data.test, size, cpu).probabilities
-        threshold = results.threshold.value
-        variants["int8"] = quantised, figures_of(answers, data.test.labels, threshold, recipe.seed).figures
+def _export(
+    job: TrainingJob, data: CovidCt, deployable: Deployable, evaluation: Evaluation, provenance: Provenance
+) -> list[ManifestFile]:
+    """Write the model files: fp16, and int8 if the head is small. `deployable` is on the CPU."""
+    recipe = job.settings.recipe
+    size = recipe.network.input_size
+    job.models_folder.mkdir(parents=True, exist_ok=True)
+    variants: dict[FilePrecision, tuple[Deployable, Mapping[ScoreName, Interval]]] = {}
+    if recipe.network.head != "classifier":
+        quantised = quantise(deployable, calibration_images(data.train, size))
+        probabilities = predict(quantised, plain_inputs(data.test, size), _CPU, "evaluating test, int8").probabilities
+        scores = score(probabilities, data.test.labels, evaluation.threshold.value, recipe.seed)
+        variants["int8"] = quantised, scores.figures
     # last, because writing it casts the network
-    variants["fp16"] = deployable, results.figures["test"].figures
-    made_from = data.fingerprints()
+    variants["fp16"] = deployable, evaluation.splits["test"].figures
     files = []
     for precision, (variant, figures) in variants.items():
-        card = make_card(variant, recipe, job.version, results, made_from, precision, figures)
+        card = make_card(variant, recipe.network, job.version, evaluation, provenance, precision, figures)
         files.append(export(variant, card, job.models_folder))
     return files[::-1]
 
 
-def _agreement(folder: Path, file: ManifestFile, data: CovidCt, results: Results) -> FileAgreement:
-    """How far the file's answers to test are from those that the figures were taken from."""
-    answers, stored = predict_with_file(folder, file, data.test), results.predictions["test"]
-    threshold, gate = results.threshold.value, results.gate.threshold
-    auc = figures_of(answers.probabilities, data.test.labels, threshold, 0).figures["auc"].value
-
-    def equal(first: torch.Tensor, second: torch.Tensor) -> float:
-        return (first == second).float().mean().item()
-
-    return FileAgreement(
-        largest_difference=(answers.probabilities - stored.probabilities).abs().max().item(),
-        auc=auc,
-        auc_change=auc - results.figures["test"].figures["auc"].value,
-        decisions_equal=equal(answers.probabilities >= threshold, stored.probabilities >= threshold),
-        verdicts_equal=equal(answers.ood_scores > gate, stored.ood_scores > gate),
+def _agreement(
+    job: TrainingJob,
+    data: CovidCt,
+    fitted: FittedNetwork,
+    answers: Answers,
+    evaluation: Evaluation,
+    files: list[ManifestFile],
+) -> Agreement:
+    """Compare the evaluated network with the one that was trained, and with each file, loaded like the service does."""
+    machine, size = job.settings.machine.without_autocast(), job.settings.recipe.network.input_size
+    logits = predict_logits(fitted.network, data.test, machine, size)
+    unrounded = torch.softmax(logits / evaluation.temperature, 1)[:, 1]
+    images = plain_inputs(data.test, size)
+    own = {
+        file.name: predict(load_on_cpu(job.models_folder, file).network, images, _CPU, f"checking {file.name}")
+        for file in files
+    }
+    return Agreement(
+        rounding=(unrounded - answers.test.probabilities).abs().max().item(),
+        files={name: compare_answers(each, answers.test, data.test.labels, evaluation) for name, each in own.items()},
     )
 
 
-def _write(folder: Path, report: Report, results: Results, data: CovidCt, tuning: FineTuning) -> None:
-    """Predictions and figures first; the manifest last, because it is what makes the model file count."""
-    write_predictions(folder / "predictions.csv", results, data)
-    misclassified = draw_misclassified(data.test, results.predictions["test"].probabilities, results.threshold.value)
-    save_figures(folder / "figures", tuning.history, report, misclassified)
-    text = report.model_dump_json(indent=2) + "\n"
-    write_atomically(folder / MANIFEST_NAME, lambda path: path.write_text(text))
+def _write(job: TrainingJob, report: Report, answers: Answers, data: CovidCt) -> None:
+    """Write predictions and plots, then the manifest, which makes the model files valid.
 
-
-def save_figures(folder: Path, history: list[EpochRecord], report: Report, misclassified: Figure) -> None:
-    """Write curves, ROC, confusion matrices, reliability and the misclassified scores as PNG.
-
-    None shows an image of the data.
-
-    A run without fine-tuning has no curves.
+    The sample of slices goes into the run folder, because it must not be published.
     """
+    draw_sample(data.train).savefig(job.settings.run_folder / "sample.png", dpi=110)
+    write_predictions(job.models_folder / "predictions.csv", answers, data)
+    _draw(job.models_folder / "figures", report, answers, data)
+    report.write(job.models_folder / MANIFEST_NAME)
+
+
+def _draw(folder: Path, report: Report, answers: Answers, data: CovidCt) -> None:
+    """Write the plots as PNG; none shows an image of the data set. Without fine-tuning there are no curves."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
+    plots = {
         "roc": draw_roc(report.splits),
         "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
         "reliability": draw_reliability(report.calibration),
-        "misclassified": misclassified,
+        "misclassified": draw_misclassified(data.test, answers.test.probabilities, report.threshold.value),
     }
-    if len(history) > 1:
-        figures["curves"] = draw_curves(history, report.kept_epoch)
+    if len(report.history) > 1:
+        plots["curves"] = draw_curves(report.history, report.kept_epoch)
     else:
         (folder / "curves.png").unlink(missing_ok=True)  # of an earlier run
-    for name, figure in figures.items():
+    for name, plot in plots.items():
         # no Software tag: it would change the committed file with every release of matplotlib
-        figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        plot.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, so that a kill in the middle of a write loses nothing."""
+"""Writing of files that are complete or absent, even if the process is killed while it writes."""
 
 import os
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk, then put it in place."""
+    """Let `write` fill a temporary file in the same folder, flush it to the disk, then rename it to `path`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

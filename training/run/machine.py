@@ -18,7 +18,7 @@ class Machine:
     Attributes:
         device: one GPU or the CPU.
         autocast_dtype: format of the convolutions under autocast; None computes everything in fp32.
-        workers: processes that augment slices; 0 does it in the main process.
+        workers: processes that load slices; 0: the main process does it.
     """
 
     device: torch.device
@@ -26,17 +26,17 @@ class Machine:
     workers: int
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Context for forward passes of training."""
+        """Return the context for forward passes of training."""
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling, which fp16's narrow range needs and bf16 does not (Micikevicius et al., arXiv 1710.03740)."""
+        """Return the loss scaler, which fp16 needs for its narrow range (Micikevicius et al., arXiv 1710.03740)."""
         return torch.amp.GradScaler(self.device.type, enabled=self.autocast_dtype is torch.float16)
 
-    def exact(self) -> "Machine":
-        """The same without autocast: what figures and thresholds are taken in."""
+    def without_autocast(self) -> "Machine":
+        """Return the same machine in fp32, for figures and thresholds."""
         return replace(self, autocast_dtype=None)
 
     def __str__(self) -> str:
@@ -50,11 +50,11 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     Args:
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16 or fp16; auto is bf16 where the processor computes it natively, then fp16 on a GPU.
-        workers: data loading processes; None is one a processor, 8 at most, for a GPU, which would wait for the main
-            process, and none for a CPU, which they would take processors from.
+        workers: data loading processes; None: for a GPU one for each processor, at most 8; for a CPU none, because they
+            would compete with training for processors.
 
     Raises:
-        TrainingError: the device asked for is not there.
+        TrainingError: the device is not available.
     """
     try:
         chosen = choose_device(device)
@@ -70,6 +70,6 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far."""
+    """Return the largest resident set of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

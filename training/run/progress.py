@@ -1,4 +1,4 @@
-"""What a person sees while the job runs: bars and lines on stderr, so that stdout has results alone."""
+"""Progress bars and lines on stderr; stdout has only results."""
 
 import sys
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 def say(line: str) -> None:
-    """Write one line above the bars."""
+    """Print one line above the progress bars."""
     tqdm.write(line, file=sys.stderr)
 
 
 def progress(items: Iterable[T], title: str, unit: str) -> "tqdm[T]":
-    """A bar over `items` that goes away when it is full."""
+    """Wrap `items` in a progress bar that disappears at the end."""
     return tqdm(items, desc=title, unit=unit, leave=False)

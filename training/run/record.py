@@ -1,4 +1,4 @@
-"""Records of runs as JSON: their base class, one epoch, and the code that ran."""
+"""Records of runs as JSON: their base class, the origin of a result, and one epoch."""
 
 import os
 import subprocess
@@ -8,28 +8,53 @@ from pathlib import Path
 import pydantic
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 import service
+from service.model.card import SplitFingerprint
+from training.run.atomic_write import write_atomically
 
 
 class Record(BaseModel):
-    """Immutable, and refuses fields that it does not know."""
+    """Base of all records: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def write(self, path: Path) -> None:
+        """Write the record as a JSON file."""
+        text = self.model_dump_json(indent=2) + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+class Provenance(Record):
+    """Everything that a result was made from.
+
+    Attributes:
+        config: the recipe.
+        data: fingerprint of each split by its name.
+        git_commit: of the code, as in `git_commit`.
+        versions: of libraries that figures may depend on.
+        machine: device, number format and loading processes.
+    """
+
+    config: dict[str, JsonValue]
+    data: dict[str, SplitFingerprint]
+    git_commit: str
+    versions: dict[str, str]
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One row of the history; epoch 0 is the network before fine-tuning, and has no training figures.
+    """One row of the history. Epoch 0 is the network before fine-tuning and has no training figures.
 
-    Of a network that was fitted to validation too, the `val` figures are of out-of-fold answers.
+    If the network was fitted to validation too, the `val` figures are those of out-of-fold answers.
 
     Attributes:
         train_loss, val_loss: cross-entropy in nats, mean over slices.
         train_accuracy, val_accuracy: share of slices whose larger logit is the right one.
         val_auc: area under the ROC curve, COVID positive.
-        seconds: wall time, training and validation together.
+        seconds: wall time of training and validation.
     """
 
     epoch: int
@@ -40,16 +65,25 @@ class EpochRecord:
     val_auc: float
     seconds: float
 
+    def __str__(self) -> str:
+        train = ""
+        if self.train_loss is not None:
+            train = f"train loss {self.train_loss:.3f}, accuracy {self.train_accuracy:.3f}; "
+        return (
+            f"epoch {self.epoch}: {train}val loss {self.val_loss:.3f}, accuracy {self.val_accuracy:.3f}, "
+            f"AUC {self.val_auc:.3f}; {self.seconds:.0f} s"
+        )
+
 
 def library_versions() -> dict[str, str]:
-    """What the figures may depend on."""
+    """Return the versions of the libraries that figures may depend on."""
     return {"torch": str(torch.__version__), "torchvision": torchvision.__version__, "pydantic": pydantic.VERSION}
 
 
 def git_commit() -> str:
-    """The commit of the code that runs, `-dirty` where files differ from it.
+    """Return the commit of the running code, with the suffix `-dirty` if files differ from it.
 
-    Outside a checkout, as in a container, what SOURCE_REVISION says, else `unknown`.
+    Outside a checkout, as in a container: the value of SOURCE_REVISION, else `unknown`.
     """
     folder = Path(service.__file__).parent
 

@@ -1,4 +1,4 @@
-"""The folder of a run: one run owns it, and resumes from its checkpoints."""
+"""The folder of a run: it belongs to one run, which resumes from the checkpoints in it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,38 +9,46 @@ from training.errors import TrainingError
 from training.run.atomic_write import write_atomically
 
 
-def claim_run_folder(folder: Path, mine: Mapping[str, object]) -> None:
-    """Write what a run belongs to into its folder, or check that it is what is there.
+def claim_run_folder(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write the run's settings into its folder, or check that those in it are the same.
 
     Args:
-        folder: of the run; made if it is not there.
-        mine: the run's settings and the hashes of its data, as JSON has them.
+        folder: of the run; created if it does not exist.
+        settings: of the run, with hashes of its data, as JSON values.
 
     Raises:
-        TrainingError: the folder holds a run of other settings or of other data.
+        TrainingError: the folder belongs to a run with other settings or other data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(mine, indent=2)))
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
         return
-    theirs = json.loads(path.read_text())
-    for name in mine:
-        if theirs.get(name) != mine[name]:
+    found, mine = _flat(json.loads(path.read_text())), _flat(settings)
+    for name in (*mine, *found):
+        if found.get(name) != mine.get(name):
             raise TrainingError(
-                f"{path}: this run has {name} = {theirs.get(name)}, not {mine[name]}; "
-                "pass another folder (--run or --out), or --fresh to throw the old run away"
+                f"{path}: this run has {name} = {found.get(name)}, not {mine.get(name)}; "
+                "pass another folder (--run or --out), or --fresh to delete the old run"
             )
 
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """What goes wrong while a checkpoint is read and taken over, told as its file's fault.
+    """Report errors while a checkpoint is read and applied as errors of its file.
 
     Raises:
-        TrainingError: it can't be read, or is not of this run.
+        TrainingError: the checkpoint can't be read, or belongs to another run.
     """
     try:
         yield
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this run ({error}); --fresh starts over") from error
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Replace each group of settings by its members, named `group.member`."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

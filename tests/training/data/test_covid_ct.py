@@ -32,36 +32,36 @@ def test_zips_and_unzipped_folders_read_alike(tmp_path: Path) -> None:
     zipped, unzipped = (read_covid_ct(root, counts=None) for root in roots)
     for a, b in zip(zipped, unzipped, strict=True):
         assert a.fingerprint() == b.fingerprint()
-        assert [scan.path for scan in a.scans] == [scan.path for scan in b.scans]
+        assert [each.path for each in a.slices] == [each.path for each in b.slices]
 
 
 def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
-    assert len(data.train.scans) == 16
-    for scan in data.train.scans:
-        assert scan.label == int(scan.path.startswith("CT_COVID/"))
-        assert "%" in scan.path
+    assert len(data.train.slices) == 16
+    for each in data.train.slices:
+        assert each.label == int(each.path.startswith("CT_COVID/"))
+        assert "%" in each.path
 
 
 def test_chosen_scans_keep_their_order_and_the_name_of_the_split(data: CovidCt) -> None:
     chosen = torch.zeros(16, dtype=torch.bool)
     chosen[[11, 2, 9]] = True
     split = data.train.where(chosen)
-    assert split.scans == (data.train.scans[2], data.train.scans[9], data.train.scans[11])
+    assert split.slices == (data.train.slices[2], data.train.slices[9], data.train.slices[11])
     assert split.name == "train"
     assert split.labels.tolist() == data.train.labels[chosen].tolist()
 
 
-def test_a_choice_must_be_of_all_scans(data: CovidCt) -> None:
+def test_a_choice_must_be_of_all_slices(data: CovidCt) -> None:
     with pytest.raises(ValueError, match="shorter"):
         data.train.where(torch.ones(15, dtype=torch.bool))
 
 
 def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:
-    assert data.train_and_val().scans == (*data.train.scans, *data.val.scans)
+    assert data.train_and_val().slices == (*data.train.slices, *data.val.slices)
 
 
 def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> None:
-    hashes = sorted(scan.sha256 for scan in data.val.scans)
+    hashes = sorted(each.sha256 for each in data.val.slices)
     assert data.val.fingerprint().sha256 == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     assert data.val.fingerprint().count == 8
 
@@ -123,11 +123,11 @@ def test_a_missing_part_of_the_data_set_is_named(tmp_path: Path, gone: str, mess
 def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     root = write_changed(tmp_path / "d", lambda _: None)
     (root / "Images-processed/CT_COVID.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(TrainingError, match=r"CT_COVID\.zip: not a whole zip file"):
+    with pytest.raises(TrainingError, match=r"CT_COVID\.zip: not a complete zip file"):
         read_covid_ct(root, counts=None)
 
 
 def test_the_real_data_set_is_read_whole_and_its_splits_are_disjoint(covid_ct_root: Path) -> None:
     data = read_covid_ct(covid_ct_root, OFFICIAL_COUNTS)
-    assert [len(split.scans) for split in data] == [425, 118, 203]
+    assert [len(split.slices) for split in data] == [425, 118, 203]
     assert [int(split.labels.sum()) for split in data] == [191, 60, 98]

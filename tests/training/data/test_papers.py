@@ -2,13 +2,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.data.covid_ct import Scan, Split
+from training.data.covid_ct import LabelledSlice, Split
 from training.data.papers import group_by_paper
 
 
 def split_of(labelled: Sequence[tuple[str, int]]) -> Split:
     blank = np.zeros((1, 8, 8), np.uint8)
-    return Split("train", tuple(Scan(path, label, path, "PNG L", blank) for path, label in labelled))
+    return Split("train", tuple(LabelledSlice(path, label, path, "PNG L", blank) for path, label in labelled))
 
 
 def test_covid_slices_are_together_by_paper_and_the_others_by_patient() -> None:

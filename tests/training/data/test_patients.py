@@ -12,8 +12,8 @@ def test_a_number_in_both_classes_is_of_two_patients(data: CovidCt, tmp_path: Pa
     groups = read_patients(write_patients(tmp_path / "patients.csv", data.train), data.train)
     assert len(groups) == 16
     assert set(groups) == {f"{label} Patient {i}" for label in ("COVID", "NonCOVID") for i in range(4)}
-    for scan, group in zip(data.train.scans, groups, strict=True):
-        assert scan.path.startswith(f"CT_{group.split()[0]}/")
+    for each, group in zip(data.train.slices, groups, strict=True):
+        assert each.path.startswith(f"CT_{group.split()[0]}/")
 
 
 def test_rows_may_be_in_any_order(data: CovidCt, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_slice_without_a_row_or_a_patient_is_named(data: CovidCt, tmp_path: Pa
     row = "covid-train%3.png,COVID,train,Patient 1\n"
     for changed in ("", row.replace("Patient 1", "")):
         path.write_text(text.replace(row, changed, 1))
-        with pytest.raises(TrainingError, match=r"patients\.csv: no patient of CT_COVID/covid-train%3\.png \(1 such"):
+        with pytest.raises(TrainingError, match=r"patients\.csv: no patient for CT_COVID/covid-train%3\.png \(1 such"):
             read_patients(path, data.train)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from training.evaluation.calibration import calibration_of, fit_temperature, reliability
+from training.evaluation.calibration import fit_temperature, measure_calibration, reliability
 
 
 def calibrated(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,7 +26,7 @@ def test_the_temperature_of_perfectly_separated_logits_is_bounded() -> None:
 
 def test_errors_before_the_temperature_are_those_of_the_logits_as_they_were() -> None:
     margin, labels = calibrated(4000)
-    calibration = calibration_of(torch.sigmoid(margin), labels, temperature=3.0)
+    calibration = measure_calibration(torch.sigmoid(margin), labels, temperature=3.0)
     overconfident = torch.sigmoid(3 * margin)
     assert calibration.before.brier_score == pytest.approx(metrics.brier_score_loss(labels, overconfident), abs=1e-6)
     assert calibration.after.brier_score == pytest.approx(

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt, Split
-from training.evaluation.heatmap_check import check_heatmap
+from training.evaluation.evaluate import predict
+from training.evaluation.heatmap_check import HeatmapCheck, check_heatmap, cover
 
 SIDE = 96
 
@@ -25,30 +27,38 @@ class SpotNetwork(torch.nn.Module):
 def spotted(data: CovidCt) -> Split:
     """Dark slices; those of COVID have one bright cell somewhere."""
     generator = np.random.default_rng(0)
-    scans = []
-    for scan in data.test.scans:
+    slices = []
+    for each in data.test.slices:
         grey = np.full((1, SIDE, SIDE), 20, np.uint8)
-        if scan.label:
+        if each.label:
             row, column = 8 * generator.integers(0, 12, 2)
             grey[0, row : row + 8, column : column + 8] = 255
-        scans.append(replace(scan, ct_slice=grey))
-    return Split("test", tuple(scan for scan in scans if scan.label))
+        slices.append(replace(each, pixels=grey))
+    return Split("test", tuple(each for each in slices if each.label))
+
+
+def check(network: SpotNetwork, split: Split) -> HeatmapCheck:
+    images, cpu = plain_inputs(split, SIDE), torch.device("cpu")
+    plain = predict(network, images, cpu, "plain")
+    covered = cover(images, plain.heatmaps, plain.probabilities >= 0.5, seed=1)
+    answers = {name: predict(network, each, cpu, name).probabilities for name, each in covered.items()}
+    return check_heatmap(plain.probabilities, answers, split.labels, 0.5)
 
 
 def test_an_honest_map_names_the_cells_that_matter(data: CovidCt) -> None:
-    check = check_heatmap(SpotNetwork(honest=True), spotted(data), 0.5, SIDE, torch.device("cpu"), seed=1)
-    assert check.count == 4
-    assert check.top_drop > 0.9
-    assert check.share >= 0.5
-    assert check.random_drop < check.top_drop
+    result = check(SpotNetwork(honest=True), spotted(data))
+    assert result.count == 4
+    assert result.top_drop > 0.9
+    assert result.share >= 0.5
+    assert result.random_drop < result.top_drop
 
 
 def test_a_map_of_what_does_not_matter_is_found_out(data: CovidCt) -> None:
-    check = check_heatmap(SpotNetwork(honest=False), spotted(data), 0.5, SIDE, torch.device("cpu"), seed=1)
-    assert check.top_drop < 0.1
-    assert check.share == 0.0
+    result = check(SpotNetwork(honest=False), spotted(data))
+    assert result.top_drop < 0.1
+    assert result.share == 0.0
 
 
 def test_only_slices_that_were_called_rightly_count(data: CovidCt) -> None:
-    wrong = Split("test", tuple(replace(scan, label=0) for scan in spotted(data).scans[:3]) + spotted(data).scans[3:])
-    assert check_heatmap(SpotNetwork(honest=True), wrong, 0.5, SIDE, torch.device("cpu"), seed=1).count == 1
+    wrong = Split("test", tuple(replace(each, label=0) for each in spotted(data).slices[:3]) + spotted(data).slices[3:])
+    assert check(SpotNetwork(honest=True), wrong).count == 1

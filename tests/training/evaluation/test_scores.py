@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from training.evaluation.scores import auc_of, figures_of, spread_of
+from training.evaluation.scores import auc_by_column, mean_and_deviation, score
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
@@ -14,7 +14,7 @@ PROBABILITIES = torch.tensor([0.1, 0.2, 0.6, 0.5, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95]
 
 
 def test_the_confusion_matrix_counts_a_probability_at_the_threshold_as_covid() -> None:
-    matrix = figures_of(PROBABILITIES, LABELS, 0.5, seed=0).confusion_matrix
+    matrix = score(PROBABILITIES, LABELS, 0.5, seed=0).confusion_matrix
     assert matrix.model_dump() == {
         "true_positives": 5,
         "false_positives": 2,
@@ -27,7 +27,7 @@ def test_the_confusion_matrix_counts_a_probability_at_the_threshold_as_covid() -
 def test_a_threshold_may_lie_at_either_end(threshold: float, sensitivity: float, specificity: float) -> None:
     # where the youden rule puts it if probabilities are 0 or 1 themselves
     probabilities = torch.tensor([0.0] * 8 + [0.9, 1.0])
-    figures = figures_of(probabilities, LABELS, threshold, seed=0).figures
+    figures = score(probabilities, LABELS, threshold, seed=0).figures
     assert figures["sensitivity"].value == pytest.approx(sensitivity)
     assert figures["specificity"].value == specificity
 
@@ -37,7 +37,7 @@ def test_figures_agree_with_scikit_learn_on_random_predictions() -> None:
     labels = random.integers(0, 2, 203)
     probabilities = np.clip(random.random(203) * 0.7 + labels * 0.25, 0, 1).astype(np.float32)
     called = probabilities >= 0.4
-    figures = figures_of(torch.from_numpy(probabilities), torch.from_numpy(labels), 0.4, seed=0)
+    figures = score(torch.from_numpy(probabilities), torch.from_numpy(labels), 0.4, seed=0)
     expected = {
         "accuracy": metrics.accuracy_score(labels, called),
         "sensitivity": metrics.recall_score(labels, called),
@@ -50,8 +50,8 @@ def test_figures_agree_with_scikit_learn_on_random_predictions() -> None:
 
 
 def test_intervals_hold_their_figure_and_shrink_with_more_slices() -> None:
-    few = figures_of(PROBABILITIES, LABELS, 0.5, seed=0).figures
-    many = figures_of(PROBABILITIES.repeat(20), LABELS.repeat(20), 0.5, seed=0).figures
+    few = score(PROBABILITIES, LABELS, 0.5, seed=0).figures
+    many = score(PROBABILITIES.repeat(20), LABELS.repeat(20), 0.5, seed=0).figures
     for name, interval in few.items():
         assert interval.low <= interval.value <= interval.high
         assert many[name].value == pytest.approx(interval.value)
@@ -63,7 +63,7 @@ def test_the_interval_of_auc_is_as_wide_as_hanley_and_mcneil_say() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 2
     scores = torch.sigmoid(torch.randn(200, generator=generator) + 1.2 * labels)
-    auc = figures_of(scores, labels, 0.5, seed=0).figures["auc"]
+    auc = score(scores, labels, 0.5, seed=0).figures["auc"]
     q1, q2 = auc.value / (2 - auc.value), 2 * auc.value**2 / (1 + auc.value)
     variance = (auc.value * (1 - auc.value) + 99 * (q1 - auc.value**2) + 99 * (q2 - auc.value**2)) / 100**2
     assert (auc.high - auc.low) / (2 * 1.96) == pytest.approx(math.sqrt(variance), rel=0.2)
@@ -74,14 +74,14 @@ def test_the_area_of_each_column_counts_ties_half_as_scikit_learn_does() -> None
     scores = random.integers(0, 6, (60, 3)).astype(np.float64)
     labels = random.integers(0, 2, (60, 3))
     expected = [metrics.roc_auc_score(labels[:, i], scores[:, i]) for i in range(3)]
-    assert auc_of(scores, labels) == pytest.approx(expected)
+    assert auc_by_column(scores, labels) == pytest.approx(expected)
 
 
 def test_several_runs_have_a_mean_and_the_deviation_of_a_sample() -> None:
-    spread = spread_of([0.7, 0.8, 0.9])
+    spread = mean_and_deviation([0.7, 0.8, 0.9])
     assert (spread.mean, spread.deviation) == (0.8, 0.1)
     assert str(spread) == "0.800 ± 0.100"
 
 
 def test_a_single_run_has_no_deviation() -> None:
-    assert str(spread_of([0.81])) == "0.810"
+    assert str(mean_and_deviation([0.81])) == "0.810"

@@ -8,25 +8,25 @@ from PIL import Image, ImageDraw, ImageFont
 
 from training.data.covid_ct import CovidCt, Split
 from training.evaluation.alterations import ALTERATIONS, altered, downscale, mask, reencode, upscale
-from training.evaluation.scores import figures_of
-from training.evaluation.shortcut_audit import audit_of, header_rule
+from training.evaluation.scores import score
+from training.evaluation.shortcut_audit import audit_shortcuts, header_rule
 
 
 def with_formats(split: Split, formats: tuple[str, str]) -> Split:
-    return Split(split.name, tuple(replace(scan, encoding=formats[scan.label]) for scan in split.scans))
+    return Split(split.name, tuple(replace(each, encoding=formats[each.label]) for each in split.slices))
 
 
 def test_altering_keeps_labels_and_paths(data: CovidCt) -> None:
     for name, alter in ALTERATIONS.items():
         alike = altered(data.test, alter)
-        assert [(s.path, s.label) for s in alike.scans] == [(s.path, s.label) for s in data.test.scans], name
-        for scan in alike.scans:
-            assert scan.ct_slice.dtype == np.uint8
-            assert scan.ct_slice.shape[0] == 1
+        assert [(s.path, s.label) for s in alike.slices] == [(s.path, s.label) for s in data.test.slices], name
+        for each in alike.slices:
+            assert each.pixels.dtype == np.uint8
+            assert each.pixels.shape[0] == 1
 
 
 def test_reencoding_makes_every_slice_alike(data: CovidCt) -> None:
-    assert {reencode(scan.ct_slice).shape for scan in data.test.scans} == {(1, 256, 256)}
+    assert {reencode(each.pixels).shape for each in data.test.slices} == {(1, 256, 256)}
 
 
 def test_scaling_goes_down_to_half_of_the_input_and_up_to_twice_the_slice() -> None:
@@ -64,15 +64,16 @@ def test_the_audit_tells_what_moved_and_what_a_format_cannot_explain(data: Covid
     """A predictor that looks at brightness is hardly moved; one that looks at the size is."""
 
     def by_brightness(split: Split) -> torch.Tensor:
-        return torch.tensor([float(scan.ct_slice.mean()) / 255 for scan in split.scans])
+        return torch.tensor([float(each.pixels.mean()) / 255 for each in split.slices])
 
     def by_size(split: Split) -> torch.Tensor:
-        return torch.tensor([float(scan.ct_slice.shape[1] == 48) * scan.label for scan in split.scans])
+        return torch.tensor([float(each.pixels.shape[1] == 48) * each.label for each in split.slices])
 
     for predict, moved in ((by_brightness, False), (by_size, True)):
         answers = predict(data.test)
-        plain = figures_of(answers, data.test.labels, 0.5, seed=0)
-        audit = audit_of(data, plain, predict, answers, seed=0)
+        plain = score(answers, data.test.labels, 0.5, seed=0)
+        changed = {"reencoded": predict(altered(data.test, reencode))}
+        audit = audit_shortcuts(data, plain, answers, changed, seed=0)
         assert (audit.variants["reencoded"].auc_change < -0.2) == moved
         (subset,) = audit.formats.values()
         assert (subset.count, subset.positives) == (8, 4)
@@ -81,7 +82,7 @@ def test_the_audit_tells_what_moved_and_what_a_format_cannot_explain(data: Covid
 
 
 def test_formats_are_read_from_the_files_themselves(data: CovidCt) -> None:
-    assert {scan.encoding for split in data for scan in split.scans} == {"PNG L"}
+    assert {each.encoding for split in data for each in split.slices} == {"PNG L"}
     file = io.BytesIO()
     Image.new("RGBA", (20, 20)).save(file, "PNG")
     with Image.open(file) as image:

@@ -9,8 +9,21 @@ from sklearn.metrics import roc_auc_score
 from training.__main__ import main
 from training.experiments.comparison import difference_of_auc
 
-SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
-SMALL += ["--device", "cpu", "--together", "patient"]
+SMALL = [
+    "--layers",
+    "3_2,4_1",
+    "--components",
+    "8",
+    "--input-size",
+    "32",
+    "--resize",
+    "40",
+    "--views",
+    "1",
+    "--magnify",
+    "1",
+]
+SMALL += ["--counts", "any", "--device", "cpu", "--group-by", "patient"]
 
 
 def run(data_root: Path, weights: Path, out: Path, *seeds: str, options: Sequence[str] = ()) -> int:
@@ -60,9 +73,11 @@ def test_thresholds_are_chosen_on_what_the_recipe_leaves_to_choose_on(
     assert row["chosen_on"]["auc"]["mean"] == trial["splits"][reference]["figures"]["auc"]["value"]
 
 
-def test_a_recipe_may_have_seeds_of_its_own(data_root: Path, weights: Path, tmp_path: Path) -> None:
-    options = ["--recipes", "best", "seed", "--seeds-for", "seed=3", "--probe", "false", "--epochs", "1"]
-    options += ["--fit-on", "train", "--trainable", "head"]
+def test_a_recipe_may_have_other_seeds_and_fields_than_the_others(
+    data_root: Path, weights: Path, tmp_path: Path
+) -> None:
+    options = ["--recipes", "best", "seed", "--seeds-for", "seed=3"]
+    options += ["--head", "pooled", "--epochs", "1", "--trainable", "head"]
     assert run(data_root, weights, tmp_path, "0", "1", options=options) == 0
     rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
     assert [(row["recipe"], row["seeds"]) for row in rows] == [("best", [0, 1]), ("seed", [3])]
@@ -74,12 +89,12 @@ def test_seeds_for_must_name_a_recipe_and_numbers(
     data_root: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", "--data", str(data_root), "--seeds-for", text, "--out", str(tmp_path)]) == 1
-    assert f"--seeds-for {text}: say which recipe's" in capsys.readouterr().err
+    assert f"--seeds-for {text}: must be" in capsys.readouterr().err
 
 
 def test_weights_must_say_whose_they_are(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--data", str(data_root), "--weights", "vgg.pth", "--out", str(tmp_path)]) == 1
-    assert "--weights vgg.pth: say which network's" in capsys.readouterr().err
+    assert "--weights vgg.pth: must be" in capsys.readouterr().err
 
 
 def test_a_better_network_differs_by_more_than_nothing_and_the_same_one_by_nothing() -> None:

@@ -8,14 +8,26 @@ from sklearn.metrics import roc_auc_score
 from tests.support.covid_ct import small_files, small_lists, write_data_set
 from tests.support.patients_table import write_patients
 from training.__main__ import main
-from training.data.batches import Batch, plain_batches
 from training.data.covid_ct import SPLITS, CovidCt, Split, read_covid_ct
 from training.experiments.cross_validation import CrossValidation
-from training.learning.fine_tuning import FineTuning
+from training.recipe import Recipe
 
-SMALL = ["--counts", "any", "--input-size", "32", "--resize", "40", "--components", "8", "--probe-views", "1"]
-SMALL += ["--device", "cpu", "--together", "patient"]
-TUNED = ["--fit-on", "train", "--trainable", "head"]
+SMALL = [
+    "--layers",
+    "3_2,4_1",
+    "--components",
+    "8",
+    "--input-size",
+    "32",
+    "--resize",
+    "40",
+    "--views",
+    "1",
+    "--magnify",
+    "1",
+]
+SMALL += ["--counts", "any", "--device", "cpu", "--group-by", "patient"]
+TUNED = ["--fit-on", "train", "--fine-tuning", "true", "--trainable", "head"]
 
 
 def run(data_root: Path, weights: Path, data: CovidCt, out: Path, *options: str) -> CrossValidation:
@@ -35,7 +47,7 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
 ) -> None:
     record = run(data_root, weights, data, tmp_path / "out", "--repeats", "2")
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == 2 * 24
+    assert [row["path"] for row in rows] == [each.path for each in data.train_and_val().slices] * 2, "none of test"
     aucs, by_fold, accuracies = [], [], []
     for repeat in ("0", "1"):
         mine = [row for row in rows if row["repeat"] == repeat]
@@ -53,7 +65,7 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert record.groups == 12
     assert record.reencoded is not None
     assert 0 <= record.reencoded.same_call.mean <= 1
-    assert f"probe_views 1 | 2 x 2, by patient | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
+    assert f"views 1 | 2 x 2, by patient | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
 
 
 def test_every_epoch_of_fine_tuning_is_told(
@@ -63,54 +75,31 @@ def test_every_epoch_of_fine_tuning_is_told(
     record = run(data_root, weights, data, tmp_path / "out", *options)
     assert [row.epoch for row in record.epochs] == [0, 1, 2]
     assert record.reencoded is None
-    assert record.config["patience"] == 1
+    assert Recipe.model_validate(record.config).flat()["patience"] == 1
     assert {row["epoch"] for row in rows_of(tmp_path / "out")} == {"0", "1", "2"}
     out = capsys.readouterr().out
-    changed = "components 8, input_size 32, resize 40, fit_on train, probe_views 1, epochs 2, trainable head, "
+    changed = (
+        "layers ['3_2', '4_1'], components 8, input_size 32, magnify 1.0, resize 40, fit_on train, views 1, epochs 2, "
+    )
     assert out.count(f"| vgg19_bn.pth | `best`, {changed}") == 3
 
 
-def test_slices_of_test_are_not_used(
-    data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: set[str] = set()
-
-    def watching(split: Split, input_size: int) -> list[Batch]:
-        seen.update(scan.path for scan in split.scans)
-        return plain_batches(split, input_size)
-
-    for module in ("learning.features", "learning.linear_probe", "learning.fine_tuning", "experiments.out_of_fold"):
-        monkeypatch.setattr(f"training.{module}.plain_batches", watching)
-    run_tuning = FineTuning.run
-
-    def watching_run(self: FineTuning, data: CovidCt) -> None:
-        seen.update(scan.path for split in data for scan in split.scans)
-        run_tuning(self, data)
-
-    monkeypatch.setattr(FineTuning, "run", watching_run)
-    run(data_root, weights, data, tmp_path / "probe", "--repeats", "1")
-    run(data_root, weights, data, tmp_path / "tuned", "--repeats", "1", "--epochs", "1", *TUNED)
-    for out in ("probe", "tuned"):
-        seen.update(row["path"] for row in rows_of(tmp_path / out))
-    assert seen == {scan.path for scan in data.train.scans + data.val.scans}
-
-
-def test_epochs_of_best_need_it_to_be_fitted_to_train_alone(
+def test_fine_tuning_of_best_needs_a_probe_that_is_fitted_to_train_alone(
     data_root: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = ["--data", str(data_root), "--patients", str(patients), "--out", str(tmp_path / "out")]
-    assert main(["crossvalidate", *files, *SMALL, "--epochs", "1"]) == 1
-    assert "error: recipe: Value error, fit_on = train+val is for a probe without epochs" in capsys.readouterr().err
+    assert main(["crossvalidate", *files, *SMALL, "--fine-tuning", "true"]) == 1
+    assert "error: recipe: Value error, fit_on = train+val needs fine_tuning = false" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_slice_without_a_patient_is_one_line_on_stderr(
     data_root: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    patients = write_patients(tmp_path / "patients.csv", Split("train", data.train.scans))
+    patients = write_patients(tmp_path / "patients.csv", Split("train", data.train.slices))
     assert main(["crossvalidate", "--data", str(data_root), "--counts", "any", "--patients", str(patients)]) == 1
     error = capsys.readouterr().err
-    assert "patients.csv: no patient of CT_COVID/covid-val%0.png (8 such images)" in error
+    assert "patients.csv: no patient for CT_COVID/covid-val%0.png (8 such images)" in error
 
 
 def test_slices_of_a_paper_are_kept_together(weights: Path, tmp_path: Path) -> None:
@@ -120,7 +109,7 @@ def test_slices_of_a_paper_are_kept_together(weights: Path, tmp_path: Path) -> N
         lists[split, "COVID"] = [f"2020.03.0{1 + i // 2 % 2}.2003-{split}-{i}.png" for i in range(len(names))]
     root = write_data_set(tmp_path / "data", lists, small_files(lists))
     data = read_covid_ct(root, counts=None)
-    record = run(root, weights, data, tmp_path / "out", "--repeats", "1", "--together", "paper")
+    record = run(root, weights, data, tmp_path / "out", "--repeats", "1", "--group-by", "paper")
     folds = {(row["path"].split("-")[0], row["fold"]) for row in rows_of(tmp_path / "out") if row["label"] == "1"}
-    assert record.config["together"] == "paper"
+    assert record.group_by == "paper"
     assert sorted(paper for paper, _ in folds) == ["CT_COVID/2020.03.01.2003", "CT_COVID/2020.03.02.2003"]

@@ -10,41 +10,40 @@ from training.evaluation.calibration import fit_temperature
 from training.evaluation.thresholds import choose_threshold
 from training.experiments.trial import run_trial
 from training.learning.features import FeatureCache, pooled_features
-from training.learning.fit import Fitting, fit
+from training.learning.fit import FitSettings, fit
 from training.recipe import Recipe
-from training.release.train import Job, train
+from training.release.report import Report
 from training.run.machine import Machine
 
 
 @pytest.fixture
-def fitting(recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path) -> Fitting:
-    return Fitting(recipe.override(epochs=0), machine, weights, tmp_path / "run")
+def settings(recipe: Recipe, machine: Machine, weights: Path, tmp_path: Path) -> FitSettings:
+    return FitSettings(recipe.override(fine_tuning="false"), machine, weights, tmp_path / "run")
 
 
 def test_a_trial_has_the_figures_of_the_model_that_the_job_would_ship(
-    fitting: Fitting, data: CovidCt, tmp_path: Path
+    settings: FitSettings, probe_report: Report, data: CovidCt
 ) -> None:
-    trial = run_trial(fitting, data)
-    report = train(Job(fitting, tmp_path / "models", "1.0.0"), data)
+    trial, report = run_trial(settings, data), probe_report
     assert trial.threshold.value == pytest.approx(report.threshold.value, abs=2e-3), "shipped weights are rounded"
     assert trial.threshold.rule == report.threshold.rule
     assert trial.reference == "val"
     for name in ("val", "test"):
         assert trial.splits[name].figures == report.splits[name].figures
     assert trial.splits["reencoded"].figures["auc"] == report.audit.variants["reencoded"].figures["auc"]
-    assert len(trial.test_scores) == len(data.test.scans)
+    assert len(trial.test_scores) == len(data.test.slices)
     assert trial.config == report.config
 
 
 def test_a_trial_of_a_refit_records_that_its_threshold_is_of_out_of_fold_answers(
-    fitting: Fitting, refit: Recipe, patients: Path, mislabelled: CovidCt, tmp_path: Path
+    settings: FitSettings, refit: Recipe, patients: Path, mislabelled: CovidCt, tmp_path: Path
 ) -> None:
-    fitting = dataclasses.replace(fitting, recipe=refit, patients=patients)
-    trial = run_trial(fitting, mislabelled)
+    settings = dataclasses.replace(settings, recipe=refit, patients=patients)
+    trial = run_trial(settings, mislabelled)
     assert trial.reference == "out-of-fold"
     assert set(trial.splits) == {"out-of-fold", "test", "reencoded"}
     assert trial.splits["out-of-fold"].count == 24
-    reference = fit(fitting, mislabelled).reference
+    reference = fit(settings, mislabelled).reference
     temperature = fit_temperature(reference.logits, reference.split.labels)
     probabilities = torch.softmax(reference.logits / temperature, 1)[:, 1]
     expected = choose_threshold(probabilities, reference.split.labels, "youden", "out-of-fold")
@@ -52,36 +51,36 @@ def test_a_trial_of_a_refit_records_that_its_threshold_is_of_out_of_fold_answers
     assert trial.threshold.value == pytest.approx(expected.value)
 
 
-def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(fitting: Fitting, data: CovidCt) -> None:
-    first = run_trial(fitting, data)
-    record = fitting.run_folder / "trial.json"
+def test_a_trial_that_has_ended_is_read_and_one_of_another_recipe_is_not(settings: FitSettings, data: CovidCt) -> None:
+    first = run_trial(settings, data)
+    record = settings.run_folder / "trial.json"
     written = record.stat().st_mtime_ns
-    assert run_trial(fitting, data) == first
+    assert run_trial(settings, data) == first
     assert record.stat().st_mtime_ns == written
     elsewhere = dataclasses.replace(
-        fitting, recipe=fitting.recipe.override(probe_penalty=0.5), run_folder=fitting.run_folder.with_name("other")
+        settings, recipe=settings.recipe.override(penalty=0.5), run_folder=settings.run_folder.with_name("other")
     )
-    assert run_trial(elsewhere, data).config["probe_penalty"] == 0.5
+    assert run_trial(elsewhere, data).config == elsewhere.recipe.as_json()
 
 
 def test_seeds_that_share_a_cache_compute_the_features_of_plain_slices_once(
-    fitting: Fitting, data: CovidCt, monkeypatch: pytest.MonkeyPatch
+    settings: FitSettings, data: CovidCt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = Mock(wraps=pooled_features)
     monkeypatch.setattr("training.learning.features.pooled_features", computed)
-    recipe, folder = fitting.recipe.override(seed=1), fitting.run_folder
-    run_trial(fitting, data)
-    shared = run_trial(dataclasses.replace(fitting, recipe=recipe, run_folder=folder.with_name("shared")), data)
+    recipe, folder = settings.recipe.override(seed=1), settings.run_folder
+    run_trial(settings, data)
+    shared = run_trial(dataclasses.replace(settings, recipe=recipe, run_folder=folder.with_name("shared")), data)
     titles = [call.args[-1] for call in computed.call_args_list]
-    plain, crops, test = "probing features", "probing features, view 1", "evaluating test"
+    plain, crops, test = "features of slices", "features of slices, view 1", "evaluating test"
     assert titles == [plain, crops, test, test, crops], "test once as it is and once re-encoded"
-    alone = dataclasses.replace(fitting, recipe=recipe, run_folder=folder.with_name("alone"), cache=FeatureCache())
+    alone = dataclasses.replace(settings, recipe=recipe, run_folder=folder.with_name("alone"), cache=FeatureCache())
     assert shared.test_scores == pytest.approx(run_trial(alone, data).test_scores, abs=1e-6)
 
 
-def test_a_record_of_another_version_is_made_anew(fitting: Fitting, data: CovidCt) -> None:
-    first = run_trial(fitting, data)
-    record = fitting.run_folder / "trial.json"
+def test_a_record_of_another_version_is_made_anew(settings: FitSettings, data: CovidCt) -> None:
+    first = run_trial(settings, data)
+    record = settings.run_folder / "trial.json"
     record.write_text('{"of": "another version"}')
-    assert run_trial(fitting, data).splits == first.splits
+    assert run_trial(settings, data).splits == first.splits
     assert record.read_text() != '{"of": "another version"}'

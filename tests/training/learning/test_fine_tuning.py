@@ -1,7 +1,7 @@
 import copy
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,11 +9,12 @@ import torch
 from training.data.batches import Batch
 from training.data.covid_ct import CovidCt
 from training.errors import TrainingError
-from training.learning.fine_tuning import EarlyStopping, FineTuning, make_optimiser, predict_logits
+from training.learning.features import predict_logits
+from training.learning.fine_tuning import EarlyStopping, FineTuning, make_optimiser
 from training.network.freezing import set_trainable, set_training_mode
 from training.network.slice_network import SliceNetwork
 from training.network.weights import load_imagenet
-from training.recipe import RECIPES, Recipe
+from training.recipe import FineTuningSettings, Recipe
 from training.run.machine import Machine
 from training.run.record import EpochRecord
 
@@ -21,8 +22,8 @@ from training.run.record import EpochRecord
 @pytest.fixture
 def network(recipe: Recipe, weights: Path) -> SliceNetwork:
     torch.manual_seed(0)
-    network = SliceNetwork(recipe)
-    load_imagenet(network, recipe, weights)
+    network = SliceNetwork(recipe.network)
+    load_imagenet(network, recipe.network.architecture, weights)
     return network
 
 
@@ -84,42 +85,13 @@ def test_a_finished_run_trains_no_further(
     assert figures(again.history) == before
 
 
-def test_figures_that_a_run_begins_with_take_the_place_of_validation(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
-) -> None:
-    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])
-    tuning = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
-    tuning.begin_with(logits, torch.tensor([0, 0, 1, 1]))
-    tuning.run(data)
-    (record,) = tuning.history
-    assert (record.epoch, record.train_loss, record.val_accuracy, record.val_auc) == (0, None, 0.75, 1.0)
-    assert record.val_loss == pytest.approx((math.log1p(math.e) + sum(math.log1p(math.exp(-k)) for k in (1, 2, 3))) / 4)
-    torch.testing.assert_close(torch.stack(tuning.val_logits), logits[None], rtol=0, atol=0)
-
-
-def test_a_resumed_run_keeps_the_figures_that_it_began_with(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
-) -> None:
-    logits, labels = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 0])
-    first = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
-    first.begin_with(logits, labels)
-    written = (tmp_path / "last.pt").stat().st_mtime_ns
-    resumed = FineTuning(network, recipe.override(epochs=0), machine, tmp_path)
-    assert resumed.resume()
-    resumed.begin_with(-logits, labels)
-    resumed.run(data)
-    assert resumed.history == first.history
-    torch.testing.assert_close(torch.stack(resumed.val_logits), logits[None], rtol=0, atol=0)
-    assert (tmp_path / "last.pt").stat().st_mtime_ns == written
-
-
 def test_training_learns_what_tells_the_classes_apart(
     network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
 ) -> None:
     tuning = FineTuning(network, recipe.override(epochs=6, learning_rate=1e-3), machine, tmp_path)
     tuning.run(data)
     losses = [record.train_loss for record in tuning.history if record.train_loss is not None]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert tuning.best.val_auc > 0.9
 
 
@@ -131,7 +103,7 @@ def test_the_network_ends_with_the_weights_of_the_best_epoch(
     tuning.run(data)
     accuracies = [record.val_accuracy for record in tuning.history]
     assert tuning.best.epoch == accuracies.index(max(accuracies))
-    logits = predict_logits(network, data.val, recipe, machine)
+    logits = predict_logits(network, data.val, machine, recipe.network.input_size)
     assert (logits.argmax(1) == data.val.labels).float().mean().item() == pytest.approx(max(accuracies))
 
 
@@ -151,7 +123,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(
 
 
 def test_early_stopping_waits_for_both_running_averages() -> None:
-    stopping = EarlyStopping(patience=2, running_average=0.0)
+    stopping = EarlyStopping(FineTuningSettings(patience=2, running_average=0.0))
     assert not stopping.update(loss=1.0, accuracy=0.5)
     assert not stopping.update(loss=2.0, accuracy=0.6), "accuracy got better"
     assert not stopping.update(loss=0.9, accuracy=0.4), "loss got better"
@@ -160,28 +132,28 @@ def test_early_stopping_waits_for_both_running_averages() -> None:
 
 
 def test_early_stopping_looks_past_one_bad_epoch() -> None:
-    stopping = EarlyStopping(patience=1, running_average=0.9)
+    stopping = EarlyStopping(FineTuningSettings(patience=1, running_average=0.9))
     assert not stopping.update(loss=1.0, accuracy=0.5)
     assert not stopping.update(loss=0.5, accuracy=0.7)
     assert not stopping.update(loss=0.9, accuracy=0.5), "the average of the loss still falls"
 
 
-def test_layers_learn_slower_the_deeper_they_lie(network: SliceNetwork, recipe: Recipe) -> None:
-    optimiser = make_optimiser(network, recipe.override(learning_rate=1.0, layer_decay=0.5))
+def test_layers_learn_slower_the_deeper_they_lie(network: SliceNetwork) -> None:
+    optimiser = make_optimiser(network, FineTuningSettings(learning_rate=1.0, layer_decay=0.5))
     rate = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     convolutions = [layer for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
     assert all(rate[id(p)] == 1.0 for p in network.head.parameters())
-    assert [rate[id(layer.weight)] for layer in reversed(convolutions)] == [0.5**k for k in range(1, 15)]  # 1_1 to 5_2
+    assert [rate[id(layer.weight)] for layer in reversed(convolutions)] == [0.5**k for k in range(1, 10)]  # 1_1 to 4_1
 
 
 @pytest.mark.parametrize(
     ("trainable", "convolutions"), [("all", 14), ("last_blocks", 6), ("last_block", 2), ("head", 0)]
 )
-def test_only_what_the_recipe_trains_gets_gradients(
-    network: SliceNetwork, recipe: Recipe, trainable: str, convolutions: int
+def test_only_layers_that_learn_get_gradients(
+    recipe: Recipe, trainable: Literal["all", "last_blocks", "last_block", "head"], convolutions: int
 ) -> None:
-    recipe = recipe.override(trainable=trainable)
-    make_optimiser(network, recipe)
+    network = SliceNetwork(recipe.override(layers="5_2").network)
+    make_optimiser(network, FineTuningSettings(trainable=trainable))
     trained = [m for m in network.features if isinstance(m, torch.nn.Conv2d) and m.weight.requires_grad]
     assert len(trained) == convolutions
     assert all(p.requires_grad for p in network.head.parameters())
@@ -194,18 +166,17 @@ def test_frozen_batch_norms_keep_their_statistics_and_others_move(network: Slice
         mean: torch.Tensor = network.state_dict()["features.1.running_mean"]
         return mean.clone()
 
-    def statistics_move(recipe: Recipe) -> bool:
+    def statistics_move(freeze: bool) -> bool:
         before = statistics()
-        set_training_mode(network, recipe)
+        set_training_mode(network, FineTuningSettings(freeze_batch_norm=freeze))
         network(torch.randint(0, 255, (2, 1, 32, 32), dtype=torch.uint8))
         return not torch.equal(before, statistics())
 
-    assert not statistics_move(RECIPES["best"])
-    assert statistics_move(RECIPES["seed"])
+    assert not statistics_move(freeze=True)
+    assert statistics_move(freeze=False)
 
 
-def test_the_last_blocks_of_a_head_that_sees_none_of_them_are_nothing(recipe: Recipe) -> None:
-    recipe = recipe.override(layers="3_4", trainable="last_blocks")
-    network = SliceNetwork(recipe)
-    set_trainable(network, recipe)
+def test_a_head_that_reads_block_3_leaves_no_last_blocks_to_train(recipe: Recipe) -> None:
+    network = SliceNetwork(recipe.override(layers="3_4").network)
+    set_trainable(network, FineTuningSettings(trainable="last_blocks"))
     assert not any(p.requires_grad for p in network.features.parameters())

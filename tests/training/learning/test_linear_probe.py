@@ -6,12 +6,12 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from training.data.batches import plain_batches
+from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt
 from training.learning.features import FeatureCache, head_features
 from training.learning.linear_probe import held_out_logits, solve
 from training.network.slice_network import SliceNetwork
-from training.recipe import Recipe
+from training.recipe import ProbeSettings, Recipe
 from training.run.machine import Machine
 
 FOLDS = torch.tensor([0, 1, -1, 0, 1, -1, 0, 1])
@@ -20,8 +20,8 @@ VIEWS = 3
 
 
 @pytest.fixture
-def three_views(recipe: Recipe) -> Recipe:
-    return recipe.override(probe_views=VIEWS, probe_penalty=1.0)
+def three_views() -> ProbeSettings:
+    return ProbeSettings(views=VIEWS, penalty=1.0)
 
 
 @pytest.fixture
@@ -31,22 +31,22 @@ def pooled() -> torch.Tensor:
 
 
 def test_an_answer_is_that_of_a_probe_fitted_to_every_view_of_the_slices_of_other_folds_and_of_none(
-    three_views: Recipe, pooled: torch.Tensor
+    three_views: ProbeSettings, pooled: torch.Tensor
 ) -> None:
     labels = LABELS.repeat(VIEWS)
     (answers,) = held_out_logits(pooled, labels, FOLDS, three_views, [pooled[:8]])
-    for slice_, fold in enumerate(FOLDS.tolist()):
+    for each, fold in enumerate(FOLDS.tolist()):
         if fold < 0:
-            assert answers[slice_].tolist() == [0, 0], "no fold holds it out"
+            assert answers[each].tolist() == [0, 0], "no fold holds it out"
             continue
         seen = [view * 8 + i for view in range(VIEWS) for i in range(8) if FOLDS[i] != fold]
         weight, bias = solve(pooled[seen].numpy(), labels[seen].numpy(), 1.0 * VIEWS)
-        margin = pooled[slice_].numpy() @ weight + bias
-        np.testing.assert_allclose(answers[slice_].numpy(), [-margin / 2, margin / 2], rtol=1e-5)
+        margin = pooled[each].numpy() @ weight + bias
+        np.testing.assert_allclose(answers[each].numpy(), [-margin / 2, margin / 2], rtol=1e-5)
 
 
 def test_no_view_of_a_held_out_slice_nor_its_label_moves_the_answers_to_its_fold(
-    three_views: Recipe, pooled: torch.Tensor
+    three_views: ProbeSettings, pooled: torch.Tensor
 ) -> None:
     plain, held_out = pooled[:8].clone(), FOLDS == 0
     (before,) = held_out_logits(pooled, LABELS.repeat(VIEWS), FOLDS, three_views, [plain])
@@ -64,20 +64,22 @@ def test_features_are_taken_from_the_cache_for_the_same_network_alone(
     recipe: Recipe, machine: Machine, data: CovidCt
 ) -> None:
     torch.manual_seed(0)
-    cache, batches = FeatureCache(), plain_batches(data.val, recipe.input_size)
-    first = SliceNetwork(recipe)
-    others = (recipe.override(magnify=1.0), recipe.override(layers="4_3,5_2"))
-    kept = head_features(first, batches, machine, "", cache)
-    assert head_features(copy.deepcopy(first), batches, machine, "", cache) is kept
+    cache, images = FeatureCache(), plain_inputs(data.val, recipe.network.input_size)
+    first = SliceNetwork(recipe.network)
+    others = (recipe.override(magnify=1.25), recipe.override(layers="3_3,4_1"))
+    kept = head_features(first, images, machine, "", cache)
+    assert head_features(copy.deepcopy(first), images, machine, "", cache) is kept
     for changed in others:
-        other = SliceNetwork(changed)
+        other = SliceNetwork(changed.network)
         other.load_state_dict(first.state_dict())
-        own = head_features(other, batches, machine, "", cache)
-        torch.testing.assert_close(own, head_features(other, batches, machine, ""))
+        own = head_features(other, images, machine, "", cache)
+        torch.testing.assert_close(own, head_features(other, images, machine, ""))
         assert not torch.allclose(own, kept)
 
 
-def test_altered_slices_are_answered_by_the_probe_of_their_fold(three_views: Recipe, pooled: torch.Tensor) -> None:
+def test_altered_slices_are_answered_by_the_probe_of_their_fold(
+    three_views: ProbeSettings, pooled: torch.Tensor
+) -> None:
     labels, plain = LABELS.repeat(VIEWS), pooled[:8]
     shifted = plain + 1
     both = held_out_logits(pooled, labels, FOLDS, three_views, [plain, shifted])

@@ -11,4 +11,4 @@ from training.recipe import Recipe
 def network(recipe: Recipe) -> SliceNetwork:
     """In evaluation mode; tests leave it as it is."""
     torch.manual_seed(1)
-    return SliceNetwork(recipe).eval()
+    return SliceNetwork(recipe.network).eval()

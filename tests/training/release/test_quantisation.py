@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.data.batches import plain_batches
+from training.data.batches import in_batches, plain_inputs
 from training.data.covid_ct import CovidCt
 from training.network.deployable import Density, Deployable
 from training.network.slice_network import SliceNetwork
@@ -17,14 +17,14 @@ from training.run.seeding import seed_everything
 @pytest.fixture(scope="module")
 def deployable(recipe: Recipe, weights: Path) -> Deployable:
     seed_everything(0, "weights")
-    network = SliceNetwork(recipe)
-    load_imagenet(network, recipe, weights)
-    return Deployable(network.eval(), 1.0, Density(2048 + 2 * 36, 4)).eval()
+    network = SliceNetwork(recipe.network)
+    load_imagenet(network, recipe.network.architecture, weights)
+    return Deployable(network.eval(), 1.0, Density(2 * (256 + 512) + 2 * 36, 4)).eval()
 
 
 def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: Deployable, data: CovidCt) -> None:
-    quantised = quantise(deployable, plain_batches(data.train, 32))
-    images = plain_batches(data.test, 32)[0].images
+    quantised = quantise(deployable, in_batches(plain_inputs(data.train, 32)))
+    images = plain_inputs(data.test, 32)
     with torch.inference_mode():
         exact, rounded = deployable(images), quantised(images)
     assert rounded[0] == pytest.approx(exact[0], abs=0.05)
@@ -35,7 +35,7 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: 
 
 def test_the_network_that_was_quantised_stays_as_it_was(deployable: Deployable, data: CovidCt) -> None:
     before = {name: value.clone() for name, value in deployable.state_dict().items()}
-    quantise(deployable, plain_batches(data.train, 32)[:1])
+    quantise(deployable, in_batches(plain_inputs(data.train, 32))[:1])
     assert all(torch.equal(value, before[name]) for name, value in deployable.state_dict().items())
 
 

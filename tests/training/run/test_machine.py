@@ -38,8 +38,8 @@ def test_a_gpu_that_is_not_there_is_one_clear_error() -> None:
 def train_one_epoch(machine: Machine, data: CovidCt, recipe: Recipe, weights: Path, folder: Path) -> float:
     folder.mkdir()
     torch.manual_seed(0)
-    network = SliceNetwork(recipe)
-    load_imagenet(network, recipe, weights)
+    network = SliceNetwork(recipe.network)
+    load_imagenet(network, recipe.network.architecture, weights)
     tuning = FineTuning(network.to(machine.device), recipe.override(epochs=1), machine, folder)
     tuning.run(data)
     assert tuning.history[1].train_loss is not None
