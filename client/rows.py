@@ -25,7 +25,7 @@ class Row:
         sha256: of the file's bytes.
         model: name, version and begin of the hash of the model.
         window: centre/width, for DICOM and NIfTI.
-        probability, label, threshold, ood_score, flagged: the answer; empty where there is none.
+        probability, label, threshold, ood_score, flagged: the prediction; empty after an error.
         error, detail: code and sentence of what went wrong; empty where nothing did.
     """
 

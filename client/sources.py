@@ -180,7 +180,7 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
     limits = DecodeLimits()
     width, height, depth = volume.shape
     if depth > limits.max_frames or width * height > limits.max_pixels or min(width, height) < 16:
-        raise SourceError("not_a_volume", f"The NIfTI file's {width} x {height} x {depth} voxels are no chest CT.")
+        raise SourceError("not_a_volume", f"The NIfTI file's {width} x {height} x {depth} voxels are not a chest CT.")
     for index in range(depth):
         hounsfield = np.nan_to_num(np.asarray(volume[::-1, ::-1, index].T, dtype=np.float64), nan=-1024.0)
         yield window.grey(hounsfield)[np.newaxis]

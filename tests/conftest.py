@@ -1,9 +1,11 @@
 """Fixtures for every test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.server import Server, running
 from tests.support.tiny import write_models
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -31,3 +33,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_models(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(models: Path) -> Iterator[Server]:
+    """One real service for all tests that neither change its settings nor end it; it answers whatever it is shown."""
+    with running(models, out_of_distribution="flag", log_level="WARNING") as started:
+        yield started

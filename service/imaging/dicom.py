@@ -29,7 +29,7 @@ _COMPRESSED_SLACK: Final = 64 * 1024
 
 
 class DicomFile:
-    """A CT image file whose header has been checked.
+    """A CT image file with a checked header.
 
     Attributes:
         header: what it announces.
@@ -193,7 +193,7 @@ def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
 def _check_stream(frame: bytes, header: Header) -> None:
     """Check that the compressed stream has the size in the header: decoders allocate what the stream says."""
     if header.syntax == "1.2.840.10008.1.2.5":
-        return  # RLE has no size of its own, and its bytes are bounded above
+        return  # RLE has no size in its stream, and the number of its bytes is limited above
     size = jpeg_2000_size(frame) if header.syntax >= "1.2.840.10008.1.2.4.9" else jpeg_size(frame)
     if size != (header.columns, header.rows):
         raise damaged_image("its compressed pixels are of another size than its header says")

@@ -57,7 +57,7 @@ def decode_lossless_jpeg(data: bytes) -> NDArray[np.uint16]:
         raise LosslessJpegError("its markers are damaged") from error
     interval = stream.interval or stream.rows * stream.columns
     if interval % stream.columns:
-        raise LosslessJpegError("its restart intervals are no whole rows")
+        raise LosslessJpegError("its restart intervals are not whole rows")
     parts = re.split(rb"\xff[\xd0-\xd7]", stream.body)
     samples, rows_left = [], stream.rows
     for part in parts:

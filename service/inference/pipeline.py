@@ -54,7 +54,7 @@ async def assess_image(data: bytes, model: ServedModel, state: ServiceState, sta
 async def assess_slice(
     ct_slice: Slice, network_input: Slice, model: ServedModel, state: ServiceState, stages: StageTimer
 ) -> Assessment:
-    """Do the same for a decoded slice.
+    """Queue, predict, compare and count like `assess_image`, for a decoded slice.
 
     Args:
         ct_slice: uint8 (1, H, W), as it was sent.

@@ -121,7 +121,7 @@ def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
 def synthetic_slice(seed: int, size: int) -> Slice:
     """Draw a smooth random slice that is the same on every machine: 8 x 8 random grey values, enlarged.
 
-    `random.Random.random` is the one generator whose sequence Python promises to keep.
+    `random.Random.random` is the only generator whose sequence Python guarantees.
 
     Returns:
         uint8 (1, size, size).

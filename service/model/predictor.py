@@ -117,7 +117,7 @@ class Predictor:
         return await loop.run_in_executor(self._pool, self.predict_now, slices, concurrent_batches)
 
     def predict_now(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[Prediction | Exception]:
-        """Do the same in the calling thread."""
+        """Predict like `predict`, in the calling thread."""
         if self.device.type == "cpu":
             use_threads(max(1, self._threads // concurrent_batches))
         try:

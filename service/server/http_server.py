@@ -85,7 +85,7 @@ class Server(uvicorn.Server):
 
     async def _watch(self) -> None:
         """End the process when the device is lost: only a new process can use it again."""
-        while not self._state.device_lost:  # noqa: ASYNC110 - set in a thread that knows no event loop
+        while not self._state.device_lost:  # noqa: ASYNC110 - set in a thread without an event loop
             await asyncio.sleep(_WATCH_SECONDS)
         _log.critical("the device is lost; ending, so that the supervisor starts a new process")
         os._exit(1)

@@ -47,7 +47,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.InferenceError("The network's answer to this image is not a finite number.", code=e.ErrorCode.NOT_FINITE),
     e.OverloadedError("Too many requests at a time; try again."),
     e.OverloadedError("The queue is full; try again.", code=e.ErrorCode.QUEUE_FULL),
-    e.OverloadedError("There is no model that answers now.", code=e.ErrorCode.NOT_READY, title="Not ready"),
+    e.OverloadedError("No model answers now; try again.", code=e.ErrorCode.NOT_READY, title="Not ready"),
     e.OverloadedError("The device has no memory left; try again.", code=e.ErrorCode.OUT_OF_MEMORY),
     e.OverloadedError("The service is shutting down.", code=e.ErrorCode.SHUTTING_DOWN),
     e.DeadlineError("No answer within 30 seconds, receiving included; the work was dropped."),

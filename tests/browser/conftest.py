@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.chromium import PATH, chromium
-from tests.support.server import Server, running
-from tests.support.tiny import write_models
+from tests.support.server import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,14 +24,6 @@ def browser() -> Iterator["Browser"]:
         pytest.skip("there is no Chromium on this machine: apt-get install chromium")
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models = tmp_path_factory.mktemp("models")
-    write_models(models)
-    with running(models, log_level="WARNING", out_of_distribution="flag") as server:
-        yield server
 
 
 @pytest.fixture

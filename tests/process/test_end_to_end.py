@@ -15,7 +15,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.card import MANIFEST_NAME
-from service.model.file import read_manifest
 from tests.support.client import png
 from tests.support.server import ROOT, Server, run_to_its_end, running
 from tests.support.tiny import tiny_card, write_models
@@ -38,12 +37,6 @@ def metric(url: str, name: str, **labels: str) -> float:
     )
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    write_models(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_are_answered_after_the_signal_and_the_end_is_clean(models: Path, number: int) -> None:
     with running(models) as server, contextlib.ExitStack() as open_until_answered:
@@ -56,6 +49,7 @@ def test_requests_in_flight_are_answered_after_the_signal_and_the_end_is_clean(m
     assert [answer.split(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 8
     assert status == 0, output
     assert "Traceback" not in output
+    assert "no API keys are set; only this machine can reach the service" in output
 
 
 BODY = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png() + b"\r\n--xyz--\r\n"
@@ -87,11 +81,11 @@ def test_no_model_is_one_line_that_names_the_manifest(tmp_path: Path) -> None:
     assert MANIFEST_NAME in one_line(run_to_its_end(tmp_path / "nothing"))
 
 
-def test_a_corrupt_model_is_one_line_that_names_the_file(models: Path) -> None:
-    (row,) = read_manifest(models).files
-    path = models / row.name
+def test_a_corrupt_model_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    row = write_models(tmp_path)
+    path = tmp_path / row.name
     path.write_bytes(path.read_bytes()[:1000])
-    assert row.name in one_line(run_to_its_end(models))
+    assert row.name in one_line(run_to_its_end(tmp_path))
 
 
 def test_a_model_that_fails_its_self_check_is_one_line(tmp_path: Path) -> None:
@@ -120,9 +114,9 @@ def test_a_port_that_is_taken_is_one_line_that_names_it(models: Path) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_that_is_too_large_is_answered_over_a_real_socket(models: Path, announced: bool) -> None:
+def test_a_body_that_is_too_large_is_answered_over_a_real_socket(server: Server, announced: bool) -> None:
     """A server that closes with bytes unread resets the connection, and the client never sees why."""
-    size = 8 * 1024**2
+    size = 32 * 1024**2
 
     def chunks() -> Iterator[bytes]:
         head = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -131,12 +125,11 @@ def test_a_body_that_is_too_large_is_answered_over_a_real_socket(models: Path, a
             yield b"0" * 65536
 
     body = b"".join(chunks()) if announced else chunks()
-    with running(models, max_body_bytes=100_000) as server:
-        for _ in range(5):
-            headers = {"content-type": "multipart/form-data; boundary=xyz"}
-            response = httpx2.post(f"{server.url}/predict", content=body, headers=headers)
-            assert response.status_code == 413
-            body = body if announced else chunks()
+    for _ in range(5):
+        headers = {"content-type": "multipart/form-data; boundary=xyz"}
+        response = httpx2.post(f"{server.url}/predict", content=body, headers=headers)
+        assert response.status_code == 413
+        body = body if announced else chunks()
 
 
 def test_the_service_imports_neither_training_nor_torchvision() -> None:
@@ -167,27 +160,22 @@ def test_the_shipped_model_answers_and_prometheus_can_read_what_happened(shipped
     assert metric(shipped.url, "covidct_ready") == 1
 
 
-def test_every_line_of_the_log_is_json(models: Path) -> None:
-    with running(models) as server:
-        predict(server.url, png())
-        httpx2.get(f"{server.url}/nowhere")
-        _, output = server.stop()
-    lines = [json.loads(line) for line in output.splitlines()]
-    routes = [line["status"] for line in lines if line.get("route") in ("/predict", "unmatched")]
-    assert routes == [200, 404]
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "no API keys are set; only this machine can reach the service"),
         ({"host": "0.0.0.0"}, "other machines can reach the service: set COVIDCT_API_KEYS"),  # noqa: S104
         ({"api_keys": "user-key-0123456789"}, None),
     ],
 )
-def test_a_service_without_keys_says_who_can_reach_it(models: Path, settings: dict[str, Any], said: str | None) -> None:
+def test_the_log_is_json_lines_and_says_who_can_reach_a_service_without_keys(
+    models: Path, settings: dict[str, Any], said: str | None
+) -> None:
     with running(models, **settings) as server:
+        httpx2.get(f"{server.url}/model")
+        httpx2.get(f"{server.url}/nowhere")
         _, output = server.stop()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [line["status"] for line in lines if line.get("route") in ("/model", "unmatched")] == [200, 404]
     assert ("no API keys" in output) is (said is not None)
     assert said is None or said in output
     assert "user-key" not in output

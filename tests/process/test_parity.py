@@ -61,10 +61,11 @@ def test_writing_a_real_slice_in_the_other_class_file_format_changes_nothing(
     covid_ct_root: Path, rows: list[dict[str, str]], server: Server
 ) -> None:
     """RGBA PNG means COVID in this data set, RGB means mostly NonCOVID; the network must not be able to tell."""
-    for row in rows[::4]:
+    for row in rows[::7]:
         original = read(covid_ct_root, row["path"])
+        expected = probability(server, original)
         grey = Image.open(io.BytesIO(original)).convert("L")
         for mode in ("L", "RGB", "RGBA"):
             file = io.BytesIO()
             grey.convert(mode).save(file, "PNG")
-            assert probability(server, file.getvalue()) == probability(server, original), (row["path"], mode)
+            assert probability(server, file.getvalue()) == expected, (row["path"], mode)

@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 
 from tests.support.client import png
-from tests.support.server import Server, running
-from tests.support.tiny import INPUT_SIZE, write_models
+from tests.support.server import Server
+from tests.support.tiny import INPUT_SIZE
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models = tmp_path_factory.mktemp("models")
-    write_models(models)
-    with running(models) as server:
-        yield server
 
 
 @pytest.fixture

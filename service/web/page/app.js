@@ -1,4 +1,4 @@
-// The page: takes files, has them examined two at a time, shows and saves what came of each.
+// The page: takes files, sends them two at a time, shows and saves the results.
 
 import { csv, json, save } from "./export.js";
 import { answered, element, failed, waiting } from "./result.js";
@@ -62,7 +62,7 @@ async function examine(entry) {
   tell(entry.row);
 }
 
-/** Progress for eyes and, by the live region, for ears. */
+/** Show the progress, and announce it in the live region for screen readers. */
 function tell(last = null) {
   const rows = found();
   const failures = rows.filter((row) => row.problem).length;
@@ -88,7 +88,7 @@ function clear() {
   find("files").focus();
 }
 
-/** Show the field until a person has given a key. */
+/** Show the field until the user has given a key. */
 function askForKey(wasRefused) {
   const form = find("key-form");
   find("key-hint").textContent = wasRefused ? "That key was not accepted; try another." : "Kept in this page's memory until you close it.";
@@ -107,7 +107,7 @@ function askForKey(wasRefused) {
 async function showModel() {
   const known = await card;
   if (!known) {
-    find("model-state").textContent = "The service does not tell of its model now.";
+    find("model-state").textContent = "The service does not describe its model now.";
     return;
   }
   const range = ({ value, low, high }) => `${value.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;

@@ -1,4 +1,4 @@
-// What was found, as files.
+// Results as files.
 
 const COLUMNS = [
   ["file", (row) => row.file],
@@ -14,7 +14,7 @@ const COLUMNS = [
   ["note", () => "research use only"],
 ];
 
-/** RFC 4180, with what a spreadsheet would run as a formula made text. */
+/** CSV (RFC 4180); values that a spreadsheet would run as formulas become text. */
 export function csv(rows) {
   const line = (values) => values.map(cell).join(",");
   return [line(COLUMNS.map(([name]) => name)), ...rows.map((row) => line(COLUMNS.map(([, of]) => of(row))))].join("\r\n") + "\r\n";
@@ -29,7 +29,7 @@ function cell(value) {
 /** The same and the rest, without the pictures. */
 export const json = (rows) => JSON.stringify({ note: "Research use only, not a medical device.", results: rows }, null, 2);
 
-/** Have the browser save a text. */
+/** Make the browser save a text. */
 export function save(name, type, text) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type }));

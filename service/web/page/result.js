@@ -1,4 +1,4 @@
-// One image's place in the list: waiting, answered or failed. All text goes in as text, never as markup.
+// The list item of one image: waiting, answered or failed. All text is inserted as text, never as markup.
 
 import { headline, timing, verdict, worth } from "./wording.js";
 
@@ -10,7 +10,7 @@ export function element(tag, { attributes = {}, ...properties } = {}, ...childre
   return node;
 }
 
-/** A list item that tells what is done with the file. */
+/** A list item with the state of the file. */
 export function waiting(name) {
   const state = element("p", { className: "hint", textContent: "Waiting…" });
   const node = element("li", { className: "result waiting" }, nameOf(name), state);

@@ -1,4 +1,4 @@
-// The service's routes. A problem is thrown as a `ServiceProblem`; being busy is waited for; a key is asked for.
+// The routes of the service. Throws problems as `ServiceProblem`, waits while the service is busy, asks for a key.
 
 const MAX_TRIES = 6;
 const MAX_WAIT_SECONDS = 30;
@@ -15,7 +15,7 @@ export class Service {
   #askForKey;
   #keyComing = null;
 
-  /** `askForKey(wasRefused)` resolves to a key that a person gave. */
+  /** `askForKey(wasRefused)` resolves to a key from the user. */
   constructor(askForKey) {
     this.#askForKey = askForKey;
   }
@@ -25,7 +25,7 @@ export class Service {
     return (await this.#call(() => fetch("/model"), () => {})).json();
   }
 
-  /** Prediction, heat map and pictures for one file; `onWait(seconds)` is told of each wait. */
+  /** Prediction, heat map and pictures for one file; `onWait(seconds)` is called for each wait. */
   async explain(file, onWait) {
     const data = await readable(file);
     const send = () => {
@@ -55,7 +55,7 @@ export class Service {
     }
   }
 
-  /** One question for all files that wait for the answer. */
+  /** One question for all files that need the key. */
   async #newKey(refused) {
     if (this.#key !== refused) return; // another file's question was answered meanwhile
     this.#keyComing ??= this.#askForKey(refused !== "").then((key) => {

@@ -1,15 +1,15 @@
-// Figures in words. Nothing here knows the page or the network.
+// Numbers in words; independent of the page and the network.
 
 /** A share as a whole number of hundred. */
 export const ofHundred = (share) => Math.round(share * 100);
 
-/** "77 of 100 (95 % interval 70 to 84)"; `flip` tells of the rest. */
+/** "77 of 100 (95 % interval 70 to 84)"; `flip` counts the remaining ones. */
 function counted({ value, low, high }, flip = false) {
   const [middle, from, to] = flip ? [1 - value, 1 - high, 1 - low] : [value, low, high];
   return `${ofHundred(middle)} of 100 (95 % interval ${ofHundred(from)} to ${ofHundred(to)})`;
 }
 
-/** What answers like this were worth on the card's test slices; "" where the card does not say. */
+/** The reliability of such an answer on the card's test slices; "" if the card does not have it. */
 export function worth(label, card) {
   const { precision, sensitivity, specificity } = card.test_metrics;
   const mix = "With another mix of patients it is another number.";

@@ -103,7 +103,7 @@ async def metadata(state: ReadyState, name: _Name) -> ModelMetadata:
 
 @router.get(_VERSION, summary="Model metadata of a version", responses=_errors(404, 503))
 async def version_metadata(state: ReadyState, name: _Name, version: _Version) -> ModelMetadata:
-    """Do the same for a version."""
+    """Answer like the route without a version."""
     return _metadata(state, name, version)
 
 
@@ -167,7 +167,7 @@ async def infer(request: Request, state: ReadyState, name: _Name) -> Response:
 
 @router.post(PATHS[1], summary="Inference by a version", **_INFER)
 async def version_infer(request: Request, state: ReadyState, name: _Name, version: _Version) -> Response:
-    """Do the same for a version."""
+    """Answer like the route without a version."""
     return await _infer(request, state, name, version)
 
 
@@ -210,7 +210,7 @@ def _parse(
         return asked, slices_of(tensor, data, model.card.input_size), []
     if tensor.name == "image":
         return asked, [], files_of(tensor, data)
-    raise MalformedRequestError(f"There is no input {tensor.name!r}; send 'slice' or 'image'.")
+    raise MalformedRequestError(f"Unknown input {tensor.name!r}; send 'slice' or 'image'.")
 
 
 async def _assess(
@@ -226,7 +226,7 @@ def _requested(asked: InferRequest) -> list[RequestedOutput]:
     wanted = asked.outputs or [RequestedOutput(name=name) for name in _OUTPUTS]
     for each in wanted:
         if each.name not in _OUTPUTS:
-            raise MalformedRequestError(f"There is no output {each.name!r}; there are {', '.join(_OUTPUTS)}.")
+            raise MalformedRequestError(f"Unknown output {each.name!r}; known outputs: {', '.join(_OUTPUTS)}.")
         if "classification" in each.parameters or any(key.startswith("shared_memory") for key in each.parameters):
             raise MalformedRequestError(f"Output {each.name!r}: only the parameter binary_data is supported.")
     return wanted

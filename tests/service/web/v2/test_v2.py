@@ -118,7 +118,7 @@ async def test_binary_tensors_in_and_out(models: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "pixels"}, "no input 'pixels'"),
+        ({"name": "pixels"}, "Unknown input 'pixels'"),
         ({"datatype": "FP32"}, "send UINT8"),
         ({"shape": [1, 1, 8, 8]}, "takes [N, 1, 64, 64]"),
         ({"shape": [0, 1, 64, 64], "data": []}, "takes [N, 1, 64, 64]"),
@@ -186,7 +186,7 @@ async def test_limits_and_keys_hold_and_answer_in_the_protocols_form(models: Pat
 
 async def test_unknown_outputs_and_parameters_are_errors(models: Path) -> None:
     async with serve(models) as client:
-        assert "no output" in error(await infer(client, tensor(), outputs=[{"name": "mask"}]), 400)
+        assert "Unknown output" in error(await infer(client, tensor(), outputs=[{"name": "mask"}]), 400)
         wanted = [{"name": "probability", "parameters": {"classification": 1}}]
         assert "binary_data" in error(await infer(client, tensor(), outputs=wanted), 400)
 
