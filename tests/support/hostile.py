@@ -5,19 +5,26 @@ image after all.
 """
 
 import gzip
-import io
 import random
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
 from tests.support.dicoms import ct, phantom
+from tests.support.lying_files import (
+    bmp_that_claims,
+    encoded,
+    interlaced_png,
+    picture,
+    png_that_claims,
+    tiff_in_a_circle,
+    tiff_that_claims,
+    webp_that_claims,
+)
 
 OK = (200, None)
 EMPTY = (422, "empty_file")
@@ -69,20 +76,6 @@ def case(name: str, content: bytes, *answers: Answer, **options: object) -> Case
     return Case(name, content, frozenset(answers), **options)  # type: ignore[arg-type]
 
 
-def picture(mode: str = "L", side: int = 96) -> Image.Image:
-    """A smooth picture in `mode`."""
-    grey = Image.linear_gradient("L").resize((side, side))
-    ImageDraw.Draw(grey).ellipse((side // 4, side // 4, side // 2, side // 2), fill=30)
-    return grey.convert(mode)
-
-
-def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
-    """The file."""
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 
@@ -100,7 +93,7 @@ def honest_oddities() -> Iterator[Case]:
     palette = picture("P")
     yield case("palette with transparency", encoded(palette, "PNG", transparency=bytes(range(256))), OK)
     yield case("interlaced GIF", encoded(picture("P"), "GIF", interlace=1), OK)
-    yield case("interlaced PNG", _interlaced_png(), OK)
+    yield case("interlaced PNG", interlaced_png(), OK)
     yield case("progressive JPEG", encoded(picture("RGB"), "JPEG", progressive=True), OK)
     for orientation in range(10):
         exif = Image.Exif()
@@ -151,20 +144,20 @@ def bombs() -> Iterator[Case]:
     """Small files that ask for much."""
     yield case("1 x 1", encoded(Image.new("L", (1, 1)), "PNG"), SMALL)
     yield case("65535 x 1", encoded(Image.new("L", (65535, 1)), "PNG"), SMALL)
-    yield case("PNG of 50000 x 50000", _png_that_claims(50_000, 50_000), LARGE)
-    yield case("PNG of 2^31 - 1 squared", _png_that_claims(2**31 - 1, 2**31 - 1), LARGE, DAMAGED)
-    yield case("PNG of no width", _png_that_claims(0, 100), DAMAGED, SMALL)
-    yield case("BMP of 30000 x 30000", _bmp_that_claims(30_000, 30_000), LARGE, DAMAGED)
+    yield case("PNG of 50000 x 50000", png_that_claims(50_000, 50_000), LARGE)
+    yield case("PNG of 2^31 - 1 squared", png_that_claims(2**31 - 1, 2**31 - 1), LARGE, DAMAGED)
+    yield case("PNG of no width", png_that_claims(0, 100), DAMAGED, SMALL)
+    yield case("BMP of 30000 x 30000", bmp_that_claims(30_000, 30_000), LARGE, DAMAGED)
     yield case("GIF of 65535 x 65535", b"GIF89a\xff\xff\xff\xff\x00\x00\x00", LARGE, DAMAGED)
-    yield case("TIFF of 60000 x 60000", _tiff_that_claims(60_000, 60_000), LARGE, DAMAGED)
-    yield case("WebP of 16383 x 16383", _webp_that_claims(16383, 16383), LARGE, DAMAGED)
+    yield case("TIFF of 60000 x 60000", tiff_that_claims(60_000, 60_000), LARGE, DAMAGED)
+    yield case("WebP of 16383 x 16383", webp_that_claims(16383, 16383), LARGE, DAMAGED)
     yield case("PNG just above the limit", encoded(Image.new("1", (4097, 4097)), "PNG"), LARGE)
     yield case("PNG just below the limit", encoded(Image.new("RGBA", (4096, 4096)), "PNG"), OK)
     text = PngImagePlugin.PngInfo()
     text.add_text("bomb", "x" * 50_000_000, zip=True)
     yield case("zTXt bomb", encoded(picture(), "PNG", pnginfo=text), DAMAGED, OK)
     yield case("iCCP bomb", encoded(picture(), "PNG", icc_profile=bytes(50_000_000)), DAMAGED, OK)
-    yield case("IDAT longer than its picture", _png_that_claims(64, 64, bytes(60_000_000)), OK, DAMAGED)
+    yield case("IDAT longer than its picture", png_that_claims(64, 64, bytes(60_000_000)), OK, DAMAGED)
 
 
 def dicom_files() -> Iterator[Case]:
@@ -192,7 +185,7 @@ def several_frames() -> Iterator[Case]:
         yield case(f"{file_format} of three frames", many, FRAMES)
     pages = encoded(Image.new("1", (16, 16)), "TIFF", save_all=True, append_images=[Image.new("1", (16, 16))] * 500)
     yield case("TIFF of 501 pages", pages, FRAMES)
-    yield case("TIFF whose pages go in a circle", _tiff_in_a_circle(), FRAMES, DAMAGED, OK, SMALL)
+    yield case("TIFF whose pages go in a circle", tiff_in_a_circle(), FRAMES, DAMAGED, OK, SMALL)
 
 
 def names_and_types() -> Iterator[Case]:
@@ -268,55 +261,3 @@ def form(case: Case) -> tuple[bytes, str]:
     if case.part_type is not None:
         head += b"Content-Type: " + case.part_type.encode() + b"\r\n"
     return head + b"\r\n" + case.content + b"\r\n--xyz--\r\n", "multipart/form-data; boundary=xyz"
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = _chunk(b"IDAT", zlib.compress(pixels, 9))
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + data + _chunk(b"IEND", b"")
-
-
-def _interlaced_png() -> bytes:
-    """In Adam7's seven passes (PNG specification, 8.2), which Pillow reads and does not write."""
-    grey = np.asarray(picture(side=64))
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    rows = (row for top, left, down, right in passes for row in grey[top::down, left::right])
-    data = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in rows))
-    header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 1)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-
-
-def _bmp_that_claims(width: int, height: int) -> bytes:
-    return (
-        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 1000, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(900)
-    )
-
-
-def _webp_that_claims(width: int, height: int) -> bytes:
-    """A lossy frame's sides are 14 bits each, behind its start code (RFC 6386, 9.1)."""
-    whole = bytearray(encoded(picture("RGB", 16), "WEBP"))
-    at = whole.index(b"\x9d\x01\x2a") + 3
-    whole[at : at + 4] = struct.pack("<HH", width, height)
-    return bytes(whole)
-
-
-def _tiff(tags: list[tuple[int, int, int]], next_directory: int) -> bytes:
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", next_directory) + bytes(4096)
-
-
-def _tiff_tags(width: int, height: int) -> list[tuple[int, int, int]]:
-    return [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1),
-            (278, 4, height), (279, 4, width * height % 2**32)]  # fmt: skip
-
-
-def _tiff_that_claims(width: int, height: int) -> bytes:
-    return _tiff(_tiff_tags(width, height), 0)
-
-
-def _tiff_in_a_circle() -> bytes:
-    return _tiff(_tiff_tags(32, 32), 8)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.inference.batcher import Batcher, ClosedError, QueueFullError
+from tests.support.batches import submitted
 
 pytestmark = pytest.mark.anyio
 
@@ -26,17 +27,6 @@ class Squares:
         if 13 in items:
             raise ValueError("unlucky")
         return [ArithmeticError("odd one out") if item < 0 else item * item for item in items]
-
-
-async def submitted(batcher: "Batcher[int, int]", *items: int) -> "list[asyncio.Task[int]]":
-    """Tasks that wait for their results, all in the queue or in the running batch."""
-
-    async def result(item: int) -> int:
-        return (await batcher.submit(item)).result
-
-    tasks = [asyncio.create_task(result(item)) for item in items]
-    await asyncio.sleep(0)  # each runs up to its wait
-    return tasks
 
 
 def make(run: Squares, max_size: int = 4, max_waiting: int = 100) -> "Batcher[int, int]":
@@ -208,118 +198,3 @@ async def test_closing_ends_at_its_timeout_and_tells_everyone_who_is_left() -> N
     ends = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
     assert [type(end) for end in ends] == [ClosedError] * 3
     assert not batcher.is_alive
-
-
-class Steps:
-    """Runs each item until it is told to end it; remembers how many batches the machine was divided among."""
-
-    def __init__(self) -> None:
-        self.ends: dict[int, asyncio.Event] = {}
-        self.shares: dict[int, int] = {}
-        self.changed = asyncio.Condition()
-
-    async def __call__(self, items: Sequence[int], among: int) -> Sequence[int | Exception]:
-        (item,) = items
-        self.ends[item] = asyncio.Event()
-        async with self.changed:
-            self.shares[item] = among
-            self.changed.notify_all()
-        await self.ends[item].wait()
-        return [item]
-
-
-def side_by_side(run: Steps, count: int) -> "Batcher[int, int]":
-    batcher = Batcher[int, int](run, max_size=1, max_waiting=100, max_concurrent_batches=count)
-    batcher.start()
-    return batcher
-
-
-async def ended(run: Steps, item: int, task: "asyncio.Task[int]") -> None:
-    run.ends[item].set()
-    await asyncio.wait_for(task, 5)
-
-
-async def started(run: Steps, count: int) -> None:
-    async with run.changed, asyncio.timeout(5):
-        await run.changed.wait_for(lambda: len(run.shares) >= count)
-
-
-async def test_a_lone_item_gets_the_whole_machine_and_those_that_waited_for_it_share() -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    (first,) = await submitted(batcher, 1)
-    await started(run, 1)
-    second, third = await submitted(batcher, 2, 3)
-    assert run.shares == {1: 1}, "there is no room beside one that has everything"
-    await ended(run, 1, first)
-    await started(run, 3)
-    assert run.shares == {1: 1, 2: 2, 3: 2}
-    run.ends[2].set()
-    run.ends[3].set()
-    await asyncio.gather(second, third)
-    await batcher.close()
-
-
-async def test_one_that_ends_makes_room_for_the_next_while_its_neighbour_goes_on() -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    tasks = await submitted(batcher, 1, 2, 3)
-    await started(run, 2)
-    await ended(run, 2, tasks[1])
-    await started(run, 3)
-    assert run.shares == {1: 2, 2: 2, 3: 2}
-    for item in (1, 3):
-        run.ends[item].set()
-    await asyncio.gather(*tasks)
-    await batcher.close()
-
-
-async def test_more_room_is_divided_further_as_more_items_wait() -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=4)
-    pair = await submitted(batcher, 1, 2)
-    await started(run, 2)
-    others = await submitted(batcher, 3, 4, 5, 6)
-    assert run.shares == {1: 2, 2: 2}
-    await ended(run, 1, pair[0])
-    await started(run, 4)
-    assert run.shares == {1: 2, 2: 2, 3: 4, 4: 4}, "half of the machine is left, and five want some of it"
-    for item in (2, 3, 4):
-        await ended(run, item, [*pair, *others][item - 1])
-    await started(run, 6)
-    for item in (5, 6):
-        run.ends[item].set()
-    await asyncio.gather(*pair, *others)
-    await batcher.close()
-
-
-async def test_a_batch_that_throws_does_not_harm_the_one_beside_it() -> None:
-    gate = asyncio.Event()
-
-    async def run(items: Sequence[int], _: int) -> Sequence[int | Exception]:
-        if items == [13]:
-            raise ValueError("unlucky")
-        await gate.wait()
-        return list(items)
-
-    batcher = Batcher[int, int](run, max_size=1, max_waiting=8, max_concurrent_batches=2)
-    batcher.start()
-    fine, unlucky = await submitted(batcher, 1, 13)
-    with pytest.raises(ValueError, match="unlucky"):
-        await asyncio.wait_for(unlucky, 5)
-    gate.set()
-    assert await asyncio.wait_for(fine, 5) == 1
-    await batcher.close(5)
-
-
-async def test_closing_waits_for_all_that_run_side_by_side() -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    tasks = await submitted(batcher, 1, 2)
-    await started(run, 2)
-    closing = asyncio.create_task(batcher.close())
-    await ended(run, 1, tasks[0])
-    assert not closing.done()
-    run.ends[2].set()
-    await asyncio.wait_for(closing, 5)
-    assert [task.result() for task in tasks] == [1, 2]

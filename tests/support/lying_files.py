@@ -1,0 +1,74 @@
+"""Image files with wrong headers, written byte by byte."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+def picture(mode: str = "L", side: int = 96) -> Image.Image:
+    """A smooth picture in `mode`."""
+    grey = Image.linear_gradient("L").resize((side, side))
+    ImageDraw.Draw(grey).ellipse((side // 4, side // 4, side // 2, side // 2), fill=30)
+    return grey.convert(mode)
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    """The file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(pixels, 9))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def interlaced_png() -> bytes:
+    """In Adam7's seven passes (PNG specification, 8.2), which Pillow reads and does not write."""
+    grey = np.asarray(picture(side=64))
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = (row for top, left, down, right in passes for row in grey[top::down, left::right])
+    data = zlib.compress(b"".join(b"\x00" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def bmp_that_claims(width: int, height: int) -> bytes:
+    return (
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 1000, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(900)
+    )
+
+
+def webp_that_claims(width: int, height: int) -> bytes:
+    """A lossy frame's sides are 14 bits each, behind its start code (RFC 6386, 9.1)."""
+    whole = bytearray(encoded(picture("RGB", 16), "WEBP"))
+    at = whole.index(b"\x9d\x01\x2a") + 3
+    whole[at : at + 4] = struct.pack("<HH", width, height)
+    return bytes(whole)
+
+
+def tiff(tags: list[tuple[int, int, int]], next_directory: int) -> bytes:
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", next_directory) + bytes(4096)
+
+
+def tiff_tags(width: int, height: int) -> list[tuple[int, int, int]]:
+    return [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1),
+            (278, 4, height), (279, 4, width * height % 2**32)]  # fmt: skip
+
+
+def tiff_that_claims(width: int, height: int) -> bytes:
+    return tiff(tiff_tags(width, height), 0)
+
+
+def tiff_in_a_circle() -> bytes:
+    return tiff(tiff_tags(32, 32), 8)
