@@ -47,7 +47,7 @@ def lines_of_splits(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("val (", "test ("))]
 
 
-def test_best_tells_what_its_threshold_was_chosen_on_and_takes_a_table_of_patients(
+def test_best_prints_out_of_fold_figures_and_takes_a_table_of_patients(
     data_root: Path, weights: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]

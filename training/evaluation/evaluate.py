@@ -131,7 +131,8 @@ def collect_answers(
     threshold = choose_threshold(chosen_on, reference.split.labels, recipe.threshold_rule, reference.name)
     images = plain_inputs(data.test, size)
     test = run(images, "test")
-    covered = cover(images, test.heatmaps, test.probabilities >= threshold.value, seed)
+    altered_images = {name: plain_inputs(altered(data.test, alter), size) for name, alter in ALTERATIONS.items()}
+    covered_images = cover(images, test.heatmaps, test.probabilities >= threshold.value, seed)
     kinds = {**other_images, **generated_images(seed)}
     return Answers(
         reference=reference,
@@ -140,15 +141,9 @@ def collect_answers(
         threshold=threshold,
         val=val,
         test=test,
-        altered={
-            name: run(plain_inputs(altered(data.test, alter), size), f"test, {name}").probabilities
-            for name, alter in ALTERATIONS.items()
-        },
-        covered={name: run(each, f"test, {name} cells covered").probabilities for name, each in covered.items()},
-        other_images={
-            kind: run(torch.stack([as_input(image, size) for image in members]), kind).ood_scores
-            for kind, members in kinds.items()
-        },
+        altered={name: run(each, f"test, {name}").probabilities for name, each in altered_images.items()},
+        covered={name: run(each, f"test, {name} cells covered").probabilities for name, each in covered_images.items()},
+        other_images={kind: run(_as_inputs(members, size), kind).ood_scores for kind, members in kinds.items()},
     )
 
 
@@ -174,6 +169,10 @@ def evaluate(answers: Answers, data: CovidCt, seed: int) -> Evaluation:
         audit=audit_shortcuts(data, splits["test"], answers.test.probabilities, answers.altered, seed),
         heatmap=check_heatmap(answers.test.probabilities, answers.covered, data.test.labels, threshold.value),
     )
+
+
+def _as_inputs(images: list[Slice], size: int) -> torch.Tensor:
+    return torch.stack([as_input(image, size) for image in images])
 
 
 def _shares(probabilities: torch.Tensor) -> tuple[float, ...]:

@@ -68,9 +68,11 @@ def check_heatmap(
     called = probabilities >= threshold
     right = called == (labels == 1)
 
+    def of_called_class(answers: torch.Tensor) -> torch.Tensor:
+        return torch.where(called, answers, 1 - answers)[right]
+
     def drop(name: str) -> torch.Tensor:
-        fall = probabilities - covered[name]
-        return torch.where(called, fall, -fall)[right]
+        return of_called_class(probabilities) - of_called_class(covered[name])
 
     top, random = drop("top"), drop("random")
     return HeatmapCheck(

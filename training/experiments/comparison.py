@@ -65,7 +65,7 @@ class Comparison(Record):
 
 
 def compare(fittings: Sequence[FitSettings], data: CovidCt, folder: Path) -> Comparison:
-    """Run what is not finished, then write compare.json, compare.md and plots into `folder`.
+    """Finish all runs, then write compare.json, compare.md and plots into `folder`.
 
     A finished run is read and an interrupted one resumes, so the same command can be repeated.
 
@@ -101,8 +101,8 @@ def as_table(comparison: Comparison) -> str:
     ]
     for row in comparison.rows:
         cells = [str(row.test[name]) for name in _SCORES] + [str(row.test_reencoded["auc"])]
-        what = [row.architecture, row.recipe, ", ".join(map(str, row.seeds))]
-        lines.append(f"| {' | '.join([*what, *cells, row.weights])} |")
+        run = [row.architecture, row.recipe, ", ".join(map(str, row.seeds))]
+        lines.append(f"| {' | '.join([*run, *cells, row.weights])} |")
     lines += ["", "| pair | difference of AUC (95 % interval, paired bootstrap) |", "| --- | --- |"]
     for pair in comparison.pairs:
         value = pair.difference

@@ -65,7 +65,7 @@ class FittedNetwork:
         source: of its pretrained weights.
         reference: answers on which temperature and threshold are chosen.
         history: one row per epoch, epoch 0 first.
-        kept_epoch: epoch whose weights the network has.
+        kept_epoch: epoch that the network's weights are from.
         val_logits: logits of validation after each epoch of fine-tuning: float32 (N, 2) each; empty without it.
         probe_seconds: wall time of the probe.
     """

@@ -12,7 +12,7 @@ from training.network.vgg import Features
 
 
 class Density(nn.Module):
-    """Distance of features from those of the training slices, whose average is 1.
+    """Distance of features from those of the training slices; their own average is 1.
 
     Squared Mahalanobis distance in a principal subspace plus the part outside it (probabilistic principal components,
     Tipping & Bishop 1999, doi 10.1111/1467-9868.00196), divided by the number of features.

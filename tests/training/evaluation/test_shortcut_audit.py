@@ -18,14 +18,14 @@ def with_formats(split: Split, formats: tuple[str, str]) -> Split:
 
 def test_altering_keeps_labels_and_paths(data: CovidCt) -> None:
     for name, alter in ALTERATIONS.items():
-        alike = altered(data.test, alter)
-        assert [(s.path, s.label) for s in alike.slices] == [(s.path, s.label) for s in data.test.slices], name
-        for each in alike.slices:
+        changed = altered(data.test, alter)
+        assert [(s.path, s.label) for s in changed.slices] == [(s.path, s.label) for s in data.test.slices], name
+        for each in changed.slices:
             assert each.pixels.dtype == np.uint8
             assert each.pixels.shape[0] == 1
 
 
-def test_reencoding_makes_every_slice_alike(data: CovidCt) -> None:
+def test_reencoding_gives_every_slice_the_same_size(data: CovidCt) -> None:
     assert {reencode(each.pixels).shape for each in data.test.slices} == {(1, 256, 256)}
 
 
@@ -56,11 +56,11 @@ def test_the_header_rule_is_perfect_where_the_format_gives_the_label_away(data: 
     assert (rule.accuracy, rule.auc) == (1.0, 1.0)
 
 
-def test_the_header_rule_is_worth_nothing_where_all_files_are_alike(data: CovidCt) -> None:
+def test_the_header_rule_is_worth_nothing_where_all_files_have_one_format(data: CovidCt) -> None:
     assert header_rule(data, seed=0).auc == 0.5
 
 
-def test_the_audit_tells_what_moved_and_what_a_format_cannot_explain(data: CovidCt) -> None:
+def test_the_audit_shows_changes_and_scores_within_a_format(data: CovidCt) -> None:
     """A predictor that looks at brightness is hardly moved; one that looks at the size is."""
 
     def by_brightness(split: Split) -> torch.Tensor:

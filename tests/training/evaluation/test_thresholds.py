@@ -38,7 +38,7 @@ def test_half_is_fixed() -> None:
 
 
 @pytest.mark.parametrize("reference", ["val", "out-of-fold"])
-def test_an_operating_point_is_chosen_on_the_reference_and_told_for_it_and_test(reference: str) -> None:
+def test_an_operating_point_is_chosen_on_the_reference_and_scored_there_and_on_test(reference: str) -> None:
     test = torch.tensor([0.1, 0.9, 0.2, 0.8])
     answers = {reference: (PROBABILITIES, LABELS), "test": (test, torch.tensor([0, 1, 1, 0]))}
     points = operating_points(reference, answers, seed=0)

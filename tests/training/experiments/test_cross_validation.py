@@ -68,7 +68,7 @@ def test_a_probe_is_judged_by_its_out_of_fold_answers_which_are_written(
     assert f"views 1 | 2 x 2, by patient | 0 | {figures.auc.mean:.3f} ± " in capsys.readouterr().out
 
 
-def test_every_epoch_of_fine_tuning_is_told(
+def test_every_epoch_of_fine_tuning_is_reported(
     data_root: Path, weights: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--repeats", "1", "--epochs", "2", "--patience", "1", *TUNED]

@@ -85,7 +85,7 @@ def test_a_finished_run_trains_no_further(
     assert figures(again.history) == before
 
 
-def test_training_learns_what_tells_the_classes_apart(
+def test_training_learns_to_separate_the_classes(
     network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
 ) -> None:
     tuning = FineTuning(network, recipe.override(epochs=6, learning_rate=1e-3), machine, tmp_path)

@@ -183,17 +183,17 @@ def test_other_patients_in_the_run_folder_of_a_refit_are_refused(
     refitting: FitSettings, refitted: FittedNetwork, mislabelled: CovidCt, tmp_path: Path
 ) -> None:
     assert refitting.patients is not None
-    other, alike = tmp_path / "other.csv", tmp_path / "alike.csv"
+    other, reordered = tmp_path / "other.csv", tmp_path / "reordered.csv"
     rows = refitting.patients.read_text().splitlines()
     other.write_text("\n".join([*rows[:-1], rows[-1] + "-another"]))
-    alike.write_text("\n".join([rows[0], *reversed(rows[1:])]))
+    reordered.write_text("\n".join([rows[0], *reversed(rows[1:])]))
     for patients in (other, None):
         with pytest.raises(TrainingError, match=r"this run has sha256 of patients = .*--fresh"):
             fit(dataclasses.replace(refitting, patients=patients), mislabelled)
-    fit(dataclasses.replace(refitting, patients=alike), mislabelled)
+    fit(dataclasses.replace(refitting, patients=reordered), mislabelled)
 
 
-def test_too_few_patients_for_the_folds_of_a_refit_are_told_with_what_to_pass(
+def test_too_few_patients_for_the_folds_of_a_refit_are_reported_with_the_remedy(
     refitting: FitSettings, mislabelled: CovidCt, tmp_path: Path
 ) -> None:
     table = tmp_path / "patients.csv"
@@ -226,7 +226,7 @@ def _of_papers(split: Split, first: int) -> Split:
     return Split(split.name, tuple(slices))
 
 
-def test_too_few_papers_for_the_folds_of_a_refit_are_told_with_what_to_pass(
+def test_too_few_papers_for_the_folds_of_a_refit_are_reported_with_the_remedy(
     refitting: FitSettings, mislabelled: CovidCt, tmp_path: Path
 ) -> None:
     recipe = refitting.recipe.override(group_by="paper")
