@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.inference.batcher import Batcher, ClosedError, QueueFullError
-from tests.support.batches import submitted
+from tests.service.inference.batches import submitted
 
 pytestmark = pytest.mark.anyio
 
