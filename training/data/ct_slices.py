@@ -1,0 +1,210 @@
+"""Slices of several sources with what is known of each: label, patient, lesion mask, lung mask."""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.artifact import SplitFingerprint
+from service.errors import ServiceError
+from service.image import decode, to_input
+from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
+from training.errors import TrainingError
+from training.run.progress import progress
+
+SLICE_SIZE: Final = 320
+"""Pixels, side of the square slice that the service sends to the network."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""bool (320, 320), True inside."""
+
+Kind: TypeAlias = Literal["labelled", "lesions", "clear", "other"]
+"""What a source teaches: a label; where lesions are; lungs without lesion; pictures that are no chest slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class CtSlice:
+    """One slice as the network gets it, and what is known of it.
+
+    Attributes:
+        source: name of the source, so that a whole source can be left out.
+        name: file within the source.
+        group: patient, paper or volume within the source; no fold parts a group.
+        kind: what the slice teaches.
+        grey: uint8 (320, 320).
+        label: 1 is COVID, 0 is not, None is not known.
+        lesion: where lesions are; None where nobody drew them.
+        lung: where lungs are, lesions included; None where nobody drew them.
+    """
+
+    source: str
+    name: str
+    group: str
+    kind: Kind
+    grey: NDArray[np.uint8]
+    label: int | None = None
+    lesion: Mask | None = None
+    lung: Mask | None = None
+
+
+def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str, int | None]) -> list[CtSlice]:
+    """Take the slices of a COVID-CT split, with corrected labels.
+
+    Args:
+        split: the slices.
+        groups: paper or patient of each.
+        corrections: path of a slice -> its true label, or None to leave its label out.
+    """
+    return [
+        CtSlice(
+            source="covid-ct",
+            name=each.path,
+            group=group,
+            kind="labelled",
+            grey=_resized(each),
+            label=corrections.get(each.path, each.label),
+        )
+        for each, group in zip(split.slices, groups, strict=True)
+    ]
+
+
+def read_labelled(folder: Path) -> list[CtSlice]:
+    """Read a source with labels: `slices.csv` (file, label, source, patient) or the folders `COVID` and `NonCOVID`.
+
+    Raises:
+        TrainingError: neither is there, a column or file is missing, a label is unknown, or the source has one class.
+    """
+    table = folder / "slices.csv"
+    if table.is_file():
+        rows = [
+            (row["source"] or folder.name, row["file"], row["label"], row["patient"] or row["file"])
+            for row in _rows(table, ("file", "label", "source", "patient"))
+        ]
+    else:
+        rows = [(folder.name, f"{label}/{path.name}", label, path.name) for label in LABELS for path in _images(folder / label)]
+    unknown = [(name, label) for _, name, label, _ in rows if label not in LABELS]
+    if unknown:
+        raise TrainingError(f"{table}: {unknown[0][0]} has label {unknown[0][1]!r}; labels are {' and '.join(LABELS)}")
+    if len({label for _, _, label, _ in rows}) < len(LABELS):
+        raise TrainingError(f"{folder}: all slices are of one class; a labelled source needs {' and '.join(LABELS)}")
+    return [
+        CtSlice(source, name, group, "labelled", _read_grey(folder / name), label=LABELS.index(label))
+        for source, name, label, group in progress(rows, f"reading {folder.name}", "slice")
+    ]
+
+
+def read_lesions(folder: Path) -> list[CtSlice]:
+    """Read slices with masks: `slices.csv` (file, source, volume), `NAME.lesion.png` and, where drawn, `NAME.lung.png`.
+
+    Raises:
+        TrainingError: a column or file is missing, or a mask has another size than its slice.
+    """
+    rows = _rows(folder / "slices.csv", ("file", "source", "volume"))
+    slices = []
+    for row in progress(rows, f"reading {folder.name}", "slice"):
+        path = folder / row["file"]
+        lung = path.with_suffix(".lung.png")
+        slices.append(
+            CtSlice(
+                source=row["source"],
+                name=row["file"],
+                group=row["volume"] or row["file"],
+                kind="lesions",
+                grey=_read_grey(path),
+                lesion=_read_mask(path.with_suffix(".lesion.png"), path),
+                lung=_read_mask(lung, path) if lung.is_file() else None,
+            )
+        )
+    return slices
+
+
+def read_images(folder: Path, kind: Kind) -> list[CtSlice]:
+    """Read a folder of images that are all of one kind: `clear` or `other`."""
+    return [
+        CtSlice(folder.name, path.name, path.name, kind, _read_grey(path), label=0 if kind == "clear" else None)
+        for path in progress(_images(folder), f"reading {folder.name}", "image")
+    ]
+
+
+def read_corrections(path: Path) -> dict[str, int | None]:
+    """Read COVID-CT's label errors: a CSV of file, split, class, problem.
+
+    Returns:
+        Path of a slice, as in `CT_COVID/a.png` -> 0 where another disease or a control was filed under COVID, None
+        where the label can't be used: no lesion in the slice, or the same picture as a test slice.
+
+    Raises:
+        TrainingError: the table can't be read or lacks a column.
+    """
+    corrections: dict[str, int | None] = {}
+    for row in _rows(path, ("file", "split", "class", "problem")):
+        wrong = row["problem"].startswith(("a control", "another disease"))
+        corrections[f"CT_{row['class']}/{row['file']}"] = 0 if wrong else None
+    return corrections
+
+
+def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
+    """Count and hash of each source's grey values, by the source's name."""
+    import hashlib
+
+    hashes: dict[str, list[str]] = {}
+    for each in slices:
+        hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
+    return {name: SplitFingerprint(count=len(own), sha256=hash_of_files(own)) for name, own in sorted(hashes.items())}
+
+
+def where(slices: Sequence[CtSlice], wanted: Callable[[CtSlice], bool]) -> list[int]:
+    """Indices of the slices that `wanted` accepts."""
+    return [i for i, each in enumerate(slices) if wanted(each)]
+
+
+def _resized(each: LabelledSlice) -> NDArray[np.uint8]:
+    return to_input(each.ct_slice, SLICE_SIZE)[0]
+
+
+def _read_grey(path: Path) -> NDArray[np.uint8]:
+    try:
+        return to_input(decode(path.read_bytes()), SLICE_SIZE)[0]
+    except OSError as error:
+        raise TrainingError(f"{path}: can't read the slice: {error.strerror}") from error
+    except ServiceError as error:
+        raise TrainingError(f"{path}: {error.detail}") from error
+
+
+def _read_mask(path: Path, of: Path) -> Mask:
+    try:
+        with Image.open(path) as mask, Image.open(of) as picture:
+            if mask.size != picture.size:
+                raise TrainingError(f"{path}: the mask has {mask.size} pixels, its slice {picture.size}")
+            resized = mask.convert("L").resize((SLICE_SIZE, SLICE_SIZE), Image.Resampling.BILINEAR)
+            return np.asarray(resized) > 127
+    except OSError as error:
+        raise TrainingError(f"{path}: can't read the mask: {error}") from error
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = [column for column in columns if column not in (rows.fieldnames or ())]
+            if missing:
+                raise TrainingError(f"{path}: no column {missing[0]}; the first line must name {', '.join(columns)}")
+            return list(rows)
+    except OSError as error:
+        raise TrainingError(f"{path}: can't read the table: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{path}: not a CSV file in UTF-8: {error}") from error
+
+
+_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp"}
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder of images")
+    return iter(sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES))

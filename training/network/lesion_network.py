@@ -1,0 +1,138 @@
+"""The network that reads lung and lesion inside the lung box and rests its answer on them alone."""
+
+from typing import Final
+
+import torch
+import torchvision
+from torch import nn
+
+from training.network.vgg import Features, Normalise, activations_of, materialise
+
+ACTIVATIONS: Final = ("3_4", "4_4", "5_4")
+"""Maps that the decoder sees, at 1/4, 1/8 and 1/16 of the picture."""
+
+STRIDE: Final = 4
+"""Pixels of the picture a cell of the decoder's maps."""
+
+BOUND: Final = 3.0
+"""Largest log odds that appearance may give or take: it never overrules the lesion share of clear lungs."""
+
+_NO_SHARE: Final = 0.003
+_USUAL_SHARE: Final = 0.03
+
+
+class LesionDecoder(nn.Module):
+    """Lung and lesion at each cell, from VGG's maps at three depths (feature pyramid, Lin et al. 2017, 1612.03144).
+
+    `forward`: three maps, finest first -> float32 logits (N, 2, h, w) of lung and lesion at the finest map's size.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (256, 512, 512), width: int = 64) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in channels)
+        self.smooth_middle = nn.Conv2d(width, width, 3, padding=1)
+        self.smooth_finest = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, 2, 1)
+        nn.init.constant_(self.out.bias, -2.0)  # type: ignore[arg-type]
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        sides: list[torch.Tensor] = []
+        for i, (lateral, norm) in enumerate(zip(self.laterals, self.norms)):  # noqa: B905 - TorchScript
+            sides.append(norm(lateral(maps[i])))
+        middle = sides[1] + nn.functional.interpolate(sides[2], scale_factor=2.0, mode="nearest")
+        middle = torch.relu(self.smooth_middle(torch.relu(middle)))
+        finest = sides[0] + nn.functional.interpolate(middle, scale_factor=2.0, mode="bilinear", align_corners=False)
+        finest = torch.relu(self.smooth_finest(torch.relu(finest)))
+        return self.out(finest).float()
+
+
+class Appearance(nn.Module):
+    """How the lung and its lesions look: log odds of COVID-19 against other disease, within -BOUND and BOUND.
+
+    Features are averaged over the lung and over the lesions alone, so nothing outside a lung adds to them.
+    """
+
+    def __init__(self, channels: tuple[int, int] = (512, 512), width: int = 96, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(2 * len(channels) * width, 1)
+        self.bound = BOUND  # TorchScript sees attributes, not globals
+        with torch.no_grad():
+            self.linear.weight.mul_(0.3)
+
+    def forward(self, maps: list[torch.Tensor], lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
+        """Compute the log odds, float32 (N,).
+
+        Args:
+            maps: of 4_4 and 5_4, at 1/2 and 1/4 of the masks' size.
+            lung, lesion: float32 (N, 1, h, w), probabilities; lesion is inside lung.
+        """
+        pooled: list[torch.Tensor] = []
+        for i, reduce in enumerate(self.reduce):
+            features = torch.relu(reduce(maps[i])).float()
+            cells = 2 << i
+            of_lung = nn.functional.avg_pool2d(lung, cells)
+            of_lesion = nn.functional.avg_pool2d(lesion, cells) + 0.02 * of_lung  # a clear lung has no lesion to look at
+            for weight in (of_lung, of_lesion):
+                pooled.append((features * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-3))
+        joined = self.dropout(torch.cat(pooled, dim=1))
+        odds = nn.functional.linear(joined, self.linear.weight.float(), self.linear.bias.float())[:, 0]
+        return self.bound * torch.tanh(odds / self.bound)
+
+
+class Evidence(nn.Module):
+    """P(COVID) = P(lesion) x P(COVID | appearance): a clear lung stays NonCOVID whatever it looks like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1.2))
+        self.offset = nn.Parameter(torch.tensor(0.0))
+        self.no_share = _NO_SHARE
+        self.usual_share = _USUAL_SHARE
+
+    def forward(self, share: torch.Tensor) -> torch.Tensor:
+        """Compute log odds of lesion from the lung's lesion share, float (N,): rising with it, by construction."""
+        rise = torch.log((share + self.no_share) / self.usual_share)
+        return nn.functional.softplus(self.slope.float()) * rise + self.offset.float()
+
+
+class LesionNetwork(nn.Module):
+    """VGG-19-BN's maps, the decoder of lung and lesion, and the evidence drawn from them.
+
+    `forward`: float (N, 1, 192, 256), the picture inside the lung box with its tone set -> logits of lung and lesion
+    (N, 2, 48, 64), lesion share of the lung (N,), log odds of lesion (N,), log odds of COVID by appearance (N,).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            layers = torchvision.models.vgg19_bn(weights=None).features
+        activations = activations_of(layers)
+        places = [activations[name] for name in ACTIVATIONS]
+        self.normalise = Normalise()
+        self.features = Features(materialise(layers[: places[-1] + 1]), places)
+        self.decoder = LesionDecoder()
+        self.appearance = Appearance()
+        self.evidence = Evidence()
+
+    def forward(
+        self, picture: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.read(self.features(self.normalise(255 * picture)))
+
+    def read(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read lung and lesion from VGG's maps; the same outputs as `forward`."""
+        cells = self.decoder(maps)
+        # labels teach what to make of a lesion, never where one is: masks alone teach that
+        lung = torch.sigmoid(cells[:, :1]).detach()
+        lesion = torch.sigmoid(cells[:, 1:]).detach() * lung
+        share = lesion.sum((1, 2, 3)) / (lung.sum((1, 2, 3)) + 1.0)
+        return cells, share, self.evidence(share), self.appearance(maps[1:], lung, lesion)
+
+
+def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute log P and log (1 - P) of P = sigmoid(lesion odds) x sigmoid(appearance odds)."""
+    log_p = nn.functional.logsigmoid(lesion_odds) + nn.functional.logsigmoid(appearance_odds)
+    return log_p, torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))

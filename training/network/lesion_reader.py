@@ -1,0 +1,90 @@
+"""The whole way from a grey slice to the answer, as it is exported: find the lungs, look at them, read them."""
+
+import copy
+from typing import Final
+
+import torch
+from torch import nn
+
+from training.network.deployable import fold_batch_norms
+from training.network.lesion_network import LesionNetwork, log_probability
+from training.network.lung_box import HEIGHT, WIDTH, crop, find_box, flatness, place_back, set_tone
+from training.network.lung_finder import LungFinder, shrink
+
+MAP_SIZE: Final = 80
+"""Cells a side of the maps that are answered, over the whole slice."""
+
+
+class LesionReader(nn.Module):
+    """The model file's network.
+
+    `forward`: uint8 (N, 1, S, S) -> float32 tensors by name:
+
+    - `probability` (N,): of COVID, calibrated.
+    - `heatmap` (N, 80, 80): at each cell of the slice, probability of lesion times probability of COVID by appearance.
+    - `lungs` (N, 80, 80): probability of lung.
+    - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
+      the halves of the box; the patient's left is the picture's right.
+    - `lung_fraction` (N,): lung area over the slice's area.
+    - `no_lungs`, `wrong_window`, `several_panels` (N,): 0 to 1, how surely the picture is to be refused for this.
+
+    Args:
+        finder: finds the lungs; in evaluation mode.
+        network: reads them; in evaluation mode.
+        slope, offset: of the calibration, on log odds (Platt 1999).
+    """
+
+    def __init__(self, finder: LungFinder, network: LesionNetwork, slope: float = 1.0, offset: float = 0.0) -> None:
+        super().__init__()
+        self.finder = copy.deepcopy(finder)
+        self.normalise = copy.deepcopy(network.normalise)
+        self.features = fold_batch_norms(network.features)
+        self.decoder = copy.deepcopy(network.decoder)
+        self.appearance = copy.deepcopy(network.appearance)
+        self.evidence = copy.deepcopy(network.evidence)
+        self.height, self.width, self.map_size = HEIGHT, WIDTH, MAP_SIZE
+        self.slope = slope
+        self.offset = offset
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        grey = slices.float() / 255
+        small = shrink(grey)
+        found, kind = self.finder(small.to(self.normalise.mean.dtype))
+        lung = torch.sigmoid(found)
+        box = find_box(lung[:, 0])
+        inside = crop(grey, box, self.height, self.width)
+        picture = set_tone(inside, crop(lung, box, self.height, self.width))
+
+        maps = self.features(self.normalise(255 * picture))
+        cells = self.decoder(maps)
+        lung_cells = torch.sigmoid(cells[:, :1])
+        lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
+        share = lesion_cells.sum((1, 2, 3)) / (lung_cells.sum((1, 2, 3)) + 1.0)
+        appearance = self.appearance(maps[1:], lung_cells, lesion_cells)
+        log_p, log_not = log_probability(self.evidence(share), appearance)
+
+        by_appearance = torch.sigmoid(appearance)[:, None, None, None]
+        placed = place_back(torch.cat([lesion_cells * by_appearance, lung_cells], 1), box, self.map_size, self.map_size)
+        judged = torch.sigmoid(kind)
+        area = (lung > 0.5).float().mean((1, 2, 3))
+        return {
+            "probability": torch.sigmoid(self.slope * (log_p - log_not) + self.offset),
+            "heatmap": placed[:, 0],
+            "lungs": placed[:, 1],
+            "lung_involvement": involvement(lung_cells[:, 0], lesion_cells[:, 0]),
+            "lung_fraction": area,
+            "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / 0.02).clamp(0.0, 1.0)),
+            "wrong_window": flatness(small, nn.functional.interpolate(lung, size=small.shape[2:], mode="nearest")),
+            "several_panels": judged[:, 1],
+        }
+
+
+def involvement(lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
+    """Lesion area over lung area, float (N, h, w) each -> (N, 3): both, patient's left, patient's right."""
+    half = lung.shape[2] // 2
+    shares: list[torch.Tensor] = []
+    for low, high in ((0, lung.shape[2]), (half, lung.shape[2]), (0, half)):
+        lungs = (lung[:, :, low:high] > 0.5).float()
+        lesions = ((lesion[:, :, low:high] > 0.5).float() * lungs).sum((1, 2))
+        shares.append(lesions / lungs.sum((1, 2)).clamp_min(1.0))
+    return torch.stack(shares, dim=1)
