@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.artifact import SplitFingerprint
+from service.model.card import SplitFingerprint
 from service.errors import ServiceError
-from service.image import decode, to_input
-from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
+from service.imaging.decode import decode, to_input
+from training.data.covid_ct import LABELS, Scan, Split, hash_of_files
 from training.errors import TrainingError
 from training.run.progress import progress
 
@@ -69,7 +69,7 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
             grey=_resized(each),
             label=corrections.get(each.path, each.label),
         )
-        for each, group in zip(split.slices, groups, strict=True)
+        for each, group in zip(split.scans, groups, strict=True)
     ]
 
 
@@ -163,7 +163,7 @@ def where(slices: Sequence[CtSlice], wanted: Callable[[CtSlice], bool]) -> list[
     return [i for i, each in enumerate(slices) if wanted(each)]
 
 
-def _resized(each: LabelledSlice) -> NDArray[np.uint8]:
+def _resized(each: Scan) -> NDArray[np.uint8]:
     return to_input(each.ct_slice, SLICE_SIZE)[0]
 
 

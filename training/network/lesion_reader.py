@@ -21,7 +21,7 @@ class LesionReader(nn.Module):
     `forward`: uint8 (N, 1, S, S) -> float32 tensors by name:
 
     - `probability` (N,): of COVID, calibrated.
-    - `heatmap` (N, 80, 80): at each cell of the slice, probability of lesion times probability of COVID by appearance.
+    - `heatmap` (N, 80, 80): probability of lesion at each cell of the slice; what the answer's lesion share is taken from.
     - `lungs` (N, 80, 80): probability of lung.
     - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
       the halves of the box; the patient's left is the picture's right.
@@ -63,8 +63,7 @@ class LesionReader(nn.Module):
         appearance = self.appearance(maps[1:], lung_cells, lesion_cells)
         log_p, log_not = log_probability(self.evidence(share), appearance)
 
-        by_appearance = torch.sigmoid(appearance)[:, None, None, None]
-        placed = place_back(torch.cat([lesion_cells * by_appearance, lung_cells], 1), box, self.map_size, self.map_size)
+        placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
         judged = torch.sigmoid(kind)
         area = (lung > 0.5).float().mean((1, 2, 3))
         return {

@@ -1,0 +1,190 @@
+"""Batches for the lesion network: every source and both classes in fixed shares, lesions pasted into clear lungs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.data.ct_slices import CtSlice
+from training.learning.augmentation import Grey, degrade, draw_marks, jitter_tone
+from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
+from training.network.lesion_network import STRIDE
+from training.network.lung_box import HEIGHT, WIDTH
+
+_LABELLED: Final = 0.45
+_LESIONS: Final = 0.35
+_NO_LESION: Final = 0.05
+"""Shares of a batch: slices with a label, with drawn lesions, of the same volumes without; the rest are clear lungs."""
+
+_PASTED: Final = 0.45
+"""Share of the clear lungs that get the lesion of another slice."""
+
+
+class Batch(NamedTuple):
+    """What one step learns from; weights say how much each target counts.
+
+    Attributes:
+        pictures: float32 (N, 1, 192, 256).
+        lesion, lung: float32 (N, 1, 48, 64), share of each cell inside the mask.
+        lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
+        label: float32 (N,), 1 is COVID.
+    """
+
+    pictures: torch.Tensor
+    lesion: torch.Tensor
+    lung: torch.Tensor
+    lesion_weight: torch.Tensor
+    lung_weight: torch.Tensor
+    label: torch.Tensor
+    label_weight: torch.Tensor
+
+
+@dataclass(slots=True)
+class _Sample:
+    crop: LungCrop
+    lesion: Grey | None = None
+    lesion_weight: float = 0.0
+    label: float = 0.0
+    label_weight: float = 0.0
+
+
+class LesionSamples:
+    """Draws training batches.
+
+    Args:
+        slices: to learn from; whatever is left out is not among them.
+        found: their lungs.
+        shares: of each labelled source among the labelled slices; sources not named share what `None` has.
+        rng: draws everything, so that a run can continue where it was.
+    """
+
+    def __init__(
+        self, slices: Sequence[CtSlice], found: FoundLungs, shares: dict[str | None, float], rng: np.random.Generator
+    ) -> None:
+        self._slices, self._found, self._rng = slices, found, rng
+        usable = [i for i in range(len(slices)) if found.has_lungs(i)]
+
+        def where(wanted: Callable[[CtSlice], bool]) -> list[int]:
+            return [i for i in usable if wanted(slices[i])]
+
+        groups = sorted({_share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
+        self._labelled = [
+            tuple(
+                where(lambda s, g=group, y=label: s.kind == "labelled" and s.label == y and (_share_of(s, shares) or "") == g)
+                for label in (0, 1)
+            )
+            for group in groups
+        ]
+        weights = np.array([shares[group or None] for group in groups])
+        self._source_weights = weights / weights.sum()
+        drawn = where(lambda s: s.lesion is not None and _has_lesion(s.lesion))
+        self._drawn = [[i for i in drawn if slices[i].source == name] for name in sorted({slices[i].source for i in drawn})]
+        self._donors = drawn
+        self._no_lesion = where(lambda s: s.lesion is not None and s.lung is not None and not _has_lesion(s.lesion))
+        self._clear = where(lambda s: s.kind == "clear")
+
+    def batch(self, size: int) -> Batch:
+        """Draw one batch."""
+        samples = [self._draw() for _ in range(size)]
+        rows = [self._finish(each) for each in samples]
+
+        def column(values: list[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32)
+
+        def stack(k: int) -> torch.Tensor:
+            return torch.from_numpy(np.stack([row[k] for row in rows]).astype(np.float32))[:, None]
+
+        return Batch(
+            pictures=stack(0),
+            lesion=stack(1),
+            lung=stack(2),
+            lesion_weight=column([each.lesion_weight for each in samples]),
+            lung_weight=column([0.3 if each.crop.lung is None else 1.0 for each in samples]),
+            label=column([each.label for each in samples]),
+            label_weight=column([each.label_weight for each in samples]),
+        )
+
+    def position(self) -> Mapping[str, Any]:
+        """Return the generator's state, for a checkpoint."""
+        return self._rng.bit_generator.state
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Continue from a generator's state."""
+        self._rng.bit_generator.state = position
+
+    def _draw(self) -> _Sample:
+        drawn = self._rng.random()
+        if drawn < _LABELLED:
+            return self._draw_labelled()
+        if drawn < _LABELLED + _LESIONS:
+            return self._draw_lesion()
+        if drawn < _LABELLED + _LESIONS + _NO_LESION and self._no_lesion:
+            crop = self._crop(self._choose(self._no_lesion))
+            return _Sample(crop, crop.lesion, 1.0)
+        return self._draw_clear()
+
+    def _draw_labelled(self) -> _Sample:
+        source = self._labelled[int(self._rng.choice(len(self._labelled), p=self._source_weights))]
+        label = int(self._rng.integers(2))
+        return _Sample(self._crop(self._choose(source[label])), label=float(label), label_weight=1.0)
+
+    def _draw_lesion(self) -> _Sample:
+        crop = self._crop(self._choose(self._drawn[int(self._rng.integers(len(self._drawn)))]))
+        sample = _Sample(crop, crop.lesion, 1.0)
+        if _share(crop.lesion, crop.found) > 0.02:
+            sample.label, sample.label_weight = 1.0, 0.5
+        return sample
+
+    def _draw_clear(self) -> _Sample:
+        crop = self._crop(self._choose(self._clear))
+        sample = _Sample(crop, np.zeros_like(crop.grey), 0.7, 0.0, 0.5)
+        if self._rng.random() < _PASTED:
+            self._paste(sample)
+        return sample
+
+    def _paste(self, sample: _Sample) -> None:
+        """Put the lesion of another slice into the lungs, so that no source tells lesion from none."""
+        donor = self._crop(self._choose(self._donors))
+        assert donor.lesion is not None  # noqa: S101 - donors have lesions
+        inside = donor.lesion * (sample.crop.found > 0.5)
+        soft = cv2.GaussianBlur(inside, (0, 0), self._rng.uniform(0.6, 2.5)) * np.float32(self._rng.uniform(0.6, 1))
+        grey = sample.crop.grey * (1 - soft) + donor.grey * soft
+        sample.crop = LungCrop(grey, sample.crop.found, None, sample.crop.lung)
+        sample.lesion = (soft > 0.4).astype(np.float32)
+        if _share(sample.lesion, sample.crop.found) > 0.03:
+            sample.label = 1.0
+        else:
+            sample.label_weight = 0.0
+
+    def _crop(self, index: int) -> LungCrop:
+        return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._rng)
+
+    def _choose(self, indices: Sequence[int]) -> int:
+        return indices[int(self._rng.integers(len(indices)))]
+
+    def _finish(self, sample: _Sample) -> tuple[Grey, Grey, Grey]:
+        grey = degrade(draw_marks(jitter_tone(sample.crop.grey, self._rng), self._rng, 0.35), self._rng)
+        lesion = np.zeros_like(grey) if sample.lesion is None else sample.lesion
+        lung = sample.crop.found if sample.crop.lung is None else sample.crop.lung
+        return grey, to_cells(lesion), to_cells(lung)
+
+
+def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average a mask of the picture over the decoder's cells: (192, 256) -> (48, 64)."""
+    return np.asarray(cv2.resize(mask, (WIDTH // STRIDE, HEIGHT // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _share_of(each: CtSlice, shares: dict[str | None, float]) -> str | None:
+    return each.source if each.source in shares else None
+
+
+def _has_lesion(lesion: NDArray[np.bool_]) -> bool:
+    return bool(lesion.mean() > 0.0005)
+
+
+def _share(lesion: Grey | None, found: Grey) -> float:
+    return 0.0 if lesion is None else float(lesion.sum() / max(1, int((found > 0.5).sum())))

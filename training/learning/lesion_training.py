@@ -1,0 +1,184 @@
+"""Training of the lesion network: lung, lesion and label at once, with checkpoints and resume."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from training.learning.lesion_samples import Batch, LesionSamples
+from training.network.lesion_network import LesionNetwork, log_probability
+from training.run.atomic_write import write_atomically
+from training.run.machine import Machine
+from training.run.progress import progress, say
+from training.run.run_folder import restoring
+
+_CHECKPOINT_STEPS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LesionTraining:
+    """How the lesion network is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: slices a step.
+        learning_rate: largest, of VGG's convolutions; everything new has ten times as much.
+        frozen: how many of VGG's first layers keep ImageNet's weights (14: blocks 1 and 2).
+        machine: device and number format.
+        checkpoint: file that a killed run resumes from.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    frozen: int
+    machine: Machine
+    checkpoint: Path
+
+
+def train_lesion_network(network: LesionNetwork, samples: LesionSamples, training: LesionTraining) -> LesionNetwork:
+    """Train to the last step and return the network with its averaged weights, in evaluation mode.
+
+    AdamW with one cycle of the learning rate (Smith 2018, arXiv 1708.07120); batch norms keep ImageNet's statistics.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or of another run.
+    """
+    device = training.machine.device
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.features[: training.frozen].requires_grad_(False)
+    trunk = [each for each in network.features.parameters() if each.requires_grad]
+    new = [each for name, each in network.named_parameters() if not name.startswith("features.")]
+    rates = [training.learning_rate, 10 * training.learning_rate]
+    optimiser = torch.optim.AdamW(
+        [{"params": trunk, "lr": rates[0]}, {"params": new, "lr": rates[1]}], weight_decay=0.02
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, training.steps, pct_start=0.1)
+    state = _State(network, optimiser, schedule, samples)
+    state.restore(training.checkpoint)
+    with ThreadPoolExecutor(1) as drawing:
+        bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
+        waiting = drawing.submit(samples.batch, training.batch_size)
+        for step in bar:
+            batch = waiting.result()
+            position = samples.position()  # of the generator, before the batch after this one is drawn
+            waiting = drawing.submit(samples.batch, training.batch_size)
+            losses = _step(network, batch, training, optimiser, schedule)
+            state.advance(step + 1, losses)
+            bar.set_postfix(state.running)
+            if (step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps:
+                say(f"step {step + 1}/{training.steps}: {state.summary()}")
+                state.save(training.checkpoint, position)
+    network.load_state_dict(state.average)
+    return network.eval()
+
+
+class _State:
+    """What a run resumes from: weights, their average, optimiser, schedule, and the generator's position."""
+
+    def __init__(
+        self,
+        network: LesionNetwork,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.OneCycleLR,
+        samples: LesionSamples,
+    ) -> None:
+        self._network, self._optimiser, self._schedule, self._samples = network, optimiser, schedule, samples
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.step = 0
+        self.running: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def advance(self, step: int, losses: Mapping[str, float]) -> None:
+        """Move the averages on by one step."""
+        self.step = step
+        keep = min(0.99, step / (step + 9))
+        with torch.no_grad():
+            for name, value in self._network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - keep)
+        self.running = {name: 0.97 * self.running.get(name, value) + 0.03 * value for name, value in losses.items()}
+
+    def summary(self) -> str:
+        """Running losses and seconds, as one line."""
+        parts = [f"{name} {value:.3f}" for name, value in self.running.items()]
+        return f"{', '.join(parts)}, {time.perf_counter() - self._started:.0f} s"
+
+    def save(self, path: Path, position: Mapping[str, Any]) -> None:
+        """Write the checkpoint; the file appears whole or not at all."""
+        state = {
+            "network": self._network.state_dict(),
+            "average": self.average,
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "step": self.step,
+            "running": self.running,
+            "position": position,
+        }
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint, if there is one."""
+        if not path.is_file():
+            return
+        with restoring(path):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self._network.load_state_dict(state["network"])
+            self.average = state["average"]
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._schedule.load_state_dict(state["schedule"])
+            self.step, self.running = state["step"], state["running"]
+            self._samples.seek(state["position"])
+
+
+def _step(
+    network: LesionNetwork,
+    batch: Batch,
+    training: LesionTraining,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.OneCycleLR,
+) -> dict[str, float]:
+    device = training.machine.device
+    network.train()
+    network.features.eval()
+    batch = Batch(*(each.to(device) for each in batch))
+    with training.machine.autocast():
+        outputs = network(batch.pictures)
+    losses = _losses(outputs, batch)
+    optimiser.zero_grad()
+    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    optimiser.step()
+    schedule.step()
+    return {name: value.item() for name, value in losses.items()}
+
+
+def _losses(
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch
+) -> dict[str, torch.Tensor]:
+    """Cross-entropy of lesion, lung and label, and lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797)."""
+    cells, _, lesion_odds, appearance_odds = outputs
+    lung, lesion = cells[:, :1], cells[:, 1:]
+    entropy = nn.functional.binary_cross_entropy_with_logits
+    twice = torch.tensor(2.0, device=lesion.device)  # a missed lesion cell counts twice
+    by_cell = entropy(lesion, batch.lesion, reduction="none", pos_weight=twice).mean((1, 2, 3))
+    p = lesion.sigmoid()
+    both, total = (p * batch.lesion).sum((1, 2, 3)), (p + batch.lesion).sum((1, 2, 3))
+    log_p, log_not = log_probability(lesion_odds, appearance_odds)
+    label = -(batch.label * log_p + (1 - batch.label) * log_not)
+    return {
+        "lesion": _weighted(by_cell, batch.lesion_weight),
+        "overlap": _weighted(1 - (2 * both + 20) / (total + 20), batch.lesion_weight),
+        "lung": _weighted(entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)), batch.lung_weight),
+        "label": _weighted(label, batch.label_weight),
+    }
+
+
+def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (values * weights).sum() / weights.sum().clamp_min(1.0)

@@ -1,0 +1,115 @@
+"""Random pictures of the lung box, as the network sees it, with the masks that belong to them."""
+
+from dataclasses import dataclass
+from typing import Final, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.learning.augmentation import Grey, change_window
+from training.network.lung_box import HEIGHT, WIDTH, find_box, set_tone
+from training.network.lung_finder import LungFinder, shrink
+from training.run.progress import progress
+
+FEWEST_LUNG: Final = 0.012
+"""Share of the slice that lungs must take for a slice to be trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLungs:
+    """What the finder says of each slice.
+
+    Attributes:
+        lung: float16 (N, 64, 64), probability of lung.
+        box: float32 (N, 4), x0, x1, y0, y1 in shares of the slice.
+    """
+
+    lung: NDArray[np.float16]
+    box: NDArray[np.float32]
+
+    def has_lungs(self, index: int) -> bool:
+        """Whether a slice shows enough lung to be trained on."""
+        return bool((self.lung[index] > 0.5).mean() > FEWEST_LUNG)
+
+
+@dataclass(frozen=True, slots=True)
+class LungCrop:
+    """The picture inside the box, with what is known of it; all (192, 256), float32.
+
+    Attributes:
+        grey: 0 to 1, tone set.
+        found: probability of lung by the finder.
+        lesion, lung: drawn masks, None where there are none.
+    """
+
+    grey: Grey
+    found: Grey
+    lesion: Grey | None
+    lung: Grey | None
+
+
+def find_lungs(finder: LungFinder, slices: list[CtSlice]) -> FoundLungs:
+    """Ask the finder about every slice, as it is and mirrored."""
+    lungs, boxes = [], []
+    with torch.inference_mode():
+        for start in progress(range(0, len(slices), 64), "finding lungs", "batch"):
+            greys = np.stack([each.grey for each in slices[start : start + 64]])
+            picture = shrink(torch.from_numpy(greys)[:, None].float() / 255)
+            straight, mirrored = finder(picture)[0].sigmoid(), finder(picture.flip(3))[0].sigmoid().flip(3)
+            lung = ((straight + mirrored) / 2)[:, 0]
+            lungs.append(lung.half().numpy())
+            boxes.append(find_box(lung).numpy())
+    return FoundLungs(np.concatenate(lungs), np.concatenate(boxes))
+
+
+def crop_lungs(each: CtSlice, lung: NDArray[np.float16], box: NDArray[np.float32], rng: np.random.Generator | None) -> LungCrop:
+    """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window."""
+    matrix = _matrix(box, rng)
+    border = 0.0
+    grey = each.grey.astype(np.float32) / 255
+    if rng is not None:
+        border = float(rng.choice([0, 0, 0.5, 1]))
+        if rng.random() < 0.5:
+            grey = change_window(grey, rng, strong=rng.random() < 0.6)
+
+    def warp(picture: NDArray[np.float32], outside: float = 0.0) -> Grey:
+        return cast(
+            Grey,
+            cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderValue=(outside,)),
+        )
+
+    whole = cast(Grey, cv2.resize(lung.astype(np.float32), (SLICE_SIZE, SLICE_SIZE), interpolation=cv2.INTER_LINEAR))
+    found = warp(whole)
+    inside = warp(grey, border)
+    toned = set_tone(torch.from_numpy(inside)[None, None], torch.from_numpy(found)[None, None])[0, 0].numpy()
+    return LungCrop(
+        grey=toned,
+        found=found,
+        lesion=None if each.lesion is None else warp(each.lesion.astype(np.float32)),
+        lung=None if each.lung is None else warp(each.lung.astype(np.float32)),
+    )
+
+
+def _matrix(box: NDArray[np.float32], rng: np.random.Generator | None) -> NDArray[np.float64]:
+    """Affine matrix from the slice's pixels to the picture's: (2, 3)."""
+    x0, x1, y0, y1 = (float(side) * SLICE_SIZE for side in box)
+    mirror, angle = 1.0, 0.0
+    if rng is not None:
+        width, height = x1 - x0, y1 - y0
+        moves = rng.normal(0, 0.05, 4)
+        x0, x1 = x0 + moves[0] * width, x1 + moves[1] * width
+        y0, y1 = y0 + moves[2] * height, y1 + moves[3] * height
+        angle = np.deg2rad(rng.normal(0, 6))
+        mirror = -1.0 if rng.random() < 0.5 else 1.0
+    across, down = WIDTH / max(8.0, x1 - x0), HEIGHT / max(8.0, y1 - y0)
+    turn = np.array(
+        [
+            [across * np.cos(angle) * mirror, -across * np.sin(angle) * mirror],
+            [down * np.sin(angle), down * np.cos(angle)],
+        ]
+    )
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    return np.column_stack([turn, np.array([WIDTH / 2, HEIGHT / 2]) - turn @ middle])

@@ -1,0 +1,58 @@
+"""Training of the lung finder: minutes on one core."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from training.learning.lung_pictures import LungBatch, LungPictures
+from training.network.lung_finder import LungFinder
+from training.run.machine import Machine
+from training.run.progress import progress
+
+
+@dataclass(frozen=True, slots=True)
+class LungTraining:
+    """How the lung finder is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pictures a step.
+        learning_rate: largest of one cycle.
+        machine: device and number format.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    machine: Machine
+
+
+def train_lung_finder(pictures: LungPictures, training: LungTraining) -> LungFinder:
+    """Train a lung finder from random weights and return it in evaluation mode."""
+    device = training.machine.device
+    finder = LungFinder().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(finder.parameters(), training.learning_rate, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.learning_rate, training.steps, pct_start=0.15)
+    bar = progress(range(training.steps), "training the lung finder", "step")
+    for _ in bar:
+        batch = LungBatch(*(each.to(device) for each in pictures.batch(training.batch_size)))
+        with training.machine.autocast():
+            found, kind = finder(batch.pictures)
+        loss = _loss(found, kind, batch)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    return finder.eval()
+
+
+def _loss(found: torch.Tensor, kind: torch.Tensor, batch: LungBatch) -> torch.Tensor:
+    """Cross-entropy of each cell and of the kind of picture, and overlap of the lungs where there are some."""
+    entropy = nn.functional.binary_cross_entropy_with_logits
+    lung = nn.functional.avg_pool2d(batch.lung, 2)
+    p = found.sigmoid()
+    overlap = 1 - (2 * (p * lung).sum((1, 2, 3)) + 12) / ((p + lung).sum((1, 2, 3)) + 12)
+    by_picture = entropy(found, lung, reduction="none").mean((1, 2, 3)) + overlap * (1 - batch.kind[:, 0])
+    return (by_picture * batch.lung_weight).sum() / batch.lung_weight.sum() + entropy(kind, batch.kind)
