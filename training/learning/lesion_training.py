@@ -51,7 +51,8 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     """
     device = training.machine.device
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.features[: training.frozen].requires_grad_(False)
+    for layer in list(network.features)[: training.frozen]:
+        layer.requires_grad_(False)
     trunk = [each for each in network.features.parameters() if each.requires_grad]
     new = [each for name, each in network.named_parameters() if not name.startswith("features.")]
     rates = [training.learning_rate, 10 * training.learning_rate]
