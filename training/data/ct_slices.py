@@ -1,6 +1,7 @@
 """Slices of several sources with what is known of each: label, patient, lesion mask, lung mask."""
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from service.model.card import SplitFingerprint
 from service.errors import ServiceError
 from service.imaging.decode import decode, to_input
-from training.data.covid_ct import LABELS, Scan, Split, hash_of_files
+from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
 from training.errors import TrainingError
 from training.run.progress import progress
 
@@ -69,7 +70,7 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
             grey=_resized(each),
             label=corrections.get(each.path, each.label),
         )
-        for each, group in zip(split.scans, groups, strict=True)
+        for each, group in zip(split.slices, groups, strict=True)
     ]
 
 
@@ -82,11 +83,16 @@ def read_labelled(folder: Path) -> list[CtSlice]:
     table = folder / "slices.csv"
     if table.is_file():
         rows = [
-            (row["source"] or folder.name, row["file"], row["label"], row["patient"] or row["file"])
+            # a source may name its parts behind a space: covid-ct-md CAP
+            ((row["source"] or folder.name).split(" ")[0], row["file"], row["label"], row["patient"] or row["file"])
             for row in _rows(table, ("file", "label", "source", "patient"))
         ]
     else:
-        rows = [(folder.name, f"{label}/{path.name}", label, path.name) for label in LABELS for path in _images(folder / label)]
+        rows = [
+            (folder.name, f"{label}/{path.name}", label, path.name)
+            for label in LABELS
+            for path in _images(folder / label)
+        ]
     unknown = [(name, label) for _, name, label, _ in rows if label not in LABELS]
     if unknown:
         raise TrainingError(f"{table}: {unknown[0][0]} has label {unknown[0][1]!r}; labels are {' and '.join(LABELS)}")
@@ -150,8 +156,6 @@ def read_corrections(path: Path) -> dict[str, int | None]:
 
 def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
     """Count and hash of each source's grey values, by the source's name."""
-    import hashlib
-
     hashes: dict[str, list[str]] = {}
     for each in slices:
         hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
@@ -163,8 +167,8 @@ def where(slices: Sequence[CtSlice], wanted: Callable[[CtSlice], bool]) -> list[
     return [i for i, each in enumerate(slices) if wanted(each)]
 
 
-def _resized(each: Scan) -> NDArray[np.uint8]:
-    return to_input(each.ct_slice, SLICE_SIZE)[0]
+def _resized(each: LabelledSlice) -> NDArray[np.uint8]:
+    return to_input(each.pixels, SLICE_SIZE)[0]
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Answers of a model file's network to slices, as arrays: everything that is measured is a function of these."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.ct_slices import CtSlice
+from training.network.lesion_reader import LesionReader
+from training.network.lung_finder import shrink
 from training.run.progress import progress
-
-Reader = Callable[[torch.Tensor], dict[str, torch.Tensor]]
-"""uint8 (N, 1, S, S) -> float32 tensors by name; see training.network.lesion_reader."""
 
 CHECKS = ("no_lungs", "wrong_window", "several_panels")
 """Reasons to refuse a picture, by the names of the network's outputs."""
@@ -25,6 +24,7 @@ class Answers:
         probability: float32 (N,), of COVID.
         involvement: float32 (N, 3), lesion area over lung area: both lungs, left, right.
         heatmap, lungs: float16 (N, 80, 80).
+        found_lungs: float16 (N, 64, 64), lungs as the finder sees them.
         checks: float32 (N, 3), in the order of CHECKS.
     """
 
@@ -33,6 +33,7 @@ class Answers:
     heatmap: NDArray[np.float16]
     lungs: NDArray[np.float16]
     checks: NDArray[np.float32]
+    found_lungs: NDArray[np.float16]
 
     @property
     def log_odds(self) -> NDArray[np.float64]:
@@ -42,16 +43,19 @@ class Answers:
 
 
 def answer(
-    reader: Reader, slices: Sequence[CtSlice], device: torch.device, title: str, batch_size: int = 8
+    reader: LesionReader, slices: Sequence[CtSlice], device: torch.device, title: str, batch_size: int = 8
 ) -> Answers:
     """Ask a network about slices."""
     rows: list[list[NDArray[np.float32]]] = []
     with torch.inference_mode():
         for start in progress(range(0, len(slices), batch_size), title, "batch"):
             greys = np.stack([each.grey for each in slices[start : start + batch_size]])
-            outputs = reader(torch.from_numpy(greys)[:, None].to(device))
+            pictures = torch.from_numpy(greys)[:, None].to(device)
+            outputs = reader(pictures)
             checks = torch.stack([outputs[name] for name in CHECKS], dim=1)
+            found = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]
             kept = [outputs[name] for name in ("probability", "lung_involvement", "heatmap", "lungs")]
-            rows.append([each.float().cpu().numpy() for each in (*kept, checks)])
-    probability, involvement, heatmap, lungs, found = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return Answers(probability, involvement, heatmap.astype(np.float16), lungs.astype(np.float16), found)
+            rows.append([each.float().cpu().numpy() for each in (*kept, checks, found)])
+    probability, involvement, heatmap, lungs, checked, seen = (np.concatenate(each) for each in zip(*rows, strict=True))
+    half = (each.astype(np.float16) for each in (heatmap, lungs))
+    return Answers(probability, involvement, *half, checked, seen.astype(np.float16))

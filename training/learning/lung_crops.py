@@ -1,5 +1,6 @@
 """Random pictures of the lung box, as the network sees it, with the masks that belong to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -51,7 +52,7 @@ class LungCrop:
     lung: Grey | None
 
 
-def find_lungs(finder: LungFinder, slices: list[CtSlice]) -> FoundLungs:
+def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
     """Ask the finder about every slice, as it is and mirrored."""
     lungs, boxes = [], []
     with torch.inference_mode():

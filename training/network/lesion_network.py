@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from training.network.vgg import Features, Normalise, activations_of, materialise
+from training.network.vgg import Features, Normalise, activations_of, initialise_weights
 
 ACTIVATIONS: Final = ("3_4", "4_4", "5_4")
 """Maps that the decoder sees, at 1/4, 1/8 and 1/16 of the picture."""
@@ -112,7 +112,7 @@ class LesionNetwork(nn.Module):
         activations = activations_of(layers)
         places = [activations[name] for name in ACTIVATIONS]
         self.normalise = Normalise()
-        self.features = Features(materialise(layers[: places[-1] + 1]), places)
+        self.features = Features(initialise_weights(layers[: places[-1] + 1]), places)
         self.decoder = LesionDecoder()
         self.appearance = Appearance()
         self.evidence = Evidence()

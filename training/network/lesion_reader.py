@@ -46,16 +46,28 @@ class LesionReader(nn.Module):
         self.slope = slope
         self.offset = offset
 
-    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+    @torch.jit.export
+    def look(
+        self, slices: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Find the lungs and cut them out.
+
+        Returns:
+            VGG's input (N, 3, 192, 256), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), flatness (N,).
+        """
         grey = slices.float() / 255
         small = shrink(grey)
         found, kind = self.finder(small.to(self.normalise.mean.dtype))
         lung = torch.sigmoid(found)
+        flat = flatness(small, nn.functional.interpolate(lung, size=small.shape[2:], mode="nearest"))
         box = find_box(lung[:, 0])
         inside = crop(grey, box, self.height, self.width)
         picture = set_tone(inside, crop(lung, box, self.height, self.width))
+        return self.normalise(255 * picture), box, lung, kind, flat
 
-        maps = self.features(self.normalise(255 * picture))
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen, box, lung, kind, flat = self.look(slices)
+        maps = dequantised(self.features(seen))
         cells = self.decoder(maps)
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
@@ -73,9 +85,14 @@ class LesionReader(nn.Module):
             "lung_involvement": involvement(lung_cells[:, 0], lesion_cells[:, 0]),
             "lung_fraction": area,
             "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / 0.02).clamp(0.0, 1.0)),
-            "wrong_window": flatness(small, nn.functional.interpolate(lung, size=small.shape[2:], mode="nearest")),
+            "wrong_window": flat,
             "several_panels": judged[:, 1],
         }
+
+
+def dequantised(maps: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return int8 maps as float32, others as they are."""
+    return [each.dequantize() if each.is_quantized else each for each in maps]
 
 
 def involvement(lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:

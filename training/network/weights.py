@@ -1,6 +1,7 @@
 """Pretrained weights, in torchvision's layout."""
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 from urllib.error import URLError
@@ -11,7 +12,7 @@ import torchvision
 from training.errors import TrainingError
 from training.network.heads import ClassifierHead
 from training.network.slice_network import SliceNetwork
-from training.network.vgg import empty_vgg
+from training.network.vgg import Features, empty_vgg
 
 _TORCHVISION_WEIGHTS: Final = {
     "vgg19_bn": torchvision.models.VGG19_BN_Weights.IMAGENET1K_V1,
@@ -34,14 +35,7 @@ def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None
         TrainingError: no such file, no internet connection, or weights of another architecture.
     """
     state, source = _read_weights(architecture, weights)
-    features = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
-    whole, _ = empty_vgg(architecture)
-    try:
-        whole.load_state_dict(features, assign=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{source}: not the weights of {architecture}: {reason}") from error
-    network.features.load_state_dict(whole[: len(network.features)].state_dict())
+    _fill(network.features, state, architecture, source)
     hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
     if not isinstance(network.head, ClassifierHead):
         return source
@@ -50,6 +44,24 @@ def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None
     wanted = {k: v.float() for k, v in hidden.items() if not k.startswith("6.")}
     network.head.layers.load_state_dict(wanted, strict=False)
     return source
+
+
+def load_features(features: Features, architecture: str, weights: Path | None) -> str:
+    """Load ImageNet weights into convolutions alone; otherwise as `load_imagenet`."""
+    state, source = _read_weights(architecture, weights)
+    _fill(features, state, architecture, source)
+    return source
+
+
+def _fill(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
+    own = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
+    whole, _ = empty_vgg(architecture)
+    try:
+        whole.load_state_dict(own, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainingError(f"{source}: not the weights of {architecture}: {reason}") from error
+    features.load_state_dict(whole[: len(features)].state_dict())
 
 
 def _read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:

@@ -6,9 +6,9 @@ is PyTorch's eager-mode quantisation: its successor (torchao, PT2E) writes progr
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import nn
@@ -17,8 +17,11 @@ from torch.ao import quantization
 from training.data.batches import in_batches, plain_inputs
 from training.data.covid_ct import Split
 from training.network.deployable import Deployable
+from training.network.lesion_reader import LesionReader
 from training.network.vgg import Features
 from training.run.progress import progress
+
+Quantisable = TypeVar("Quantisable", Deployable, LesionReader)
 
 _CALIBRATION_STRIDE: Final = 4
 """Every fourth batch of training slices sets the scales: about a hundred slices of both classes."""
@@ -29,12 +32,12 @@ def calibration_images(train: Split, input_size: int) -> Sequence[torch.Tensor]:
     return in_batches(plain_inputs(train, input_size))[::_CALIBRATION_STRIDE]
 
 
-def quantise(deployable: Deployable, batches: Sequence[torch.Tensor]) -> Deployable:
-    """Copy a network with convolutions in int8; normalisation, pooling, head and density stay in fp32.
+def quantise(deployable: Quantisable, inputs: Iterable[torch.Tensor]) -> Quantisable:
+    """Copy a network with the convolutions of its `features` in int8; everything around them stays in fp32.
 
     Args:
         deployable: on the CPU, in fp32, batch norms folded; it does not change.
-        batches: slices that set the scales, from `calibration_images`.
+        inputs: of the features, float32 (N, 3, H, W) each, that set the scales.
     """
     quantised = copy.deepcopy(deployable)
     layers = nn.Sequential(quantization.QuantStub(), *quantised.features).eval()
@@ -44,8 +47,8 @@ def quantise(deployable: Deployable, batches: Sequence[torch.Tensor]) -> Deploya
         layers.qconfig = _settings()  # type: ignore[assignment]
         quantization.prepare(layers, inplace=True)  # type: ignore[no-untyped-call]
         with torch.inference_mode():
-            for batch in progress(batches, "calibrating int8", "batch"):
-                layers(quantised.normalise(batch))
+            for batch in progress(inputs, "calibrating int8", "batch"):
+                layers(batch)
         converted = quantization.convert(layers)  # type: ignore[no-untyped-call]
     # fusing keeps every layer's place, and the stub is an additional layer in front
     quantised.features = Features(converted, [place + 1 for place in quantised.features.places])

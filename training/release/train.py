@@ -97,7 +97,7 @@ def _export(
     job.models_folder.mkdir(parents=True, exist_ok=True)
     variants: dict[FilePrecision, tuple[Deployable, Mapping[ScoreName, Interval]]] = {}
     if recipe.network.head != "classifier":
-        quantised = quantise(deployable, calibration_images(data.train, size))
+        quantised = quantise(deployable, map(deployable.normalise, calibration_images(data.train, size)))
         probabilities = predict(quantised, plain_inputs(data.test, size), _CPU, "evaluating test, int8").probabilities
         scores = score(probabilities, data.test.labels, evaluation.threshold.value, recipe.seed)
         variants["int8"] = quantised, scores.figures

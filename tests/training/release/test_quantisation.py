@@ -23,7 +23,7 @@ def deployable(recipe: Recipe, weights: Path) -> Deployable:
 
 
 def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: Deployable, data: CovidCt) -> None:
-    quantised = quantise(deployable, in_batches(plain_inputs(data.train, 32)))
+    quantised = quantise(deployable, map(deployable.normalise, in_batches(plain_inputs(data.train, 32))))
     images = plain_inputs(data.test, 32)
     with torch.inference_mode():
         exact, rounded = deployable(images), quantised(images)
@@ -35,7 +35,7 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(deployable: 
 
 def test_the_network_that_was_quantised_stays_as_it_was(deployable: Deployable, data: CovidCt) -> None:
     before = {name: value.clone() for name, value in deployable.state_dict().items()}
-    quantise(deployable, in_batches(plain_inputs(data.train, 32))[:1])
+    quantise(deployable, map(deployable.normalise, in_batches(plain_inputs(data.train, 32))[:1]))
     assert all(torch.equal(value, before[name]) for name, value in deployable.state_dict().items())
 
 

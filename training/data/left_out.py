@@ -1,0 +1,52 @@
+"""Slices that are left out of training so that a model can be judged on sources that it never saw."""
+
+import csv
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.data.ct_slices import CtSlice
+from training.errors import TrainingError
+from training.lesion_recipe import LEFT_OUT_PARTS
+from training.run.atomic_write import write_atomically
+
+
+def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[bool]:
+    """Choose the slices to leave out: whole sources by name, and one of four groups of every other source.
+
+    A group is a paper, a patient or a volume; its place follows from its name alone, so it never changes. Sources whose
+    slices are all their own group, such as clear lungs, are not divided.
+
+    Raises:
+        TrainingError: no slice is of a source that was named.
+    """
+    known = {each.source for each in slices}
+    unknown = [name for name in sources if name not in known]
+    if unknown:
+        raise TrainingError(f"--leave-out {unknown[0]}: no such source; there are {', '.join(sorted(known))}")
+    return [each.source in sources or (_is_divided(each) and _part(each) == 0) for each in slices]
+
+
+def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
+    """Write source, group and file of the slices that are left out."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("source", "group", "file"))
+    rows.writerows((each.source, each.group, each.name) for each, out in zip(slices, left_out, strict=True) if out)
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+
+
+def read_left_out(path: Path, slices: Sequence[CtSlice]) -> list[bool]:
+    """Read which slices an interrupted run left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        out = {(row["source"], row["file"]) for row in csv.DictReader(file)}
+    return [(each.source, each.name) in out for each in slices]
+
+
+def _is_divided(each: CtSlice) -> bool:
+    return each.source == "covid-ct" or each.kind == "lesions"
+
+
+def _part(each: CtSlice) -> int:
+    return zlib.crc32(f"{each.source} {each.group}".encode()) % LEFT_OUT_PARTS

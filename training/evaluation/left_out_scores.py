@@ -1,0 +1,237 @@
+"""Calibration, threshold and scores from answers to sources that were left out of training."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from service.model.card import Interval
+from training.data.ct_slices import CtSlice
+from training.errors import TrainingError
+from training.evaluation.answers import Answers
+from training.evaluation.calibration import BINS
+from training.evaluation.lesion_scores import LesionScores, is_inside, score_lesions, to_grid
+from training.run.record import Record
+from training.run.seeding import derive_seed
+
+RESAMPLES: Final = 1000
+SCREENING_SENSITIVITY: Final = 0.90
+
+
+class PlattCalibration(Record):
+    """Calibrated log odds are slope times the network's plus offset (Platt 1999), fitted to left-out sources."""
+
+    slope: float
+    offset: float
+    rule: str
+
+
+class SourceScores(Record):
+    """Scores on one left-out source, each with a 95 % bootstrap interval over its groups (patients, papers).
+
+    Attributes:
+        groups: number of patients or papers; equal to `count` where the source does not tell them.
+        figures: auc, sensitivity and specificity at the threshold, calibration_error (10 equal bins).
+    """
+
+    count: int
+    positives: int
+    groups: int
+    figures: dict[str, Interval]
+
+
+class OperatingPoint(Record):
+    """A threshold, its rule, and its mean sensitivity and specificity over left-out sources."""
+
+    threshold: float
+    rule: str
+    sensitivity: float
+    specificity: float
+
+
+class LeftOutJudgement(Record):
+    """Everything that answers to left-out sources decide and say.
+
+    Attributes:
+        calibration: for the shipped network, from the answers of the network that never saw these sources.
+        operating_points: `balanced`, the default, and `screening`.
+        sources: scores by source, calibrated, at the balanced threshold.
+        lesions: agreement of the maps with masks of left-out volumes.
+        strongest_inside_lung: by source with labels, share of COVID slices whose strongest cell lies inside a lung as
+            the lung finder, another network, sees it.
+    """
+
+    calibration: PlattCalibration
+    operating_points: dict[str, OperatingPoint]
+    sources: dict[str, SourceScores]
+    lesions: LesionScores
+    strongest_inside_lung: dict[str, float]
+
+    @property
+    def threshold(self) -> float:
+        """The default threshold."""
+        return self.operating_points["balanced"].threshold
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAnswers:
+    """Answers to one source: log odds of the network, labels and groups of the same slices, (N,) each."""
+
+    log_odds: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+
+
+def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
+    """Calibrate, choose thresholds and score on answers to slices that the network was not trained on.
+
+    Raises:
+        TrainingError: no left-out source has both classes, or no left-out slice has a lesion mask.
+    """
+    sources = by_source(answers, slices)
+    if not sources:
+        raise TrainingError("no left-out source has slices of both classes; pass --leave-out SOURCE with both")
+    platt = fit_platt(sources)
+    points = {
+        "balanced": (choose_balanced_threshold(sources, platt), "highest mean of sensitivity + specificity"),
+        "screening": (choose_screening_threshold(sources, platt), "highest with mean sensitivity >= 0.90"),
+    }
+    threshold = points["balanced"][0]
+    return LeftOutJudgement(
+        calibration=platt,
+        operating_points={name: _point(sources, platt, *point) for name, point in points.items()},
+        sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
+        lesions=score_lesions(answers, slices),
+        strongest_inside_lung=_strongest_inside(answers, slices),
+    )
+
+
+def by_source(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, SourceAnswers]:
+    """Split answers by source; sources with one class, or without labels, are left out."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(slices):
+        if each.kind == "labelled" and each.label is not None:
+            members[each.source].append(index)
+    odds = answers.log_odds
+    found = {
+        name: SourceAnswers(
+            odds[own],
+            np.array([slices[i].label for i in own], np.int64),
+            np.array([slices[i].group for i in own], np.str_),
+        )
+        for name, own in sorted(members.items())
+    }
+    return {name: each for name, each in found.items() if 0 < each.labels.sum() < len(each.labels)}
+
+
+def fit_platt(sources: Mapping[str, SourceAnswers]) -> PlattCalibration:
+    """Fit slope and offset so that every source and both its classes count the same."""
+    odds = np.concatenate([each.log_odds for each in sources.values()])
+    labels = np.concatenate([each.labels for each in sources.values()])
+    weights = np.concatenate([_balanced(each.labels) for each in sources.values()])
+    fitted = LogisticRegression(C=np.inf).fit(odds[:, None], labels, sample_weight=weights)
+    return PlattCalibration(
+        slope=float(fitted.coef_[0, 0]),
+        offset=float(fitted.intercept_[0]),
+        rule=f"logistic regression on answers to left-out {', '.join(sources)}, sources and classes weighted equally",
+    )
+
+
+def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArray[np.float64]:
+    """Return probabilities of COVID."""
+    return 1 / (1 + np.exp(-(platt.slope * log_odds + platt.offset)))
+
+
+def choose_balanced_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
+    """Choose the threshold with the highest mean of sensitivity + specificity over sources, to two decimals."""
+    candidates = np.round(np.arange(0.02, 0.99, 0.01), 2)
+    gains = [sum(sum(_rates(each, platt, t)) for each in sources.values()) for t in candidates]
+    best = np.flatnonzero(np.array(gains) >= max(gains) - 1e-9)
+    return float(candidates[best[len(best) // 2]])  # the middle of a plateau is the most stable
+
+
+def choose_screening_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
+    """Choose the highest threshold whose mean sensitivity over sources is at least 0.90, to two decimals."""
+    candidates = np.round(np.arange(0.99, 0.0, -0.01), 2)
+    for threshold in candidates:
+        if np.mean([_rates(each, platt, float(threshold))[0] for each in sources.values()]) >= SCREENING_SENSITIVITY:
+            return float(threshold)
+    return float(candidates[-1])
+
+
+def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: float, seed: int) -> SourceScores:
+    """Score one source; intervals resample its groups, not its slices, because slices of a patient are alike."""
+    probability = calibrated(answers.log_odds, platt)
+    names, group = np.unique(answers.groups, return_inverse=True)
+    members = [np.flatnonzero(group == number) for number in range(len(names))]
+    generator = np.random.default_rng(derive_seed(seed, "left-out"))
+    rows = [np.arange(len(probability))]
+    while len(rows) <= RESAMPLES:
+        drawn = np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))])
+        if 0 < answers.labels[drawn].sum() < len(drawn):
+            rows.append(drawn)
+    values = np.array([_figures(probability[row], answers.labels[row], threshold) for row in rows])
+    low, high = np.percentile(values[1:], [2.5, 97.5], axis=0)
+    return SourceScores(
+        count=len(probability),
+        positives=int(answers.labels.sum()),
+        groups=len(names),
+        figures={
+            name: Interval(value=float(values[0, i]), low=float(low[i]), high=float(high[i]))
+            for i, name in enumerate(("auc", "sensitivity", "specificity", "accuracy", "calibration_error"))
+        },
+    )
+
+
+def _figures(probability: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> tuple[float, ...]:
+    called = probability >= threshold
+    return (
+        float(roc_auc_score(labels, probability)),
+        float(called[labels == 1].mean()),
+        float((~called)[labels == 0].mean()),
+        float((called == labels).mean()),
+        calibration_error(probability, labels),
+    )
+
+
+def calibration_error(probability: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean distance of probability and share of COVID over ten equal bins (Naeini et al. 2015)."""
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    distances = np.bincount(bins, weights=probability - labels, minlength=BINS)
+    return float(np.abs(distances).sum() / len(labels))
+
+
+def _point(
+    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, threshold: float, rule: str
+) -> OperatingPoint:
+    sensitivity, specificity = np.mean([_rates(each, platt, threshold) for each in sources.values()], axis=0)
+    return OperatingPoint(
+        threshold=threshold,
+        rule=f"{rule} over left-out {', '.join(sources)}",
+        sensitivity=float(sensitivity),
+        specificity=float(specificity),
+    )
+
+
+def _strongest_inside(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, float]:
+    inside: dict[str, list[bool]] = defaultdict(list)
+    for index, each in enumerate(slices):
+        if each.kind == "labelled" and each.label == 1:
+            found = to_grid(answers.found_lungs[index] > 0.5, answers.heatmap.shape[1])
+            inside[each.source].append(is_inside(answers.heatmap[index].astype(np.float32), found))
+    return {name: float(np.mean(own)) for name, own in sorted(inside.items())}
+
+
+def _rates(answers: SourceAnswers, platt: PlattCalibration, threshold: float) -> tuple[float, float]:
+    called = calibrated(answers.log_odds, platt) >= threshold
+    return float(called[answers.labels == 1].mean()), float((~called)[answers.labels == 0].mean())
+
+
+def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    positives = labels.mean()
+    return np.where(labels == 1, 0.5 / positives, 0.5 / (1 - positives)) / len(labels)

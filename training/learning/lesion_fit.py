@@ -1,0 +1,157 @@
+"""The training stages of the recipe `lesion`, each resumed from the run folder: finder, left-out network, network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from training.data.ct_slices import CtSlice
+from training.data.left_out import choose_left_out, read_left_out, write_left_out
+from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_training import LesionTraining, train_lesion_network
+from training.learning.lung_crops import FoundLungs, find_lungs
+from training.learning.lung_pictures import LungPictures
+from training.learning.lung_training import LungTraining, train_lung_finder
+from training.lesion_recipe import LesionRecipe
+from training.network.lesion_network import LesionNetwork
+from training.network.lung_finder import LungFinder
+from training.network.weights import load_features
+from training.run.atomic_write import write_atomically
+from training.run.machine import Machine
+from training.run.progress import say
+from training.run.run_folder import restoring
+from training.run.seeding import derive_seed
+
+_SOURCE: Final = "covid-ct"
+
+
+@dataclass(frozen=True, slots=True)
+class LesionFitSettings:
+    """How the networks are trained.
+
+    Attributes:
+        recipe: hyperparameters.
+        machine: device and number format.
+        weights: ImageNet weights in torchvision's layout; None downloads torchvision's.
+        run_folder: for checkpoints.
+        leave_out: sources that the left-out network never sees.
+    """
+
+    recipe: LesionRecipe
+    machine: Machine
+    weights: Path | None
+    run_folder: Path
+    leave_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedLesions:
+    """The trained networks.
+
+    Attributes:
+        finder: finds lungs; has seen slices with lung masks and clear slices, no labels.
+        left_out: whether each slice was left out of `left_out_network`.
+        left_out_network: trained without them; answers them.
+        network: trained on all slices.
+        weights: where the pretrained weights came from.
+    """
+
+    finder: LungFinder
+    left_out: list[bool]
+    left_out_network: LesionNetwork
+    network: LesionNetwork
+    weights: str
+
+
+def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> FittedLesions:
+    """Train the finder, a network without the left-out sources, and the network on all of them.
+
+    Args:
+        settings: see there.
+        slices: all training slices; no test slice is among them.
+        other: pictures that are no chest slices, for the finder.
+
+    Raises:
+        TrainingError: weights, a checkpoint or a left-out source can't be used.
+    """
+    recipe, folder = settings.recipe, settings.run_folder
+    torch.manual_seed(recipe.seed)
+    left_out = _left_out(settings, slices)
+    network, left_out_network = LesionNetwork(), LesionNetwork()
+    for each in (network, left_out_network):  # before minutes of training the finder
+        weights = load_features(each.features, recipe.architecture, settings.weights)
+    finder = _finder(settings, slices, other)
+    found = find_lungs(finder, slices)
+    say(f"stage 2/3: a network without {sum(left_out)} left-out slices")
+    seen = [index for index, out in enumerate(left_out) if not out]
+    left_out_network = _train(
+        settings, left_out_network, slices, found, seen, folder / "left-out.ckpt", recipe.left_out_steps
+    )
+    say(f"stage 3/3: the network on all {len(slices)} slices")
+    every = list(range(len(slices)))
+    network = _train(settings, network, slices, found, every, folder / "network.ckpt", recipe.steps)
+    return FittedLesions(finder, left_out, left_out_network, network, weights)
+
+
+def _left_out(settings: LesionFitSettings, slices: Sequence[CtSlice]) -> list[bool]:
+    path = settings.run_folder / "left-out.csv"
+    if path.is_file():
+        return read_left_out(path, slices)
+    left_out = choose_left_out(slices, settings.leave_out)
+    write_left_out(path, slices, left_out)
+    return left_out
+
+
+def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> LungFinder:
+    path, recipe = settings.run_folder / "finder.pt", settings.recipe
+    if path.is_file():
+        finder = LungFinder()
+        with restoring(path):
+            finder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return finder.eval()
+    say("stage 1/3: the lung finder")
+    with_lungs = [each for each in slices if each.kind in ("lesions", "clear")]
+    pictures = LungPictures(with_lungs, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
+    training = LungTraining(
+        recipe.finder_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine
+    )
+    finder = train_lung_finder(pictures, training).cpu()
+    write_atomically(path, lambda temporary: torch.save(finder.state_dict(), temporary))
+    return finder
+
+
+def _train(
+    settings: LesionFitSettings,
+    network: LesionNetwork,
+    slices: Sequence[CtSlice],
+    found: FoundLungs,
+    seen: Sequence[int],
+    checkpoint: Path,
+    steps: int,
+) -> LesionNetwork:
+    recipe = settings.recipe
+    own = FoundLungs(found.lung[list(seen)], found.box[list(seen)])
+    labelled = [slices[index] for index in seen]
+    shares = _shares(labelled, recipe.covid_ct_share)
+    rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
+    samples = LesionSamples(labelled, own, shares, rng)
+    training = LesionTraining(
+        steps, recipe.batch_size, recipe.learning_rate, recipe.frozen_layers, settings.machine, checkpoint
+    )
+    return train_lesion_network(network, samples, training).cpu()
+
+
+def _shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:
+    """Shares of the labelled sources: COVID-CT, then the large sources with both classes, then all others together."""
+    labels: dict[str, set[int]] = {}
+    counts: dict[str, int] = {}
+    for each in slices:
+        if each.kind == "labelled" and each.label is not None:
+            labels.setdefault(each.source, set()).add(each.label)
+            counts[each.source] = counts.get(each.source, 0) + 1
+    large = [name for name, own in labels.items() if len(own) == 2 and counts[name] >= 500 and name != _SOURCE]
+    shares: dict[str | None, float] = {_SOURCE: covid_ct, None: 0.4 * (1 - covid_ct)}
+    return shares | {name: 0.6 * (1 - covid_ct) / len(large) for name in large}

@@ -1,0 +1,36 @@
+"""Hyperparameters of the shipped model's recipe: lungs first, then lung and lesion, then the answer from both."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LesionRecipe(BaseModel):
+    """The recipe `lesion`; each field is an option of the command line by the same name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "lesion"
+    architecture: str = "vgg19_bn"
+    seed: int = Field(default=0, ge=0, description="seed of weights, sampling and augmentation")
+    finder_steps: int = Field(default=1700, gt=0, description="optimiser steps of the lung finder")
+    finder_batch_size: int = Field(default=24, gt=0, description="pictures in a batch of the lung finder")
+    finder_learning_rate: float = Field(default=3e-3, gt=0, description="largest learning rate of the lung finder")
+    steps: int = Field(default=1300, gt=0, description="optimiser steps of the lesion network, on all sources")
+    left_out_steps: int = Field(
+        default=1000, gt=0, description="the same for the network that the left-out sources are answered by"
+    )
+    batch_size: int = Field(default=12, gt=0, description="slices in a batch of the lesion network")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="largest learning rate of VGG's convolutions; new layers have ten times as much"
+    )
+    frozen_layers: int = Field(
+        default=14, ge=0, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
+    )
+    covid_ct_share: float = Field(
+        default=0.5, gt=0, le=1, description="share of COVID-CT among the labelled slices of a batch"
+    )
+
+
+LEFT_OUT_PARTS: Final = 4
+"""One of so many groups of COVID-CT, and of the volumes with lesion masks, is left out."""

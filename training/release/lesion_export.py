@@ -1,0 +1,116 @@
+"""Model files of the recipe `lesion`: fp16 and int8, each with its card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from service.model.card import Calibration, FilePrecision, Interval, ManifestFile, ModelCard, SelfCheck
+from service.model.file import synthetic_slice
+from training.data.covid_ct import LABELS
+from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.network.lesion_reader import LesionReader
+from training.release.export import INTENDED_USE, NAME, SELF_CHECK_SEED, SELF_CHECK_TOLERANCE, export
+from training.release.quantisation import quantise
+from training.run.record import Provenance
+
+ARCHITECTURE: Final = (
+    "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; answer from "
+    "lesion share and appearance inside the lungs)"
+)
+LIMITS: Final = (
+    "Learned from about 4,500 slices of public sources, many cut out of papers; the classes of some sources come from "
+    "different scanners, and other lung disease with lesions is told from COVID-19 less well than healthy lungs are. "
+    "Mild disease without visible lesion is missed. Judged on sources that were left out; expect less on yours. One "
+    "slice, not a scan; no clinical data."
+)
+_CALIBRATION_SLICES: Final = 96
+
+
+@dataclass(frozen=True, slots=True)
+class CardContent:
+    """What the cards of both files have in common.
+
+    Attributes:
+        version: of the model.
+        threshold, threshold_rule: of the default operating point.
+        operating_points: threshold by name.
+        checks, checks_rule: thresholds of the refusals.
+        calibration: inside the graph.
+        test_metrics: of official test.
+        left_out_metrics: by left-out source.
+        provenance: recipe, data and code.
+    """
+
+    version: str
+    threshold: float
+    threshold_rule: str
+    operating_points: Mapping[str, float]
+    checks: Mapping[str, float]
+    checks_rule: str
+    calibration: Calibration
+    test_metrics: Mapping[str, Interval]
+    left_out_metrics: Mapping[str, Mapping[str, Interval]]
+    provenance: Provenance
+
+
+def export_files(
+    reader: LesionReader, content: CardContent, slices: Sequence[CtSlice], folder: Path
+) -> list[ManifestFile]:
+    """Write the int8 and the fp16 file; the reader is in fp16 afterwards.
+
+    Args:
+        reader: on the CPU, in fp32, weights rounded to fp16.
+        content: of the cards.
+        slices: training slices, of which some set the scales of int8.
+        folder: of the model files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stride = max(1, len(slices) // _CALIBRATION_SLICES)
+    greys = [torch.from_numpy(each.grey)[None, None] for each in slices[::stride]]
+    with torch.inference_mode():
+        inputs = [reader.look(grey)[0] for grey in greys]
+    quantised = quantise(reader, inputs)
+    files = [export(quantised, _card(quantised, content, "int8"), folder)]
+    files.append(export(reader, _card(reader, content, "fp16"), folder))
+    return files[::-1]
+
+
+def _card(reader: LesionReader, content: CardContent, precision: FilePrecision) -> ModelCard:
+    return ModelCard(
+        schema_version=2,
+        name=NAME,
+        version=content.version,
+        architecture=ARCHITECTURE,
+        input_size=SLICE_SIZE,
+        resize="bilinear-antialias-stretch",
+        labels=LABELS,
+        positive_label=LABELS[1],
+        threshold=content.threshold,
+        threshold_rule=content.threshold_rule,
+        operating_points=dict(content.operating_points),
+        checks=dict(content.checks),
+        checks_rule=content.checks_rule,
+        calibration=content.calibration,
+        precision=precision,
+        self_check=SelfCheck(
+            seed=SELF_CHECK_SEED, probability=_self_check(reader), tolerance=SELF_CHECK_TOLERANCE
+        ),
+        training_config=content.provenance.config,
+        data=content.provenance.data,
+        git_commit=content.provenance.git_commit,
+        libraries=content.provenance.versions,
+        test_metrics=dict(content.test_metrics),
+        left_out_metrics={name: dict(figures) for name, figures in content.left_out_metrics.items()},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+
+
+def _self_check(reader: LesionReader) -> float:
+    grey = torch.from_numpy(np.ascontiguousarray(synthetic_slice(SELF_CHECK_SEED, SLICE_SIZE)))[None]
+    with torch.inference_mode():
+        return float(reader(grey)["probability"].item())

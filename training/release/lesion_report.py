@@ -1,0 +1,54 @@
+"""metrics.json of the recipe `lesion`: everything that a run did and found. models/README.md documents the schema."""
+
+from typing import Literal
+
+from service.model.card import Interval, ManifestFile
+from training.evaluation.checks import Checks
+from training.evaluation.left_out_scores import LeftOutJudgement
+from training.evaluation.lesion_test import AlteredScores
+from training.evaluation.scores import Scores
+from training.release.report import ModelName
+from training.run.record import Provenance, Record
+
+
+class LesionFileAgreement(Record):
+    """A model file, loaded like the service loads it on a CPU, compared with the evaluated network on test.
+
+    Attributes:
+        largest_difference: of a probability.
+        auc: of the file.
+        decisions_equal: share of slices with the same label.
+    """
+
+    largest_difference: float
+    auc: float
+    decisions_equal: float
+
+
+class LesionReport(Provenance):
+    """The content of metrics.json.
+
+    Attributes:
+        judgement: calibration, thresholds and scores from sources that were left out of training.
+        splits: official test of the shipped network: `test` with official labels, `test_corrected` with known label
+            errors corrected.
+        test_calibration_error: with official labels, over ten equal bins.
+        altered: of official test, by alteration.
+        checks: refusals.
+        agreement: by model file.
+        probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
+    """
+
+    schema_version: Literal[2] = 2
+    files: tuple[ManifestFile, ...]
+    model: ModelName
+    positive_label: str
+    judgement: LeftOutJudgement
+    splits: dict[str, Scores]
+    test_calibration_error: Interval
+    altered: dict[str, AlteredScores]
+    checks: Checks
+    agreement: dict[str, LesionFileAgreement]
+    probability_shares: tuple[float, ...]
+    wall_time_seconds: dict[str, float]
+    peak_memory_bytes: int
