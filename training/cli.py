@@ -25,6 +25,7 @@ from training.experiments.comparison import as_table, compare
 from training.experiments.cross_validation import as_rows, cross_validate
 from training.learning.features import FeatureCache
 from training.learning.fit import FitSettings
+from training.lesion_cli import add_release
 from training.recipe import OPTIONAL_GROUPS, RECIPES, GroupBy, NetworkSettings, Recipe
 from training.recipe_options import add_recipe_fields, recipe_overrides
 from training.release.train import TrainingJob, train
@@ -155,6 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    add_release(commands)
     _add_evaluate(commands)
     _add_compare(commands)
     _add_crossvalidate(commands)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.model.card import SplitFingerprint
 from service.errors import ServiceError
 from service.imaging.decode import decode, to_input
+from service.model.card import SplitFingerprint
 from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
 from training.errors import TrainingError
 from training.run.progress import progress

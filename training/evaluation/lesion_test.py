@@ -47,9 +47,7 @@ def alter(slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSli
     """Alter the test slices: as they are (`plain`), every alteration, and black outside the lungs' box."""
     altered = {"plain": list(slices)}
     for name, change in ALTERATIONS.items():
-        altered[name] = [
-            replace(each, grey=to_input(change(each.grey[np.newaxis]), SLICE_SIZE)[0]) for each in slices
-        ]
+        altered[name] = [replace(each, grey=to_input(change(each.grey[np.newaxis]), SLICE_SIZE)[0]) for each in slices]
     altered["lung_box_only"] = [_blacken(each, finder) for each in slices]
     return altered
 
@@ -69,9 +67,7 @@ def score_test(
             "test_corrected": score(probability[usable], corrected, threshold, seed),
         },
         calibration_error=_calibration_error(answers.probability.astype(np.float64), labels.numpy(), seed),
-        probability_shares=tuple(
-            round(float((answers.probability <= tenth / 10).mean()), 4) for tenth in range(1, 11)
-        ),
+        probability_shares=tuple(round(float((answers.probability <= tenth / 10).mean()), 4) for tenth in range(1, 11)),
     )
 
 

@@ -37,7 +37,9 @@ def degrade(grey: Grey, rng: np.random.Generator) -> Grey:
     height, width = grey.shape
     if rng.random() < 0.3:
         scale = rng.uniform(0.35, 1)
-        small = cv2.resize(grey, (max(8, int(width * scale)), max(8, int(height * scale))), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(
+            grey, (max(8, int(width * scale)), max(8, int(height * scale))), interpolation=cv2.INTER_AREA
+        )
         grey = cast(Grey, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
     if rng.random() < 0.25:
         grey = _blurred(grey, rng.uniform(0.3, 1.2))

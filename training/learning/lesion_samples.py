@@ -74,7 +74,11 @@ class LesionSamples:
         groups = sorted({_share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
         self._labelled = [
             tuple(
-                where(lambda s, g=group, y=label: s.kind == "labelled" and s.label == y and (_share_of(s, shares) or "") == g)
+                where(
+                    lambda s, g=group, y=label: (
+                        s.kind == "labelled" and s.label == y and (_share_of(s, shares) or "") == g
+                    )
+                )
                 for label in (0, 1)
             )
             for group in groups
@@ -82,7 +86,9 @@ class LesionSamples:
         weights = np.array([shares[group or None] for group in groups])
         self._source_weights = weights / weights.sum()
         drawn = where(lambda s: s.lesion is not None and _has_lesion(s.lesion))
-        self._drawn = [[i for i in drawn if slices[i].source == name] for name in sorted({slices[i].source for i in drawn})]
+        self._drawn = [
+            [i for i in drawn if slices[i].source == name] for name in sorted({slices[i].source for i in drawn})
+        ]
         self._donors = drawn
         self._no_lesion = where(lambda s: s.lesion is not None and s.lung is not None and not _has_lesion(s.lesion))
         self._clear = where(lambda s: s.kind == "clear")

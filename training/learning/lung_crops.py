@@ -66,7 +66,9 @@ def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
     return FoundLungs(np.concatenate(lungs), np.concatenate(boxes))
 
 
-def crop_lungs(each: CtSlice, lung: NDArray[np.float16], box: NDArray[np.float32], rng: np.random.Generator | None) -> LungCrop:
+def crop_lungs(
+    each: CtSlice, lung: NDArray[np.float16], box: NDArray[np.float32], rng: np.random.Generator | None
+) -> LungCrop:
     """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window."""
     matrix = _matrix(box, rng)
     border = 0.0

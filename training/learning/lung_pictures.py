@@ -99,7 +99,9 @@ class LungPictures:
         x0, x1, y0, y1 = self._choose_view(mask)
         angle = np.deg2rad(rng.normal(0, 7))
         across, down = INPUT_SIZE / (x1 - x0), INPUT_SIZE / (y1 - y0)
-        turn = np.array([[across * np.cos(angle), -down * np.sin(angle)], [across * np.sin(angle), down * np.cos(angle)]])
+        turn = np.array(
+            [[across * np.cos(angle), -down * np.sin(angle)], [across * np.sin(angle), down * np.cos(angle)]]
+        )
         if rng.random() < 0.5:
             turn[0] *= -1
         middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
@@ -219,7 +221,9 @@ def segment_by_threshold(grey: Picture) -> Mask:
         inside = regions == number
         if number not in border and (regions[place] == number).sum() > 0.004 * grey.size and grey[inside].mean() < 110:
             lung |= inside
-    closed = cv2.morphologyEx(lung.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+    closed = cv2.morphologyEx(
+        lung.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    )
     return cast(Mask, ndimage.binary_fill_holes(closed > 0))
 
 

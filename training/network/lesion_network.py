@@ -74,7 +74,9 @@ class Appearance(nn.Module):
             features = torch.relu(reduce(maps[i])).float()
             cells = 2 << i
             of_lung = nn.functional.avg_pool2d(lung, cells)
-            of_lesion = nn.functional.avg_pool2d(lesion, cells) + 0.02 * of_lung  # a clear lung has no lesion to look at
+            of_lesion = (
+                nn.functional.avg_pool2d(lesion, cells) + 0.02 * of_lung
+            )  # a clear lung has no lesion to look at
             for weight in (of_lung, of_lesion):
                 pooled.append((features * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-3))
         joined = self.dropout(torch.cat(pooled, dim=1))
@@ -117,9 +119,7 @@ class LesionNetwork(nn.Module):
         self.appearance = Appearance()
         self.evidence = Evidence()
 
-    def forward(
-        self, picture: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.read(self.features(self.normalise(255 * picture)))
 
     def read(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

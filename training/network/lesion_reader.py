@@ -14,6 +14,9 @@ from training.network.lung_finder import LungFinder, shrink
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
 
+FEWEST_LUNG: Final = 0.006
+"""Share of the slice below which lungs are too small to be read."""
+
 
 class LesionReader(nn.Module):
     """The model file's network.
@@ -21,7 +24,7 @@ class LesionReader(nn.Module):
     `forward`: uint8 (N, 1, S, S) -> float32 tensors by name:
 
     - `probability` (N,): of COVID, calibrated.
-    - `heatmap` (N, 80, 80): probability of lesion at each cell of the slice; what the answer's lesion share is taken from.
+    - `heatmap` (N, 80, 80): probability of lesion at each cell of the slice, 0 outside the lungs.
     - `lungs` (N, 80, 80): probability of lung.
     - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
       the halves of the box; the patient's left is the picture's right.
@@ -43,13 +46,12 @@ class LesionReader(nn.Module):
         self.appearance = copy.deepcopy(network.appearance)
         self.evidence = copy.deepcopy(network.evidence)
         self.height, self.width, self.map_size = HEIGHT, WIDTH, MAP_SIZE
+        self.fewest_lung = FEWEST_LUNG
         self.slope = slope
         self.offset = offset
 
     @torch.jit.export
-    def look(
-        self, slices: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def look(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Find the lungs and cut them out.
 
         Returns:
@@ -84,7 +86,7 @@ class LesionReader(nn.Module):
             "lungs": placed[:, 1],
             "lung_involvement": involvement(lung_cells[:, 0], lesion_cells[:, 0]),
             "lung_fraction": area,
-            "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / 0.02).clamp(0.0, 1.0)),
+            "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / self.fewest_lung).clamp(0.0, 1.0)),
             "wrong_window": flat,
             "several_panels": judged[:, 1],
         }

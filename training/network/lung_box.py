@@ -58,9 +58,7 @@ def place_back(inside: torch.Tensor, box: torch.Tensor, height: int, width: int)
     return _sample(inside.float(), 1.0 / scale, -centre / scale, height, width)
 
 
-def set_tone(
-    grey: torch.Tensor, lung: torch.Tensor, to_dark: float = DARK, to_bright: float = BRIGHT
-) -> torch.Tensor:
+def set_tone(grey: torch.Tensor, lung: torch.Tensor, to_dark: float = DARK, to_bright: float = BRIGHT) -> torch.Tensor:
     """Give aerated lung and soft tissue the same grey in every slice, whatever window the slice was shown in.
 
     Aerated lung is the mean of the lung's darker half, tissue that of the brighter half outside the lungs.
@@ -122,9 +120,7 @@ def _mean_of_half(grey: torch.Tensor, inside: torch.Tensor, sign: float) -> torc
     return (grey * half).sum((1, 2, 3), keepdim=True) / half.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
 
 
-def _sample(
-    picture: torch.Tensor, scale: torch.Tensor, centre: torch.Tensor, height: int, width: int
-) -> torch.Tensor:
+def _sample(picture: torch.Tensor, scale: torch.Tensor, centre: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Sample pictures at scale * p + centre for p in -1..1, as grid_sample's coordinates have it."""
     theta = torch.zeros(picture.shape[0], 2, 3, device=picture.device)
     theta[:, 0, 0] = scale[:, 0]

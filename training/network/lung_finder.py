@@ -1,4 +1,4 @@
-"""A small network that finds the lungs in a whole slice, and says whether the picture is one axial chest slice at all."""
+"""A small network that finds the lungs in a whole slice and tells other pictures from axial chest slices."""
 
 from typing import Final
 
@@ -48,9 +48,7 @@ class LungFinder(nn.Module):
 
 def shrink(picture: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:
     """Resize float (N, 1, S, S) to the finder's input, with antialiasing."""
-    return nn.functional.interpolate(
-        picture, size=[size, size], mode="bilinear", antialias=True, align_corners=False
-    )
+    return nn.functional.interpolate(picture, size=[size, size], mode="bilinear", antialias=True, align_corners=False)
 
 
 def _enlarge(x: torch.Tensor) -> torch.Tensor:

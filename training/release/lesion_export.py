@@ -96,9 +96,7 @@ def _card(reader: LesionReader, content: CardContent, precision: FilePrecision) 
         checks_rule=content.checks_rule,
         calibration=content.calibration,
         precision=precision,
-        self_check=SelfCheck(
-            seed=SELF_CHECK_SEED, probability=_self_check(reader), tolerance=SELF_CHECK_TOLERANCE
-        ),
+        self_check=SelfCheck(seed=SELF_CHECK_SEED, probability=_self_check(reader), tolerance=SELF_CHECK_TOLERANCE),
         training_config=content.provenance.config,
         data=content.provenance.data,
         git_commit=content.provenance.git_commit,

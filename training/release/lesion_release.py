@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from service.model.card import MANIFEST_NAME, Calibration, ManifestFile
+from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, SplitFingerprint
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
@@ -19,7 +19,7 @@ from training.evaluation.answers import Answers, answer
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, measure_checks
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
-from training.evaluation.plots import draw_confusion, draw_misclassified, draw_roc
+from training.evaluation.plots import draw_confusion, draw_roc
 from training.evaluation.scores import auc
 from training.learning.lesion_fit import LesionFitSettings, fit_lesions
 from training.network.lesion_reader import LesionReader
@@ -61,6 +61,11 @@ class LesionJob:
     fit: LesionFitSettings
     models_folder: Path
     version: str
+
+    def fingerprints(self, data: LesionData) -> dict[str, SplitFingerprint]:
+        """Identify all data that a release is made from."""
+        test = {f"{name} test": each for name, each in fingerprints(data.test).items()}
+        return fingerprints(data.train) | test
 
 
 def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
@@ -120,10 +125,9 @@ def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, pr
 
 
 def _provenance(job: LesionJob, data: LesionData) -> Provenance:
-    test = {f"{name} test": each for name, each in fingerprints(data.test).items()}
     return Provenance(
         config=job.fit.recipe.model_dump(mode="json"),
-        data=fingerprints(data.train) | test,
+        data=job.fingerprints(data),
         git_commit=git_commit(),
         versions=library_versions(),
         machine=str(job.fit.machine),
@@ -155,7 +159,8 @@ def _write(folder: Path, report: LesionReport, sets: Sequence[tuple[str, Answers
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("set", "source", "file", "label", "probability", "lung_involvement"))
     for name, answers, slices in sets:
-        probability = calibrated(answers.log_odds, report.judgement.calibration) if name != "test" else answers.probability
+        raw = name != "test"  # the network that answers left-out slices is not calibrated inside
+        probability = calibrated(answers.log_odds, report.judgement.calibration) if raw else answers.probability
         for each, p, involvement in zip(slices, probability, answers.involvement[:, 0], strict=True):
             label = "" if each.label is None else each.label
             rows.writerow((name, each.source, each.name, label, f"{p:.6f}", f"{involvement:.4f}"))

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.lesion_sources import write_labelled, write_lesions
+from training.data.ct_slices import SLICE_SIZE, read_corrections, read_images, read_labelled, read_lesions
+from training.errors import TrainingError
+
+
+def test_folders_of_both_classes_are_read_with_their_labels(tmp_path: Path) -> None:
+    slices = read_labelled(write_labelled(tmp_path / "hospital", count=2))
+    assert [(each.source, each.label) for each in slices] == [("hospital", 0)] * 2 + [("hospital", 1)] * 2
+    assert all(each.grey.shape == (SLICE_SIZE, SLICE_SIZE) for each in slices)
+
+
+def test_masks_are_read_at_the_size_of_the_slice(tmp_path: Path) -> None:
+    clear = [each for each in read_lesions(write_lesions(tmp_path / "lesions")) if each.name == "0-2.png"]
+    (each,) = clear
+    assert each.lung is not None
+    assert each.lesion is not None
+    assert each.lung.shape == each.grey.shape
+    assert each.grey[each.lung].mean() < each.grey[~each.lung].mean()
+    assert not each.lesion.any()
+
+
+def test_a_source_with_one_class_is_refused(tmp_path: Path) -> None:
+    folder = write_labelled(tmp_path / "hospital", count=1)
+    (folder / "COVID" / "0.png").unlink()
+    with pytest.raises(TrainingError, match="hospital: all slices are of one class"):
+        read_labelled(folder)
+
+
+def test_a_table_without_a_column_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "slices.csv").write_text("file,source\na.png,x\n")
+    with pytest.raises(TrainingError, match=r"slices\.csv: no column volume"):
+        read_lesions(tmp_path)
+
+
+def test_an_unknown_label_is_refused_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "slices.csv").write_text("file,label,source,patient\na.png,covid,x,1\n")
+    with pytest.raises(TrainingError, match=r"a\.png has label 'covid'"):
+        read_labelled(tmp_path)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    folder = write_lesions(tmp_path / "lesions", volumes=1)
+    Image.fromarray(np.zeros((10, 12), np.uint8)).save(folder / "0-0.lesion.png")
+    with pytest.raises(TrainingError, match=r"0-0\.lesion\.png: the mask has \(12, 10\) pixels, its slice \(96, 96\)"):
+        read_lesions(folder)
+
+
+def test_a_missing_folder_of_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nowhere: no such folder"):
+        read_images(tmp_path / "nowhere", "clear")
+
+
+def test_corrections_turn_controls_into_negatives_and_drop_slices_without_lesion(tmp_path: Path) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text(
+        "file,split,class,problem,evidence\n"
+        "a.png,train,COVID,a control without COVID-19,caption\n"
+        "b.png,train,COVID,no lesion in the slice,caption\n"
+        "c.jpg,train,NonCOVID,the same picture as a COVID test slice (x.png),correlation\n"
+    )
+    assert read_corrections(table) == {"CT_COVID/a.png": 0, "CT_COVID/b.png": None, "CT_NonCOVID/c.jpg": None}

@@ -1,0 +1,78 @@
+import torch
+from torch import nn
+
+from training.network.lesion_network import BOUND, LesionNetwork, log_probability
+from training.network.lesion_reader import LesionReader, involvement
+from training.network.lung_finder import LungFinder
+
+
+class _Band(nn.Module):
+    """A finder that finds lungs in two bands of every picture."""
+
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lung = torch.full((picture.shape[0], 1, 64, 64), -9.0)
+        lung[:, :, 16:48, 8:28] = 9.0
+        lung[:, :, 16:48, 36:56] = 9.0
+        return lung, torch.full((picture.shape[0], 2), -9.0)
+
+
+def _reader(finder: nn.Module) -> LesionReader:
+    torch.manual_seed(0)
+    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval()).eval()
+    reader.finder = finder.eval()
+    return reader
+
+
+def test_nothing_outside_the_box_changes_the_answer() -> None:
+    reader = _reader(_Band())
+    generator = torch.Generator().manual_seed(1)
+    plain = torch.randint(0, 256, (1, 1, 320, 320), generator=generator, dtype=torch.uint8)
+    changed = plain.clone()
+    changed[:, :, :48] = 255  # above the box, which begins at 0.25 - 0.06 of its height
+    changed[:, :, 272:] = 0
+    with torch.inference_mode():
+        first, second = reader(plain), reader(changed)
+    assert torch.equal(first["probability"], second["probability"])
+    assert torch.equal(first["heatmap"], second["heatmap"])
+
+
+def test_maps_are_those_of_the_whole_slice_and_empty_outside_the_box() -> None:
+    with torch.inference_mode():
+        answer = _reader(_Band())(torch.zeros(2, 1, 320, 320, dtype=torch.uint8))
+    assert answer["heatmap"].shape == answer["lungs"].shape == (2, 80, 80)
+    assert answer["lungs"][:, :14].abs().max() == 0
+
+
+def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
+    class Nothing(nn.Module):
+        def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((picture.shape[0], 1, 64, 64), -9.0), torch.full((picture.shape[0], 2), -9.0)
+
+    with torch.inference_mode():
+        answer = _reader(Nothing())(torch.zeros(1, 1, 320, 320, dtype=torch.uint8))
+    assert answer["no_lungs"].item() == 1.0
+    assert answer["lung_fraction"].item() == 0.0
+    assert all(torch.isfinite(each).all() for each in answer.values())
+
+
+def test_the_answer_rises_with_the_lesion_share_and_appearance_is_bounded() -> None:
+    network = LesionNetwork()
+    odds = network.evidence(torch.tensor([0.0, 0.001, 0.01, 0.1, 0.5]))
+    assert (odds.diff() > 0).all()
+    maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
+    masks = torch.ones(1, 1, 48, 64)
+    assert network.appearance(maps, masks, masks).abs().item() <= BOUND
+
+
+def test_a_clear_lung_stays_below_the_probability_of_a_lesion() -> None:
+    lesion_odds, appearance = torch.tensor([-3.0]), torch.tensor([BOUND])
+    log_p, log_not = log_probability(lesion_odds, appearance)
+    assert log_p.exp() <= torch.sigmoid(lesion_odds)
+    assert torch.allclose(log_p.exp() + log_not.exp(), torch.ones(1), atol=1e-5)
+
+
+def test_involvement_is_that_of_both_lungs_and_of_each_half() -> None:
+    lung, lesion = torch.zeros(1, 4, 8), torch.zeros(1, 4, 8)
+    lung[:, :, 1:3] = lung[:, :, 5:7] = 0.9
+    lesion[:, :2, 5:7] = 0.8  # the picture's right, the patient's left
+    assert torch.allclose(involvement(lung, lesion), torch.tensor([[0.25, 0.5, 0.0]]))
