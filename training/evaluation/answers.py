@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from training.data.ct_slices import CtSlice
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
+from training.run.machine import Machine
 from training.run.progress import progress
 
 CHECKS = ("no_lungs", "wrong_window", "several_panels")
@@ -43,14 +44,14 @@ class Answers:
 
 
 def answer(
-    reader: LesionReader, slices: Sequence[CtSlice], device: torch.device, title: str, batch_size: int = 8
+    reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str, batch_size: int = 8
 ) -> Answers:
-    """Ask a network about slices."""
+    """Ask a network about slices, under the machine's autocast."""
     rows: list[list[NDArray[np.float32]]] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), machine.autocast():
         for start in progress(range(0, len(slices), batch_size), title, "batch"):
             greys = np.stack([each.grey for each in slices[start : start + batch_size]])
-            pictures = torch.from_numpy(greys)[:, None].to(device)
+            pictures = torch.from_numpy(greys)[:, None].to(machine.device)
             outputs = reader(pictures)
             checks = torch.stack([outputs[name] for name in CHECKS], dim=1)
             found = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-import torch
 
 from service.imaging.decode import to_input
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.answers import CHECKS, answer
 from training.evaluation.out_of_distribution import generated_images
 from training.network.lesion_reader import LesionReader
+from training.run.machine import Machine
 from training.run.record import Record
 
 CHECK_THRESHOLDS: Final = {"no_lungs": 0.1, "wrong_window": 0.85, "several_panels": 0.5}
@@ -45,7 +45,11 @@ class Checks(Record):
 
 
 def measure_checks(
-    reader: LesionReader, slices: Sequence[CtSlice], others: Mapping[str, Sequence[CtSlice]], seed: int
+    reader: LesionReader,
+    slices: Sequence[CtSlice],
+    others: Mapping[str, Sequence[CtSlice]],
+    machine: Machine,
+    seed: int,
 ) -> Checks:
     """Measure what is refused of chest slices, at most 200 a source, and of other pictures and generated ones."""
     generator = np.random.default_rng(seed)
@@ -58,13 +62,13 @@ def measure_checks(
     return Checks(
         thresholds=CHECK_THRESHOLDS,
         rule=CHECKS_RULE,
-        slices={name: _shares(reader, own, name) for name, own in sampled.items()},
-        others={name: _shares(reader, own, name) for name, own in {**others, **generated}.items()},
+        slices={name: _shares(reader, own, machine, name) for name, own in sampled.items()},
+        others={name: _shares(reader, own, machine, name) for name, own in {**others, **generated}.items()},
     )
 
 
-def _shares(reader: LesionReader, slices: Sequence[CtSlice], name: str) -> CheckShares:
-    scores = answer(reader, slices, torch.device("cpu"), f"checking {name}").checks
+def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, name: str) -> CheckShares:
+    scores = answer(reader, slices, machine, f"checking {name}").checks
     fired = scores > np.array([CHECK_THRESHOLDS[check] for check in CHECKS])
     return CheckShares(
         count=len(slices),

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -31,8 +30,6 @@ from training.run.atomic_write import write_atomically
 from training.run.machine import peak_memory_bytes
 from training.run.progress import say
 from training.run.record import Provenance, git_commit, library_versions
-
-_CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +72,23 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     trained = time.perf_counter()
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
     judge = LesionReader(fitted.finder, fitted.left_out_network).eval()
-    judged = answer(judge, left_out, _CPU, "answering left-out slices")
+    machine = job.fit.machine
+    judged = answer(judge.to(machine.device), left_out, machine, "answering left-out slices")
     judgement = judge_left_out(judged, left_out, seed)
     say("left-out sources are judged; now the only look at test")
     platt = judgement.calibration
-    reader = LesionReader(fitted.finder, fitted.network, platt.slope, platt.offset).eval().half().float()
+    reader = (
+        LesionReader(fitted.finder, fitted.network, platt.slope, platt.offset).eval().half().float().to(machine.device)
+    )
     test = {
-        name: answer(reader, slices, _CPU, f"answering test, {name}")
+        name: answer(reader, slices, machine.without_autocast(), f"answering test, {name}")
         for name, slices in alter(data.test, fitted.finder).items()
     }
     scores = score_test(test["plain"], data.test, data.corrections, judgement.threshold, seed)
     others = {"photographs": data.other[1::2]} if data.other else {}
-    checks = measure_checks(reader, [*data.train, *data.test, *data.unseen], others, seed)
+    checks = measure_checks(reader, [*data.train, *data.test, *data.unseen], others, machine, seed)
     provenance = _provenance(job, data)
-    files = export_files(reader, _content(job, judgement, scores, provenance), data.train, job.models_folder)
+    files = export_files(reader.cpu(), _content(job, judgement, scores, provenance), data.train, job.models_folder)
     report = LesionReport(
         **dict(provenance),
         files=tuple(files),

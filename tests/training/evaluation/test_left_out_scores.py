@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from training.evaluation.left_out_scores import (
+    PlattCalibration,
+    SourceAnswers,
+    calibrated,
+    calibration_error,
+    choose_balanced_threshold,
+    choose_screening_threshold,
+    fit_platt,
+    score_source,
+)
+
+AS_IT_IS = PlattCalibration(slope=1.0, offset=0.0, rule="none")
+
+
+def _source(shift: float, count: int = 400, seed: int = 0) -> SourceAnswers:
+    """Answers whose log odds are right by construction, then shifted."""
+    generator = np.random.default_rng(seed)
+    odds = generator.normal(0, 2, count)
+    labels = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    groups = np.array([str(i // 4) for i in range(count)])
+    return SourceAnswers(odds + shift, labels, groups)
+
+
+def test_calibration_takes_back_a_shift_of_all_sources() -> None:
+    sources = {"a": _source(3.0), "b": _source(3.0, seed=1)}
+    platt = fit_platt(sources)
+    assert platt.slope == pytest.approx(1.0, abs=0.15)
+    assert platt.offset == pytest.approx(-3.0, abs=0.5)
+    assert "a, b" in platt.rule
+    for each in sources.values():
+        assert calibration_error(calibrated(each.log_odds, platt), each.labels) < 0.06
+
+
+def test_a_large_source_counts_no_more_than_a_small_one() -> None:
+    small, large = _source(2.0, count=200), _source(-2.0, count=2000, seed=1)
+    assert fit_platt({"small": small, "large": large}).offset == pytest.approx(0.0, abs=0.4)
+
+
+def test_the_balanced_threshold_separates_what_can_be_separated() -> None:
+    odds = np.array([-3.0, -2.0, 1.0, 2.0])
+    source = SourceAnswers(odds, np.array([0, 0, 1, 1]), np.array(list("abcd")))
+    threshold = choose_balanced_threshold({"a": source}, AS_IT_IS)
+    scores = score_source(source, AS_IT_IS, threshold, seed=0)
+    assert scores.figures["sensitivity"].value == scores.figures["specificity"].value == 1.0
+    assert 0.12 < threshold < 0.73
+
+
+def test_screening_reaches_its_sensitivity_and_no_lower_threshold_is_taken() -> None:
+    source = _source(0.0)
+    threshold = choose_screening_threshold({"a": source}, AS_IT_IS)
+    assert score_source(source, AS_IT_IS, threshold, 0).figures["sensitivity"].value >= 0.90
+    assert score_source(source, AS_IT_IS, threshold + 0.02, 0).figures["sensitivity"].value < 0.93
+
+
+def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
+    source = _source(0.0)
+    repeated = SourceAnswers(*(np.repeat(each[:50], 8) for each in (source.log_odds, source.labels, source.groups)))
+    alone = SourceAnswers(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
+    by_patient = score_source(repeated, AS_IT_IS, 0.5, 0).figures["auc"]
+    by_slice = score_source(alone, AS_IT_IS, 0.5, 0).figures["auc"]
+    assert by_patient.value == by_slice.value
+    assert by_patient.high - by_patient.low > 1.5 * (by_slice.high - by_slice.low)

@@ -1,0 +1,76 @@
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
+from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
+from training.learning.lesion_samples import Batch, LesionSamples, to_cells
+from training.learning.lung_crops import FoundLungs, crop_lungs
+from training.network.lung_box import HEIGHT, WIDTH, find_box
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> list[CtSlice]:
+    root = tmp_path_factory.mktemp("sources")
+    return [
+        *read_labelled(write_labelled(root / "hospital")),
+        *read_lesions(write_lesions(root / "lesions")),
+        *read_images(write_clear(root / "clear"), "clear"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(slices: list[CtSlice]) -> FoundLungs:
+    """The drawn lungs, as a perfect finder would find them."""
+    _, lung, _ = draw_chest(0, lesion=False, size=64)
+    lungs = np.repeat(lung[None].astype(np.float16), len(slices), axis=0)
+    return FoundLungs(lungs, find_box(torch.from_numpy(lungs).float()).numpy())
+
+
+def _samples(slices: list[CtSlice], found: FoundLungs, seed: int = 0) -> LesionSamples:
+    return LesionSamples(slices, found, {"hospital": 1.0, None: 0.0}, np.random.default_rng(seed))
+
+
+def test_a_crop_shows_the_lungs_dark_and_tissue_bright(slices: list[CtSlice], found: FoundLungs) -> None:
+    crop = crop_lungs(slices[0], found.lung[0], found.box[0], None)
+    assert crop.grey.shape == (HEIGHT, WIDTH)
+    assert crop.grey[crop.found > 0.9].mean() < 0.3
+    assert crop.grey[crop.found < 0.01].mean() > 0.5
+
+
+def test_lesion_and_picture_move_together(slices: list[CtSlice], found: FoundLungs) -> None:
+    index = next(i for i, each in enumerate(slices) if each.lesion is not None and each.lesion.any())
+    crop = crop_lungs(slices[index], found.lung[index], found.box[index], np.random.default_rng(3))
+    assert crop.lesion is not None
+    assert crop.lung is not None
+    clear = (crop.lung > 0.9) & (crop.lesion < 0.1)
+    assert crop.grey[crop.lesion > 0.9].mean() > crop.grey[clear].mean() + 0.1
+
+
+def test_a_batch_has_every_kind_of_target(slices: list[CtSlice], found: FoundLungs) -> None:
+    batch = _samples(slices, found).batch(40)
+    assert batch.pictures.shape == (40, 1, HEIGHT, WIDTH)
+    assert batch.lesion.shape == batch.lung.shape == (40, 1, HEIGHT // 4, WIDTH // 4)
+    labels = batch.label[batch.label_weight == 1]
+    assert 0 < labels.sum() < len(labels)
+    pasted = (batch.lesion_weight == 0.7) & (batch.lesion.sum((1, 2, 3)) > 0)
+    assert pasted.any()
+    assert (batch.lung_weight == 1).any()
+
+
+def test_the_position_continues_the_same_sequence(slices: list[CtSlice], found: FoundLungs) -> None:
+    first = _samples(slices, found)
+    first.batch(2)
+    position = first.position()
+    second = _samples(slices, found, seed=9)
+    second.seek(position)
+    wanted: Batch = first.batch(2)
+    for one, other in zip(wanted, second.batch(2), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_cells_hold_the_share_of_the_mask() -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.float32)
+    mask[:2, :4] = 1
+    assert to_cells(mask)[0, 0] == pytest.approx(0.5)
