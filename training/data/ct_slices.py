@@ -89,7 +89,7 @@ def read_labelled(folder: Path) -> list[CtSlice]:
         ]
     else:
         rows = [
-            (folder.name, f"{label}/{path.name}", label, path.name)
+            (folder.name, f"{label}/{path.name}", label, f"{label}/{path.name}")
             for label in LABELS
             for path in _images(folder / label)
         ]
