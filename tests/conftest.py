@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny import write_models
+from tests.support.tiny import TinyClassifier, classifier_card, write_models
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the team keeps data beside its checkouts; nothing of it is in the repository."""
@@ -30,4 +30,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny model and its manifest, for tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("models")
     write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a network that does not find lungs and has no checks."""
+    folder = tmp_path_factory.mktemp("classifier")
+    write_models(folder, classifier_card(), TinyClassifier())
     return folder
