@@ -82,7 +82,7 @@ def add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     recipe = parser.add_argument_group("recipe fields; each overrides the value of the recipe")
     for name, field in LesionRecipe.model_fields.items():
         if name not in _OWN:
-            kind = field.annotation if field.annotation in (int, float) else str
+            kind = int if field.annotation is int else float
             recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{field.description} ({field.default})")
 
 

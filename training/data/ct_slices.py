@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import ServiceError
-from service.imaging.decode import decode, to_input
+from service.imaging.decode import Slice, decode, to_input
 from service.model.card import SplitFingerprint
-from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
+from training.data.covid_ct import LABELS, Split, hash_of_files
 from training.errors import TrainingError
 from training.run.progress import progress
 
@@ -67,7 +67,7 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
             name=each.path,
             group=group,
             kind="labelled",
-            grey=_resized(each),
+            grey=_resized(each.pixels),
             label=corrections.get(each.path, each.label),
         )
         for each, group in zip(split.slices, groups, strict=True)
@@ -167,17 +167,19 @@ def where(slices: Sequence[CtSlice], wanted: Callable[[CtSlice], bool]) -> list[
     return [i for i, each in enumerate(slices) if wanted(each)]
 
 
-def _resized(each: LabelledSlice) -> NDArray[np.uint8]:
-    return to_input(each.pixels, SLICE_SIZE)[0]
+def _resized(pixels: Slice) -> NDArray[np.uint8]:
+    grey: NDArray[np.uint8] = to_input(pixels, SLICE_SIZE)[0]
+    return grey
 
 
 def _read_grey(path: Path) -> NDArray[np.uint8]:
     try:
-        return to_input(decode(path.read_bytes()), SLICE_SIZE)[0]
+        pixels = decode(path.read_bytes())
     except OSError as error:
         raise TrainingError(f"{path}: can't read the slice: {error.strerror}") from error
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
+    return _resized(pixels)
 
 
 def _read_mask(path: Path, of: Path) -> Mask:

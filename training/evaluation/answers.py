@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.model.checks import CheckName
 from training.data.ct_slices import CtSlice
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
 from training.run.machine import Machine
 from training.run.progress import progress
 
-CHECKS = ("no_lungs", "wrong_window", "several_panels")
-"""Reasons to refuse a picture, by the names of the network's outputs."""
+CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
+"""Reasons to refuse a picture; each is an output of the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Answers:
     def log_odds(self) -> NDArray[np.float64]:
         """float64 (N,), of the probability."""
         p = self.probability.astype(np.float64).clip(1e-9, 1 - 1e-7)
-        return np.log(p) - np.log1p(-p)
+        return np.asarray(np.log(p) - np.log1p(-p), np.float64)
 
 
 def answer(
@@ -57,6 +59,12 @@ def answer(
             found = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]
             kept = [outputs[name] for name in ("probability", "lung_involvement", "heatmap", "lungs")]
             rows.append([each.float().cpu().numpy() for each in (*kept, checks, found)])
-    probability, involvement, heatmap, lungs, checked, seen = (np.concatenate(each) for each in zip(*rows, strict=True))
-    half = (each.astype(np.float16) for each in (heatmap, lungs))
-    return Answers(probability, involvement, *half, checked, seen.astype(np.float16))
+    columns = [np.concatenate(each) for each in zip(*rows, strict=True)]
+    return Answers(
+        probability=columns[0],
+        involvement=columns[1],
+        heatmap=columns[2].astype(np.float16),
+        lungs=columns[3].astype(np.float16),
+        checks=columns[4],
+        found_lungs=columns[5].astype(np.float16),
+    )

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from service.imaging.decode import to_input
+from service.model.checks import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.answers import CHECKS, answer
 from training.evaluation.out_of_distribution import generated_images
@@ -13,7 +14,7 @@ from training.network.lesion_reader import LesionReader
 from training.run.machine import Machine
 from training.run.record import Record
 
-CHECK_THRESHOLDS: Final = {"no_lungs": 0.1, "wrong_window": 0.85, "several_panels": 0.5}
+CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {"no_lungs": 0.1, "wrong_window": 0.85, "several_panels": 0.5}
 CHECKS_RULE: Final = (
     "no_lungs: fixed at 0.1, many times what 99 % of the training slices have; several_panels: fixed at 0.5, the "
     "network's own decision; wrong_window: fixed at 0.85, the share of the lungs that is one black or one white, which "
@@ -26,7 +27,7 @@ class CheckShares(Record):
 
     count: int
     refused: float
-    reasons: dict[str, float]
+    reasons: dict[CheckName, float]
 
 
 class Checks(Record):
@@ -38,7 +39,7 @@ class Checks(Record):
         others: other pictures by kind, which should be refused.
     """
 
-    thresholds: dict[str, float]
+    thresholds: dict[CheckName, float]
     rule: str
     slices: dict[str, CheckShares]
     others: dict[str, CheckShares]

@@ -150,9 +150,5 @@ def evaluate(answers: Answers, data: CovidCt, seed: int) -> Evaluation:
     )
 
 
-def _as_inputs(images: list[Slice], size: int) -> torch.Tensor:
-    return torch.stack([as_input(image, size) for image in images])
-
-
 def _shares(probabilities: torch.Tensor) -> tuple[float, ...]:
     return tuple(round((probabilities <= tenth / 10).double().mean().item(), 4) for tenth in range(1, 11))

@@ -237,4 +237,4 @@ def _rates(answers: SourceAnswers, platt: PlattCalibration, threshold: float) ->
 
 def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
     positives = labels.mean()
-    return np.where(labels == 1, 0.5 / positives, 0.5 / (1 - positives)) / len(labels)
+    return np.asarray(np.where(labels == 1, 0.5 / positives, 0.5 / (1 - positives)) / len(labels), np.float64)

@@ -22,14 +22,13 @@ def change_window(grey: Grey, rng: np.random.Generator, strong: bool = True) -> 
     if rng.random() < 0.85:
         low = rng.uniform(-0.25, 0.25) * reach
         high = rng.uniform(1 - 0.3 * reach, 1 + 0.35 * reach)
-        grey = (grey - low) / (high - low)
-    grey = np.clip(grey, 0, 1)
+        grey = _clipped((grey - low) / (high - low))
     if rng.random() < 0.5:
-        grey = grey ** np.exp(rng.uniform(-0.5, 0.5))
+        grey = _clipped(grey ** np.exp(rng.uniform(-0.5, 0.5)))
     if rng.random() < 0.3:
         low, high = rng.uniform(0, 0.3), rng.uniform(0.6, 1)
-        grey = low + (high - low) * grey
-    return cast(Grey, grey.astype(np.float32))
+        grey = _clipped(low + (high - low) * grey)
+    return grey
 
 
 def degrade(grey: Grey, rng: np.random.Generator) -> Grey:
@@ -44,12 +43,12 @@ def degrade(grey: Grey, rng: np.random.Generator) -> Grey:
     if rng.random() < 0.25:
         grey = _blurred(grey, rng.uniform(0.3, 1.2))
     if rng.random() < 0.15:
-        grey = np.clip(grey + np.float32(rng.uniform(0.3, 1.2)) * (grey - _blurred(grey, 1.5)), 0, 1)
+        grey = _clipped(grey + rng.uniform(0.3, 1.2) * (grey - _blurred(grey, 1.5)))
     if rng.random() < 0.4:
         noise = rng.standard_normal(grey.shape).astype(np.float32)
         if rng.random() < 0.5:
-            noise = _blurred(noise, rng.uniform(0.5, 1.2)) * np.float32(1.8)
-        grey = np.clip(grey + np.float32(rng.uniform(0.005, 0.06)) * noise, 0, 1)
+            noise = 1.8 * _blurred(noise, rng.uniform(0.5, 1.2))
+        grey = _clipped(grey + rng.uniform(0.005, 0.06) * noise)
     if rng.random() < 0.4:
         grey = _compressed(grey, int(rng.integers(30, 95)))
     return grey
@@ -62,15 +61,19 @@ def draw_marks(grey: Grey, rng: np.random.Generator, probability: float) -> Grey
     picture = np.ascontiguousarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
     for _ in range(int(rng.integers(1, 4))):
         _MARKS[int(rng.integers(len(_MARKS)))](picture, rng)
-    return picture.astype(np.float32) / 255
+    return picture.astype(np.float32) / np.float32(255)
 
 
 def jitter_tone(grey: Grey, rng: np.random.Generator) -> Grey:
     """Change brightness, contrast and gamma a little, as an imperfect tone does."""
-    grey = np.clip(grey * np.float32(rng.normal(1, 0.07)) + np.float32(rng.normal(0, 0.035)), 0, 1)
+    grey = _clipped(grey * rng.normal(1, 0.07) + rng.normal(0, 0.035))
     if rng.random() < 0.4:
-        grey = grey ** np.float32(np.exp(rng.normal(0, 0.2)))
+        grey = _clipped(grey ** np.exp(rng.normal(0, 0.2)))
     return grey
+
+
+def _clipped(grey: NDArray[np.floating]) -> Grey:
+    return np.asarray(np.clip(grey, 0, 1), np.float32)
 
 
 def _blurred(grey: Grey, sigma: float) -> Grey:
@@ -81,7 +84,7 @@ def _compressed(grey: Grey, quality: int) -> Grey:
     _, data = cv2.imencode(".jpg", (grey * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
     assert decoded is not None  # noqa: S101 - what was encoded a line above
-    return decoded.astype(np.float32) / 255
+    return np.asarray(decoded, np.float32) / np.float32(255)
 
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -98,7 +101,9 @@ def _place(picture: Picture, rng: np.random.Generator) -> tuple[int, int]:
 
 def _draw_text(picture: Picture, rng: np.random.Generator) -> None:
     height, width = picture.shape
-    text = "".join(rng.choice(list(_LETTERS), size=int(rng.choice([1, rng.integers(1, 9)]))))
+    text = "".join(
+        _LETTERS[i] for i in rng.integers(len(_LETTERS), size=int(rng.integers(1, 9)) if rng.random() < 0.5 else 1)
+    )
     at = _place(picture, rng)
     if rng.random() < 0.6:  # a corner, where figures have their letters
         at = int(rng.choice([2, width - int(width * 0.25)])), int(rng.choice([int(height * 0.1) + 2, height - 4]))

@@ -81,8 +81,8 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     torch.manual_seed(recipe.seed)
     left_out = _left_out(settings, slices)
     network, left_out_network = LesionNetwork(), LesionNetwork()
-    for each in (network, left_out_network):  # before minutes of training the finder
-        weights = load_features(each.features, recipe.architecture, settings.weights)
+    weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
+    left_out_network.features.load_state_dict(network.features.state_dict())
     finder = _finder(settings, slices, other)
     found = find_lungs(finder, slices)
     say(f"stage 2/3: a network without {sum(left_out)} left-out slices")

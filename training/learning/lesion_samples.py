@@ -72,17 +72,10 @@ class LesionSamples:
             return [i for i in usable if wanted(slices[i])]
 
         groups = sorted({_share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
-        self._labelled = [
-            tuple(
-                where(
-                    lambda s, g=group, y=label: (
-                        s.kind == "labelled" and s.label == y and (_share_of(s, shares) or "") == g
-                    )
-                )
-                for label in (0, 1)
-            )
-            for group in groups
-        ]
+        labelled: dict[tuple[str, int], list[int]] = {(group, label): [] for group in groups for label in (0, 1)}
+        for i in where(lambda s: s.kind == "labelled" and s.label is not None):
+            labelled[_share_of(slices[i], shares) or "", slices[i].label or 0].append(i)
+        self._labelled = [(labelled[group, 0], labelled[group, 1]) for group in groups]
         weights = np.array([shares[group or None] for group in groups])
         self._source_weights = weights / weights.sum()
         drawn = where(lambda s: s.lesion is not None and _has_lesion(s.lesion))

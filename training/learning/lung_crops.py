@@ -72,7 +72,7 @@ def crop_lungs(
     """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window."""
     matrix = _matrix(box, rng)
     border = 0.0
-    grey = each.grey.astype(np.float32) / 255
+    grey: Grey = each.grey.astype(np.float32) / np.float32(255)
     if rng is not None:
         border = float(rng.choice([0, 0, 0.5, 1]))
         if rng.random() < 0.5:

@@ -20,6 +20,7 @@ _OTHER: Final = 0.14
 _PANELS: Final = 0.10
 """Shares of a batch: pictures that are no axial chest slice, and contact sheets."""
 
+_LETTERS: Final = "abcdefghABCDEFG0123456789"
 _GRIDS: Final = ((2, 1), (1, 2), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3), (4, 3), (4, 2), (5, 4), (1, 3))
 _FEWEST_SLICES: Final = 14
 """Slices of a volume from which on it is cut in the other two directions."""
@@ -82,7 +83,7 @@ class LungPictures:
         if drawn < _OTHER + _PANELS:
             other = drawn < _OTHER
             picture = self._draw_other() if other else self._draw_panels()
-            grey = _reduced(picture).astype(np.float32) / 255
+            grey = _as_grey(_reduced(picture))
             lung = np.zeros((INPUT_SIZE, INPUT_SIZE), np.float32)
             kind = (1.0, 0.0) if other else (0.0, 1.0)
         else:
@@ -106,7 +107,7 @@ class LungPictures:
             turn[0] *= -1
         middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
         matrix = np.column_stack([turn, np.full(2, INPUT_SIZE / 2) - turn @ middle])
-        grey = picture.astype(np.float32) / 255
+        grey = _as_grey(picture)
         largest = max(x1 - x0, y1 - y0)
         if largest > 1.6 * INPUT_SIZE:
             grey = cast(Grey, cv2.GaussianBlur(grey, (0, 0), 0.35 * largest / INPUT_SIZE))
@@ -161,25 +162,26 @@ class LungPictures:
         volume = self._volumes[int(self._rng.integers(len(self._volumes)))]
         axis = int(self._rng.integers(1, 3))
         drawn = self._rng.random()
+        cut: Picture
         if drawn < 0.4:
-            picture = volume.take(int(self._rng.integers(30, 160)), axis=axis)
+            cut = volume.take(int(self._rng.integers(30, 160)), axis=axis)
         elif drawn < 0.5:
-            picture = volume.max(axis=axis)
+            cut = np.asarray(np.max(volume, axis=axis), np.uint8)
         else:
             mean = volume.astype(np.float32).mean(axis=axis)
-            picture = ((mean - mean.min()) / (float(np.ptp(mean)) + 1) * 255).astype(np.uint8)
-        picture = cast(Picture, cv2.resize(picture, (192, int(self._rng.uniform(120, 260)))))
+            cut = ((mean - mean.min()) / (float(np.ptp(mean)) + 1) * 255).astype(np.uint8)
+        picture = cast(Picture, cv2.resize(cut, (192, int(self._rng.uniform(120, 260)))))
         return picture[::-1] if self._rng.random() < 0.5 else picture
 
     def _draw_page(self) -> Picture:
         """Draw text, ellipses and rectangles on a page."""
         rng = self._rng
-        page = np.full((200, 200), int(rng.choice([0, 255, rng.integers(256)])), np.uint8)
+        page = np.full((200, 200), int(rng.choice([0, 255, int(rng.integers(256))])), np.uint8)
         for _ in range(int(rng.integers(0, 25))):
             at, end = rng.integers(0, 200, 2).tolist(), rng.integers(5, 200, 2).tolist()
             drawn, tint = rng.random(), int(rng.integers(256))
             if drawn < 0.6:
-                text = "".join(rng.choice(list("abcdefghABCDEFG0123456789"), size=int(rng.integers(2, 16))))
+                text = "".join(_LETTERS[i] for i in rng.integers(len(_LETTERS), size=int(rng.integers(2, 16))))
                 cv2.putText(page, text, at, int(rng.integers(0, 4)), float(rng.uniform(0.3, 1)), tint, 1, cv2.LINE_AA)
             elif drawn < 0.8:
                 cv2.ellipse(page, at, (end[0] // 2, end[1] // 2), float(rng.uniform(0, 180)), 0, 360, tint, -1)
@@ -225,6 +227,10 @@ def segment_by_threshold(grey: Picture) -> Mask:
         lung.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
     )
     return cast(Mask, ndimage.binary_fill_holes(closed > 0))
+
+
+def _as_grey(picture: Picture) -> Grey:
+    return picture.astype(np.float32) / np.float32(255)
 
 
 def _reduced(picture: Picture) -> Picture:

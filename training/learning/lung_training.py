@@ -31,7 +31,8 @@ class LungTraining:
 def train_lung_finder(pictures: LungPictures, training: LungTraining) -> LungFinder:
     """Train a lung finder from random weights and return it in evaluation mode."""
     device = training.machine.device
-    finder = LungFinder().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    finder = LungFinder()
+    finder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(finder.parameters(), training.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.learning_rate, training.steps, pct_start=0.15)
     bar = progress(range(training.steps), "training the lung finder", "step")

@@ -44,7 +44,8 @@ class LesionDecoder(nn.Module):
         middle = torch.relu(self.smooth_middle(torch.relu(middle)))
         finest = sides[0] + nn.functional.interpolate(middle, scale_factor=2.0, mode="bilinear", align_corners=False)
         finest = torch.relu(self.smooth_finest(torch.relu(finest)))
-        return self.out(finest).float()
+        cells: torch.Tensor = self.out(finest)
+        return cells.float()
 
 
 class Appearance(nn.Module):

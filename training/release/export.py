@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import nn
 
 from service.model.card import (
     SCHEMA_VERSION,
@@ -116,7 +117,7 @@ def make_card(
     )
 
 
-def export(deployable: Deployable, card: ModelCard, folder: Path) -> ManifestFile:
+def export(deployable: nn.Module, card: ModelCard, folder: Path) -> ManifestFile:
     """Write the model file; with precision fp16, `deployable` is in fp16 afterwards."""
     path = folder / f"{card.name}-{card.architecture.split()[0]}.{card.precision}.pt"
     data = model_bytes(deployable.half() if card.precision == "fp16" else deployable, card)

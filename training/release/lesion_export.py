@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from service.model.card import Calibration, FilePrecision, Interval, ManifestFile, ModelCard, SelfCheck
+from service.model.checks import CheckName
 from service.model.file import synthetic_slice
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import SLICE_SIZE, CtSlice
@@ -49,7 +50,7 @@ class CardContent:
     threshold: float
     threshold_rule: str
     operating_points: Mapping[str, float]
-    checks: Mapping[str, float]
+    checks: Mapping[CheckName, float]
     checks_rule: str
     calibration: Calibration
     test_metrics: Mapping[str, Interval]

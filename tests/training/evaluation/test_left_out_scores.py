@@ -57,7 +57,8 @@ def test_screening_reaches_its_sensitivity_and_no_lower_threshold_is_taken() -> 
 
 def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
     source = _source(0.0)
-    repeated = SourceAnswers(*(np.repeat(each[:50], 8) for each in (source.log_odds, source.labels, source.groups)))
+    odds, labels, groups = source.log_odds[:50], source.labels[:50], source.groups[:50]
+    repeated = SourceAnswers(np.repeat(odds, 8), np.repeat(labels, 8), np.repeat(groups, 8))
     alone = SourceAnswers(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
     by_patient = score_source(repeated, AS_IT_IS, 0.5, 0).figures["auc"]
     by_slice = score_source(alone, AS_IT_IS, 0.5, 0).figures["auc"]

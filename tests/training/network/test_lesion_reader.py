@@ -1,3 +1,5 @@
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class _Band(nn.Module):
 def _reader(finder: nn.Module) -> LesionReader:
     torch.manual_seed(0)
     reader = LesionReader(LungFinder().eval(), LesionNetwork().eval()).eval()
-    reader.finder = finder.eval()
+    reader.finder = cast(LungFinder, finder.eval())
     return reader
 
 
