@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.support.covid_ct import Lists, png
+
 Picture = NDArray[np.uint8]
 
 
@@ -70,3 +72,13 @@ def write_other(folder: Path, count: int = 4) -> Path:
         noise = np.random.default_rng(number).integers(0, 256, (64, 64)).astype(np.uint8)
         Image.fromarray(noise).save(folder / f"{number}.png")
     return folder
+
+
+def chest_files(lists: Lists) -> dict[str, dict[str, bytes]]:
+    """Class -> file name -> PNG of a drawn chest, for COVID-CT's layout."""
+    files: dict[str, dict[str, bytes]] = {"COVID": {}, "NonCOVID": {}}
+    for seed, ((_, label), names) in enumerate(lists.items()):
+        for number, name in enumerate(names):
+            grey, _, _ = draw_chest(1000 + 100 * seed + number, lesion=label == "COVID")
+            files[label][name] = png(Image.fromarray(grey))
+    return files

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import torch
 
 from service.imaging.decode import to_input
 from service.model.checks import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
-from training.evaluation.answers import CHECKS, answer
+from training.evaluation.answers import CHECKS
 from training.evaluation.out_of_distribution import generated_images
 from training.network.lesion_reader import LesionReader
 from training.run.machine import Machine
+from training.run.progress import progress
 from training.run.record import Record
 
 CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {"no_lungs": 0.1, "wrong_window": 0.85, "several_panels": 0.5}
@@ -69,8 +71,15 @@ def measure_checks(
 
 
 def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, name: str) -> CheckShares:
-    scores = answer(reader, slices, machine, f"checking {name}").checks
-    fired = scores > np.array([CHECK_THRESHOLDS[check] for check in CHECKS])
+    """Run the checks alone, which need the lung finder but not the large network."""
+    rows = []
+    with torch.inference_mode():
+        for start in progress(range(0, len(slices), 32), f"checking {name}", "batch"):
+            greys = np.stack([each.grey for each in slices[start : start + 32]])
+            _, _, lung, kind, flat = reader.look(torch.from_numpy(greys)[:, None].to(machine.device))
+            scores = reader.check(lung, kind, flat)
+            rows.append(torch.stack([scores[check] for check in CHECKS], dim=1).cpu().numpy())
+    fired = np.concatenate(rows) > np.array([CHECK_THRESHOLDS[check] for check in CHECKS])
     return CheckShares(
         count=len(slices),
         refused=float(fired.any(1).mean()),

@@ -134,7 +134,8 @@ def fit_platt(sources: Mapping[str, SourceAnswers]) -> PlattCalibration:
     odds = np.concatenate([each.log_odds for each in sources.values()])
     labels = np.concatenate([each.labels for each in sources.values()])
     weights = np.concatenate([_balanced(each.labels) for each in sources.values()])
-    fitted = LogisticRegression(C=np.inf).fit(odds[:, None], labels, sample_weight=weights)
+    # a weak penalty, so that the slope is finite where the classes are separated
+    fitted = LogisticRegression(C=100).fit(odds[:, None], labels, sample_weight=weights)
     return PlattCalibration(
         slope=float(fitted.coef_[0, 0]),
         offset=float(fitted.intercept_[0]),

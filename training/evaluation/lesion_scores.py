@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from training.data.ct_slices import CtSlice, Mask
+from training.errors import TrainingError
 from training.evaluation.answers import Answers
 from training.run.record import Record
 
@@ -24,7 +25,8 @@ class LesionScores(Record):
         with_lesion: of these, slices of which the Dice score is the mean.
         cell_auc: of the lesion probability over all cells inside lungs.
         dice: of the map at 0.5, mean over slices with lesion.
-        involvement_spearman: rank correlation of the lung involvement with that of the masks.
+        involvement_spearman: rank correlation of the lung involvement with that of the masks; None where either is the
+            same for all slices.
         involvement_error: mean absolute error of the involvement.
         strongest_inside_lung: share of slices whose strongest cell lies inside a drawn lung.
     """
@@ -33,7 +35,7 @@ class LesionScores(Record):
     with_lesion: int
     cell_auc: float
     dice: float
-    involvement_spearman: float
+    involvement_spearman: float | None
     involvement_error: float
     strongest_inside_lung: float
 
@@ -42,6 +44,9 @@ def score_lesions(answers: Answers, slices: Sequence[CtSlice]) -> LesionScores:
     """Compare the maps of slices that have lesion masks with these masks, on the maps' grid.
 
     Where no lung was drawn, the network's own lungs are taken.
+
+    Raises:
+        TrainingError: no slice has a drawn lesion.
     """
     size = answers.heatmap.shape[1]
     cells: list[NDArray[np.float32]] = []
@@ -62,15 +67,23 @@ def score_lesions(answers: Answers, slices: Sequence[CtSlice]) -> LesionScores:
             found = heat > 0.5
             dices.append(2 * float((found & lesion).sum()) / float(found.sum() + lesion.sum()))
             inside.append(bool(is_inside(heat, drawn)))
+    if not dices:
+        raise TrainingError("no left-out slice has a drawn lesion inside lungs; leave out a volume with lesions")
     return LesionScores(
         slices=len(given),
         with_lesion=len(dices),
         cell_auc=float(roc_auc_score(np.concatenate(truths), np.concatenate(cells))),
         dice=float(np.mean(dices)),
-        involvement_spearman=float(spearmanr(given, wanted)[0]),
+        involvement_spearman=_rank_correlation(given, wanted),
         involvement_error=float(np.mean(np.abs(np.array(given) - np.array(wanted)))),
         strongest_inside_lung=float(np.mean(inside)),
     )
+
+
+def _rank_correlation(given: Sequence[float], wanted: Sequence[float]) -> float | None:
+    if len(set(given)) < 2 or len(set(wanted)) < 2:
+        return None
+    return float(spearmanr(given, wanted)[0])
 
 
 def to_grid(mask: Mask, size: int) -> Mask:

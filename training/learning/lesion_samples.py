@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.ct_slices import CtSlice
+from training.errors import TrainingError
 from training.learning.augmentation import Grey, degrade, draw_marks, jitter_tone
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
 from training.network.lesion_network import STRIDE
@@ -85,6 +86,7 @@ class LesionSamples:
         self._donors = drawn
         self._no_lesion = where(lambda s: s.lesion is not None and s.lung is not None and not _has_lesion(s.lesion))
         self._clear = where(lambda s: s.kind == "clear")
+        self._check()
 
     def batch(self, size: int) -> Batch:
         """Draw one batch."""
@@ -114,6 +116,24 @@ class LesionSamples:
     def seek(self, position: Mapping[str, Any]) -> None:
         """Continue from a generator's state."""
         self._rng.bit_generator.state = position
+
+    def _check(self) -> None:
+        """Refuse sources of which nothing can be drawn.
+
+        Raises:
+            TrainingError: no lungs were found in any slice of a kind that is needed.
+        """
+        needed = {
+            "that is labelled NonCOVID": [each[0] for each in self._labelled],
+            "that is labelled COVID": [each[1] for each in self._labelled],
+            "with a lesion mask": self._drawn,
+            "of the clear ones": [self._clear],
+        }
+        for kind, members in needed.items():
+            if not members or not all(members):
+                raise TrainingError(
+                    f"no lungs were found in any slice {kind}; check that source, or raise --finder-steps"
+                )
 
     def _draw(self) -> _Sample:
         drawn = self._rng.random()

@@ -164,7 +164,7 @@ class LungPictures:
         drawn = self._rng.random()
         cut: Picture
         if drawn < 0.4:
-            cut = volume.take(int(self._rng.integers(30, 160)), axis=axis)
+            cut = np.asarray(volume.take(int(self._rng.integers(30, 160)), axis=axis), np.uint8)
         elif drawn < 0.5:
             cut = np.asarray(np.max(volume, axis=axis), np.uint8)
         else:

@@ -67,6 +67,17 @@ class LesionReader(nn.Module):
         picture = set_tone(inside, crop(lung, box, self.height, self.width))
         return self.normalise(255 * picture), box, lung, kind, flat
 
+    @torch.jit.export
+    def check(self, lung: torch.Tensor, kind: torch.Tensor, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Score the reasons to refuse a picture, from what `look` found: float32 (N,) by name."""
+        judged = torch.sigmoid(kind)
+        area = (lung > 0.5).float().mean((1, 2, 3))
+        return {
+            "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / self.fewest_lung).clamp(0.0, 1.0)),
+            "wrong_window": flat,
+            "several_panels": judged[:, 1],
+        }
+
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
         seen, box, lung, kind, flat = self.look(slices)
         maps = dequantised(self.features(seen))
@@ -78,18 +89,13 @@ class LesionReader(nn.Module):
         log_p, log_not = log_probability(self.evidence(share), appearance)
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
-        judged = torch.sigmoid(kind)
-        area = (lung > 0.5).float().mean((1, 2, 3))
-        return {
-            "probability": torch.sigmoid(self.slope * (log_p - log_not) + self.offset),
-            "heatmap": placed[:, 0],
-            "lungs": placed[:, 1],
-            "lung_involvement": involvement(lung_cells[:, 0], lesion_cells[:, 0]),
-            "lung_fraction": area,
-            "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / self.fewest_lung).clamp(0.0, 1.0)),
-            "wrong_window": flat,
-            "several_panels": judged[:, 1],
-        }
+        answer = self.check(lung, kind, flat)
+        answer["probability"] = torch.sigmoid(self.slope * (log_p - log_not) + self.offset)
+        answer["heatmap"] = placed[:, 0]
+        answer["lungs"] = placed[:, 1]
+        answer["lung_involvement"] = involvement(lung_cells[:, 0], lesion_cells[:, 0])
+        answer["lung_fraction"] = (lung > 0.5).float().mean((1, 2, 3))
+        return answer
 
 
 def dequantised(maps: list[torch.Tensor]) -> list[torch.Tensor]:

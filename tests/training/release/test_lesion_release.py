@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.model.card import MANIFEST_NAME
+from service.model.file import load_on_cpu, read_manifest
+from tests.support.covid_ct import small_lists, write_data_set
+from tests.support.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
+from training.__main__ import main
+
+STEPS = (
+    "--finder-steps",
+    "50",
+    "--finder-batch-size",
+    "12",
+    "--steps",
+    "2",
+    "--left-out-steps",
+    "2",
+    "--batch-size",
+    "2",
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[str]:
+    """Options of a release on small generated sources."""
+    root = tmp_path_factory.mktemp("sources")
+    lists = small_lists({"train": 3, "val": 2, "test": 2})
+    data = write_data_set(root / "covid-ct", lists, chest_files(lists))
+    return [
+        *("release", "--data", str(data), "--counts", "any", "--weights", str(weights)),
+        *("--labelled", str(write_labelled(root / "hospital", 3)), "--clear", str(write_clear(root / "clear"))),
+        *(
+            "--lesions",
+            str(write_lesions(root / "lesions", volumes=6, slices=1)),
+            "--other",
+            str(write_other(root / "other")),
+        ),
+        *STEPS,
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of that release."""
+    folder = tmp_path_factory.mktemp("lesion") / "run"
+    assert main([*options, "--run", str(folder), "--model-version", "9.8.7"]) == 0
+    return folder
+
+
+def test_both_files_are_loaded_as_the_service_loads_them(run: Path) -> None:
+    manifest = read_manifest(run / "model")
+    assert {file.precision for file in manifest.files} == {"fp16", "int8"}
+    grey = torch.full((1, 1, 320, 320), 90, dtype=torch.uint8)
+    for file in manifest.files:
+        artifact = load_on_cpu(run / "model", file)
+        assert artifact.card.version == "9.8.7"
+        assert "hospital" in artifact.card.left_out_metrics
+        answer = artifact.network(grey)
+        assert {"probability", "heatmap", "lungs", "lung_involvement", *artifact.card.checks} <= set(answer)
+        assert 0 <= answer["probability"].item() <= 1
+
+
+def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
+    rows = (run / "model" / "predictions.csv").read_text().splitlines()
+    assert rows[0] == "set,source,file,label,probability,lung_involvement"
+    assert sum(row.startswith("test,") for row in rows) == 4
+    assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
+
+
+def test_the_same_command_resumes_and_writes_the_same_figures(run: Path, options: list[str], tmp_path: Path) -> None:
+    first = (run / "model" / "predictions.csv").read_text()
+    assert main([*options, "--run", str(run), "--models", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "predictions.csv").read_text() == first
+    assert (tmp_path / "again" / MANIFEST_NAME).is_file()
+
+
+def test_a_run_folder_of_another_recipe_is_refused(
+    run: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*options, "--run", str(run), "--seed", "5"]) == 1
+    assert "run.json: this run has recipe.seed = 0, not 5" in capsys.readouterr().err
+
+
+def test_probabilities_of_the_files_agree(run: Path) -> None:
+    grey = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 1, 320, 320)).astype(np.uint8))
+    answers = [load_on_cpu(run / "model", file).network(grey) for file in read_manifest(run / "model").files]
+    assert answers[0]["probability"].item() == pytest.approx(answers[1]["probability"].item(), abs=0.1)
