@@ -42,7 +42,7 @@ def test_a_map_without_values_leaves_the_slice_as_it_is() -> None:
     for value in (0.0, -0.7):
         heatmap = np.full((14, 14), value, np.float32)
         assert np.array_equal(pixels(overlay(SLICE, heatmap)), plain)
-    assert set(pixels(map_image(heatmap)).ravel()) == {0}
+        assert set(pixels(map_image(heatmap)).ravel()) == {0}
 
 
 def test_a_white_line_is_drawn_where_the_map_reaches_a_quarter() -> None:
