@@ -25,7 +25,7 @@ class Row:
         sha256: of the file's bytes.
         model: name, version and begin of the hash of the model.
         window: centre/width, for DICOM and NIfTI.
-        probability, label, threshold: the answer; empty where there is none.
+        probability, label, threshold: the prediction; empty after an error.
         lung_involvement, lung_involvement_left, lung_involvement_right: area of lesion divided by area of lung, of both
             lungs and of each; empty if the model does not find lungs.
         lung_fraction: area of the lungs divided by that of the picture; empty if the model does not find lungs.

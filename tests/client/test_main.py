@@ -14,7 +14,7 @@ import pytest
 from client.__main__ import main
 from tests.support.client import panels, png
 from tests.support.dicoms import ct, phantom
-from tests.support.server import ROOT, Server, free_port
+from tests.support.server import ROOT, Server, free_port, running
 
 
 def folder_of(path: Path) -> Path:
@@ -110,12 +110,13 @@ def test_answers_of_another_window_do_not_get_into_the_same_file(
     assert rows(other)[0]["probability"] != rows(tmp_path / "o.csv")[0]["probability"]
 
 
-def test_a_service_gives_the_same_answers_as_the_model_here(server: Server, models: Path, tmp_path: Path) -> None:
+def test_a_service_gives_the_same_answers_as_the_model_here(models: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "in")
     for name, data in (("black", png(2)), ("white", png(255)), ("two", panels())):
         (folder / f"{name}.png").write_bytes(data)
     assert main(["predict", str(folder), "--models", str(models), "--output", str(tmp_path / "l.csv")]) == 1
-    assert main(["predict", str(folder), "--url", server.url, "--output", str(tmp_path / "r.csv")]) == 1
+    with running(models, log_level="WARNING") as refusing:
+        assert main(["predict", str(folder), "--url", refusing.url, "--output", str(tmp_path / "r.csv")]) == 1
     local, remote = rows(tmp_path / "l.csv"), rows(tmp_path / "r.csv")
     assert names(tmp_path / "l.csv") == names(tmp_path / "r.csv")
     for here, there in zip(local, remote, strict=True):
@@ -138,6 +139,19 @@ def test_a_picture_that_fails_a_check_is_a_row_with_the_reason(models: Path, tmp
     assert [float(good[f"lung_involvement{side}"]) for side in ("", "_left", "_right")] == [1.0, 1.0, 1.0]
     assert (float(good["lung_fraction"]), good["flagged"], good["reason"]) == (1.0, "False", "")
     assert 0 < float(good["ood_score"]) < 1
+
+
+def test_a_service_that_flags_gives_the_answer_with_the_reason(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "black.png").write_bytes(png(2))
+    command = ["predict", str(tmp_path / "black.png"), "--url", server.url]
+    assert main([*command, "--output", str(tmp_path / "out.csv")]) == 0
+    (row,) = rows(tmp_path / "out.csv")
+    assert (row["flagged"], row["reason"], row["error"]) == ("True", "no_lungs", "")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "check failed: no_lungs" in capsys.readouterr().out
 
 
 def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(

@@ -97,7 +97,7 @@ async def test_a_model_without_lungs_has_no_outputs_of_them(tmp_path: Path) -> N
         answered = [each["name"] for each in (await infer(client, tensor())).json()["outputs"]]
         refused = await infer(client, tensor(), outputs=[{"name": "lung_fraction"}])
     assert described == answered == ["probability", "label", "threshold", "out_of_distribution", "heatmap"]
-    assert "no output 'lung_fraction'" in error(refused, 400)
+    assert "Unknown output 'lung_fraction'" in error(refused, 400)
 
 
 async def test_an_image_that_fails_a_check_fails_the_request_or_is_flagged(models: Path) -> None:
