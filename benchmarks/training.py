@@ -3,7 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from training.data.batches import training_batches
 from training.data.covid_ct import LabelledSlice, Split
 from training.learning.fine_tuning import FineTuning
 from training.network.slice_network import SliceNetwork
-from training.recipe import RECIPES, FineTuningSettings
+from training.report_recipe import ReportRecipe
 from training.run.machine import Machine, find_machine
 
 _BATCHES: Final = 2
@@ -21,34 +21,33 @@ _BATCHES: Final = 2
 
 
 def training_efficiency(rounds: int) -> list[float]:
-    """Measure the time of the passes alone divided by the time of an epoch of the `seed` recipe, once a round.
+    """Measure the time of the passes alone divided by the time of an epoch of the recipe `report`, once a round.
 
     The slices are generated (512 x 512) and the weights random. An epoch also augments, collates, runs the optimiser
     and counts.
     """
-    recipe = RECIPES["seed"]
+    recipe = ReportRecipe()
     machine = find_machine("auto", "auto", workers=None)
-    batch_size = cast(FineTuningSettings, recipe.fine_tuning).batch_size
-    count = _BATCHES * batch_size
+    count = _BATCHES * recipe.batch_size
     slices = tuple(LabelledSlice(f"{seed}.png", seed % 2, "", "PNG L", draw_slice(seed)[None]) for seed in range(count))
     split = Split("train", slices)
-    network = SliceNetwork(recipe.network).to(machine.device).to(memory_format=torch.channels_last)
+    network = SliceNetwork(recipe.architecture).to(machine.device).to(memory_format=torch.channels_last)
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
         tuning = FineTuning(network, recipe, machine, Path(folder))
-        tuning.train_epoch(training_batches(split, recipe, 0, batch_size, workers=machine.workers), "warm-up")
+        tuning.train_epoch(training_batches(split, recipe, 0, workers=machine.workers), "warm-up")
         for epoch in range(1, rounds + 1):
             started = time.perf_counter()
-            batches = training_batches(split, recipe, epoch, batch_size, workers=machine.workers)
+            batches = training_batches(split, recipe, epoch, workers=machine.workers)
             tuning.train_epoch(batches, f"epoch {epoch}")
             whole = time.perf_counter() - started
-            ratios.append(_seconds_of_passes(network, batch_size, machine) / whole)
+            ratios.append(_seconds_of_passes(network, recipe, machine) / whole)
     return ratios
 
 
-def _seconds_of_passes(network: SliceNetwork, batch_size: int, machine: Machine) -> float:
+def _seconds_of_passes(network: SliceNetwork, recipe: ReportRecipe, machine: Machine) -> float:
     """Measure the seconds of the same number of passes over a batch that is already on the device."""
-    side = RECIPES["seed"].network.input_size
+    side, batch_size = recipe.input_size, recipe.batch_size
     images = torch.randint(0, 256, (batch_size, 1, side, side), dtype=torch.uint8, device=machine.device)
     labels = torch.arange(batch_size, device=machine.device) % 2
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The command `release`: everything from public data to the model that ships."""
+"""The command `train`: everything from public data to the model that ships."""
 
 import argparse
 import shutil
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from training.data.covid_ct import OFFICIAL_COUNTS, Split, read_covid_ct
+from training.data.covid_ct import Split
 from training.data.ct_slices import (
     CtSlice,
     from_covid_ct,
@@ -15,32 +15,30 @@ from training.data.ct_slices import (
     read_labelled,
     read_lesions,
 )
-from training.data.folds import read_groups
+from training.data.papers import read_groups
 from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import LesionRecipe
+from training.options import add_data, add_machine, add_recipe_fields, read_data, read_recipe
 from training.release.lesion_release import LesionData, LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.run.machine import find_machine
 from training.run.run_folder import claim_run_folder
 
-_OWN: Final = ("name", "architecture")
+_NO_OPTIONS: Final = ("name", "architecture")
 """Fields of the recipe that are no options."""
 
 
-def add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to a parser."""
     parser = commands.add_parser(
-        "release",
+        "train",
         help="train, judge on left-out sources, and export the model that ships",
         description="Train the lung finder and the lesion network, judge them on sources that they never saw, evaluate "
         "official test once, and export. After an interrupt, the same command resumes the run.",
     )
-    parser.set_defaults(command=_release)
-    parser.add_argument("--data", type=Path, required=True, help="checkout of github.com/UCSD-AI4H/COVID-CT")
-    parser.add_argument(
-        "--counts", choices=("official", "any"), default="official", help="lengths of the split lists (official)"
-    )
+    parser.set_defaults(command=_train)
+    add_data(parser)
     parser.add_argument(
         "--patients", type=Path, help="CSV of file, class, split, patient of COVID-CT; default: every slice a patient"
     )
@@ -75,22 +73,12 @@ def add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--fresh", action="store_true", help="delete the run folder first")
     parser.add_argument("--models", type=Path, help="folder for the results (default: model/ in the run folder)")
     parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
-    parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="autocast format (auto)"
-    )
-    recipe = parser.add_argument_group("recipe fields; each overrides the value of the recipe")
-    for name, field in LesionRecipe.model_fields.items():
-        if name not in _OWN:
-            kind = int if field.annotation is int else float
-            recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{field.description} ({field.default})")
+    add_machine(parser)
+    add_recipe_fields(parser, LesionRecipe, _NO_OPTIONS)
 
 
-def _release(options: argparse.Namespace) -> None:
-    overrides = {
-        name: value for name in LesionRecipe.model_fields if (value := getattr(options, name, None)) is not None
-    }
-    recipe = LesionRecipe(**overrides)
+def _train(options: argparse.Namespace) -> None:
+    recipe = read_recipe(options, LesionRecipe, _NO_OPTIONS)
     machine = find_machine(options.device, options.precision, 0)
     data = read_lesion_data(options)
     if options.fresh and options.run.exists():
@@ -117,7 +105,7 @@ def read_lesion_data(options: argparse.Namespace) -> LesionData:
     Raises:
         TrainingError: a source can't be read; names the file.
     """
-    covid_ct = read_covid_ct(options.data, OFFICIAL_COUNTS if options.counts == "official" else None)
+    covid_ct = read_data(options)
     corrections = read_corrections(options.corrections) if options.corrections else {}
     train = covid_ct.train_and_val()
     slices = from_covid_ct(train, _groups(options.patients, train), corrections)
@@ -137,7 +125,7 @@ def read_lesion_data(options: argparse.Namespace) -> LesionData:
 def _groups(patients: Path | None, split: Split) -> tuple[str, ...]:
     if patients is None:
         return tuple(each.path for each in split.slices)
-    return read_groups(patients, split, "paper")
+    return read_groups(patients, split)
 
 
 def _with_both_classes(slices: list[CtSlice]) -> tuple[str, ...]:

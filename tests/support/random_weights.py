@@ -1,17 +1,16 @@
-"""VGG-19-BN's convolutions with random weights, as a file in torchvision's layout."""
+"""VGG's convolutions with random weights, as a file in torchvision's layout."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from training.network.slice_network import SliceNetwork
-from training.recipe import NetworkSettings
+from training.network.vgg import empty_vgg, initialise_weights
+from training.report_recipe import Architecture
 
 
-def write_random_weights(path: Path, architecture: Literal["vgg19_bn", "vgg16_bn"] = "vgg19_bn") -> Path:
+def write_random_weights(path: Path, architecture: Architecture = "vgg19_bn") -> Path:
     """The same at every call; returns `path`."""
     torch.manual_seed(0)
-    state = SliceNetwork(NetworkSettings(head="pooled", architecture=architecture)).state_dict()
-    torch.save({name: value for name, value in state.items() if name.startswith("features.")}, path)
+    state = initialise_weights(empty_vgg(architecture)[0]).state_dict()
+    torch.save({f"features.{name}": value for name, value in state.items()}, path)
     return path

@@ -7,9 +7,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from service.imaging.decode import to_input
 from training.data.covid_ct import Split
-from training.data.transforms import as_input, compress
-from training.recipe import Recipe
+from training.report_recipe import ReportRecipe
 from training.run.seeding import derive_seed
 
 _PLAIN_BATCH: Final = 16
@@ -29,22 +29,19 @@ class Batch(NamedTuple):
 
 
 class TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
-    """A split under the training transforms: resize, JPEG with some probability, random crop, flip.
+    """A split under the training transforms: resize, random crop, flip.
 
     The augmentation of an item depends on seed, epoch and index alone. Neither the number of worker processes nor a
     resumed run changes it.
     """
 
-    def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
-        settings = recipe.augmentation
+    def __init__(self, split: Split, recipe: ReportRecipe, epoch: int) -> None:
         self._slices = split.slices
         self._seed = derive_seed(recipe.seed, "augmentation", epoch)
         self._transform = v2.Compose(
             [
-                v2.Resize(settings.resize, antialias=True),
-                # after the resize, so that the blocks lie like those of a file of that size
-                v2.RandomApply([v2.Lambda(compress)], p=settings.jpeg_probability),
-                v2.RandomResizedCrop(recipe.network.input_size, scale=(settings.crop_scale_min, 1.0), antialias=True),
+                v2.Resize(recipe.resize, antialias=True),
+                v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
                 v2.RandomHorizontalFlip(),
             ]
         )
@@ -59,45 +56,33 @@ class TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
             return self._transform(torch.from_numpy(labelled.pixels.copy())), labelled.label
 
 
-def training_batches(split: Split, recipe: Recipe, epoch: int, batch_size: int, *, workers: int = 0) -> Iterable[Batch]:
+def training_batches(split: Split, recipe: ReportRecipe, epoch: int, *, workers: int = 0) -> Iterable[Batch]:
     """Load the augmented batches of one epoch in random order.
 
     The last batch may be smaller. A last batch of one slice is dropped, because a batch norm needs two.
     """
-    order = torch.Generator().manual_seed(derive_seed(recipe.seed, "order", epoch))
-    return _load(split, recipe, epoch, batch_size, workers, order)
-
-
-def augmented_inputs(split: Split, recipe: Recipe, epoch: int, *, workers: int = 0) -> torch.Tensor:
-    """Return one augmented view of each slice, in the order of the split: uint8 (N, 1, S, S)."""
-    return torch.cat([batch.images for batch in _load(split, recipe, epoch, _PLAIN_BATCH, workers, None)])
+    dataset = TrainingSlices(split, recipe, epoch)
+    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
+        dataset,
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(derive_seed(recipe.seed, "order", epoch)),
+        num_workers=workers,
+        collate_fn=_collate,
+        drop_last=len(dataset) % recipe.batch_size == 1,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader
 
 
 def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
     """Return the slices of a split like the service feeds them: uint8 (N, 1, input_size, input_size)."""
-    return torch.stack([as_input(labelled.pixels, input_size) for labelled in split.slices])
+    return torch.stack([torch.from_numpy(to_input(labelled.pixels, input_size)) for labelled in split.slices])
 
 
 def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
     """Split images into batches that fit into memory without gradients."""
     return torch.split(images, _PLAIN_BATCH)
-
-
-def _load(
-    split: Split, recipe: Recipe, epoch: int, batch_size: int, workers: int, order: torch.Generator | None
-) -> Iterable[Batch]:
-    dataset = TrainingSlices(split, recipe, epoch)
-    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=order is not None,
-        generator=order,
-        num_workers=workers,
-        collate_fn=_collate,
-        drop_last=order is not None and len(dataset) % batch_size == 1,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return loader
 
 
 def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:

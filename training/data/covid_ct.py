@@ -71,10 +71,6 @@ class Split:
         """int64 (N,)."""
         return torch.tensor([each.label for each in self.slices])
 
-    def where(self, chosen: torch.Tensor) -> "Split":
-        """Return the slices that bool (N,) chooses, under the same name."""
-        return Split(self.name, tuple(each for each, keep in zip(self.slices, chosen.tolist(), strict=True) if keep))
-
     def fingerprint(self) -> SplitFingerprint:
         """Hash the sorted hashes of the files, so that a card can identify the data without containing it."""
         return SplitFingerprint(count=len(self.slices), sha256=hash_of_files(each.sha256 for each in self.slices))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.data.covid_ct import LABELS, Split
-from training.evaluation.calibration import Calibration
+from training.evaluation.calibration import ReliabilityBin
 from training.evaluation.scores import ConfusionMatrix, Scores
 from training.run.record import EpochRecord
 
@@ -80,18 +80,18 @@ def draw_roc(splits: dict[str, Scores]) -> Figure:
     return figure
 
 
-def draw_reliability(splits: Mapping[str, Calibration]) -> Figure:
+def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     """Draw the share of COVID over the predicted probability, by tenths, with the number of slices at each point."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
-    for name, calibration in splits.items():
+    for name, bins in splits.items():
         points = [
             (each.mean_probability, each.share_of_covid, each.count)
-            for each in calibration.reliability
+            for each in bins
             if each.mean_probability is not None and each.share_of_covid is not None
         ]
-        error = calibration.after.expected_calibration_error
+        error = sum(count * abs(x - y) for x, y, count in points) / sum(count for _, _, count in points)
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=f"{name}: error {error:.3f}")
         for x, y, count in points:
             axes.annotate(str(count), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)

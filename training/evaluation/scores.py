@@ -67,6 +67,10 @@ class Scores(Record):
     confusion_matrix: ConfusionMatrix
     roc: RocCurve
 
+    def __str__(self) -> str:
+        parts = [f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in self.figures.items()]
+        return f"(n = {self.count}, threshold {self.threshold:.3f}): {', '.join(parts)}"
+
 
 def score(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Scores:
     """Score float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""

@@ -4,19 +4,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import nn
 from torchmetrics.functional.classification import binary_auroc
 
-from training.data.batches import Batch, training_batches
+from training.data.batches import Batch, in_batches, plain_inputs, training_batches
 from training.data.covid_ct import CovidCt, Split
 from training.errors import TrainingError
-from training.learning.features import predict_logits
-from training.network.freezing import set_trainable, set_training_mode
 from training.network.slice_network import SliceNetwork
-from training.recipe import FineTuningSettings, Recipe
+from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
 from training.run.progress import progress, say
@@ -28,9 +25,9 @@ from training.run.seeding import seed_everything
 class EarlyStopping:
     """Rule that stops after `patience` epochs in which no running average improved, neither of loss nor of accuracy."""
 
-    def __init__(self, settings: FineTuningSettings) -> None:
-        self._patience = settings.patience
-        self._past = settings.running_average
+    def __init__(self, recipe: ReportRecipe) -> None:
+        self._patience = recipe.patience
+        self._past = recipe.running_average
         self._loss: float | None = None
         self._accuracy = 0.0
         self._best_loss = float("inf")
@@ -58,19 +55,16 @@ class FineTuning:
 
     Attributes:
         history: one row per epoch, epoch 0 first.
-        val_logits: logits of the validation slices after each epoch: float32 (N, 2), on the CPU.
     """
 
-    def __init__(self, network: SliceNetwork, recipe: Recipe, machine: Machine, folder: Path) -> None:
+    def __init__(self, network: SliceNetwork, recipe: ReportRecipe, machine: Machine, folder: Path) -> None:
         self._network = network
         self._recipe = recipe
-        self._settings = cast(FineTuningSettings, recipe.fine_tuning)
         self._machine = machine
         self._last, self._best = folder / "last.pt", folder / "best.pt"
-        self._optimiser = make_optimiser(network, self._settings)
+        self._optimiser = torch.optim.SGD(network.parameters(), recipe.learning_rate, recipe.momentum)
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
-        self.val_logits: list[torch.Tensor] = []
 
     def resume(self) -> bool:
         """Restore the last complete epoch; return whether there was one.
@@ -86,37 +80,34 @@ class FineTuning:
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
-            self.val_logits = [logits.cpu() for logits in state["val_logits"]]
         return True
 
     def run(self, data: CovidCt) -> None:
         """Train to the last epoch or an early stop; the network ends with the weights of the best epoch."""
         if not self.history:
-            self._finish_epoch(*self._validate(data.val))
+            self._finish_epoch(self._validate(data.val))
         while not self._is_over():
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
-            size, workers = self._settings.batch_size, self._machine.workers
-            batches = training_batches(data.train, self._recipe, epoch, size, workers=workers)
-            loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._settings.epochs}")
-            record, logits = self._validate(data.val)
+            batches = training_batches(data.train, self._recipe, epoch, workers=self._machine.workers)
+            loss, accuracy = self.train_epoch(batches, f"epoch {epoch}/{self._recipe.epochs}")
+            record = self._validate(data.val)
             seconds = time.perf_counter() - started
             record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
-            self._finish_epoch(record, logits)
+            self._finish_epoch(record)
         state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
         self._network.load_state_dict(state)
         self._network.eval()
 
     @property
     def best(self) -> EpochRecord:
-        """The epoch that is kept: the first one with the best validation figure."""
-        by_auc = self._settings.select_by == "auc"
-        return max(self.history, key=lambda record: record.val_auc if by_auc else record.val_accuracy)
+        """The epoch that is kept: the first one with the best validation accuracy."""
+        return max(self.history, key=lambda record: record.val_accuracy)
 
     def train_epoch(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
         """Take one optimiser step per batch; return mean loss and accuracy over the slices."""
-        set_training_mode(self._network, self._settings)
+        self._network.train()
         loss_sum = hits = count = 0.0
         bar = progress(batches, title, "batch")
         for batch in bar:
@@ -134,17 +125,25 @@ class FineTuning:
             raise TrainingError(f"{title}: the loss is not finite; lower --learning-rate")
         return loss_sum / count, hits / count
 
-    def _validate(self, val: Split) -> tuple[EpochRecord, torch.Tensor]:
-        """Return the validation figures as epoch 0, and their logits."""
+    def _validate(self, val: Split) -> EpochRecord:
+        """Return the validation figures as epoch 0."""
         started = time.perf_counter()
-        logits = predict_logits(self._network, val, self._machine, self._recipe.network.input_size)
-        return scores_before_training(logits, val.labels, time.perf_counter() - started), logits
+        logits = predict_logits(self._network, val, self._machine, self._recipe.input_size)
+        return EpochRecord(
+            epoch=0,
+            train_loss=None,
+            train_accuracy=None,
+            val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
+            val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
+            val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
+            seconds=time.perf_counter() - started,
+        )
 
     def _is_over(self) -> bool:
         """Replay the early stop over the history, so that a resumed run needs no state for it."""
-        stopping = EarlyStopping(self._settings)
+        stopping = EarlyStopping(self._recipe)
         stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
-        return any(stops) or len(self.history) > self._settings.epochs
+        return any(stops) or len(self.history) > self._recipe.epochs
 
     def _step(self, loss: torch.Tensor) -> None:
         self._optimiser.zero_grad(set_to_none=True)
@@ -152,9 +151,8 @@ class FineTuning:
         self._scaler.step(self._optimiser)
         self._scaler.update()
 
-    def _finish_epoch(self, record: EpochRecord, logits: torch.Tensor) -> None:
+    def _finish_epoch(self, record: EpochRecord) -> None:
         self.history.append(record)
-        self.val_logits.append(logits)
         if self.best is record:
             write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
         state = {
@@ -162,40 +160,17 @@ class FineTuning:
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "history": [asdict(row) for row in self.history],
-            "val_logits": self.val_logits,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
         say(str(record))  # after the write: a kill can no longer undo this epoch
 
 
-def scores_before_training(logits: torch.Tensor, labels: torch.Tensor, seconds: float) -> EpochRecord:
-    """Return epoch 0 from float32 (N, 2) validation or out-of-fold logits and int64 (N,) labels."""
-    return EpochRecord(
-        epoch=0,
-        train_loss=None,
-        train_accuracy=None,
-        val_loss=nn.functional.cross_entropy(logits, labels).item(),
-        val_accuracy=(logits.argmax(1) == labels).float().mean().item(),
-        val_auc=binary_auroc(logits[:, 1] - logits[:, 0], labels).item(),
-        seconds=seconds,
-    )
-
-
-def make_optimiser(network: SliceNetwork, settings: FineTuningSettings) -> torch.optim.Optimizer:
-    """Build the optimiser, with one group of parameters per layer.
-
-    The learning rate of a convolution is `layer_decay` times that of the next one (Howard & Ruder 2018,
-    arXiv 1801.06146).
-    """
-    set_trainable(network, settings)
-    rate = settings.learning_rate
-    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": rate}]
-    for layer in reversed(network.features):
-        if isinstance(layer, nn.BatchNorm2d):  # follows its convolution and has the same rate
-            rate *= settings.layer_decay
-        parameters = [p for p in layer.parameters() if p.requires_grad]
-        if parameters:
-            groups.append({"params": parameters, "lr": rate})
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+def predict_logits(network: SliceNetwork, split: Split, machine: Machine, input_size: int) -> torch.Tensor:
+    """Return the logits of a split with the service's preparation of slices: float32 (N, 2), on the CPU."""
+    network.eval()
+    rows = []
+    batches = in_batches(plain_inputs(split, input_size))
+    with torch.inference_mode(), machine.autocast():
+        for batch in progress(batches, f"evaluating {split.name}", "batch"):
+            rows.append(network(batch.to(machine.device)).float().cpu())
+    return torch.cat(rows)

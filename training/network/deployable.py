@@ -1,4 +1,4 @@
-"""The network as it is exported."""
+"""The report's network as it is exported, and the folding of batch norms."""
 
 import copy
 from typing import cast
@@ -14,27 +14,25 @@ from training.network.vgg import Features
 class Deployable(nn.Module):
     """Everything between the service's uint8 slices and its answer, as one module; it finds no lungs.
 
-    `forward`: uint8 (N, 1, S, S) -> `probability` (N,) of COVID, and `heatmap` (N, h, w) of the finest map's size,
-    divided by its largest absolute value; both float32.
+    `forward`: uint8 (N, 1, S, S) -> `probability` (N,) of COVID and `heatmap` (N, h, w), 0 to 1; both float32. The heat
+    map is the mean of the last activations, divided by its largest value. It says where the network is active, not why:
+    three linear layers over all positions give no exact share of the answer to a position.
 
     Args:
-        network: in evaluation mode.
-        temperature: divides the logits.
+        network: in evaluation mode; it does not change.
     """
 
-    def __init__(self, network: SliceNetwork, temperature: float) -> None:
+    def __init__(self, network: SliceNetwork) -> None:
         super().__init__()
         self.normalise = copy.deepcopy(network.normalise)
         self.features = fold_batch_norms(network.features)
         self.head = copy.deepcopy(network.head)
-        self.temperature = temperature
 
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self.features(self.normalise(slices))
-        logits = self.head(maps).float() / self.temperature
-        heatmap = self.head.heatmap(maps)
-        strongest = heatmap.abs().amax((1, 2), keepdim=True).clamp_min(1e-12)
-        return {"probability": torch.softmax(logits, dim=1)[:, 1], "heatmap": heatmap / strongest}
+        last = self.features(self.normalise(slices))[0]
+        probability = torch.softmax(self.head(last).float(), dim=1)[:, 1]
+        activity = last.float().mean(1)
+        return {"probability": probability, "heatmap": activity / activity.amax((1, 2), keepdim=True).clamp_min(1e-12)}
 
 
 def fold_batch_norms(features: Features) -> Features:

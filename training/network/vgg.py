@@ -15,28 +15,21 @@ _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """ImageNet's normalisation of grey bytes: uint8 (N, 1, H, W) -> float (N, 3, M H, M W).
+    """ImageNet's normalisation of grey bytes: uint8 (N, 1, H, W) -> float (N, 3, H, W).
 
     The result has the dtype of the buffers, which is that of the network.
-
-    Args:
-        magnify: factor M by which the slice is enlarged, bilinearly.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, magnify: float = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.magnify = magnify
         self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, slices: torch.Tensor) -> torch.Tensor:
-        grey = slices.float() / 255
-        if self.magnify > 1:
-            grey = nn.functional.interpolate(grey, scale_factor=self.magnify, mode="bilinear")
-        grey = grey.to(self.mean.dtype)
+        grey = (slices.float() / 255).to(self.mean.dtype)
         return ((grey - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
@@ -84,14 +77,6 @@ def activations_of(layers: Iterable[nn.Module]) -> dict[str, int]:
         elif isinstance(layer, nn.MaxPool2d):
             block, layer_of_block = block + 1, 0
     return places
-
-
-def channels_of(features: Features) -> list[int]:
-    """Return the number of channels of each map."""
-    widths: list[int] = []
-    for layer in features:
-        widths.append(layer.out_channels if isinstance(layer, nn.Conv2d) else widths[-1])
-    return [widths[place] for place in features.places]
 
 
 def empty_vgg(architecture: str) -> tuple[nn.Sequential, nn.Sequential]:

@@ -10,7 +10,6 @@ import torch
 import torchvision
 
 from training.errors import TrainingError
-from training.network.heads import ClassifierHead
 from training.network.slice_network import SliceNetwork
 from training.network.vgg import Features, empty_vgg
 
@@ -37,8 +36,6 @@ def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None
     state, source = _read_weights(architecture, weights)
     _fill(network.features, state, architecture, source)
     hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
-    if not isinstance(network.head, ClassifierHead):
-        return source
     if not hidden:
         return f"{source}; the classifier's hidden layers start at random because the file has none"
     wanted = {k: v.float() for k, v in hidden.items() if not k.startswith("6.")}

@@ -1,6 +1,5 @@
 """From a trained network to the model file that the service loads."""
 
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -11,8 +10,6 @@ from torch import nn
 from service.model.card import (
     SCHEMA_VERSION,
     Calibration,
-    FilePrecision,
-    Interval,
     ManifestFile,
     ModelCard,
     Precision,
@@ -20,13 +17,10 @@ from service.model.card import (
 )
 from service.model.file import model_bytes, synthetic_slice
 from training.data.covid_ct import LABELS
-from training.evaluation.evaluate import Evaluation
-from training.evaluation.scores import ScoreName
+from training.evaluation.report_scores import Evaluation
 from training.network.deployable import Deployable
-from training.network.slice_network import SliceNetwork
-from training.recipe import NetworkSettings
+from training.report_recipe import THRESHOLD, Architecture, ReportRecipe
 from training.run.atomic_write import write_atomically
-from training.run.machine import Machine
 from training.run.record import Provenance
 
 NAME: Final = "covid-ct"
@@ -35,6 +29,8 @@ SELF_CHECK_SEED: Final = 20200330
 
 SELF_CHECK_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 1e-1}
 """Absolute difference of probability that rounding explains: relative precision of the format, over 20 layers."""
+
+_THRESHOLD_RULE: Final = "fixed at 0.5, as in the report"
 
 INTENDED_USE: Final = (
     "Research on classifying single axial chest CT slices as COVID-19 or not, and teaching. Not a medical device: not "
@@ -48,62 +44,37 @@ LIMITS: Final = (
 )
 
 
-def make_deployable(network: SliceNetwork, temperature: float, machine: Machine) -> Deployable:
-    """Build the network as it will be stored: batch norms folded, weights rounded to fp16 and held in fp32.
-
-    All figures are those of this network, so they are those of the file.
-
-    Args:
-        network: trained; it does not change.
-        temperature: divides the logits.
-        machine: of the network.
-    """
-    return Deployable(network, temperature).to(machine.device).eval().half().float()
-
-
 def make_card(
-    deployable: Deployable,
-    settings: NetworkSettings,
-    version: str,
-    evaluation: Evaluation,
-    provenance: Provenance,
-    precision: FilePrecision,
-    figures: Mapping[ScoreName, Interval],
+    deployable: Deployable, recipe: ReportRecipe, version: str, evaluation: Evaluation, provenance: Provenance
 ) -> ModelCard:
-    """Build the card of a network in evaluation mode.
+    """Build the card of a network of the report, in evaluation mode and in fp32.
 
     Args:
         deployable: network that the file will hold.
-        settings: of the network.
+        recipe: that it was trained with.
         version: of the model.
-        evaluation: source of thresholds and temperature.
+        evaluation: scores of this network.
         provenance: recipe, data and code.
-        precision: number format of the file.
-        figures: scores of this file's network on test.
     """
     return ModelCard(
         schema_version=SCHEMA_VERSION,
         name=NAME,
         version=version,
-        architecture=architecture_of(settings),
-        input_size=settings.input_size,
+        architecture=architecture_of(recipe.architecture),
+        input_size=recipe.input_size,
         resize="bilinear-antialias-stretch",
         labels=LABELS,
         positive_label=evaluation.positive_label,
-        threshold=evaluation.threshold.value,
-        threshold_rule=evaluation.threshold.rule,
-        operating_points={rule: point.threshold.value for rule, point in evaluation.operating_points.items()},
-        calibration=Calibration(
-            slope=1 / evaluation.temperature,
-            offset=0.0,
-            rule="temperature, fitted to the answers that the threshold was chosen on (Guo et al. 2017)",
-        ),
+        threshold=THRESHOLD,
+        threshold_rule=_THRESHOLD_RULE,
+        operating_points={"half": THRESHOLD},
+        calibration=Calibration(slope=1.0, offset=0.0, rule="none, as in the report"),
         checks={},
         checks_rule="none: the network does not find lungs",
-        precision=precision,
+        precision="fp16",
         self_check=SelfCheck(
             seed=SELF_CHECK_SEED,
-            probability=_self_check(deployable, settings.input_size),
+            probability=_self_check(deployable, recipe.input_size),
             tolerance=SELF_CHECK_TOLERANCE,
         ),
         training_config=provenance.config,
@@ -111,7 +82,7 @@ def make_card(
         git_commit=provenance.git_commit,
         libraries=provenance.versions,
         left_out_metrics={},
-        test_metrics={str(name): interval for name, interval in figures.items()},
+        test_metrics={str(name): each for name, each in evaluation.splits["test"].figures.items()},
         intended_use=INTENDED_USE,
         limits=LIMITS,
     )
@@ -125,16 +96,9 @@ def export(deployable: nn.Module, card: ModelCard, folder: Path) -> ManifestFile
     return ManifestFile(name=path.name, precision=card.precision, sha256=sha256(data).hexdigest(), bytes=len(data))
 
 
-def architecture_of(settings: NetworkSettings) -> str:
-    """Describe network and head, the network's name first."""
-    if settings.head == "classifier":
-        return f"{settings.architecture} (VGG classifier, two outputs)"
-    activations = ", ".join(settings.head_layers)
-    if settings.head == "covariance":
-        seen = f"covariances of {settings.components} directions of activations {activations}"
-    else:
-        seen = f"average and RMS of activations {activations}"
-    return f"{settings.architecture} ({seen}, one linear layer)"
+def architecture_of(architecture: Architecture) -> str:
+    """Describe the report's network, torchvision's name first."""
+    return f"{architecture} (VGG classifier, two outputs)"
 
 
 def _self_check(deployable: Deployable, size: int) -> float:

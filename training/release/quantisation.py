@@ -6,40 +6,26 @@ is PyTorch's eager-mode quantisation: its successor (torchao, PT2E) writes progr
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
 
 import torch
 from torch import nn
 from torch.ao import quantization
 
-from training.data.batches import in_batches, plain_inputs
-from training.data.covid_ct import Split
-from training.network.deployable import Deployable
 from training.network.lesion_reader import LesionReader
 from training.network.vgg import Features
 from training.run.progress import progress
 
-Quantisable = TypeVar("Quantisable", Deployable, LesionReader)
 
-_CALIBRATION_STRIDE: Final = 4
-"""Every fourth batch of training slices sets the scales: about a hundred slices of both classes."""
-
-
-def calibration_images(train: Split, input_size: int) -> Sequence[torch.Tensor]:
-    """Return the batches of training slices that set the scales: uint8 (N, 1, S, S) each."""
-    return in_batches(plain_inputs(train, input_size))[::_CALIBRATION_STRIDE]
-
-
-def quantise(deployable: Quantisable, inputs: Iterable[torch.Tensor]) -> Quantisable:
+def quantise(reader: LesionReader, inputs: Iterable[torch.Tensor]) -> LesionReader:
     """Copy a network with the convolutions of its `features` in int8; everything around them stays in fp32.
 
     Args:
-        deployable: on the CPU, in fp32, batch norms folded; it does not change.
+        reader: on the CPU, in fp32, batch norms folded; it does not change.
         inputs: of the features, float32 (N, 3, H, W) each, that set the scales.
     """
-    quantised = copy.deepcopy(deployable)
+    quantised = copy.deepcopy(reader)
     layers = nn.Sequential(quantization.QuantStub(), *quantised.features).eval()
     pairs = [[str(i), str(i + 1)] for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     with _ignore_deprecation_warnings():

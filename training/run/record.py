@@ -48,8 +48,6 @@ class Provenance(Record):
 class EpochRecord:
     """One row of the history. Epoch 0 is the network before fine-tuning and has no training figures.
 
-    If the network was fitted to validation too, the `val` figures are those of out-of-fold answers.
-
     Attributes:
         train_loss, val_loss: cross-entropy in nats, mean over slices.
         train_accuracy, val_accuracy: share of slices whose larger logit is the right one.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.support.covid_ct import small_files, small_lists, write_data_set
@@ -40,20 +39,6 @@ def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
     for each in data.train.slices:
         assert each.label == int(each.path.startswith("CT_COVID/"))
         assert "%" in each.path
-
-
-def test_chosen_scans_keep_their_order_and_the_name_of_the_split(data: CovidCt) -> None:
-    chosen = torch.zeros(16, dtype=torch.bool)
-    chosen[[11, 2, 9]] = True
-    split = data.train.where(chosen)
-    assert split.slices == (data.train.slices[2], data.train.slices[9], data.train.slices[11])
-    assert split.name == "train"
-    assert split.labels.tolist() == data.train.labels[chosen].tolist()
-
-
-def test_a_choice_must_be_of_all_slices(data: CovidCt) -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        data.train.where(torch.ones(15, dtype=torch.bool))
 
 
 def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:

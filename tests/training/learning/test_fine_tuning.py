@@ -1,7 +1,6 @@
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -9,21 +8,19 @@ import torch
 from training.data.batches import Batch
 from training.data.covid_ct import CovidCt
 from training.errors import TrainingError
-from training.learning.features import predict_logits
-from training.learning.fine_tuning import EarlyStopping, FineTuning, make_optimiser
-from training.network.freezing import set_trainable, set_training_mode
+from training.learning.fine_tuning import EarlyStopping, FineTuning, predict_logits
 from training.network.slice_network import SliceNetwork
 from training.network.weights import load_imagenet
-from training.recipe import FineTuningSettings, Recipe
+from training.report_recipe import ReportRecipe
 from training.run.machine import Machine
 from training.run.record import EpochRecord
 
 
 @pytest.fixture
-def network(recipe: Recipe, weights: Path) -> SliceNetwork:
+def network(thin: None, recipe: ReportRecipe, thin_weights: Path) -> SliceNetwork:
     torch.manual_seed(0)
-    network = SliceNetwork(recipe.network)
-    load_imagenet(network, recipe.network.architecture, weights)
+    network = SliceNetwork(recipe.architecture)
+    load_imagenet(network, recipe.architecture, thin_weights)
     return network
 
 
@@ -33,9 +30,8 @@ def figures(history: list[EpochRecord]) -> list[tuple[float | None, ...]]:
 
 
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+    network: SliceNetwork, data: CovidCt, recipe: ReportRecipe, machine: Machine, tmp_path: Path
 ) -> None:
-    recipe = recipe.override(freeze_batch_norm=False, learning_rate=1e-3)
     whole = FineTuning(copy.deepcopy(network), recipe, machine, make(tmp_path / "whole"))
     whole.run(data)
 
@@ -63,7 +59,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
     assert [record.epoch for record in resumed.history] == [0, 1]
     resumed.run(data)
 
-    assert len(whole.history) == 4
+    assert len(whole.history) == 7
     assert figures(resumed.history) == figures(whole.history)
     for name, value in whole._network.state_dict().items():
         torch.testing.assert_close(resumed._network.state_dict()[name], value, rtol=0, atol=0)
@@ -75,10 +71,10 @@ def make(folder: Path) -> Path:
 
 
 def test_a_finished_run_trains_no_further(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+    network: SliceNetwork, data: CovidCt, recipe: ReportRecipe, machine: Machine, tmp_path: Path
 ) -> None:
-    FineTuning(network, recipe.override(epochs=1), machine, tmp_path).run(data)
-    again = FineTuning(network, recipe.override(epochs=1), machine, tmp_path)
+    FineTuning(network, recipe.model_copy(update={"epochs": 1}), machine, tmp_path).run(data)
+    again = FineTuning(network, recipe.model_copy(update={"epochs": 1}), machine, tmp_path)
     assert again.resume()
     before = figures(again.history)
     again.run(data)
@@ -86,9 +82,9 @@ def test_a_finished_run_trains_no_further(
 
 
 def test_training_learns_to_separate_the_classes(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+    network: SliceNetwork, data: CovidCt, recipe: ReportRecipe, machine: Machine, tmp_path: Path
 ) -> None:
-    tuning = FineTuning(network, recipe.override(epochs=6, learning_rate=1e-3), machine, tmp_path)
+    tuning = FineTuning(network, recipe.model_copy(update={"epochs": 12}), machine, tmp_path)
     tuning.run(data)
     losses = [record.train_loss for record in tuning.history if record.train_loss is not None]
     assert losses[-1] < 0.8 * losses[0]
@@ -96,34 +92,35 @@ def test_training_learns_to_separate_the_classes(
 
 
 def test_the_network_ends_with_the_weights_of_the_best_epoch(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+    network: SliceNetwork, data: CovidCt, recipe: ReportRecipe, machine: Machine, tmp_path: Path
 ) -> None:
-    recipe = recipe.override(select_by="accuracy", learning_rate=1e-3)
     tuning = FineTuning(network, recipe, machine, tmp_path)
     tuning.run(data)
     accuracies = [record.val_accuracy for record in tuning.history]
     assert tuning.best.epoch == accuracies.index(max(accuracies))
-    logits = predict_logits(network, data.val, machine, recipe.network.input_size)
+    logits = predict_logits(network, data.val, machine, recipe.input_size)
     assert (logits.argmax(1) == data.val.labels).float().mean().item() == pytest.approx(max(accuracies))
 
 
-def test_a_damaged_checkpoint_is_named(network: SliceNetwork, recipe: Recipe, machine: Machine, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(
+    network: SliceNetwork, recipe: ReportRecipe, machine: Machine, tmp_path: Path
+) -> None:
     (tmp_path / "last.pt").write_bytes(b"half a checkpoint")
     with pytest.raises(TrainingError, match=r"last\.pt: not a checkpoint of this run.*--fresh"):
         FineTuning(network, recipe, machine, tmp_path).resume()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(
-    network: SliceNetwork, data: CovidCt, recipe: Recipe, machine: Machine, tmp_path: Path
+    network: SliceNetwork, data: CovidCt, recipe: ReportRecipe, machine: Machine, tmp_path: Path
 ) -> None:
     with torch.no_grad():
         next(network.head.parameters()).fill_(float("inf"))
-    with pytest.raises(TrainingError, match=r"epoch 1/3: the loss is not finite; lower --learning-rate"):
+    with pytest.raises(TrainingError, match=r"epoch 1/6: the loss is not finite; lower --learning-rate"):
         FineTuning(network, recipe, machine, tmp_path).run(data)
 
 
 def test_early_stopping_waits_for_both_running_averages() -> None:
-    stopping = EarlyStopping(FineTuningSettings(patience=2, running_average=0.0))
+    stopping = EarlyStopping(ReportRecipe(patience=2, running_average=0.0))
     assert not stopping.update(loss=1.0, accuracy=0.5)
     assert not stopping.update(loss=2.0, accuracy=0.6), "accuracy got better"
     assert not stopping.update(loss=0.9, accuracy=0.4), "loss got better"
@@ -132,51 +129,7 @@ def test_early_stopping_waits_for_both_running_averages() -> None:
 
 
 def test_early_stopping_looks_past_one_bad_epoch() -> None:
-    stopping = EarlyStopping(FineTuningSettings(patience=1, running_average=0.9))
+    stopping = EarlyStopping(ReportRecipe(patience=1, running_average=0.9))
     assert not stopping.update(loss=1.0, accuracy=0.5)
     assert not stopping.update(loss=0.5, accuracy=0.7)
     assert not stopping.update(loss=0.9, accuracy=0.5), "the average of the loss still falls"
-
-
-def test_layers_learn_slower_the_deeper_they_lie(network: SliceNetwork) -> None:
-    optimiser = make_optimiser(network, FineTuningSettings(learning_rate=1.0, layer_decay=0.5))
-    rate = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
-    convolutions = [layer for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
-    assert all(rate[id(p)] == 1.0 for p in network.head.parameters())
-    assert [rate[id(layer.weight)] for layer in reversed(convolutions)] == [0.5**k for k in range(1, 10)]  # 1_1 to 4_1
-
-
-@pytest.mark.parametrize(
-    ("trainable", "convolutions"), [("all", 14), ("last_blocks", 6), ("last_block", 2), ("head", 0)]
-)
-def test_only_layers_that_learn_get_gradients(
-    recipe: Recipe, trainable: Literal["all", "last_blocks", "last_block", "head"], convolutions: int
-) -> None:
-    network = SliceNetwork(recipe.override(layers="5_2").network)
-    make_optimiser(network, FineTuningSettings(trainable=trainable))
-    trained = [m for m in network.features if isinstance(m, torch.nn.Conv2d) and m.weight.requires_grad]
-    assert len(trained) == convolutions
-    assert all(p.requires_grad for p in network.head.parameters())
-    network(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).sum().backward()
-    assert sum(m.weight.grad is not None for m in network.features if isinstance(m, torch.nn.Conv2d)) == convolutions
-
-
-def test_frozen_batch_norms_keep_their_statistics_and_others_move(network: SliceNetwork) -> None:
-    def statistics() -> torch.Tensor:
-        mean: torch.Tensor = network.state_dict()["features.1.running_mean"]
-        return mean.clone()
-
-    def statistics_move(freeze: bool) -> bool:
-        before = statistics()
-        set_training_mode(network, FineTuningSettings(freeze_batch_norm=freeze))
-        network(torch.randint(0, 255, (2, 1, 32, 32), dtype=torch.uint8))
-        return not torch.equal(before, statistics())
-
-    assert not statistics_move(freeze=True)
-    assert statistics_move(freeze=False)
-
-
-def test_a_head_that_reads_block_3_leaves_no_last_blocks_to_train(recipe: Recipe) -> None:
-    network = SliceNetwork(recipe.override(layers="3_4").network)
-    set_trainable(network, FineTuningSettings(trainable="last_blocks"))
-    assert not any(p.requires_grad for p in network.features.parameters())

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from tests.support.thin_vgg import thin_vgg
 from training.network.slice_network import SliceNetwork
-from training.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
-def network(recipe: Recipe) -> SliceNetwork:
-    """In evaluation mode; tests leave it as it is."""
+def network() -> SliceNetwork:
+    """A thin one in evaluation mode; tests leave it as it is."""
     torch.manual_seed(1)
-    return SliceNetwork(recipe.network).eval()
+    with thin_vgg():
+        return SliceNetwork("vgg19_bn").eval()

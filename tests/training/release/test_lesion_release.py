@@ -31,7 +31,7 @@ def options(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[str
     lists = small_lists({"train": 3, "val": 2, "test": 2})
     data = write_data_set(root / "covid-ct", lists, chest_files(lists))
     return [
-        *("release", "--data", str(data), "--counts", "any", "--weights", str(weights)),
+        *("train", "--data", str(data), "--counts", "any", "--weights", str(weights)),
         *("--labelled", str(write_labelled(root / "hospital", 3)), "--clear", str(write_clear(root / "clear"))),
         *(
             "--lesions",

@@ -8,7 +8,7 @@ from training.errors import TrainingError
 from training.learning.fine_tuning import FineTuning
 from training.network.slice_network import SliceNetwork
 from training.network.weights import load_imagenet
-from training.recipe import Recipe
+from training.report_recipe import ReportRecipe
 from training.run.machine import Machine, find_machine
 
 CPU = torch.device("cpu")
@@ -35,31 +35,33 @@ def test_a_gpu_that_is_not_there_is_one_clear_error() -> None:
         find_machine("cuda", "auto", None)
 
 
-def train_one_epoch(machine: Machine, data: CovidCt, recipe: Recipe, weights: Path, folder: Path) -> float:
+def train_one_epoch(machine: Machine, data: CovidCt, recipe: ReportRecipe, thin_weights: Path, folder: Path) -> float:
     folder.mkdir()
     torch.manual_seed(0)
-    network = SliceNetwork(recipe.network)
-    load_imagenet(network, recipe.network.architecture, weights)
-    tuning = FineTuning(network.to(machine.device), recipe.override(epochs=1), machine, folder)
+    network = SliceNetwork(recipe.architecture)
+    load_imagenet(network, recipe.architecture, thin_weights)
+    tuning = FineTuning(network.to(machine.device), recipe.model_copy(update={"epochs": 1}), machine, folder)
     tuning.run(data)
     assert tuning.history[1].train_loss is not None
     return tuning.history[1].train_loss
 
 
+@pytest.mark.usefixtures("thin")
 def test_an_epoch_under_autocast_is_nearly_that_in_fp32(
-    data: CovidCt, recipe: Recipe, weights: Path, tmp_path: Path
+    data: CovidCt, recipe: ReportRecipe, thin_weights: Path, tmp_path: Path
 ) -> None:
     losses = [
-        train_one_epoch(Machine(CPU, dtype, workers=0), data, recipe, weights, tmp_path / str(dtype))
+        train_one_epoch(Machine(CPU, dtype, workers=0), data, recipe, thin_weights, tmp_path / str(dtype))
         for dtype in (None, torch.bfloat16)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+@pytest.mark.usefixtures("thin")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_an_epoch_on_a_gpu_is_nearly_that_on_the_cpu(
-    data: CovidCt, recipe: Recipe, weights: Path, tmp_path: Path
+    data: CovidCt, recipe: ReportRecipe, thin_weights: Path, tmp_path: Path
 ) -> None:
     machines = (find_machine("cpu", "fp32", 0), find_machine("cuda", "auto", 2))
-    losses = [train_one_epoch(m, data, recipe, weights, tmp_path / m.device.type) for m in machines]
+    losses = [train_one_epoch(m, data, recipe, thin_weights, tmp_path / m.device.type) for m in machines]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

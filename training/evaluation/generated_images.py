@@ -1,36 +1,16 @@
-"""Images of other kinds, which a model should refuse."""
+"""Generated images that are clearly no slices, which a model should refuse."""
 
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from service.errors import ServiceError
-from service.imaging.decode import Slice, decode
-from training.errors import TrainingError
+from service.imaging.decode import Slice
 from training.run.seeding import derive_seed
 
 _GENERATED_EACH: Final = 50
 _SIDE: Final = 256
-
-
-def read_images(root: Path) -> dict[str, list[Slice]]:
-    """Read the images in each folder of `root`, by the folder's name.
-
-    Raises:
-        TrainingError: no images, or a file that is not an image.
-    """
-    images: dict[str, list[Slice]] = {}
-    for path in sorted(root.glob("*/*")):
-        try:
-            images.setdefault(path.parent.name, []).append(decode(path.read_bytes()))
-        except ServiceError as error:
-            raise TrainingError(f"{path}: {error.detail}") from error
-    if not images:
-        raise TrainingError(f"{root}: no images; pass a folder with one sub-folder for each kind of image")
-    return images
 
 
 def generated_images(seed: int) -> dict[str, list[Slice]]:

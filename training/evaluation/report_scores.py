@@ -1,0 +1,74 @@
+"""Scores of the report's networks: all probabilities first, then figures that are functions of them alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from service.model.file import Network
+from training.data.batches import in_batches, plain_inputs
+from training.data.covid_ct import LABELS, CovidCt
+from training.evaluation.alterations import ALTERATIONS, altered
+from training.evaluation.scores import Scores, score
+from training.evaluation.shortcut_audit import Audit, audit_shortcuts
+from training.report_recipe import THRESHOLD
+from training.run.progress import progress
+from training.run.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """Probabilities of COVID on the CPU, float32 (N,) each; `altered` are those of test by alteration."""
+
+    val: torch.Tensor
+    test: torch.Tensor
+    altered: dict[str, torch.Tensor]
+
+
+class Evaluation(Record):
+    """The figures of a network, part of metrics.json.
+
+    Attributes:
+        probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
+        learned: whether the 95 % interval of the AUC on validation lies above chance.
+        splits: `val`, which chose the epoch, and `test`.
+        audit: on test.
+    """
+
+    probability_shares: tuple[float, ...]
+    positive_label: str
+    learned: bool
+    splits: dict[str, Scores]
+    audit: Audit
+
+
+def predict(network: Network, images: torch.Tensor, device: torch.device, title: str) -> torch.Tensor:
+    """Run a network, in Python or from a model file, on uint8 (N, 1, S, S) images: probabilities, float32 (N,)."""
+    with torch.inference_mode():
+        batches = progress(in_batches(images), title, "batch")
+        return torch.cat([network(batch.to(device))["probability"].cpu() for batch in batches])
+
+
+def predict_splits(network: Network, data: CovidCt, input_size: int, device: torch.device) -> Probabilities:
+    """Run a network, as it will be exported, once on validation, on test and on each alteration of test."""
+    splits = {"val": data.val, "test": data.test} | {
+        f"test, {name}": altered(data.test, alter) for name, alter in ALTERATIONS.items()
+    }
+    answers = {
+        name: predict(network, plain_inputs(split, input_size), device, f"evaluating {name}")
+        for name, split in splits.items()
+    }
+    return Probabilities(answers["val"], answers["test"], {name: answers[f"test, {name}"] for name in ALTERATIONS})
+
+
+def evaluate(probabilities: Probabilities, data: CovidCt, seed: int) -> Evaluation:
+    """Compute all figures; `seed` is that of the intervals."""
+    val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
+    test = score(probabilities.test, data.test.labels, THRESHOLD, seed)
+    shares = [(probabilities.test <= tenth / 10).double().mean().item() for tenth in range(1, 11)]
+    return Evaluation(
+        probability_shares=tuple(round(share, 4) for share in shares),
+        positive_label=LABELS[1],
+        learned=val.figures["auc"].low > 0.5,
+        splits={"val": val, "test": test},
+        audit=audit_shortcuts(data, test, probabilities.test, probabilities.altered, seed),
+    )

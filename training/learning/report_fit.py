@@ -1,0 +1,101 @@
+"""The report's training: pretrained weights, then epochs of fine-tuning. An interrupted run resumes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from service.model.card import SplitFingerprint
+from training.data.covid_ct import CovidCt
+from training.errors import TrainingError
+from training.learning.fine_tuning import FineTuning
+from training.network.slice_network import SliceNetwork
+from training.network.weights import load_imagenet
+from training.report_recipe import ReportRecipe
+from training.run.machine import Machine
+from training.run.progress import say
+from training.run.record import EpochRecord, Provenance, git_commit, library_versions
+from training.run.run_folder import claim_run_folder
+from training.run.seeding import seed_everything
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Recipe, machine and files of a training run.
+
+    Attributes:
+        weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
+        run_folder: checkpoints of this run, from which an interrupted run resumes.
+    """
+
+    recipe: ReportRecipe
+    machine: Machine
+    weights: Path | None
+    run_folder: Path
+
+    def provenance(self, data: Mapping[str, SplitFingerprint]) -> Provenance:
+        """Return everything that a result of this run is made from."""
+        return Provenance(
+            config=self.recipe.model_dump(mode="json"),
+            data=dict(data),
+            git_commit=git_commit(),
+            versions=library_versions(),
+            machine=str(self.machine),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FittedNetwork:
+    """A trained network.
+
+    Attributes:
+        source: of its pretrained weights.
+        history: one row per epoch, epoch 0 first.
+        kept_epoch: epoch that the network's weights are from.
+    """
+
+    network: SliceNetwork
+    source: str
+    history: list[EpochRecord]
+    kept_epoch: int
+
+
+def fit(settings: FitSettings, data: CovidCt) -> FittedNetwork:
+    """Train a network on train and choose its epoch on validation; test is not used.
+
+    Raises:
+        TrainingError: the run folder belongs to another run, see `claim`.
+    """
+    claim(settings, data)
+    recipe, machine = settings.recipe, settings.machine
+    seed_everything(recipe.seed, "weights")
+    network = SliceNetwork(recipe.architecture)
+    source = load_imagenet(network, recipe.architecture, settings.weights)
+    network = network.to(memory_format=torch.channels_last).to(machine.device)
+    tuning = FineTuning(network, recipe, machine, settings.run_folder)
+    if tuning.resume():
+        say(f"{settings.run_folder}: continuing after epoch {tuning.history[-1].epoch}")
+    tuning.run(data)
+    return FittedNetwork(network, source, tuning.history, tuning.best.epoch)
+
+
+def claim(settings: FitSettings, data: CovidCt) -> None:
+    """Bind the run folder to this recipe, these weights and these data, or check that it is bound to them.
+
+    Raises:
+        TrainingError: the folder belongs to another recipe, other weights or other data; or there are no weights.
+    """
+    own: dict[str, object] = {**settings.recipe.model_dump(mode="json")}
+    own["sha256 of weights"] = _hash_of(settings.weights) if settings.weights else "torchvision"
+    own |= {f"sha256 of {name} data": each.sha256 for name, each in data.fingerprints().items()}
+    claim_run_folder(settings.run_folder, own)
+
+
+def _hash_of(weights: Path) -> str:
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise TrainingError(f"{weights}: can't read the weights: {error.strerror}") from error

@@ -1,0 +1,131 @@
+"""One run of the report's experiment: train a network, score test once, write model file and metrics.json."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from service.model.card import MANIFEST_NAME, ManifestFile
+from service.model.file import load_on_cpu
+from training.data.batches import plain_inputs
+from training.data.covid_ct import CovidCt
+from training.evaluation.calibration import reliability
+from training.evaluation.plots import draw_confusion, draw_curves, draw_misclassified, draw_reliability, draw_roc
+from training.evaluation.report_scores import Evaluation, Probabilities, evaluate, predict, predict_splits
+from training.learning.report_fit import FitSettings, claim, fit
+from training.network.deployable import Deployable
+from training.release.export import NAME, architecture_of, export, make_card
+from training.release.predictions_csv import write_predictions
+from training.release.report import ModelName, Report
+from training.report_recipe import THRESHOLD
+from training.run.machine import peak_memory_bytes
+from training.run.progress import say
+from training.run.record import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class ReportJob:
+    """Settings of a training run, and the model's version for its card."""
+
+    settings: FitSettings
+    version: str
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder for model file, metrics.json, predictions.csv and figures."""
+        return self.settings.run_folder / "model"
+
+
+def run_report(job: ReportJob, data: CovidCt) -> Report:
+    """Read the record of a finished run, or run it to its end; an interrupted run resumes.
+
+    A network that learned nothing is scored like any other, but no model file is written.
+
+    Raises:
+        TrainingError: the run folder belongs to another run.
+    """
+    claim(job.settings, data)
+    return _read(job) or _run(job, data)
+
+
+def _run(job: ReportJob, data: CovidCt) -> Report:
+    settings, recipe = job.settings, job.settings.recipe
+    machine = settings.machine.without_autocast()
+    fitted = fit(settings, data)
+    started = time.perf_counter()
+    # rounded to fp16 and held in fp32, so that all figures are those of the file
+    deployable = Deployable(fitted.network.eval()).to(machine.device).eval().half().float()
+    probabilities = predict_splits(deployable, data, recipe.input_size, machine.device)
+    evaluation = evaluate(probabilities, data, recipe.seed)
+    provenance = settings.provenance(data.fingerprints())
+    job.models_folder.mkdir(parents=True, exist_ok=True)
+    file = _export(job, deployable.cpu(), evaluation, provenance)
+    report = Report(
+        **dict(evaluation),
+        **dict(provenance),
+        files=(file,) if file else (),
+        model=ModelName(
+            name=NAME, version=job.version, architecture=architecture_of(recipe.architecture), weights=fitted.source
+        ),
+        export_difference=_difference(job, file, data, probabilities.test) if file else None,
+        history=tuple(fitted.history),
+        kept_epoch=fitted.kept_epoch,
+        wall_time_seconds={
+            "training": sum(record.seconds for record in fitted.history),
+            "evaluation_and_export": time.perf_counter() - started,
+        },
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    write_predictions(job.models_folder / "predictions.csv", probabilities, data)
+    _draw(job.models_folder / "figures", report, probabilities, data)
+    report.write(job.models_folder / MANIFEST_NAME)  # last, because it makes the model file valid
+    return report
+
+
+def _export(
+    job: ReportJob, deployable: Deployable, evaluation: Evaluation, provenance: Provenance
+) -> ManifestFile | None:
+    """Write the model file, unless the network learned nothing. `deployable` is on the CPU."""
+    auc = evaluation.splits["val"].figures["auc"]
+    if not evaluation.learned:
+        say(f"no model file: the network learned nothing, AUC on validation {auc.value:.3f} (from {auc.low:.3f})")
+        return None
+    card = make_card(deployable, job.settings.recipe, job.version, evaluation, provenance)
+    return export(deployable, card, job.models_folder)
+
+
+def _difference(job: ReportJob, file: ManifestFile, data: CovidCt, test: torch.Tensor) -> float:
+    network = load_on_cpu(job.models_folder, file).network
+    images = plain_inputs(data.test, job.settings.recipe.input_size)
+    own = predict(network, images, torch.device("cpu"), f"checking {file.name}")
+    return (own - test).abs().max().item()
+
+
+def _draw(folder: Path, report: Report, probabilities: Probabilities, data: CovidCt) -> None:
+    """Write the plots as PNG; none shows an image of the data set."""
+    folder.mkdir(exist_ok=True)
+    tenths = {
+        "val": reliability(probabilities.val, data.val.labels),
+        "test": reliability(probabilities.test, data.test.labels),
+    }
+    plots = {
+        "curves": draw_curves(report.history, report.kept_epoch),
+        "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
+        "roc": draw_roc(report.splits),
+        "reliability": draw_reliability(tenths),
+        "misclassified": draw_misclassified(data.test, probabilities.test, THRESHOLD),
+    }
+    for name, plot in plots.items():
+        # no Software tag: it would change the file with every release of matplotlib
+        plot.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+
+
+def _read(job: ReportJob) -> Report | None:
+    """Read the record of a finished run; None if there is none of this version."""
+    try:
+        report = Report.model_validate_json((job.models_folder / MANIFEST_NAME).read_text())
+    except (OSError, ValidationError):
+        return None
+    return report if report.model.version == job.version else None
