@@ -1,6 +1,6 @@
 // The list item of one image: waiting, answered or failed. All text is inserted as text, never as markup.
 
-import { headline, timing, verdict, worth } from "./wording.js";
+import { headline, involvement, timing, verdict, worth } from "./wording.js";
 
 /** An element with properties, attributes (in `attributes`) and children. */
 export function element(tag, { attributes = {}, ...properties } = {}, ...children) {
@@ -51,13 +51,13 @@ function view(name, answer, number) {
   });
   const words = (text) => element("span", { textContent: text });
   const colours = element("span", { attributes: { "aria-hidden": "true" } });
-  const label = element("label", { htmlFor: id, textContent: "Heat map" });
+  const label = element("label", { htmlFor: id, textContent: "Lesion map" });
   return element(
     "div",
     { className: "view" },
     element("div", { className: "stack" }, element("img", { src: png(answer.slice_png_base64), alt: `Slice ${name}` }), overlay),
     element("div", { className: "fade" }, label, slider,
-      element("div", { className: "scale" }, words("no evidence"), colours, words("strongest here"))),
+      element("div", { className: "scale" }, words("0"), colours, words("1"))),
   );
 }
 
@@ -68,13 +68,15 @@ function details(name, answer, card) {
   parts.push(figure(answer), bar(answer, kind));
   const words = kind === "none" || !card ? "" : worth(answer.label, card);
   if (words) parts.push(element("p", { className: "words", textContent: words }));
-  parts.push(element("p", { className: "small", textContent: "Colours show where this slice looked most like the COVID slices it learned from. They compare places within it, not one slice with another." }));
+  const area = involvement(answer);
+  if (area && kind !== "none") parts.push(element("p", { className: "words", textContent: area }));
+  parts.push(element("p", { className: "small", textContent: "Colours show the probability of a lesion at each place of the lungs, from 0 to 1; the scale is the same for every slice." }));
   parts.push(origin(answer));
   return element("div", { className: "answer" }, ...parts);
 }
 
 function unlike({ out_of_distribution: { score, threshold } }) {
-  return `The network saw nothing like this in training (score ${score.toFixed(2)}, limit ${threshold.toFixed(2)}), so the probability below means nothing. Send one axial chest CT slice.`;
+  return `The checks of the picture failed (score ${score.toFixed(2)}, limit ${threshold.toFixed(2)}), so the probability below means nothing. Send one axial chest CT slice in a lung window.`;
 }
 
 function figure({ probability }) {

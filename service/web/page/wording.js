@@ -24,11 +24,24 @@ export function worth(label, card) {
 
 /** The verdict in a few words, and its kind: yes, no or none. */
 export function verdict(answer, card) {
-  if (answer.out_of_distribution.flagged) return { kind: "none", text: "No verdict: this does not look like a chest CT slice" };
+  if (answer.out_of_distribution.flagged) return { kind: "none", text: `No verdict: ${REASONS[answer.out_of_distribution.reason] ?? "this picture is not read as a slice"}` };
   const positive = answer.probability >= answer.threshold;
   const kind = positive ? "yes" : "no";
   const side = positive ? "at or above" : "below";
   return { kind, text: `${shown(answer.label, card)}: ${side} the threshold` };
+}
+
+const REASONS = {
+  no_lungs: "no lungs were found",
+  wrong_window: "the lungs show no detail in this window",
+  several_panels: "the picture shows several slices",
+};
+
+/** "Lesions in 12 % of the lungs (left 20 %, right 5 %)"; "" for a model that does not find lungs. */
+export function involvement({ lung_involvement: found }) {
+  if (!found) return "";
+  const { both, left, right } = found;
+  return `Lesions in ${ofHundred(both)} % of the lung area of this slice (left lung ${ofHundred(left)} %, right lung ${ofHundred(right)} %)`;
 }
 
 const shown = (label, card) => (card && label !== card.positive_label ? `Not ${card.positive_label}` : label);
@@ -42,7 +55,6 @@ export function timing(milliseconds) {
 }
 
 const ADVICE = {
-  not_a_chest_ct: "This does not look like a chest CT slice",
   unsupported_image_type: "This is not an image the service reads",
   damaged_image: "This file is damaged",
   empty_file: "This file is empty",
