@@ -4,19 +4,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from examples.draw_slice import draw_slice
+from service.imaging.decode import to_input
+from service.model.file import load_on_cpu, read_manifest
 
-COMMITTED = Path(__file__).parents[2] / "examples" / "slice.png"
+ROOT = Path(__file__).parents[2]
 
 
-def test_committed_slice_is_what_the_script_draws() -> None:
-    with Image.open(COMMITTED) as image:
+@pytest.mark.parametrize(("name", "disease"), [("slice.png", False), ("lesion.png", True)])
+def test_committed_slices_are_what_the_script_draws(name: str, disease: bool) -> None:
+    with Image.open(ROOT / "examples" / name) as image:
         assert image.mode == "L"
         committed = np.asarray(image, dtype=np.int16)
     # one grey level: the last bit of an FFT may differ between processors
-    assert np.abs(committed - draw_slice(0)).max() <= 1
+    assert np.abs(committed - draw_slice(0, disease=disease)).max() <= 1
+
+
+def test_the_shipped_model_tells_the_slice_with_lesion_from_the_clear_one() -> None:
+    manifest = read_manifest(ROOT / "models")
+    network = load_on_cpu(ROOT / "models", manifest.files[0])
+    inputs = [to_input(draw_slice(0, disease=disease)[None], network.card.input_size) for disease in (False, True)]
+    with torch.inference_mode():
+        answer = network.network(torch.from_numpy(np.stack(inputs)))
+    clear, lesion = answer["probability"].tolist()
+    assert clear < network.card.threshold < lesion
+    involved = answer["lung_involvement"][:, 0].tolist()
+    assert involved[0] < 0.02
+    assert involved[1] > 0.05
 
 
 def test_equal_seeds_draw_equal_slices() -> None:

@@ -1,7 +1,8 @@
 """Answers of a model file's network to slices, as arrays: everything that is measured is a function of these."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Final, get_args
 
 import numpy as np
@@ -12,8 +13,10 @@ from service.model.checks import CheckName
 from training.data.ct_slices import CtSlice
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
+from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
 from training.run.progress import progress
+from training.run.run_folder import restoring
 
 CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
 """Reasons to refuse a picture; each is an output of the network."""
@@ -43,6 +46,31 @@ class Answers:
         """float64 (N,), of the probability."""
         p = self.probability.astype(np.float64).clip(1e-9, 1 - 1e-7)
         return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+
+
+def resumed_answers(
+    path: Path, reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str
+) -> Answers:
+    """Read the answers of an interrupted run, or ask the network and write them.
+
+    Raises:
+        TrainingError: the file is damaged, or of other slices.
+    """
+    names = np.array([f"{each.source}/{each.name}" for each in slices])
+    if path.is_file():
+        with restoring(path), np.load(path) as stored:
+            if not np.array_equal(stored["names"], names):
+                raise ValueError("it has the answers to other slices")
+            return Answers(**{each.name: stored[each.name] for each in fields(Answers)})
+    answers = answer(reader, slices, machine, title)
+    columns = {each.name: getattr(answers, each.name) for each in fields(Answers)}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, names=names, **columns)
+
+    write_atomically(path, write)
+    return answers
 
 
 def answer(

@@ -12,7 +12,7 @@ from training.data.ct_slices import CtSlice
 from training.data.left_out import choose_left_out, read_left_out, write_left_out
 from training.learning.lesion_samples import LesionSamples
 from training.learning.lesion_training import LesionTraining, train_lesion_network
-from training.learning.lung_crops import FoundLungs, find_lungs
+from training.learning.lung_crops import FoundLungs, resumed_lungs
 from training.learning.lung_pictures import LungPictures
 from training.learning.lung_training import LungTraining, train_lung_finder
 from training.lesion_recipe import LesionRecipe
@@ -84,7 +84,7 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
     left_out_network.features.load_state_dict(network.features.state_dict())
     finder = _finder(settings, slices, other)
-    found = find_lungs(finder, slices)
+    found = resumed_lungs(folder / "lungs.npz", finder, slices)
     say(f"stage 2/3: a network without {sum(left_out)} left-out slices")
     seen = [index for index, out in enumerate(left_out) if not out]
     left_out_network = _train(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
 
 import cv2
@@ -13,7 +14,9 @@ from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.learning.augmentation import Grey, change_window
 from training.network.lung_box import HEIGHT, WIDTH, find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
+from training.run.atomic_write import write_atomically
 from training.run.progress import progress
+from training.run.run_folder import restoring
 
 FEWEST_LUNG: Final = 0.012
 """Share of the slice that lungs must take for a slice to be trained on."""
@@ -50,6 +53,25 @@ class LungCrop:
     found: Grey
     lesion: Grey | None
     lung: Grey | None
+
+
+def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
+    """Read the lungs that an interrupted run found, or find and write them.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    if path.is_file():
+        with restoring(path), np.load(path) as stored:
+            return FoundLungs(stored["lung"], stored["box"])
+    found = find_lungs(finder, slices)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, lung=found.lung, box=found.box)
+
+    write_atomically(path, write)
+    return found
 
 
 def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:

@@ -14,7 +14,7 @@ from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, SplitFi
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
-from training.evaluation.answers import Answers, answer
+from training.evaluation.answers import Answers, resumed_answers
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, measure_checks
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
@@ -73,7 +73,10 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
     judge = LesionReader(fitted.finder, fitted.left_out_network).eval()
     machine = job.fit.machine
-    judged = answer(judge.to(machine.device), left_out, machine, "answering left-out slices")
+    folder = job.fit.run_folder
+    judged = resumed_answers(
+        folder / "left-out-answers.npz", judge.to(machine.device), left_out, machine, "answering left-out slices"
+    )
     judgement = judge_left_out(judged, left_out, seed)
     say("left-out sources are judged; now the only look at test")
     platt = judgement.calibration
@@ -81,7 +84,9 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
         LesionReader(fitted.finder, fitted.network, platt.slope, platt.offset).eval().half().float().to(machine.device)
     )
     test = {
-        name: answer(reader, slices, machine.without_autocast(), f"answering test, {name}")
+        name: resumed_answers(
+            folder / f"test-{name}-answers.npz", reader, slices, machine.without_autocast(), f"answering test, {name}"
+        )
         for name, slices in alter(data.test, fitted.finder).items()
     }
     scores = score_test(test["plain"], data.test, data.corrections, judgement.threshold, seed)
