@@ -17,7 +17,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train test check lint types format audit soak bench test-containers coverage screenshots clean
+.PHONY: help serve train report test check lint types format audit soak bench test-containers coverage screenshots clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,9 +28,17 @@ help: ## show this list
 serve: $(VENV)/.serve ## run the service at http://localhost:8000
 	exec $(BIN)/python -m service
 
-train: $(VENV)/.train ## train a model: make train DATA=../COVID-CT [WEIGHTS=vgg19_bn.pth]
+train: $(VENV)/.train ## train the model that ships: make train DATA=../COVID-CT LESIONS=DIR CLEAR=DIR LABELLED="DIR DIR"
 	@test -n "$(DATA)" || { echo "make train: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
-	$(BIN)/python -m training train --data "$(DATA)" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(TRAIN_ARGS)
+	@test -n "$(LESIONS)" || { echo "make train: set LESIONS to a folder of slices with lesion masks;" \
+		"docs/training.md has the format" >&2; exit 2; }
+	@test -n "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
+	$(BIN)/python -m training train --data "$(DATA)" --lesions "$(LESIONS)" --clear "$(CLEAR)" \
+		$(foreach folder,$(LABELLED),--labelled "$(folder)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(TRAIN_ARGS)
+
+report: $(VENV)/.train ## repeat the report's experiment: make report DATA=../COVID-CT [TRAIN_ARGS="--learning-rate 0.001"]
+	@test -n "$(DATA)" || { echo "make report: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
+	$(BIN)/python -m training report --data "$(DATA)" $(TRAIN_ARGS)
 
 check: lint types test ## run all checks of CI: lint, types, test
 

@@ -40,4 +40,5 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 # Arguments after `train` replace the last line; name the folders again.
 ENTRYPOINT ["python", "-m", "training"]
-CMD ["train", "--data", "/data", "--run", "/runs/best", "--models", "/models"]
+CMD ["train", "--data", "/data/covid-ct", "--lesions", "/data/lesions", "--clear", "/data/clear", \
+    "--labelled", "/data/labelled", "--run", "/runs/lesion", "--models", "/models"]

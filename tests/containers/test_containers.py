@@ -16,7 +16,8 @@ import httpx2
 import pytest
 
 from tests.containers.engine import BASE, Engine, missing
-from tests.support.covid_ct import small_files, small_lists, write_data_set
+from tests.support.covid_ct import small_lists, write_data_set
+from tests.support.lesion_sources import chest_files, write_clear, write_labelled, write_lesions
 from tests.support.random_weights import write_random_weights
 from tests.support.server import ROOT, free_port
 
@@ -187,8 +188,11 @@ def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
     tag = "covid-ct:train"
     clean = engine.build(tag, context / "docker" / "train.Dockerfile", context, BASE_IMAGE=BASE)
     tell(f"training image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s")
-    lists = small_lists({"train": 8, "val": 4, "test": 4})
-    write_data_set(tmp_path / "data", lists, small_files(lists))
+    lists, sources = small_lists({"train": 3, "val": 2, "test": 2}), tmp_path / "data"
+    write_data_set(sources / "covid-ct", lists, chest_files(lists))
+    write_labelled(sources / "labelled", 3)
+    write_lesions(sources / "lesions", volumes=6, slices=1)
+    write_clear(sources / "clear")
     (tmp_path / "weights").mkdir()
     write_random_weights(tmp_path / "weights" / "vgg19_bn.pth")
     served = tmp_path / "trained.yml"
@@ -196,8 +200,10 @@ def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
     files, folders = [*FILES, served], {"DATA": str(tmp_path / "data"), "WEIGHTS": str(tmp_path / "weights")}
 
     def train(version: str) -> None:
-        where = ["--data", "/data", "--weights", "/weights/vgg19_bn.pth", "--run", "/runs/best", "--models", "/models"]
-        small = ["--counts", "any", "--input-size", "32", "--resize", "40", "--views", "1", "--fresh"]
+        where = ["--data", "/data/covid-ct", "--lesions", "/data/lesions", "--clear", "/data/clear"]
+        where += ["--labelled", "/data/labelled", "--run", "/runs/lesion", "--models", "/models"]
+        small = ["--counts", "any", "--finder-steps", "50", "--finder-batch-size", "12", "--steps", "2"]
+        small += ["--left-out-steps", "2", "--batch-size", "2", "--weights", "/weights/vgg19_bn.pth", "--fresh"]
         command = ["--profile", "train", "run", "--rm", "train", "train", *where, *small, "--model-version", version]
         engine.compose(*command, files=files, environment=folders)
 
