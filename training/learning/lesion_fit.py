@@ -10,13 +10,14 @@ import torch
 
 from training.data.ct_slices import CtSlice
 from training.data.left_out import choose_left_out, read_left_out, write_left_out
+from training.learning.appearance_fit import fit_appearance
 from training.learning.lesion_samples import LesionSamples
 from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.learning.lung_crops import FoundLungs, resumed_lungs
 from training.learning.lung_pictures import LungPictures
 from training.learning.lung_training import LungTraining, train_lung_finder
 from training.lesion_recipe import LesionRecipe
-from training.network.lesion_network import LesionNetwork
+from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lung_finder import LungFinder
 from training.network.weights import load_features
 from training.run.atomic_write import write_atomically
@@ -56,6 +57,7 @@ class FittedLesions:
         left_out: whether each slice was left out of `left_out_network`.
         left_out_network: trained without them; answers them.
         network: trained on all slices.
+        left_out_appearance, appearance: fitted to the maps of each network.
         weights: where the pretrained weights came from.
     """
 
@@ -63,6 +65,8 @@ class FittedLesions:
     left_out: list[bool]
     left_out_network: LesionNetwork
     network: LesionNetwork
+    left_out_appearance: AppearanceProbe
+    appearance: AppearanceProbe
     weights: str
 
 
@@ -93,7 +97,15 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     say(f"stage 3/3: the network on all {len(slices)} slices")
     every = list(range(len(slices)))
     network = _train(settings, network, slices, found, every, folder / "network.ckpt", recipe.steps)
-    return FittedLesions(finder, left_out, left_out_network, network, weights)
+    return FittedLesions(
+        finder,
+        left_out,
+        left_out_network,
+        network,
+        _appearance(settings, left_out_network, slices, found, seen, folder / "left-out-appearance.pt"),
+        _appearance(settings, network, slices, found, every, folder / "appearance.pt"),
+        weights,
+    )
 
 
 def _left_out(settings: LesionFitSettings, slices: Sequence[CtSlice]) -> list[bool]:
@@ -142,6 +154,26 @@ def _train(
         steps, recipe.batch_size, recipe.learning_rate, recipe.frozen_layers, settings.machine, checkpoint
     )
     return train_lesion_network(network, samples, training).cpu()
+
+
+def _appearance(
+    settings: LesionFitSettings,
+    network: LesionNetwork,
+    slices: Sequence[CtSlice],
+    found: FoundLungs,
+    seen: Sequence[int],
+    path: Path,
+) -> AppearanceProbe:
+    if path.is_file():
+        probe = AppearanceProbe()
+        with restoring(path):
+            probe.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return probe.eval()
+    shares = _shares([slices[index] for index in seen], settings.recipe.covid_ct_share)
+    rng = np.random.default_rng(derive_seed(settings.recipe.seed, path.stem))
+    probe = fit_appearance(network, slices, found, seen, shares, settings.machine, rng)
+    write_atomically(path, lambda temporary: torch.save(probe.state_dict(), temporary))
+    return probe
 
 
 def _shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:

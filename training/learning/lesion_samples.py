@@ -72,10 +72,10 @@ class LesionSamples:
         def where(wanted: Callable[[CtSlice], bool]) -> list[int]:
             return [i for i in usable if wanted(slices[i])]
 
-        groups = sorted({_share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
+        groups = sorted({share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
         labelled: dict[tuple[str, int], list[int]] = {(group, label): [] for group in groups for label in (0, 1)}
         for i in where(lambda s: s.kind == "labelled" and s.label is not None):
-            labelled[_share_of(slices[i], shares) or "", slices[i].label or 0].append(i)
+            labelled[share_of(slices[i], shares) or "", slices[i].label or 0].append(i)
         self._labelled = [(labelled[group, 0], labelled[group, 1]) for group in groups]
         weights = np.array([shares[group or None] for group in groups])
         self._source_weights = weights / weights.sum()
@@ -197,7 +197,8 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(mask, (WIDTH // STRIDE, HEIGHT // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _share_of(each: CtSlice, shares: dict[str | None, float]) -> str | None:
+def share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:
+    """Name the group of sources that a slice is drawn with: its own, or None for all that have no share."""
     return each.source if each.source in shares else None
 
 

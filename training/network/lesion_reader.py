@@ -7,12 +7,17 @@ import torch
 from torch import nn
 
 from training.network.deployable import fold_batch_norms
-from training.network.lesion_network import LesionNetwork, log_probability
+from training.network.lesion_network import AppearanceProbe, LesionNetwork, log_probability
 from training.network.lung_box import HEIGHT, WIDTH, crop, find_box, flatness, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
 
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
+
+SHARPNESS: Final = 2.0
+HEADROOM: Final = 1.0
+"""P(lesion) is sigmoid(SHARPNESS x (trained log odds + HEADROOM)): a clear lung stays low, and the answer for a lung
+with lesions rests on appearance. Chosen on left-out sources, docs/experiments.md."""
 
 FEWEST_LUNG: Final = 0.006
 """Share of the slice below which lungs are too small to be read."""
@@ -34,19 +39,28 @@ class LesionReader(nn.Module):
     Args:
         finder: finds the lungs; in evaluation mode.
         network: reads them; in evaluation mode.
+        appearance: fitted to this network's maps.
         slope, offset: of the calibration, on log odds (Platt 1999).
     """
 
-    def __init__(self, finder: LungFinder, network: LesionNetwork, slope: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        finder: LungFinder,
+        network: LesionNetwork,
+        appearance: AppearanceProbe,
+        slope: float = 1.0,
+        offset: float = 0.0,
+    ) -> None:
         super().__init__()
         self.finder = copy.deepcopy(finder)
         self.normalise = copy.deepcopy(network.normalise)
         self.features = fold_batch_norms(network.features)
         self.decoder = copy.deepcopy(network.decoder)
-        self.appearance = copy.deepcopy(network.appearance)
+        self.appearance = copy.deepcopy(appearance)
         self.evidence = copy.deepcopy(network.evidence)
         self.height, self.width, self.map_size = HEIGHT, WIDTH, MAP_SIZE
         self.fewest_lung = FEWEST_LUNG
+        self.sharpness, self.headroom = SHARPNESS, HEADROOM
         self.slope = slope
         self.offset = offset
 
@@ -85,8 +99,9 @@ class LesionReader(nn.Module):
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
         share = lesion_cells.sum((1, 2, 3)) / (lung_cells.sum((1, 2, 3)) + 1.0)
-        appearance = self.appearance(maps[1:], lung_cells, lesion_cells)
-        log_p, log_not = log_probability(self.evidence(share), appearance)
+        appearance = self.appearance(maps[2], lung_cells, lesion_cells)
+        lesion_odds = self.sharpness * (self.evidence(share) + self.headroom)
+        log_p, log_not = log_probability(lesion_odds, appearance)
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
         answer = self.check(lung, kind, flat)

@@ -71,7 +71,7 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
     trained = time.perf_counter()
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
-    judge = LesionReader(fitted.finder, fitted.left_out_network).eval()
+    judge = LesionReader(fitted.finder, fitted.left_out_network, fitted.left_out_appearance).eval()
     machine = job.fit.machine
     folder = job.fit.run_folder
     judged = resumed_answers(
@@ -81,7 +81,11 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     say("left-out sources are judged; now the only look at test")
     platt = judgement.calibration
     reader = (
-        LesionReader(fitted.finder, fitted.network, platt.slope, platt.offset).eval().half().float().to(machine.device)
+        LesionReader(fitted.finder, fitted.network, fitted.appearance, platt.slope, platt.offset)
+        .eval()
+        .half()
+        .float()
+        .to(machine.device)
     )
     test = {
         name: resumed_answers(

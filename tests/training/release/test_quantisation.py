@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.slices import slices
-from training.network.lesion_network import LesionNetwork
+from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import LungFinder
 from training.release.quantisation import quantise
@@ -17,7 +17,7 @@ def reader() -> LesionReader:
     network = LesionNetwork()
     with torch.no_grad():
         network(torch.rand(2, 1, 192, 256))
-    return LesionReader(LungFinder().eval(), network.eval()).eval()
+    return LesionReader(LungFinder().eval(), network.eval(), AppearanceProbe()).eval()
 
 
 @pytest.fixture(scope="module")

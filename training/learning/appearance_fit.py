@@ -1,0 +1,111 @@
+"""Fits the appearance probe to a trained network's maps: logistic regression, sources and classes in fixed shares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from training.data.ct_slices import CtSlice
+from training.learning.augmentation import degrade, draw_marks, jitter_tone
+from training.learning.lesion_samples import share_of
+from training.learning.lung_crops import FoundLungs, crop_lungs
+from training.network.lesion_network import AppearanceProbe, LesionNetwork
+from training.run.machine import Machine
+from training.run.progress import progress
+
+_PENALTY: Final = 0.1
+"""C of the logistic regression, for features whose mean squared length is 1; 0.03 to 0.3 differ by 0.01 (left out)."""
+
+_VIEWS: Final = 2
+"""The slice as it is, and once augmented."""
+
+_MOST: Final = 1000
+"""Slices of a source that are used."""
+
+
+def fit_appearance(
+    network: LesionNetwork,
+    slices: Sequence[CtSlice],
+    found: FoundLungs,
+    seen: Sequence[int],
+    shares: Mapping[str | None, float],
+    machine: Machine,
+    rng: np.random.Generator,
+) -> AppearanceProbe:
+    """Fit the probe to the labelled slices among those seen.
+
+    Args:
+        network: trained, in evaluation mode.
+        slices, found: all slices and their lungs.
+        seen: indices of the slices that may be learned from.
+        shares: of each source, as in `LesionSamples`.
+        machine: device and number format.
+        rng: draws the augmented view.
+    """
+    chosen = _choose([i for i in seen if slices[i].kind == "labelled" and slices[i].label is not None], slices, rng)
+    probe = AppearanceProbe()
+    views = [_pool(network, probe, slices, found, chosen, machine, rng if view else None) for view in range(_VIEWS)]
+    features = np.concatenate(views)
+    labels = np.tile([slices[i].label or 0 for i in chosen], _VIEWS)
+    weights = np.tile(_weights([slices[i] for i in chosen], shares), _VIEWS)
+    scaler = StandardScaler().fit(features)
+    # divided by the root of their number, so that the penalty does not depend on it
+    root = np.sqrt(features.shape[1])
+    fitted = LogisticRegression(C=_PENALTY, max_iter=500).fit(
+        scaler.transform(features) / root, labels, sample_weight=weights * len(labels) / weights.sum()
+    )
+    probe.load_state_dict(
+        {
+            "mean": torch.from_numpy(scaler.mean_).float(),
+            "scale": torch.from_numpy(scaler.scale_).float().clamp_min(1e-4),
+            "linear.weight": torch.from_numpy(fitted.coef_ / root).float(),
+            "linear.bias": torch.from_numpy(fitted.intercept_).float(),
+        }
+    )
+    return probe.eval()
+
+
+def _choose(labelled: Sequence[int], slices: Sequence[CtSlice], rng: np.random.Generator) -> list[int]:
+    chosen: list[int] = []
+    for source in sorted({slices[i].source for i in labelled}):
+        own = [i for i in labelled if slices[i].source == source]
+        chosen += sorted(own[int(k)] for k in rng.permutation(len(own))[:_MOST])
+    return chosen
+
+
+def _pool(
+    network: LesionNetwork,
+    probe: AppearanceProbe,
+    slices: Sequence[CtSlice],
+    found: FoundLungs,
+    chosen: Sequence[int],
+    machine: Machine,
+    rng: np.random.Generator | None,
+) -> NDArray[np.float32]:
+    """Pool the maps of slices, as they are or augmented: (N, 2048)."""
+    rows = []
+    network.to(machine.device)
+    with torch.inference_mode(), machine.autocast():
+        for start in progress(range(0, len(chosen), 8), "looking at appearance", "batch"):
+            pictures = []
+            for i in chosen[start : start + 8]:
+                grey = crop_lungs(slices[i], found.lung[i], found.box[i], rng).grey
+                pictures.append(grey if rng is None else degrade(draw_marks(jitter_tone(grey, rng), rng, 0.35), rng))
+            batch = torch.from_numpy(np.stack(pictures).astype(np.float32))[:, None].to(machine.device)
+            maps = network.features(network.normalise(255 * batch))
+            cells = network.decoder(maps)
+            lung = torch.sigmoid(cells[:, :1])
+            rows.append(probe.pool(maps[2], lung, torch.sigmoid(cells[:, 1:]) * lung).float().cpu().numpy())
+    network.cpu()
+    return np.concatenate(rows)
+
+
+def _weights(slices: Sequence[CtSlice], shares: Mapping[str | None, float]) -> NDArray[np.float64]:
+    """Weight slices so that each group of sources has its share, half of it for each class."""
+    keys = [(share_of(each, shares), each.label) for each in slices]
+    counts = {key: keys.count(key) for key in set(keys)}
+    return np.array([shares[source] / counts[source, label] for source, label in keys])
