@@ -46,7 +46,7 @@ class BareLoop:
         """Measure the seconds from the file's bytes to the probability, without a server."""
         started = time.perf_counter()
         with torch.inference_mode():
-            self._network(self._prepare())[0].item()
+            self._network(self._prepare())["probability"].item()
         return time.perf_counter() - started
 
     def _prepare(self) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 from client.errors import ClientError, ProblemError, UnreachableError
 from client.http import Client, Retry
-from client.results import NOTICE, Explanation, ModelInfo, Prediction
+from client.results import NOTICE, Explanation, LungInvolvement, ModelInfo, Prediction
 
 __all__ = [
     "NOTICE",
     "Client",
     "ClientError",
     "Explanation",
+    "LungInvolvement",
     "ModelInfo",
     "Prediction",
     "ProblemError",

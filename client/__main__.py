@@ -4,12 +4,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from client.errors import ClientError
 from client.http import LOCAL
+
+if TYPE_CHECKING:
+    from service.model.card import Interval
 
 _EPILOG: Final = """\
 examples:
@@ -85,10 +88,20 @@ def _show_model(options: argparse.Namespace) -> int:
     print(f"file      {options.models / file.name}, {file.bytes} bytes, as released (its hash is the manifest's)")
     print(f"sha256    {artifact.sha256}")
     print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
-    for name, figure in card.test_metrics.items():
-        print(f"test      {name} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
+    for point, threshold in card.operating_points.items():
+        print(f"point     {point} {threshold:.4f}")
+    for check, threshold in card.checks.items():
+        print(f"check     {check} above {threshold:.4f}")
+    for source, figures in card.left_out_metrics.items():
+        _print_figures(f"left out  {source}:", figures)
+    _print_figures("test     ", card.test_metrics)
     print(f"use       {card.intended_use}\nlimits    {card.limits}")
     return 0
+
+
+def _print_figures(start: str, figures: "Mapping[str, Interval]") -> None:
+    for name, figure in figures.items():
+        print(f"{start} {name} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from client.errors import ClientError
 from client.http import Client
-from client.results import Prediction
+from client.results import LungInvolvement, Prediction
 from service.imaging.decode import Slice, decode, to_input
 
 if TYPE_CHECKING:
+    from service.model.prediction import Prediction as NetworkPrediction
     from service.model.predictor import Predictor
 
 
@@ -47,21 +48,28 @@ class LocalEngine:
         return _model(self._predictor.card.name, self._predictor.card.version, self._predictor.sha256)
 
     def predict(self, image: bytes | Slice) -> Prediction:
-        """See `Engine.predict`."""
+        """See `Engine.predict`; a picture that fails a check is refused like a service does by default."""
+        from service.model.checks import SCORE_THRESHOLD, refusal, run_checks
+
         predictor, card = self._predictor, self._predictor.card
         ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
         (answer,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
         if isinstance(answer, Exception):
             raise answer
+        check = run_checks(answer.check_scores, card.checks)
+        if check.reason is not None:
+            raise refusal(check.reason)
         return Prediction(
             probability=answer.probability,
             label=card.label_of(answer.probability),
             threshold=card.threshold,
             model=card.name,
             version=card.version,
-            ood_score=answer.ood_score,
-            ood_threshold=card.ood_threshold,
-            flagged=answer.ood_score > card.ood_threshold,
+            ood_score=check.score,
+            ood_threshold=SCORE_THRESHOLD,
+            flagged=False,
+            lung_involvement=_involvement(answer),
+            lung_fraction=answer.lung_fraction,
         )
 
     def close(self) -> None:
@@ -88,6 +96,11 @@ class RemoteEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
+
+
+def _involvement(answer: "NetworkPrediction") -> LungInvolvement | None:
+    found = answer.lung_involvement
+    return None if found is None else LungInvolvement(found.both, found.left, found.right)
 
 
 def _model(name: str, version: str, sha256: str) -> str:

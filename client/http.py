@@ -92,9 +92,9 @@ class Client:
             except ProblemError as problem:
                 yield problem
 
-    def explain(self, image: ImageLike) -> Explanation:
-        """Ask for the probability with its heat map."""
-        parts = {"files": _form(image), "headers": {"Accept": "application/json"}}
+    def explain(self, image: ImageLike, *, lungs: bool = False) -> Explanation:
+        """Ask for the probability with its heat map; `lungs` draws the outline of the lungs into the overlay."""
+        parts = {"files": _form(image), "headers": {"Accept": "application/json"}, "params": {"lungs": lungs}}
         return Explanation.from_json(self._send("POST", "/explain", parts))
 
     def model(self) -> ModelInfo:

@@ -3,7 +3,7 @@
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from client.engines import Engine, LocalEngine, RemoteEngine
@@ -118,10 +118,21 @@ def _rows(found: Found, engine: Engine, window: Window, base: Row, tally: _Tally
 
 def _predicted(row: Row, engine: Engine, image: object) -> Row:
     answer = engine.predict(image)  # type: ignore[arg-type]
-    return Row(
-        row.path, row.sha256, row.model, row.window,
-        answer.probability, answer.label, answer.threshold, answer.ood_score, answer.flagged,
-    )  # fmt: skip
+    found = answer.lung_involvement
+    both, left, right = (found.both, found.left, found.right) if found else (None, None, None)
+    return replace(
+        row,
+        probability=answer.probability,
+        label=answer.label,
+        threshold=answer.threshold,
+        lung_involvement=both,
+        lung_involvement_left=left,
+        lung_involvement_right=right,
+        lung_fraction=answer.lung_fraction,
+        ood_score=answer.ood_score,
+        flagged=answer.flagged,
+        reason=answer.reason or "",
+    )
 
 
 def _failed(row: Row, error: ServiceError | ClientError) -> Row:

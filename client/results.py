@@ -16,6 +16,25 @@ NOTICE: Final = "Research software, not a medical device: not for diagnosis or a
 
 
 @dataclass(frozen=True, slots=True)
+class LungInvolvement:
+    """Area of lesion divided by area of lung in one slice, 0 to 1.
+
+    Attributes:
+        both: of both lungs together.
+        left, right: of the patient's left and right lung; the left one is on the right of the picture.
+    """
+
+    both: float
+    left: float
+    right: float
+
+    @classmethod
+    def from_json(cls, body: Any) -> "LungInvolvement | None":
+        """Read the part of an answer; None if the model does not find lungs."""
+        return None if body is None else cls(float(body["both"]), float(body["left"]), float(body["right"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """Prediction for one slice.
 
@@ -24,8 +43,11 @@ class Prediction:
         label: class label: the positive one at or above `threshold`.
         threshold: at or above it the answer is positive.
         model, version: the model that answered.
-        ood_score, ood_threshold, flagged: above its threshold the image does not look like a chest CT slice, and the
+        ood_score, ood_threshold, flagged: above its threshold the picture fails a check of the model, and the
             probability means nothing.
+        reason: the check that failed: `no_lungs`, `wrong_window` or `several_panels`; None if none did.
+        lung_involvement: share of the lungs that is lesion; None if the model does not find lungs.
+        lung_fraction: area of the lungs divided by that of the picture; None if the model does not find lungs.
         request_id: id of the request in the service's log; empty for a local model.
         disclaimer: part of every answer.
     """
@@ -38,6 +60,9 @@ class Prediction:
     ood_score: float
     ood_threshold: float
     flagged: bool
+    reason: str | None = None
+    lung_involvement: LungInvolvement | None = None
+    lung_fraction: float | None = None
     request_id: str = ""
     disclaimer: str = NOTICE
 
@@ -59,6 +84,9 @@ class Prediction:
                 ood_score=float(ood["score"]),
                 ood_threshold=float(ood["threshold"]),
                 flagged=bool(ood["flagged"]),
+                reason=_text(ood["reason"]),
+                lung_involvement=LungInvolvement.from_json(body["lung_involvement"]),
+                lung_fraction=_number(body["lung_fraction"]),
                 request_id=str(body.get("request_id", "")),
                 disclaimer=str(body.get("disclaimer", NOTICE)),
             )
@@ -72,27 +100,31 @@ class Explanation:
 
     Attributes:
         probability, label, threshold: as in `Prediction`.
-        heatmap: float32 (h, w), evidence by position, as the service scales it.
-        overlay: PNG of the slice with the map over it, or None.
+        heatmap: float32 (h, w), over the whole slice: probability of lesion, 0 to 1.
+        lung_involvement: as in `Prediction`.
+        lungs: float32 (h, w), over the whole slice: probability of lung, 0 to 1; None if the model does not find lungs.
+        overlay: PNG of the slice with the heat map over it, or None.
     """
 
     probability: float
     label: str
     threshold: float
     heatmap: NDArray[np.float32]
+    lung_involvement: LungInvolvement | None = None
+    lungs: NDArray[np.float32] | None = None
     overlay: bytes | None = None
 
     @classmethod
     def from_json(cls, body: Any) -> "Explanation":
         """Read the JSON of /explain, as `Prediction.from_json` does."""
         try:
-            values = np.asarray(body["heatmap"]["values"], dtype=np.float32)
-            values = values.reshape(values.shape[0], values.shape[1])  # of two dimensions, or a ValueError
             return cls(
                 probability=float(body["probability"]),
                 label=str(body["label"]),
                 threshold=float(body["threshold"]),
-                heatmap=values,
+                heatmap=_map(body["heatmap"]),
+                lung_involvement=LungInvolvement.from_json(body["lung_involvement"]),
+                lungs=None if body["lungs"] is None else _map(body["lungs"]),
                 overlay=_png(body.get("overlay_png_base64")),
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -121,6 +153,19 @@ class ModelInfo:
             return cls(dict(body["card"]), str(body["sha256"]), str(body["device"]), str(body["precision"]))
         except (KeyError, TypeError, ValueError) as error:
             raise AnswerError(f"the answer is not a model: {type(error).__name__} at {error}") from error
+
+
+def _map(body: Any) -> NDArray[np.float32]:
+    values = np.asarray(body["values"], dtype=np.float32)
+    return values.reshape(values.shape[0], values.shape[1])  # of two dimensions, or a ValueError
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _png(value: Any) -> bytes | None:

@@ -25,7 +25,11 @@ class Row:
         sha256: of the file's bytes.
         model: name, version and begin of the hash of the model.
         window: centre/width, for DICOM and NIfTI.
-        probability, label, threshold, ood_score, flagged: the prediction; empty after an error.
+        probability, label, threshold: the prediction; empty after an error.
+        lung_involvement, lung_involvement_left, lung_involvement_right: area of lesion divided by area of lung, of both
+            lungs and of each; empty if the model does not find lungs.
+        lung_fraction: area of the lungs divided by that of the picture; empty if the model does not find lungs.
+        ood_score, flagged, reason: score of the checks, whether one failed, and which one; a local model refuses then.
         error, detail: code and sentence of what went wrong; empty where nothing did.
     """
 
@@ -36,8 +40,13 @@ class Row:
     probability: float | None = None
     label: str = ""
     threshold: float | None = None
+    lung_involvement: float | None = None
+    lung_involvement_left: float | None = None
+    lung_involvement_right: float | None = None
+    lung_fraction: float | None = None
     ood_score: float | None = None
     flagged: bool | None = None
+    reason: str = ""
     error: str = ""
     detail: str = ""
 
@@ -96,7 +105,7 @@ def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iter
 def begin_stdout(form: Format) -> None:
     """Write the first line to standard output."""
     if form == "table":
-        print(f"{'probability':>11}  {'label':<10} path")
+        print(f"{'probability':>11}  {'label':<10} {'lesion/lung':>11}  path")
     else:
         _begin(sys.stdout, form)
 
@@ -114,11 +123,16 @@ def _write(file: "io.TextIOBase | object", row: Row, form: Format) -> None:
     elif form == "csv":
         csv.writer(line, lineterminator="\n").writerow("" if value is None else value for value in values.values())
     else:
-        shown = f"{row.probability:>11.4f}" if row.probability is not None else f"{'-':>11}"
-        remark = f"  {row.error}: {row.detail}" if row.error else "  not like a chest CT" if row.flagged else ""
-        line.write(f"{shown}  {row.label:<10} {values['path']}{remark}\n")
+        remark = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
+        numbers = f"{_shown(row.probability)}  {row.label:<10} {_shown(row.lung_involvement)}"
+        line.write(f"{numbers}  {values['path']}{remark}\n")
     file.write(line.getvalue())  # type: ignore[union-attr]
     file.flush()  # type: ignore[union-attr]
+
+
+def _shown(value: float | None) -> str:
+    """Format a number of the table."""
+    return f"{'-':>11}" if value is None else f"{value:>11.4f}"
 
 
 def _printable(value: object) -> object:
@@ -158,8 +172,13 @@ def _row(values: dict[str, object]) -> Row:
         probability=number("probability"),
         label=text("label"),
         threshold=number("threshold"),
+        lung_involvement=number("lung_involvement"),
+        lung_involvement_left=number("lung_involvement_left"),
+        lung_involvement_right=number("lung_involvement_right"),
+        lung_fraction=number("lung_fraction"),
         ood_score=number("ood_score"),
         flagged=flagged,
+        reason=text("reason"),
         error=text("error"),
         detail=text("detail"),
     )

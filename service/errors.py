@@ -40,7 +40,9 @@ class ErrorCode(StrEnum):
     NOT_CT = "not_ct"
     NO_PIXEL_DATA = "no_pixel_data"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
-    NOT_A_CHEST_CT = "not_a_chest_ct"
+    NO_LUNGS = "no_lungs"
+    WRONG_WINDOW = "wrong_window"
+    SEVERAL_PANELS = "several_panels"
 
     # The service.
     INTERNAL_ERROR = "internal_error"

@@ -13,6 +13,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
 _TENTHS: Final = tuple(i / 10 for i in range(1, 11))
+_INVOLVEMENT: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 
 class Metrics:
@@ -67,11 +68,17 @@ class Metrics:
             ["le"],
             registry=registry,
         )
-        self.ood_refusals = Counter("covidct_ood_refusals", "Images refused as out of distribution.", registry=registry)
-        self.ood_flags = Counter(
-            "covidct_ood_flags",
-            "Out-of-distribution images, answered or refused.",
+        self.lung_involvement = Histogram(
+            "covidct_lung_involvement",
+            "Share of the lungs that is lesion, in answered slices.",
+            buckets=_INVOLVEMENT,
             registry=registry,
+        )
+        self.ood_refusals = Counter(
+            "covidct_ood_refusals", "Images that failed a check and were refused.", registry=registry
+        )
+        self.ood_flags = Counter(
+            "covidct_ood_flags", "Images that failed a check, answered or refused.", registry=registry
         )
         self.rejected_images = Counter(
             "covidct_rejected_images", "Images without a prediction, by error code.", ["reason"], registry=registry

@@ -83,7 +83,8 @@ class Settings(BaseSettings):
 
     out_of_distribution: Literal["flag", "refuse"] = Field(
         default="refuse",
-        description="an image that does not look like a chest CT slice: refuse with 422, or answer and flag it",
+        description="an image without lungs, in another window, or of several panels: refuse with 422, or answer and "
+        "flag it",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="lowest level to log")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.server import Server, running
-from tests.support.tiny import write_models
+from tests.support.tiny import TinyClassifier, classifier_card, write_models
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the team keeps data beside its checkouts; nothing of it is in the repository."""
@@ -40,3 +40,11 @@ def server(models: Path) -> Iterator[Server]:
     """One real service for all tests that neither change its settings nor end it; it answers whatever it is shown."""
     with running(models, out_of_distribution="flag", log_level="WARNING") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def classifier_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a network that does not find lungs and has no checks."""
+    folder = tmp_path_factory.mktemp("classifier")
+    write_models(folder, classifier_card(), TinyClassifier())
+    return folder

@@ -41,7 +41,7 @@ def _train(options: argparse.Namespace) -> None:
     _delete_if_fresh(options, run_folder)
     print(f"recipe {recipe.name} on {machine}; run folder {run_folder}", file=sys.stderr)
     settings = FitSettings(recipe, machine, options.weights, run_folder, options.patients)
-    report = train(TrainingJob(settings, options.models, options.model_version, options.other_images), data)
+    report = train(TrainingJob(settings, options.models, options.model_version), data)
     for name, scores in report.splits.items():
         print(_line(name, scores))
     for name, variant in report.audit.variants.items():
@@ -174,11 +174,6 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--fresh", action="store_true", help="delete the run folder first")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder for the results (models)")
     parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
-    parser.add_argument(
-        "--other-images",
-        type=Path,
-        help="folder with one sub-folder of non-CT images per kind, for testing the out-of-distribution check",
-    )
     _add_patients(parser)
     _add_machine(parser)
     add_recipe_fields(parser)

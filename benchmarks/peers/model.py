@@ -27,5 +27,5 @@ class Model:
     def predict(self, slices: list[Slice]) -> list[float]:
         """Return the probability of each slice."""
         with torch.inference_mode():
-            probabilities: list[float] = self._network(torch.from_numpy(np.stack(slices)))[0].tolist()
+            probabilities: list[float] = self._network(torch.from_numpy(np.stack(slices)))["probability"].tolist()
         return probabilities

@@ -1,7 +1,6 @@
 """Pictures of a heat map: over its slice, or alone.
 
-A heat map is relative: its strongest place, for or against the positive class, is 1. So places of one slice can be
-compared, and not one slice with another.
+The scale is fixed from 0 to 1, so pictures of different slices can be compared.
 """
 
 import io
@@ -9,9 +8,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from service.imaging.decode import Slice
+
+CONTOUR_VALUE: Final = 0.25
+"""The contour encloses the values from here on."""
+
+_LUNG_VALUE: Final = 0.5
 
 _COLOURS: Final = (
     (87, 16, 110),
@@ -25,47 +29,83 @@ _COLOURS: Final = (
 """Steps of matplotlib's `inferno` (CC0): its lightness rises evenly, also for the colour-blind. Its blacks are left
 out: they would hide the slice."""
 
+_CONTOUR: Final = (255, 255, 255)
+_OUTLINE: Final = (0, 200, 255)
+
 _MAX_OPACITY: Final = 0.6
-"""The anatomy below the strongest place must stay visible."""
+"""The anatomy below the highest values must stay visible."""
+
+_LINE_SIDE: Final = 512
+"""Lines are a pixel wide in a picture of this side, and in smaller ones; they grow with larger ones."""
+
+_MARKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _COMPRESSION: Final = 3
 """Of zlib's 9; more takes far longer for a few per cent."""
 
 
-def overlay(ct_slice: Slice, heatmap: NDArray[np.float32], max_side: int | None = None) -> Image.Image:
-    """Draw the slice with the evidence for the positive class in colour; evidence against it is not shown.
+def overlay(
+    ct_slice: Slice, heatmap: NDArray[np.float32], max_side: int | None = None, lungs: NDArray[np.float32] | None = None
+) -> Image.Image:
+    """Draw the slice with the heat map in colour, its contour, and the outline of the lungs.
 
-    The map is scaled by its strongest value of either sign, enlarged bicubically to the slice and drawn from clear
-    (none) over purple and orange to yellow (strongest). Its opacity grows with it, to 60 %.
+    The map is enlarged to the slice and drawn from clear (0) over purple and orange to yellow (1). Its
+    opacity grows with the value, to 60 %. White lines enclose values of at least 0.25.
 
     Args:
         ct_slice: uint8 (1, H, W), as it was sent.
-        heatmap: float32 (h, w), evidence by position.
+        heatmap: float32 (h, w), 0 to 1; values below 0 are drawn as 0.
         max_side: longest side of the picture in pixels; None keeps the slice's own size.
+        lungs: float32 (h, w), probability of lung; its outline at 0.5 is drawn in blue. None draws no outline.
 
     Returns:
         An RGB image of the slice's own aspect.
     """
     grey = grey_image(ct_slice, max_side)
-    evidence = Image.fromarray(scale_by_peak(heatmap)).resize(grey.size, Image.Resampling.BICUBIC)
-    strength = Image.fromarray((np.clip(np.asarray(evidence), 0, 1) * 255).astype(np.uint8))
-    opacity = strength.point([round(level * _MAX_OPACITY) for level in range(256)])
-    strength.putpalette(_palette())
-    return Image.composite(strength.convert("RGB"), grey.convert("RGB"), opacity)
+    level = Image.fromarray(np.rint(_enlarged(heatmap, grey.size) * 255).astype(np.uint8))
+    opacity = level.point([round(value * _MAX_OPACITY) for value in range(256)])
+    level.putpalette(_palette())
+    picture = Image.composite(level.convert("RGB"), grey.convert("RGB"), opacity)
+    if lungs is not None:
+        _draw_boundary(picture, lungs, _LUNG_VALUE, _OUTLINE)
+    _draw_boundary(picture, heatmap, CONTOUR_VALUE, _CONTOUR)
+    return picture
 
 
-def heatmap_image(heatmap: NDArray[np.float32]) -> Image.Image:
-    """Draw the heat map alone, one grey pixel for each position.
+def with_colour_bar(picture: Image.Image) -> Image.Image:
+    """Add the scale on the right of an overlay: its colours from 0 to 1 with numbers, and a line at the contour.
 
-    128 is no evidence, 255 the strongest for the positive class, 1 the same strength against it.
+    A picture too low for the numbers gets a black margin below.
+    """
+    unit = max(10, picture.height // 40)  # height of the numbers
+    font = ImageFont.load_default(size=unit)
+    height = max(picture.height, 7 * unit)
+    framed = Image.new("RGB", (picture.width + 5 * unit, height))
+    framed.paste(picture, (0, 0))
+    left, top, bottom = picture.width + unit, unit, height - unit
+    ramp = np.rint(np.linspace(255, 0, bottom - top)).astype(np.uint8)
+    bar = Image.fromarray(np.repeat(ramp[:, np.newaxis], unit, axis=1))
+    bar.putpalette(_palette())
+    framed.paste(bar.convert("RGB"), (left, top))
+    draw = ImageDraw.Draw(framed)
+    for mark in _MARKS:
+        y = bottom - round(mark * (bottom - top))
+        draw.text((left + 1.5 * unit, y), f"{mark:g}", fill=_CONTOUR, font=font, anchor="lm")
+        if mark == CONTOUR_VALUE:
+            draw.line(((left, y), (left + 1.25 * unit, y)), fill=_CONTOUR, width=max(1, unit // 8))
+    return framed
+
+
+def map_image(values: NDArray[np.float32]) -> Image.Image:
+    """Draw a map alone, one grey pixel for each position: 0 is black, 1 is white.
 
     Args:
-        heatmap: float32 (h, w).
+        values: float32 (h, w).
 
     Returns:
         A grey image of (w, h) pixels.
     """
-    return Image.fromarray(np.rint(128 + 127 * scale_by_peak(heatmap)).astype(np.uint8))
+    return Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
 
 
 def grey_image(ct_slice: Slice, max_side: int | None = None) -> Image.Image:
@@ -76,17 +116,30 @@ def grey_image(ct_slice: Slice, max_side: int | None = None) -> Image.Image:
     return image
 
 
-def scale_by_peak(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Divide the map by its strongest absolute value: -1 to 1, or all 0 without evidence."""
-    strongest = float(np.abs(heatmap).max())
-    return np.zeros_like(heatmap) if strongest == 0 else heatmap / np.float32(strongest)
-
-
 def png(image: Image.Image) -> bytes:
     """Encode the image as a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=_COMPRESSION)
     return file.getvalue()
+
+
+def _draw_boundary(
+    picture: Image.Image, values: NDArray[np.float32], at_least: float, colour: tuple[int, int, int]
+) -> None:
+    """Draw a line around the places where the enlarged map is at least `at_least`."""
+    scale = min(1.0, _LINE_SIDE / max(picture.size))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    inside = Image.fromarray((_enlarged(values, (width, height)) >= at_least).astype(np.uint8) * np.uint8(255))
+    around = np.asarray(inside.filter(ImageFilter.MaxFilter(3))) - np.asarray(inside)
+    line = Image.fromarray(around).resize(picture.size, Image.Resampling.BILINEAR)
+    picture.paste(colour, (0, 0), line)
+
+
+def _enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Enlarge a map to (width, height) pixels: 0 to 1."""
+    # bilinear: bicubic overshoots, and would draw contours where no value reaches them
+    enlarged = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    return enlarged.clip(0, 1)
 
 
 def _palette() -> list[int]:

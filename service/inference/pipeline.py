@@ -5,32 +5,33 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
 
-from service.errors import ErrorCode, OverloadedError, UnusableImageError
+from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
-from service.model.predictor import Prediction
+from service.model.checks import CheckResult, refusal, run_checks
+from service.model.prediction import Prediction
 
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A prediction, compared with the card's thresholds.
+    """A prediction, compared with the thresholds of the card.
 
     Attributes:
         ct_slice: uint8 (1, H, W), the slice as it was sent, before it was resized.
         prediction: the network's answer.
         label: one of the card's two labels.
-        is_out_of_distribution: whether the image does not look like a chest CT slice.
+        check: result of the checks; if one failed, the picture is out of distribution.
     """
 
     ct_slice: Slice
     prediction: Prediction
     label: str
-    is_out_of_distribution: bool
+    check: CheckResult
 
 
 async def assess_image(data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer) -> Assessment:
@@ -114,17 +115,15 @@ async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Pred
 
 def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState) -> Assessment:
     card, metrics = model.card, state.metrics
-    is_out_of_distribution = prediction.ood_score > card.ood_threshold
-    if is_out_of_distribution:
+    check = run_checks(prediction.check_scores, card.checks)
+    if check.reason is not None:
         metrics.ood_flags.inc()
         if state.settings.out_of_distribution == "refuse":
             metrics.ood_refusals.inc()
-            raise UnusableImageError(
-                f"This does not look like a chest CT slice: its score is {prediction.ood_score:.2f}, and the limit is "
-                f"{card.ood_threshold:.2f}. Send one axial chest CT slice.",
-                code=ErrorCode.NOT_A_CHEST_CT,
-            )
+            raise refusal(check.reason)
     label = card.label_of(prediction.probability)
     metrics.predictions.labels(label=label).inc()
     metrics.probability.observe(prediction.probability)
-    return Assessment(ct_slice, prediction, label, is_out_of_distribution)
+    if prediction.lung_involvement is not None:
+        metrics.lung_involvement.observe(prediction.lung_involvement.both)
+    return Assessment(ct_slice, prediction, label, check)

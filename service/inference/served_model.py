@@ -8,7 +8,8 @@ from typing import Final
 from service.imaging.decode import Slice
 from service.inference.batcher import Batcher
 from service.metrics import Metrics
-from service.model.predictor import Prediction, Predictor
+from service.model.prediction import Prediction
+from service.model.predictor import Predictor
 from service.settings import Settings
 
 _CLOSE_SECONDS: Final = 5.0

@@ -2,11 +2,13 @@
 
 import builtins
 import hashlib
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-SCHEMA_VERSION: Final = 1
+from service.model.checks import CheckName
+
+SCHEMA_VERSION: Final = 2
 MANIFEST_NAME: Final = "metrics.json"
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
@@ -43,6 +45,14 @@ class SelfCheck(_Record):
     tolerance: dict[Precision, float]
 
 
+class Calibration(_Record):
+    """Calibration inside the graph: the log odds are multiplied by `slope`, then `offset` is added (Platt 1999)."""
+
+    slope: float = Field(gt=0)
+    offset: float
+    rule: str
+
+
 class ModelCard(_Record):
     """The model card, stored inside the model file.
 
@@ -52,13 +62,15 @@ class ModelCard(_Record):
         labels: names of class 0 and class 1.
         positive_label: the class that the probability is of.
         threshold: at or above this probability the answer is the positive label.
-        temperature: divisor of the logits, inside the graph (Guo et al. 2017, arXiv 1706.04599).
-        ood_threshold: above this out-of-distribution score the image does not look like a chest CT slice.
+        operating_points: thresholds by name, of which `threshold` is the default.
+        checks: threshold of each check of the picture; above it the picture is refused. Empty if the model has none.
+        checks_rule: how these thresholds were chosen.
         precision: how the file stores its weights.
+        left_out_metrics: figures by source that the model was not trained on, with intervals.
         test_metrics: figures on the test split, with intervals.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     version: str
     architecture: str
@@ -68,15 +80,17 @@ class ModelCard(_Record):
     positive_label: str
     threshold: float = Field(ge=0, le=1)
     threshold_rule: str
-    temperature: float = Field(gt=0)
-    ood_threshold: float
-    ood_rule: str
+    operating_points: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    calibration: Calibration
+    checks: dict[CheckName, Annotated[float, Field(gt=0)]]
+    checks_rule: str
     precision: FilePrecision
     self_check: SelfCheck
     training_config: dict[str, JsonValue]
     data: dict[str, SplitFingerprint]
     git_commit: str
     libraries: dict[str, str]
+    left_out_metrics: dict[str, dict[str, Interval]]
     test_metrics: dict[str, Interval]
     intended_use: str
     limits: str
@@ -111,6 +125,6 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
     probability_shares: tuple[float, ...] = ()

@@ -24,8 +24,20 @@ from service.model.card import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Manifest
 
 _CARD_NAME: Final = "card.json"
 
-Network: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""uint8 (N, 1, S, S) -> probability of the positive class (N,), out-of-distribution score (N,), heatmap (N, h, w)."""
+Network: TypeAlias = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+"""uint8 (N, 1, S, S) -> float tensors by name, all maps over the whole slice:
+
+- `probability` (N,): of the positive class, calibrated, 0 to 1.
+- `heatmap` (N, h, w): probability of lesion inside the lungs, 0 to 1. A network that does not find lungs answers how
+  much it looked at each position.
+- one score (N,) for each check of the card, 0 to 1: how likely the picture must be refused for this reason.
+
+And from a network that finds lungs:
+
+- `lungs` (N, h, w): probability of lung, 0 to 1.
+- `lung_involvement` (N, 3): area of lesion divided by area of lung: both lungs, the patient's left, the right.
+- `lung_fraction` (N,): area of the lungs divided by that of the picture.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ def _check(predictor: Predictor, path: Path, size: int, concurrent_batches: int)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
         raise ModelFileError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     for answer in answers:
         if isinstance(answer, Exception):
             raise ModelFileError(f"{path}: self-check failed: {answer}") from answer

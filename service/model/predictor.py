@@ -1,21 +1,18 @@
 """The network on its device: batches of slices in, predictions out."""
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from service.errors import ErrorCode, InferenceError, OverloadedError
+from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
 from service.model.card import Precision
 from service.model.file import Artifact
 from service.model.hardware import use_threads
+from service.model.prediction import Prediction, read_outputs
 from service.model.staging import Staging
 
 R = TypeVar("R")
@@ -23,21 +20,6 @@ R = TypeVar("R")
 _CPU_BATCH: Final = 1
 _GPU_BATCH: Final = 64
 _MAX_CONCURRENT_BATCHES: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The network's answer to one slice.
-
-    Attributes:
-        probability: of the positive class, 0 to 1.
-        ood_score: out-of-distribution score; the card has the threshold.
-        heatmap: float32 (h, w), evidence for the positive class by position.
-    """
-
-    probability: float
-    ood_score: float
-    heatmap: NDArray[np.float32]
 
 
 class Predictor:
@@ -62,6 +44,7 @@ class Predictor:
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
         probability_shares: as in the manifest.
+        has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
 
@@ -83,6 +66,7 @@ class Predictor:
         self._threads = threads or torch.get_num_threads()
         self.max_concurrent_batches = min(_MAX_CONCURRENT_BATCHES, self._threads) if on_cpu else 1
         self.max_batch_size = max_batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
+        self.has_lungs = False
         self.device_lost = False
         self._staging = Staging(device, self.max_batch_size, artifact.card.input_size)
         self._network = artifact.network
@@ -140,21 +124,13 @@ class Predictor:
     def _answer(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
         batch = self._staging.gather(slices)
         with torch.inference_mode():
-            outputs = [output[: len(slices)].float().cpu() for output in self._network(batch)]
-        probabilities, scores, heatmaps = outputs
-        rows = zip(probabilities.tolist(), scores.tolist(), heatmaps.numpy(), strict=True)
-        return [_check_finite(Prediction(*row)) for row in rows]
+            outputs = self._network(batch)
+        self.has_lungs = "lungs" in outputs
+        return read_outputs(outputs, len(slices), self.card.checks)
 
     def close(self) -> None:
         """Wait for the batches that are running, then end the threads."""
         self._pool.shutdown()
-
-
-def _check_finite(prediction: Prediction) -> Prediction | Exception:
-    finite = math.isfinite(prediction.probability) and math.isfinite(prediction.ood_score)
-    if finite and 0 <= prediction.probability <= 1 and np.isfinite(prediction.heatmap).all():
-        return prediction
-    return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

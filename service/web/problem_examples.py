@@ -1,8 +1,9 @@
 """An example of every problem that the service may answer, for the OpenAPI document."""
 
-from typing import Final
+from typing import Final, get_args
 
 from service import errors as e
+from service.model.checks import CheckName, refusal
 
 PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),
@@ -38,9 +39,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
     e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
     e.UnusableImageError("This DICOM transfer syntax is not read.", code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX),
-    e.UnusableImageError(
-        "This does not look like a chest CT slice: its score is 9.10.", code=e.ErrorCode.NOT_A_CHEST_CT
-    ),
+    *(refusal(reason) for reason in get_args(CheckName)),
     e.HeadersTooLargeError("The request's line and headers have more than 65536 bytes."),
     e.ServiceError("The service failed; its log has the reason under this request id."),
     e.InferenceError("The network failed; the log has the reason."),

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
 from service.model.card import ModelCard
+from service.model.checks import CheckName
 
 
 class _Body(BaseModel):
@@ -18,13 +19,23 @@ class ModelName(_Body):
 
 
 class OutOfDistribution(_Body):
-    """Result of the out-of-distribution check."""
+    """Result of the checks of the picture."""
 
-    score: float = Field(description="distance from the training slices, whose average is 1; higher is less similar")
-    threshold: float = Field(description="scores above it are out of distribution")
-    flagged: bool = Field(
-        description="true: the image does not look like a chest CT slice, so the probability has no meaning"
+    score: float = Field(
+        description="highest score of a check divided by its threshold on the card; near 1 the answer is in doubt; 0 "
+        "if the model has no checks"
     )
+    threshold: float = Field(description="1; above it a check has failed")
+    flagged: bool = Field(description="true: a check has failed, so the probability means nothing")
+    reason: CheckName | None = Field(description="the check that failed; null if none did")
+
+
+class LungInvolvement(_Body):
+    """Area of lesion divided by area of lung, in this slice: 0 to 1."""
+
+    both: float = Field(description="both lungs together")
+    left: float = Field(description="the patient's left lung, on the right of the picture")
+    right: float = Field(description="the patient's right lung, on the left of the picture")
 
 
 class Timings(_Body):
@@ -43,29 +54,37 @@ class PredictionBody(_Body):
     probability: float = Field(ge=0, le=1, description="of COVID-19")
     label: str = Field(description="COVID where the probability is at or above the threshold", examples=["COVID"])
     threshold: float
+    lung_involvement: LungInvolvement | None = Field(description="null if the model does not find lungs")
+    lung_fraction: float | None = Field(
+        description="area of the lungs divided by that of the picture; null if the model does not find lungs"
+    )
     model: ModelName
     out_of_distribution: OutOfDistribution
     timings_milliseconds: Timings
     disclaimer: str = DISCLAIMER
 
 
-class Heatmap(_Body):
-    """Evidence by position, in the coarse grid of the network's last layer."""
+class Map(_Body):
+    """Values over the whole slice, on a coarse grid."""
 
     width: int = Field(gt=0)
     height: int = Field(gt=0)
-    values: list[list[float]] = Field(
-        description="rows from top to bottom; above 0 is evidence for COVID, below 0 against it, in the network's "
-        "unit; compare values of one slice only"
-    )
+    values: list[list[float]] = Field(description="rows from top to bottom")
 
 
 class Explanation(PredictionBody):
     """Prediction for one slice, with its heat map."""
 
-    heatmap: Heatmap
+    heatmap: Map = Field(
+        description="probability of lesion, 0 to 1, and 0 outside the lungs; how much the network looked at each "
+        "position, relative to the strongest one, if the model does not find lungs"
+    )
+    lungs: Map | None = Field(description="probability of lung, 0 to 1; null if the model does not find lungs")
     slice_png_base64: str = Field(description="PNG: the decoded slice, grey")
-    overlay_png_base64: str = Field(description="PNG of the same size: the slice with the evidence for COVID in colour")
+    overlay_png_base64: str = Field(
+        description="PNG of the same size: the slice with the heat map in colour on a fixed scale from 0 to 1, and its "
+        "contour at 0.25; with `?lungs=true` also the outline of the lungs"
+    )
 
 
 class BatchResult(_Body):

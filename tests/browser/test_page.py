@@ -152,7 +152,7 @@ def test_a_refused_image_is_explained(open_page: Open, slices: Path, tmp_path: P
     with running(tmp_path / "models") as server:
         page = open_page(server.url, expected_statuses=(422,))
         choose(page, slices, "black")
-        assert "This does not look like a chest CT slice" in finish(page, 1)[0]
+        assert "No lungs found" in finish(page, 1)[0]
 
 
 def test_a_key_is_asked_for_once_and_kept_out_of_storage(open_page: Open, slices: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Client, Prediction, ProblemError, Retry, UnreachableError
+from client import Client, LungInvolvement, Prediction, ProblemError, Retry, UnreachableError
 from client.errors import AnswerError
 from tests.support.client import png
 from tests.support.dicoms import ct, phantom
@@ -19,7 +19,9 @@ ANSWER: dict[str, Any] = {
     "label": "COVID",
     "threshold": 0.5,
     "model": {"name": "tiny", "version": "1", "new": 1},
-    "out_of_distribution": {"score": 1.0, "threshold": 5.0, "flagged": False},
+    "lung_involvement": {"both": 0.1, "left": 0.2, "right": 0.05},
+    "lung_fraction": 0.3,
+    "out_of_distribution": {"score": 0.4, "threshold": 1.0, "flagged": False, "reason": None},
     "something_new": [],
 }
 
@@ -125,8 +127,33 @@ def test_explain_brings_the_map_and_the_overlay_of_a_real_service(server: Server
         prediction = client.predict(png(side=96))
     assert explanation.heatmap.shape == (4, 4)  # the tiny network's
     assert explanation.probability == prediction.probability
+    assert explanation.lungs is not None
+    assert explanation.lungs.shape == (4, 4)
+    assert explanation.lung_involvement == prediction.lung_involvement == LungInvolvement(1.0, 1.0, 1.0)
     assert explanation.overlay is not None
     assert Image.open(io.BytesIO(explanation.overlay)).size == (96, 96)
+
+
+@pytest.mark.parametrize("lungs", [True, False])
+def test_the_outline_of_the_lungs_is_asked_for_by_name(lungs: bool) -> None:
+    heatmap = {"width": 1, "height": 1, "values": [[0.5]]}
+    body = ANSWER | {"heatmap": heatmap, "lungs": None, "lung_involvement": None}
+    client, script, _ = answering(httpx2.Response(200, json=body))
+    explanation = client.explain(png(), lungs=lungs)
+    assert script.requests[0].url.params["lungs"] == str(lungs).lower()
+    assert (explanation.lungs, explanation.lung_involvement) == (None, None)
+
+
+def test_lungs_and_a_failed_check_are_read_from_the_answer() -> None:
+    flagged = {"score": 1.4, "threshold": 1.0, "flagged": True, "reason": "wrong_window"}
+    client, _, _ = answering(
+        httpx2.Response(200, json=ANSWER),
+        httpx2.Response(200, json=ANSWER | {"out_of_distribution": flagged, "lung_fraction": None}),
+    )
+    first, second = client.predict(png()), client.predict(png())
+    assert first.lung_involvement == LungInvolvement(both=0.1, left=0.2, right=0.05)
+    assert (first.lung_fraction, first.flagged, first.reason) == (0.3, False, None)
+    assert (second.lung_fraction, second.flagged, second.reason) == (None, True, "wrong_window")
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 4, 5, 6), np.uint8), np.zeros((4, 4), np.float32)])

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from client.__main__ import main
-from tests.support.client import png
+from tests.support.client import panels, png
 from tests.support.dicoms import ct, phantom
-from tests.support.server import ROOT, Server, free_port
+from tests.support.server import ROOT, Server, free_port, running
 
 
 def folder_of(path: Path) -> Path:
@@ -110,16 +110,61 @@ def test_answers_of_another_window_do_not_get_into_the_same_file(
     assert rows(other)[0]["probability"] != rows(tmp_path / "o.csv")[0]["probability"]
 
 
-def test_a_service_gives_the_same_answers_as_the_model_here(server: Server, models: Path, tmp_path: Path) -> None:
+def test_a_service_gives_the_same_answers_as_the_model_here(models: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "in")
+    for name, data in (("black", png(2)), ("white", png(255)), ("two", panels())):
+        (folder / f"{name}.png").write_bytes(data)
     assert main(["predict", str(folder), "--models", str(models), "--output", str(tmp_path / "l.csv")]) == 1
-    assert main(["predict", str(folder), "--url", server.url, "--output", str(tmp_path / "r.csv")]) == 1
+    with running(models, log_level="WARNING") as refusing:
+        assert main(["predict", str(folder), "--url", refusing.url, "--output", str(tmp_path / "r.csv")]) == 1
     local, remote = rows(tmp_path / "l.csv"), rows(tmp_path / "r.csv")
     assert names(tmp_path / "l.csv") == names(tmp_path / "r.csv")
     for here, there in zip(local, remote, strict=True):
-        assert (here["error"], here["label"], here["model"]) == (there["error"], there["label"], there["model"])
+        same = ("error", "detail", "label", "model", "threshold", "flagged", "reason", "lung_involvement")
+        assert [here[name] for name in same] == [there[name] for name in same]
         if here["probability"]:
             assert float(here["probability"]) == pytest.approx(float(there["probability"]), abs=1e-4)
+
+
+def test_a_picture_that_fails_a_check_is_a_row_with_the_reason(models: Path, tmp_path: Path) -> None:
+    for name, data in (("black", png(2)), ("good", png(200)), ("two", panels()), ("white", png(255))):
+        (tmp_path / f"{name}.png").write_bytes(data)
+    output = tmp_path / "out.csv"
+    command = ["predict", *(str(path) for path in sorted(tmp_path.glob("*.png"))), "--models", str(models)]
+    assert main([*command, "--output", str(output)]) == 1
+    written = rows(output)
+    assert [row["error"] for row in written] == ["no_lungs", "", "several_panels", "wrong_window"]
+    assert "width 1500, level -600" in written[3]["detail"]
+    good = written[1]
+    assert [float(good[f"lung_involvement{side}"]) for side in ("", "_left", "_right")] == [1.0, 1.0, 1.0]
+    assert (float(good["lung_fraction"]), good["flagged"], good["reason"]) == (1.0, "False", "")
+    assert 0 < float(good["ood_score"]) < 1
+
+
+def test_a_service_that_flags_gives_the_answer_with_the_reason(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "black.png").write_bytes(png(2))
+    command = ["predict", str(tmp_path / "black.png"), "--url", server.url]
+    assert main([*command, "--output", str(tmp_path / "out.csv")]) == 0
+    (row,) = rows(tmp_path / "out.csv")
+    assert (row["flagged"], row["reason"], row["error"]) == ("True", "no_lungs", "")
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "check failed: no_lungs" in capsys.readouterr().out
+
+
+def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(
+    models: Path, classifier_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(200))
+    lines = []
+    for folder in (models, classifier_models):
+        assert main(["predict", str(tmp_path / "a.png"), "--models", str(folder)]) == 0
+        head, line = capsys.readouterr().out.splitlines()
+        assert head.split() == ["probability", "label", "lesion/lung", "path"]
+        lines.append(line.split())
+    assert [line[2] for line in lines] == ["1.0000", "-"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +201,15 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
 
 def test_model_show_tells_the_card_and_the_hash(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "show", "--models", str(models)]) == 0
-    assert "tiny 0.0.1" in capsys.readouterr().out
+    shown_to_people = capsys.readouterr().out
+    for words in (
+        "tiny 0.0.1",
+        "screening 0.3000",
+        "no_lungs above 0.9500",
+        "left out  elsewhere: auc 0.400",
+        "test      auc",
+    ):
+        assert words in shown_to_people
     assert main(["model", "show", "--models", str(models), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["card"]["name"] == "tiny"

@@ -41,14 +41,17 @@ def test_slices(server: Server, client: Any, binary_in: bool, binary_out: bool |
     slices = np.stack([np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8) for level in (60, 220)])
     tensor = triton.InferInput("slice", list(slices.shape), "UINT8")
     tensor.set_data_from_numpy(slices, binary_data=binary_in)
-    names = ("probability", "ood_score", "heatmap")
+    names = ("probability", "label", "out_of_distribution", "heatmap", "lung_involvement")
     outputs = (
         None if binary_out is None else [triton.InferRequestedOutput(each, binary_data=binary_out) for each in names]
     )
     result = client.infer("tiny", [tensor], outputs=outputs, request_id="7")
     assert result.as_numpy("probability").tolist() == pytest.approx(expected(server, 60, 220), abs=1e-6)
     assert result.as_numpy("heatmap").shape == (2, 4, 4)
-    assert result.as_numpy("ood_score").dtype == np.float32
+    assert result.as_numpy("out_of_distribution").dtype == np.float32
+    assert result.as_numpy("lung_involvement").shape == (2, 3)
+    labels = [each.decode() if isinstance(each, bytes) else each for each in result.as_numpy("label")]
+    assert labels == ["NonCOVID", "COVID"]
     assert result.get_response()["id"] == "7"
 
 

@@ -39,6 +39,15 @@ def png(level: int = 200, side: int = 64) -> bytes:
     return file.getvalue()
 
 
+def panels(level: int = 200, side: int = 64) -> bytes:
+    """Two even grey panels with a dark bar between them."""
+    pixels = np.full((side, side), level, np.uint8)
+    pixels[:, side * 3 // 8 : side * 5 // 8] = 0
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def noise(side: int) -> bytes:
     """A slice that does not compress: about `side` squared bytes."""
     file = io.BytesIO()

@@ -1,24 +1,16 @@
 """Evaluation of a network: all predictions first, then figures that are functions of these predictions alone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from service.imaging.decode import Slice
 from service.model.file import Network
 from training.data.batches import in_batches, plain_inputs
 from training.data.covid_ct import LABELS, CovidCt
 from training.data.reference import Reference
-from training.data.transforms import as_input
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.calibration import Calibration, measure_calibration
 from training.evaluation.heatmap_check import HeatmapCheck, check_heatmap, cover
-from training.evaluation.out_of_distribution import (
-    OutOfDistributionThreshold,
-    choose_out_of_distribution_threshold,
-    generated_images,
-)
 from training.evaluation.scores import Scores, score
 from training.evaluation.shortcut_audit import Audit, audit_shortcuts
 from training.evaluation.thresholds import OperatingPoint, Threshold, choose_threshold, operating_points
@@ -33,12 +25,10 @@ class Predictions:
 
     Attributes:
         probabilities: of COVID, float32 (N,).
-        ood_scores: out-of-distribution scores, float32 (N,).
-        heatmaps: evidence for COVID, float32 (N, h, w).
+        heatmaps: evidence for COVID relative to the strongest, float32 (N, h, w).
     """
 
     probabilities: torch.Tensor
-    ood_scores: torch.Tensor
     heatmaps: torch.Tensor
 
 
@@ -51,21 +41,18 @@ class Answers:
         reference_probabilities: of these slices, float32 (N,).
         temperature: divides the logits.
         threshold: chosen on the reference.
-        val, test: of the network itself.
+        test: of the network itself.
         altered: probabilities of test by alteration, float32 (N,) each.
         covered: probabilities of test with cells of the heat map covered: `top` and `random`, float32 (N,) each.
-        other_images: out-of-distribution scores of images of other kinds, float32 (N,) each.
     """
 
     reference: Reference
     reference_probabilities: torch.Tensor
     temperature: float
     threshold: Threshold
-    val: Predictions
     test: Predictions
     altered: dict[str, torch.Tensor]
     covered: dict[str, torch.Tensor]
-    other_images: dict[str, torch.Tensor]
 
 
 class Evaluation(Record):
@@ -81,7 +68,6 @@ class Evaluation(Record):
     positive_label: str
     threshold: Threshold
     temperature: float
-    out_of_distribution: OutOfDistributionThreshold
     splits: dict[str, Scores]
     operating_points: dict[ThresholdRule, OperatingPoint]
     calibration: dict[str, Calibration]
@@ -94,8 +80,10 @@ def predict(network: Network, images: torch.Tensor, device: torch.device, title:
     answers = []
     with torch.inference_mode():
         for batch in progress(in_batches(images), title, "batch"):
-            answers.append([each.cpu() for each in network(batch.to(device))])
-    return Predictions(*(torch.cat(rows) for rows in zip(*answers, strict=True)))
+            outputs = network(batch.to(device))
+            answers.append((outputs["probability"].cpu(), outputs["heatmap"].cpu()))
+    probabilities, heatmaps = zip(*answers, strict=True)
+    return Predictions(torch.cat(probabilities), torch.cat(heatmaps))
 
 
 def collect_answers(
@@ -104,7 +92,6 @@ def collect_answers(
     data: CovidCt,
     recipe: Recipe,
     reference: Reference,
-    other_images: Mapping[str, list[Slice]],
     device: torch.device,
 ) -> Answers:
     """Run the network once on each split and alteration; the threshold is chosen before test is used.
@@ -115,7 +102,6 @@ def collect_answers(
         data: the splits.
         recipe: for its input size, threshold rule and seed.
         reference: slices to choose the threshold on. If it is validation, the network itself answers it.
-        other_images: images of other kinds, in addition to the generated ones.
         device: of the network.
     """
     size, seed = recipe.network.input_size, recipe.seed
@@ -123,9 +109,8 @@ def collect_answers(
     def run(images: torch.Tensor, title: str) -> Predictions:
         return predict(network, images, device, f"evaluating {title}")
 
-    val = run(plain_inputs(data.val, size), "val")
     if reference.name == "val":
-        chosen_on = val.probabilities
+        chosen_on = run(plain_inputs(data.val, size), "val").probabilities
     else:
         chosen_on = torch.softmax(reference.logits / temperature, dim=1)[:, 1].contiguous()
     threshold = choose_threshold(chosen_on, reference.split.labels, recipe.threshold_rule, reference.name)
@@ -133,17 +118,14 @@ def collect_answers(
     test = run(images, "test")
     altered_images = {name: plain_inputs(altered(data.test, alter), size) for name, alter in ALTERATIONS.items()}
     covered_images = cover(images, test.heatmaps, test.probabilities >= threshold.value, seed)
-    kinds = {**other_images, **generated_images(seed)}
     return Answers(
         reference=reference,
         reference_probabilities=chosen_on,
         temperature=temperature,
         threshold=threshold,
-        val=val,
         test=test,
         altered={name: run(each, f"test, {name}").probabilities for name, each in altered_images.items()},
         covered={name: run(each, f"test, {name} cells covered").probabilities for name, each in covered_images.items()},
-        other_images={kind: run(_as_inputs(members, size), kind).ood_scores for kind, members in kinds.items()},
     )
 
 
@@ -160,19 +142,12 @@ def evaluate(answers: Answers, data: CovidCt, seed: int) -> Evaluation:
         positive_label=LABELS[1],
         threshold=threshold,
         temperature=answers.temperature,
-        out_of_distribution=choose_out_of_distribution_threshold(
-            {"val": answers.val.ood_scores, "test": answers.test.ood_scores}, answers.other_images
-        ),
         splits=splits,
         operating_points=operating_points(reference, scored, seed),
         calibration={name: measure_calibration(*each, answers.temperature) for name, each in scored.items()},
         audit=audit_shortcuts(data, splits["test"], answers.test.probabilities, answers.altered, seed),
         heatmap=check_heatmap(answers.test.probabilities, answers.covered, data.test.labels, threshold.value),
     )
-
-
-def _as_inputs(images: list[Slice], size: int) -> torch.Tensor:
-    return torch.stack([as_input(image, size) for image in images])
 
 
 def _shares(probabilities: torch.Tensor) -> tuple[float, ...]:

@@ -1,67 +1,19 @@
-"""The threshold of the out-of-distribution score, and the images that it refuses."""
+"""Images of other kinds, which a model should refuse."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from service.errors import ServiceError
 from service.imaging.decode import Slice, decode
 from training.errors import TrainingError
-from training.run.record import Record
 from training.run.seeding import derive_seed
-
-QUANTILE: Final = 0.99
 
 _GENERATED_EACH: Final = 50
 _SIDE: Final = 256
-
-
-class OutOfDistributionThreshold(Record):
-    """The out-of-distribution threshold, its rule and its effect.
-
-    Attributes:
-        flagged: share of each split above the threshold.
-        images: share of other images above it, by kind; none of them was used in training.
-    """
-
-    threshold: float
-    rule: str
-    flagged: dict[str, float]
-    images: dict[str, "FlaggedShare"]
-
-
-class FlaggedShare(Record):
-    """Number of images, and the share that is flagged: not a chest CT slice."""
-
-    count: int
-    share: float
-
-
-def choose_out_of_distribution_threshold(
-    scores: Mapping[str, torch.Tensor], images: Mapping[str, torch.Tensor]
-) -> OutOfDistributionThreshold:
-    """Choose the quantile of validation scores above which an image is flagged: not a chest CT slice.
-
-    Args:
-        scores: of `val` and further splits, float (N,) each.
-        images: of images of other kinds, float (N,) each.
-    """
-    threshold = scores["val"].quantile(QUANTILE).item()
-
-    def share(values: torch.Tensor) -> float:
-        return (values > threshold).float().mean().item()
-
-    return OutOfDistributionThreshold(
-        threshold=threshold,
-        rule=f"{QUANTILE:.0%} quantile of the scores of the validation split",
-        flagged={name: share(values) for name, values in scores.items()},
-        images={name: FlaggedShare(count=len(values), share=share(values)) for name, values in images.items()},
-    )
 
 
 def read_images(root: Path) -> dict[str, list[Slice]]:

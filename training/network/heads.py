@@ -22,10 +22,6 @@ class PooledHead(nn.Module):
         """Return the input of the linear layer: float32 (N, 2 sum of C)."""
         return pool(maps)
 
-    def density_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Return the input of the density: float32 (N, F)."""
-        return pool(maps)
-
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         return _linear(self.pooled(maps), self.linear.weight, self.linear.bias)
 
@@ -85,10 +81,6 @@ class CovarianceHead(nn.Module):
             covariances.append((covariance / _norm(covariance)).flatten(1)[:, self.upper])
         return torch.cat(covariances, dim=1)
 
-    def density_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Return the input of the density: float32 (N, F), pooled maps and their covariances."""
-        return torch.cat([pool(maps), self.pooled(maps)], dim=1)
-
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         return _linear(self.pooled(maps), self.linear.weight, self.linear.bias)
 
@@ -121,10 +113,6 @@ class ClassifierHead(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         logits: torch.Tensor = self.layers(self.pool(maps[-1]).flatten(1))
         return logits
-
-    def density_features(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Return the input of the density: float32 (N, F)."""
-        return pool(maps)
 
     def heatmap(self, maps: list[torch.Tensor]) -> torch.Tensor:
         """Return the mean activation at each position: float32 (N, h, w). It says nothing about the class.

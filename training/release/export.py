@@ -7,14 +7,21 @@ from typing import Final
 
 import torch
 
-from service.model.card import FilePrecision, Interval, ManifestFile, ModelCard, Precision, SelfCheck
+from service.model.card import (
+    SCHEMA_VERSION,
+    Calibration,
+    FilePrecision,
+    Interval,
+    ManifestFile,
+    ModelCard,
+    Precision,
+    SelfCheck,
+)
 from service.model.file import model_bytes, synthetic_slice
-from training.data.batches import in_batches
 from training.data.covid_ct import LABELS
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.scores import ScoreName
-from training.learning.features import pooled_features
-from training.network.deployable import Density, Deployable, contrast_of
+from training.network.deployable import Deployable
 from training.network.slice_network import SliceNetwork
 from training.recipe import NetworkSettings
 from training.run.atomic_write import write_atomically
@@ -28,8 +35,6 @@ SELF_CHECK_SEED: Final = 20200330
 SELF_CHECK_TOLERANCE: Final[dict[Precision, float]] = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 5e-2, "int8": 1e-1}
 """Absolute difference of probability that rounding explains: relative precision of the format, over 20 layers."""
 
-DENSITY_COMPONENTS: Final = 64
-
 INTENDED_USE: Final = (
     "Research on classifying single axial chest CT slices as COVID-19 or not, and teaching. Not a medical device: not "
     "for diagnosis, triage or any decision about a patient."
@@ -42,7 +47,7 @@ LIMITS: Final = (
 )
 
 
-def make_deployable(network: SliceNetwork, temperature: float, train: torch.Tensor, machine: Machine) -> Deployable:
+def make_deployable(network: SliceNetwork, temperature: float, machine: Machine) -> Deployable:
     """Build the network as it will be stored: batch norms folded, weights rounded to fp16 and held in fp32.
 
     All figures are those of this network, so they are those of the file.
@@ -50,14 +55,9 @@ def make_deployable(network: SliceNetwork, temperature: float, train: torch.Tens
     Args:
         network: trained; it does not change.
         temperature: divides the logits.
-        train: training slices, uint8 (N, 1, S, S), for the density and the least contrast.
         machine: of the network.
     """
-    features = pooled_features(network, train, network.head.density_features, machine, "fitting the density")
-    density = Density(features.shape[1], min(DENSITY_COMPONENTS, len(features) - 2))
-    density.fit(features)
-    least_contrast = min(contrast_of(batch).min().item() for batch in in_batches(train)) / 2
-    return Deployable(network, temperature, density, least_contrast).to(machine.device).eval().half().float()
+    return Deployable(network, temperature).to(machine.device).eval().half().float()
 
 
 def make_card(
@@ -75,13 +75,13 @@ def make_card(
         deployable: network that the file will hold.
         settings: of the network.
         version: of the model.
-        evaluation: source of threshold and out-of-distribution threshold.
+        evaluation: source of thresholds and temperature.
         provenance: recipe, data and code.
         precision: number format of the file.
         figures: scores of this file's network on test.
     """
     return ModelCard(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name=NAME,
         version=version,
         architecture=architecture_of(settings),
@@ -91,9 +91,14 @@ def make_card(
         positive_label=evaluation.positive_label,
         threshold=evaluation.threshold.value,
         threshold_rule=evaluation.threshold.rule,
-        temperature=evaluation.temperature,
-        ood_threshold=evaluation.out_of_distribution.threshold,
-        ood_rule=evaluation.out_of_distribution.rule,
+        operating_points={rule: point.threshold.value for rule, point in evaluation.operating_points.items()},
+        calibration=Calibration(
+            slope=1 / evaluation.temperature,
+            offset=0.0,
+            rule="temperature, fitted to the answers that the threshold was chosen on (Guo et al. 2017)",
+        ),
+        checks={},
+        checks_rule="none: the network does not find lungs",
         precision=precision,
         self_check=SelfCheck(
             seed=SELF_CHECK_SEED,
@@ -104,6 +109,7 @@ def make_card(
         data=provenance.data,
         git_commit=provenance.git_commit,
         libraries=provenance.versions,
+        left_out_metrics={},
         test_metrics={str(name): interval for name, interval in figures.items()},
         intended_use=INTENDED_USE,
         limits=LIMITS,
@@ -134,4 +140,4 @@ def _self_check(deployable: Deployable, size: int) -> float:
     device = next(deployable.parameters()).device
     batch = torch.from_numpy(synthetic_slice(SELF_CHECK_SEED, size))[None].to(device)
     with torch.inference_mode():
-        return float(deployable(batch)[0].item())
+        return float(deployable(batch)["probability"].item())

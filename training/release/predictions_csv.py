@@ -8,19 +8,14 @@ from training.evaluation.evaluate import Answers
 
 
 def write_predictions(path: Path, answers: Answers, data: CovidCt) -> None:
-    """Write one row per slice of the reference and of test: split, path, label, probability, score.
-
-    Out-of-fold answers have no out-of-distribution score, because their networks are not kept.
-    """
-    reference, test = answers.reference, answers.test
-    scores = answers.val.ood_scores.tolist() if reference.name == "val" else [None] * len(reference.split.slices)
+    """Write one row per slice of the reference and of test: split, path, label, probability."""
+    reference = answers.reference
     with path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("split", "path", "label", "probability", "ood_score"))
-        for name, split, probabilities, of_split in (
-            (reference.name, reference.split, answers.reference_probabilities, scores),
-            ("test", data.test, test.probabilities, test.ood_scores.tolist()),
+        rows.writerow(("split", "path", "label", "probability"))
+        for name, split, probabilities in (
+            (reference.name, reference.split, answers.reference_probabilities),
+            ("test", data.test, answers.test.probabilities),
         ):
-            for labelled, probability, score in zip(split.slices, probabilities.tolist(), of_split, strict=True):
-                written = "" if score is None else f"{score:.6f}"
-                rows.writerow((name, labelled.path, labelled.label, f"{probability:.6f}", written))
+            for labelled, probability in zip(split.slices, probabilities.tolist(), strict=True):
+                rows.writerow((name, labelled.path, labelled.label, f"{probability:.6f}"))

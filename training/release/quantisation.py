@@ -30,7 +30,7 @@ def calibration_images(train: Split, input_size: int) -> Sequence[torch.Tensor]:
 
 
 def quantise(deployable: Deployable, batches: Sequence[torch.Tensor]) -> Deployable:
-    """Copy a network with convolutions in int8; normalisation, pooling, head and density stay in fp32.
+    """Copy a network with convolutions in int8; normalisation, pooling and head stay in fp32.
 
     Args:
         deployable: on the CPU, in fp32, batch norms folded; it does not change.

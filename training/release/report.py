@@ -26,14 +26,12 @@ class FileAgreement(Record):
         largest_difference: of a probability.
         auc, auc_change: of the file, and its difference from the network's.
         decisions_equal: share of slices with the same label.
-        verdicts_equal: share of slices on the same side of the out-of-distribution threshold.
     """
 
     largest_difference: float
     auc: float
     auc_change: float
     decisions_equal: float
-    verdicts_equal: float
 
 
 class Agreement(Record):
@@ -60,7 +58,7 @@ class Times(Record):
 class Report(Evaluation, Provenance):
     """The content of metrics.json. `service.model.card.Manifest` is the part that the service reads."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     files: tuple[ManifestFile, ...]
     model: ModelName
     agreement: Agreement
@@ -74,16 +72,11 @@ def compare_answers(
     file: Predictions, network: Predictions, labels: torch.Tensor, evaluation: Evaluation
 ) -> FileAgreement:
     """Compare the answers of a model file to test with those of the evaluated network."""
-    threshold, ood_threshold = evaluation.threshold.value, evaluation.out_of_distribution.threshold
-
-    def equal(first: torch.Tensor, second: torch.Tensor) -> float:
-        return (first == second).float().mean().item()
-
+    called = [each.probabilities >= evaluation.threshold.value for each in (file, network)]
     own = auc(file.probabilities, labels)
     return FileAgreement(
         largest_difference=(file.probabilities - network.probabilities).abs().max().item(),
         auc=own,
         auc_change=own - auc(network.probabilities, labels),
-        decisions_equal=equal(file.probabilities >= threshold, network.probabilities >= threshold),
-        verdicts_equal=equal(file.ood_scores > ood_threshold, network.ood_scores > ood_threshold),
+        decisions_equal=(called[0] == called[1]).float().mean().item(),
     )

@@ -13,7 +13,6 @@ from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import fit_temperature
 from training.evaluation.evaluate import Answers, Evaluation, collect_answers, evaluate, predict
-from training.evaluation.out_of_distribution import read_images
 from training.evaluation.plots import (
     draw_confusion,
     draw_curves,
@@ -44,27 +43,23 @@ class TrainingJob:
         settings: of the training run.
         models_folder: for the model files, metrics.json, predictions.csv and figures.
         version: of the model, for its card.
-        other_images: folder with one sub-folder of other images per kind, to test the out-of-distribution threshold.
     """
 
     settings: FitSettings
     models_folder: Path
     version: str
-    other_images: Path | None = None
 
 
 def train(job: TrainingJob, data: CovidCt) -> Report:
     """Train, choose temperature and threshold without test, evaluate test once, export, and write the report."""
     settings, recipe = job.settings, job.settings.recipe
     machine = settings.machine.without_autocast()
-    other_images = read_images(job.other_images) if job.other_images else {}  # before hours of training
     fitted = fit(settings, data)
     started = time.perf_counter()
     reference = fitted.reference
     temperature = fit_temperature(reference.logits, reference.split.labels) if recipe.calibrate else 1.0
-    inputs = plain_inputs(data.train, recipe.network.input_size)
-    deployable = make_deployable(fitted.network, temperature, inputs, machine)
-    answers = collect_answers(deployable, temperature, data, recipe, reference, other_images, machine.device)
+    deployable = make_deployable(fitted.network, temperature, machine)
+    answers = collect_answers(deployable, temperature, data, recipe, reference, machine.device)
     evaluation = evaluate(answers, data, recipe.seed)
     provenance = settings.provenance(data.fingerprints())
     files = _export(job, data, deployable.cpu(), evaluation, provenance)

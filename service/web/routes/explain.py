@@ -2,13 +2,17 @@
 
 import asyncio
 import base64
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
+from numpy.typing import NDArray
+from PIL.Image import Image
 
 from service import DISCLAIMER
-from service.imaging.overlay import grey_image, heatmap_image, overlay, png
+from service.imaging.overlay import grey_image, map_image, overlay, png, with_colour_bar
 from service.inference.pipeline import Assessment, assess_image
 from service.inference.served_model import ServedModel
 from service.inference.stages import StageTimer
@@ -18,18 +22,21 @@ from service.web.dependencies import ReadyState
 from service.web.disconnect import cancel_on_disconnect
 from service.web.problems import documented
 from service.web.request_id import request_id_of
-from service.web.schemas import Explanation, Heatmap
+from service.web.schemas import Explanation, Map
 from service.web.upload import OPENAPI_BODY, read_upload
 
 PATH: Final = "/explain"
 
 _PNG: Final = "image/png"
 _JSON: Final = "application/json"
+_DECIMALS: Final = 4
+"""Of the maps' values: finer than the networks compute, and a third of the bytes."""
 
 _Bare = Annotated[bool, Query(alias="map", description="answer the heat map alone instead of the overlay")]
+_WithLungs = Annotated[bool, Query(alias="lungs", description="draw the outline of the lungs, if the model finds them")]
 _MaxSide = Annotated[
     int | None,
-    Query(ge=64, le=8192, description="maximum side of the pictures in pixels; default: the size of the slice"),
+    Query(ge=64, le=8192, description="maximum side of the slice in the pictures, in pixels; default: its own size"),
 ]
 
 router = APIRouter()
@@ -39,9 +46,10 @@ router = APIRouter()
     PATH,
     summary="Heat map for one slice",
     description="Takes one image in the multipart field `image`. Answers, as `Accept` asks, a PNG (the slice with the "
-    "evidence for COVID in colour; with `?map=true` the bare map, grey) or JSON with the prediction, the map's values "
-    "and the pictures in base64. From the same pass through the network as the probability, which a PNG has in the "
-    f"headers X-COVIDCT-Probability and X-COVIDCT-Label. {DISCLAIMER}",
+    "probability of lesion in colour, its contour at 0.25 and a colour bar; with `?lungs=true` also the outline of the "
+    "lungs; with `?map=true` the bare map, grey) or JSON with the prediction, the values of lesion and lung, and the "
+    "pictures in base64. From the same pass through the network as the probability, which a PNG has in the headers "
+    f"X-COVIDCT-Probability and X-COVIDCT-Label. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY,
     response_class=Response,
     responses={
@@ -53,7 +61,9 @@ router = APIRouter()
         **documented(400, 401, 406, 408, 413, 415, 422, 500, 503, 504),
     },
 )
-async def explain(request: Request, state: ReadyState, bare: _Bare = False, max_side: _MaxSide = None) -> Response:
+async def explain(
+    request: Request, state: ReadyState, bare: _Bare = False, with_lungs: _WithLungs = False, max_side: _MaxSide = None
+) -> Response:
     """Read, decode, queue, predict, draw."""
     wanted = choose_media_type(request.headers.get("accept", ""), (_PNG, _JSON))
     stages = StageTimer(state.metrics)
@@ -61,35 +71,57 @@ async def explain(request: Request, state: ReadyState, bare: _Bare = False, max_
     stages.finish("read")
     with state.model() as model:
         assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages))
-        draw = partial(_as_json, assessment, model, request_id_of(request.scope), stages, max_side)
+        pictures = _Pictures(assessment, with_lungs, max_side)
+        draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
         if wanted == _PNG:
-            draw = partial(_as_png, assessment, bare, max_side)
+            draw = partial(_as_png, pictures, bare)
         return await asyncio.get_running_loop().run_in_executor(state.decoders, draw)
 
 
-def _as_png(assessment: Assessment, bare: bool, max_side: int | None) -> Response:
-    heatmap = assessment.prediction.heatmap
-    image = heatmap_image(heatmap) if bare else overlay(assessment.ct_slice, heatmap, max_side)
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """The pictures of an assessment."""
+
+    assessment: Assessment
+    with_lungs: bool
+    max_side: int | None
+
+    def slice(self) -> Image:
+        return grey_image(self.assessment.ct_slice, self.max_side)
+
+    def overlay(self) -> Image:
+        prediction = self.assessment.prediction
+        lungs = prediction.lungs if self.with_lungs else None
+        return overlay(self.assessment.ct_slice, prediction.heatmap, self.max_side, lungs)
+
+
+def _as_png(pictures: _Pictures, bare: bool) -> Response:
+    assessment = pictures.assessment
+    image = map_image(assessment.prediction.heatmap) if bare else with_colour_bar(pictures.overlay())
     headers = {
         "X-COVIDCT-Probability": f"{assessment.prediction.probability:.6f}",
         "X-COVIDCT-Label": assessment.label,
-        "X-COVIDCT-Flagged": str(assessment.is_out_of_distribution).lower(),
+        "X-COVIDCT-Flagged": str(assessment.check.failed).lower(),
     }
     return Response(png(image), headers=headers, media_type=_PNG)
 
 
-def _as_json(
-    assessment: Assessment, model: ServedModel, request_id: str, stages: StageTimer, max_side: int | None
-) -> Response:
-    heatmap = assessment.prediction.heatmap
-    height, width = heatmap.shape
+def _as_json(pictures: _Pictures, model: ServedModel, request_id: str, stages: StageTimer) -> Response:
+    assessment = pictures.assessment
+    lungs = assessment.prediction.lungs
     body = Explanation(
         **prediction_body(assessment, model, request_id, stages).model_dump(),
-        heatmap=Heatmap(width=width, height=height, values=heatmap.tolist()),
-        slice_png_base64=_as_base64(png(grey_image(assessment.ct_slice, max_side))),
-        overlay_png_base64=_as_base64(png(overlay(assessment.ct_slice, heatmap, max_side))),
+        heatmap=_map(assessment.prediction.heatmap),
+        lungs=None if lungs is None else _map(lungs),
+        slice_png_base64=_as_base64(png(pictures.slice())),
+        overlay_png_base64=_as_base64(png(pictures.overlay())),
     )
     return Response(body.model_dump_json(), media_type=_JSON)
+
+
+def _map(values: NDArray[np.float32]) -> Map:
+    height, width = values.shape
+    return Map(width=width, height=height, values=values.astype(np.float64).round(_DECIMALS).tolist())
 
 
 def _as_base64(data: bytes) -> str:

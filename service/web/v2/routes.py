@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
@@ -19,11 +17,11 @@ from service.inference.pipeline import Assessment, assess_image, assess_slice, r
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
-from service.model.predictor import Prediction
 from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
 from service.web.disconnect import cancel_on_disconnect
 from service.web.request_id import request_id_of
 from service.web.upload import too_many_images
+from service.web.v2.outputs import columns_of, outputs_of
 from service.web.v2.schemas import (
     InferRequest,
     InferResponse,
@@ -45,9 +43,6 @@ _VERSION: Final = "/v2/models/{name}/versions/{version}"
 
 PATHS: Final = (f"{_MODEL}/infer", f"{_VERSION}/infer")
 """Routes that take images."""
-
-_OUTPUTS: Final = ("probability", "ood_score", "heatmap")
-"""Names of the fields of `Prediction`."""
 
 _OCTETS: Final = "application/octet-stream"
 
@@ -141,8 +136,10 @@ _EXAMPLE: Final = {
 }
 _INFER: Final[dict[str, Any]] = {
     "description": "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
-    "[N, 1, S, S], grey values of the size that the metadata names. Answers `probability` FP32 [N], `ood_score` FP32 "
-    f"[N] and `heatmap` FP32 [N, h, w]. An image that can't be used fails the request. {DISCLAIMER}",
+    "[N, 1, S, S], grey values of the size that the metadata names. Answers `probability` FP32 [N], `label` BYTES [N], "
+    "`threshold` FP32 [N], `out_of_distribution` FP32 [N] (the score of the checks, failed above 1), `heatmap` FP32 "
+    "[N, h, w] and, if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right) and `lung_fraction` "
+    f"FP32 [N]. An image that can't be used fails the request. {DISCLAIMER}",
     "response_model": InferResponse,
     "response_model_exclude_none": True,
     "dependencies": [Depends(require_key)],
@@ -183,8 +180,7 @@ async def _infer(request: Request, state: ServiceState, name: str, version: str 
         stages.finish("read")
         one = partial(_assess, slices, files, model, state, stages)
         assessments = await cancel_on_disconnect(request, run_bounded(len(slices or files), one, model))
-        predictions = [assessment.prediction for assessment in assessments]
-        return _answer(asked, predictions, model, request_id_of(request.scope))
+        return _answer(asked, assessments, model, request_id_of(request.scope))
 
 
 async def _body(request: Request) -> bytes:
@@ -201,7 +197,7 @@ def _parse(
 ) -> tuple[InferRequest, list[Slice], list[bytes]]:
     """Parse the request with its slices or its files."""
     asked, binary = read_request(body, header_length)
-    _requested(asked)
+    _requested(asked, model)
     tensor, data = only_input(asked, binary)
     max_images = state.settings.max_images_per_request
     if tensor.shape[0] > max_images:
@@ -221,23 +217,21 @@ async def _assess(
     return await assess_image(files[index], model, state, stages.copy())
 
 
-def _requested(asked: InferRequest) -> list[RequestedOutput]:
+def _requested(asked: InferRequest, model: ServedModel) -> list[RequestedOutput]:
     """Return the outputs that the client wants; default: all."""
-    wanted = asked.outputs or [RequestedOutput(name=name) for name in _OUTPUTS]
+    names = [output.name for output in outputs_of(model)]
+    wanted = asked.outputs or [RequestedOutput(name=name) for name in names]
     for each in wanted:
-        if each.name not in _OUTPUTS:
-            raise MalformedRequestError(f"Unknown output {each.name!r}; known outputs: {', '.join(_OUTPUTS)}.")
+        if each.name not in names:
+            raise MalformedRequestError(f"Unknown output {each.name!r}; known outputs: {', '.join(names)}.")
         if "classification" in each.parameters or any(key.startswith("shared_memory") for key in each.parameters):
             raise MalformedRequestError(f"Output {each.name!r}: only the parameter binary_data is supported.")
     return wanted
 
 
-def _values(name: str, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
-    return np.stack([np.asarray(getattr(each, name), dtype=np.float32) for each in predictions])
-
-
-def _answer(asked: InferRequest, predictions: Sequence[Prediction], model: ServedModel, request_id: str) -> Response:
-    parts = [output(each.name, _values(each.name, predictions), asked.wants_binary(each)) for each in _requested(asked)]
+def _answer(asked: InferRequest, assessments: Sequence[Assessment], model: ServedModel, request_id: str) -> Response:
+    columns = columns_of(assessments, model)
+    parts = [output(each.name, columns[each.name], asked.wants_binary(each)) for each in _requested(asked, model)]
     body = InferResponse(
         id=asked.id or request_id,
         model_name=model.card.name,
@@ -263,11 +257,7 @@ def _metadata(state: ServiceState, name: str, version: str | None) -> ModelMetad
                 TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
                 TensorMetadata(name="slice", datatype="UINT8", shape=[-1, 1, size, size]),
             ],
-            outputs=[
-                TensorMetadata(name="probability", datatype="FP32", shape=[-1]),
-                TensorMetadata(name="ood_score", datatype="FP32", shape=[-1]),
-                TensorMetadata(name="heatmap", datatype="FP32", shape=[-1, -1, -1]),
-            ],
+            outputs=outputs_of(model),
         )
 
 

@@ -46,7 +46,7 @@ class TensorOut(_Message):
     shape: list[int]
     datatype: str
     parameters: dict[str, int] | None = None
-    data: list[float] | None = None
+    data: list[float] | list[str] | None = None
 
 
 class InferResponse(_Message):

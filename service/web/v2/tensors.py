@@ -104,13 +104,24 @@ def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
     return files
 
 
-def output(name: str, values: NDArray[np.float32], binary: bool) -> tuple[TensorOut, bytes]:
-    """Build an FP32 output and, if `binary`, its bytes: row-major, little-endian."""
-    shape = list(values.shape)
+def output(name: str, values: NDArray[np.float32] | list[str], binary: bool) -> tuple[TensorOut, bytes]:
+    """Build an output and, if `binary`, its bytes.
+
+    Args:
+        name: of the output.
+        values: numbers become FP32, row-major and little-endian; texts become BYTES (N), each after its length.
+        binary: whether the values go into bytes instead of the JSON header.
+    """
+    in_json: list[float] | list[str]
+    if isinstance(values, list):
+        shape, datatype, in_json = [len(values)], "BYTES", values
+        data = b"".join(struct.pack("<I", len(each)) + each for each in (text.encode() for text in values))
+    else:
+        shape, datatype, in_json = list(values.shape), "FP32", values.ravel().tolist()
+        data = values.astype("<f4").tobytes()
     if not binary:
-        return TensorOut(name=name, shape=shape, datatype="FP32", data=values.ravel().tolist()), b""
-    data = values.astype("<f4").tobytes()
-    return TensorOut(name=name, shape=shape, datatype="FP32", parameters={"binary_data_size": len(data)}), data
+        return TensorOut(name=name, shape=shape, datatype=datatype, data=in_json), b""
+    return TensorOut(name=name, shape=shape, datatype=datatype, parameters={"binary_data_size": len(data)}), data
 
 
 def _check(tensor: TensorIn, datatype: str) -> None:

@@ -12,8 +12,11 @@ from tests.support.tiny import TinyNetwork, tiny_card
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version: Input should be 1 (found '2')"),
+        ({"schema_version": 1}, "schema_version: Input should be 2 (found '1')"),
         ({"threshold": 1.5}, "threshold: Input should be less than or equal to 1"),
+        ({"checks": {"no_lungs": 0}}, "checks.no_lungs: Input should be greater than 0 (found '0')"),
+        ({"checks": {"no_arms": 0.5}}, "checks.no_arms"),
+        ({"operating_points": {"screening": 2}}, "operating_points.screening: Input should be less than or equal to 1"),
         ({"resize": "crop"}, "resize: Input should be 'bilinear-antialias-stretch' (found 'crop')"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
     ],
@@ -35,8 +38,8 @@ def test_a_card_of_another_schema_is_refused_with_what_was_found(
         (None, "can't read the manifest: No such file"),
         ("{", "Invalid JSON"),
         ('{"files": []}', "schema_version: Field required"),
-        ('{"schema_version": 9, "files": []}', "schema_version: Input should be 1 (found '9')"),
-        ('{"schema_version": 1, "files": []}', "files: Tuple should have at least 1 item"),
+        ('{"schema_version": 9, "files": []}', "schema_version: Input should be 2 (found '9')"),
+        ('{"schema_version": 2, "files": []}', "files: Tuple should have at least 1 item"),
     ],
 )
 def test_a_manifest_that_can_not_be_used_is_named(tmp_path: Path, text: str | None, message: str) -> None:

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +6,19 @@ import pytest
 import torch
 
 from service.errors import ModelFileError
-from service.model.card import MANIFEST_NAME
 from service.model.file import read_manifest
 from service.model.loading import LoadOptions, choose_precision, load_predictor
-from service.model.predictor import Prediction, Predictor
-from tests.support.tiny import INPUT_SIZE, TinyNetwork, tiny_card, write_models
+from service.model.prediction import Prediction
+from service.model.predictor import Predictor
+from tests.support.tiny import (
+    INPUT_SIZE,
+    TinyClassifier,
+    TinyNetwork,
+    classifier_card,
+    tiny_card,
+    write_manifest,
+    write_models,
+)
 
 
 @pytest.mark.parametrize("wanted", ["fp32", "bf16", "fp16"])
@@ -46,29 +53,40 @@ def test_a_model_that_answers_otherwise_than_its_card_is_refused(tmp_path: Path)
 class NanNetwork(TinyNetwork):
     """Answers NaN to everything."""
 
-    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        grey = slices.to(self.conv.weight.dtype)
-        maps = self.conv(grey).mean(1)
-        nothing = maps.float().mean((1, 2)) * float("nan")
-        return nothing, nothing, maps.float()
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.maps(slices)
+        return {"probability": maps.mean((1, 2)) * float("nan"), "heatmap": maps}
 
 
 def test_a_model_that_answers_nan_to_its_self_check_is_refused(tmp_path: Path) -> None:
-    write_models(tmp_path, network=NanNetwork())
+    write_models(tmp_path, classifier_card(), NanNetwork())
     assert "finite" in refusal(tmp_path)
 
 
 class RaisingNetwork(TinyNetwork):
     """Wants another input than its card says."""
 
-    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.conv(slices.to(self.conv.weight.dtype).repeat(1, 3, 1, 1)).mean(1)
-        return maps.mean((1, 2)), maps.mean((1, 2)), maps
+        return {"probability": maps.mean((1, 2)), "heatmap": maps}
 
 
 def test_a_model_that_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
     row = write_models(tmp_path, network=RaisingNetwork())
     assert row.name in refusal(tmp_path)
+
+
+def test_a_model_without_the_score_of_a_check_on_its_card_is_refused(tmp_path: Path) -> None:
+    row = write_models(tmp_path, tiny_card(), TinyClassifier())
+    message = refusal(tmp_path)
+    assert row.name in message
+    assert "no output 'no_lungs'; its outputs are heatmap, probability" in message
+
+
+def test_a_model_without_lungs_is_loaded_as_one(models: Path, tmp_path: Path) -> None:
+    write_models(tmp_path, classifier_card(), TinyClassifier())
+    assert load(models).has_lungs
+    assert not load(tmp_path).has_lungs
 
 
 def test_a_precision_without_a_tolerance_is_refused(tmp_path: Path) -> None:
@@ -80,8 +98,7 @@ def test_a_precision_without_a_tolerance_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     row = write_models(tmp_path)
-    manifest = {"schema_version": 1, "files": [row.model_dump() | {"sha256": "0" * 64}]}
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps(manifest))
+    write_manifest(tmp_path, row.model_copy(update={"sha256": "0" * 64}))
     assert row.sha256 in refusal(tmp_path)
 
 
@@ -89,8 +106,7 @@ def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
 def two_files(tmp_path: Path) -> Path:
     """A models folder with an int8 and an fp16 file, in this order."""
     rows = [write_models(tmp_path, tiny_card().model_copy(update={"precision": each})) for each in ("int8", "fp16")]
-    text = json.dumps({"schema_version": 1, "files": [row.model_dump() for row in rows]})
-    (tmp_path / MANIFEST_NAME).write_text(text)
+    write_manifest(tmp_path, *rows)
     return tmp_path
 
 
@@ -145,8 +161,7 @@ def test_int8_is_refused_on_a_gpu(two_files: Path) -> None:
 
 
 def test_a_manifest_that_says_int8_of_an_fp16_file_is_refused(tmp_path: Path) -> None:
-    row = write_models(tmp_path).model_dump() | {"precision": "int8"}
-    (tmp_path / MANIFEST_NAME).write_text(json.dumps({"schema_version": 1, "files": [row]}))
+    write_manifest(tmp_path, write_models(tmp_path).model_copy(update={"precision": "int8"}))
     assert "its card says fp16; it can't compute in int8" in refusal(tmp_path)
 
 

@@ -10,7 +10,8 @@ import torch
 from service.errors import InferenceError, OverloadedError
 from service.imaging.decode import Slice
 from service.model.loading import LoadOptions, load_predictor
-from service.model.predictor import Prediction, Predictor
+from service.model.prediction import Prediction
+from service.model.predictor import Predictor
 from tests.support.tiny import INPUT_SIZE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,7 +31,7 @@ def test_answers_are_in_the_order_of_the_slices(models: Path) -> None:
     probabilities = [answer.probability for answer in answers]
     assert probabilities[0] > probabilities[2] > probabilities[1]
     assert answers[0].heatmap.shape == (4, 4)
-    assert answers[0].ood_score == pytest.approx(1 - 200 / 255, abs=0.02)
+    assert answers[0].check_scores["no_lungs"] == pytest.approx(1 - 200 / 255, abs=0.02)
 
 
 def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
@@ -44,9 +45,11 @@ def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: 
     predictor = load(models, threads=1)
     healthy = predictor._network
 
-    def nan_for_first(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        probability, score, heatmap = healthy(slices)
-        return torch.cat([probability[:1] * float("nan"), probability[1:]]), score, heatmap
+    def nan_for_first(slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = healthy(slices)
+        factors = torch.ones(len(slices))
+        factors[0] = float("nan")
+        return outputs | {"probability": outputs["probability"] * factors}
 
     predictor._network = nan_for_first
     first, second = predictor.predict_now([even(20), even(200)])
@@ -59,7 +62,7 @@ def with_room_for(predictor: Predictor, count: int) -> list[int]:
     """Have the device run out of memory beyond `count` slices; the batches it was asked for."""
     healthy, asked = predictor._network, []
 
-    def scarce(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def scarce(slices: torch.Tensor) -> dict[str, torch.Tensor]:
         asked.append(len(slices))
         if len(slices) > count:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -98,7 +101,7 @@ def test_a_slice_that_does_not_fit_alone_is_told_to_come_again(models: Path) -> 
 def test_an_error_of_the_device_is_told_from_one_of_the_network(models: Path, message: str, lost: bool) -> None:
     predictor = load(models)
 
-    def fail(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def fail(slices: torch.Tensor) -> dict[str, torch.Tensor]:
         raise RuntimeError(message)
 
     predictor._network = fail
@@ -119,7 +122,7 @@ def test_batches_side_by_side_share_the_threads(models: Path, among: int, expect
     predictor = load(models, threads=4)
     network, seen = predictor._network, []
 
-    def watched(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def watched(slices: torch.Tensor) -> dict[str, torch.Tensor]:
         seen.append(torch.get_num_threads())
         return network(slices)
 
@@ -160,7 +163,7 @@ async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models
     threads: list[str] = []
     network = predictor._network
 
-    def watched(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def watched(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         threads.append(threading.current_thread().name)
         return network(batch)
 

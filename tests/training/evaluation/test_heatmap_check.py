@@ -18,10 +18,10 @@ class SpotNetwork(torch.nn.Module):
         super().__init__()
         self.sign = 1 if honest else -1
 
-    def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
         cells = torch.nn.functional.avg_pool2d(slices.float() / 255, 8)[:, 0]
         probability = torch.sigmoid(20 * (cells.amax((1, 2)) - 0.5))
-        return probability, torch.zeros(len(slices)), self.sign * (cells - 0.5)
+        return {"probability": probability, "heatmap": self.sign * (cells - 0.5)}
 
 
 def spotted(data: CovidCt) -> Split:

@@ -2,24 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.support.covid_ct import draw, png
 from training.errors import TrainingError
-from training.evaluation.out_of_distribution import (
-    choose_out_of_distribution_threshold,
-    generated_images,
-    read_images,
-)
-
-
-def test_the_threshold_flags_one_validation_slice_in_a_hundred() -> None:
-    scores = torch.arange(100.0)
-    threshold = choose_out_of_distribution_threshold(
-        {"val": scores, "test": scores + 50}, {"photos": torch.tensor([0.0, 500.0])}
-    )
-    assert threshold.flagged == pytest.approx({"val": 0.01, "test": 0.51})
-    assert (threshold.images["photos"].count, threshold.images["photos"].share) == (2, 0.5)
+from training.evaluation.out_of_distribution import generated_images, read_images
 
 
 def test_generated_images_are_of_four_kinds_all_different_and_the_same_each_time() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from service.imaging.decode import Slice
 from service.inference.service_state import load
-from service.model.predictor import Prediction
+from service.model.prediction import Prediction
 from service.settings import Settings
 from tests.support.client import labelled, png, predict, problem, samples, serve
 
@@ -47,9 +47,10 @@ async def test_a_file_that_cannot_be_used_fails_alone_and_is_counted(models: Pat
 
 async def test_an_image_that_is_no_slice_is_its_own_problem_where_that_is_set(models: Path) -> None:
     async with serve(models) as client:
-        results = (await post(client, png(2), png(200))).json()["results"]
-    assert results[0]["problem"]["code"] == "not_a_chest_ct"
+        results = (await post(client, png(2), png(200), png(255))).json()["results"]
+    assert [result["problem"] and result["problem"]["code"] for result in results] == ["no_lungs", None, "wrong_window"]
     assert results[1]["prediction"]["label"] == "COVID"
+    assert results[1]["prediction"]["lung_involvement"] == {"both": 1.0, "left": 1.0, "right": 1.0}
 
 
 async def test_more_images_than_allowed_are_refused_before_any_is_decoded(models: Path) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 from service.errors import InferenceError
 from service.imaging.decode import Slice, decode
 from service.inference.service_state import load
-from service.model.predictor import Prediction
+from service.model.prediction import Prediction
 from service.settings import Settings
-from tests.support.client import labelled, noise, png, predict, problem, samples, serve
+from tests.support.client import labelled, noise, panels, png, predict, problem, samples, serve
 from tests.support.dicoms import ct, phantom
 
 pytestmark = pytest.mark.anyio
@@ -57,19 +57,58 @@ async def test_an_image_unlike_a_slice_is_flagged_where_that_is_set(models: Path
     async with serve(models, out_of_distribution="flag") as client:
         body = (await predict(client, png(2))).json()
         counts = await samples(client)
-    assert body["out_of_distribution"]["flagged"]
-    assert body["out_of_distribution"]["score"] > body["out_of_distribution"]["threshold"] == 0.95
+    found = body["out_of_distribution"]
+    assert (found["flagged"], found["reason"]) == (True, "no_lungs")
+    assert found["score"] > found["threshold"] == 1.0
+    assert counts[labelled("covidct_ood_flags_total")] == 1
     assert counts[labelled("covidct_ood_refusals_total")] == 0
 
 
-async def test_an_image_unlike_a_slice_is_refused(models: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (png(2), "no_lungs", "No lungs were found"),
+        (png(255), "wrong_window", "width 1500, level -600"),
+        (panels(), "several_panels", "Cut out one slice"),
+    ],
+)
+async def test_an_image_unlike_a_slice_is_refused_with_the_reason(
+    models: Path, data: bytes, code: str, words: str
+) -> None:
     async with serve(models) as client:
-        problem(await predict(client, png(2)), 422, "not_a_chest_ct")
+        assert words in str(problem(await predict(client, data), 422, code)["detail"])
         assert (await predict(client, png(200))).status_code == 200
         counts = await samples(client)
     assert counts[labelled("covidct_ood_refusals_total")] == 1
-    assert counts[labelled("covidct_rejected_images_total", reason="not_a_chest_ct")] == 1
+    assert counts[labelled("covidct_rejected_images_total", reason=code)] == 1
     assert counts[labelled("covidct_predictions_total", label="NonCOVID")] == 0
+    assert counts[labelled("covidct_lung_involvement_count")] == 1, "of the answered one"
+
+
+async def test_lung_involvement_and_fraction_are_of_the_whole_and_of_each_side(models: Path) -> None:
+    file = io.BytesIO()
+    half = np.full((64, 64), 60, np.uint8)
+    half[:, 32:] = 220
+    Image.fromarray(half).save(file, "PNG")
+    async with serve(models) as client:
+        body = (await predict(client, file.getvalue())).json()
+        counts = await samples(client)
+    assert body["lung_involvement"] == {"both": 0.5, "left": 1.0, "right": 0.0}, "left is right in the picture"
+    assert body["lung_fraction"] == 1.0
+    found = body["out_of_distribution"]
+    assert (found["flagged"], found["reason"], found["threshold"]) == (False, None, 1.0)
+    assert 0 < found["score"] < 1
+    assert counts[labelled("covidct_lung_involvement_bucket", le="0.4")] == 0
+    assert counts[labelled("covidct_lung_involvement_bucket", le="0.5")] == 1
+
+
+async def test_a_model_without_lungs_says_nothing_of_them_and_refuses_nothing(classifier_models: Path) -> None:
+    async with serve(classifier_models) as client:
+        body = (await predict(client, png(2))).json()
+        counts = await samples(client)
+    assert (body["lung_involvement"], body["lung_fraction"]) == (None, None)
+    assert body["out_of_distribution"] == {"score": 0.0, "threshold": 1.0, "flagged": False, "reason": None}
+    assert counts[labelled("covidct_lung_involvement_count")] == 0
 
 
 @pytest.mark.parametrize(
@@ -97,9 +136,10 @@ async def test_an_answer_that_is_no_number_is_a_problem_of_its_own_slice_alone(m
     predictor = load(Settings(models_dir=models, device="cpu"))
     healthy = predictor._network
 
-    def nan_for_dark(slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        probability, score, heatmap = healthy(slices)
-        return probability.where(probability > 0.5, float("nan")), score, heatmap
+    def nan_for_dark(slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = healthy(slices)
+        probability = outputs["probability"]
+        return outputs | {"probability": probability.where(probability > 0.5, float("nan"))}
 
     predictor._network = nan_for_dark
     async with serve(models, predictor) as client:
@@ -137,6 +177,11 @@ async def test_uploads_never_touch_a_disk(models: Path, monkeypatch: pytest.Monk
         assert (await predict(client, data)).status_code == 200
 
 
+_PREDICTION = Prediction(
+    0.5, np.zeros((4, 4), np.float32), {"no_lungs": 0.0, "wrong_window": 0.0, "several_panels": 0.0}
+)
+
+
 class Gated:
     """Holds the network until it is let go, and counts what it was given."""
 
@@ -149,7 +194,7 @@ class Gated:
         self.slices += len(slices)
         self.running.set()
         await self.gate.wait()
-        return [Prediction(0.5, 0.5, np.zeros((4, 4), np.float32)) for _ in slices]
+        return [_PREDICTION for _ in slices]
 
 
 @pytest.fixture

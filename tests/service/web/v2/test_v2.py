@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.client import labelled, png, predict, samples, serve
-from tests.support.tiny import INPUT_SIZE, write_models
+from tests.support.tiny import INPUT_SIZE, TinyClassifier, classifier_card, write_models
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,15 @@ async def test_server_and_model_tell_about_themselves(models: Path) -> None:
         assert body == (await client.get("/v2/models/tiny/versions/0.0.1")).json()
     assert (body["name"], body["versions"]) == ("tiny", ["0.0.1"])
     assert {each["name"]: each["shape"] for each in body["inputs"]} == {"image": [-1], "slice": [-1, 1, 64, 64]}
-    assert [each["name"] for each in body["outputs"]] == ["probability", "ood_score", "heatmap"]
+    assert {each["name"]: (each["datatype"], each["shape"]) for each in body["outputs"]} == {
+        "probability": ("FP32", [-1]),
+        "label": ("BYTES", [-1]),
+        "threshold": ("FP32", [-1]),
+        "out_of_distribution": ("FP32", [-1]),
+        "heatmap": ("FP32", [-1, -1, -1]),
+        "lung_involvement": ("FP32", [-1, 3]),
+        "lung_fraction": ("FP32", [-1]),
+    }
 
 
 @pytest.mark.parametrize("path", ["/v2/models/other", "/v2/models/tiny/versions/9", "/v2/models/other/ready", "/v2/no"])
@@ -73,8 +81,32 @@ async def test_a_slice_tensor_gets_the_answer_that_predict_gives(models: Path) -
     outputs = {each["name"]: each for each in body["outputs"]}
     assert (body["id"], body["model_name"], body["model_version"]) == ("mine", "tiny", "0.0.1")
     assert outputs["probability"]["data"] == pytest.approx([expected["probability"]], abs=1e-6)
-    assert outputs["ood_score"]["data"] == pytest.approx([expected["out_of_distribution"]["score"]], abs=1e-6)
+    assert outputs["label"] == {"name": "label", "shape": [1], "datatype": "BYTES", "data": [expected["label"]]}
+    assert outputs["threshold"]["data"] == [expected["threshold"]]
+    assert outputs["out_of_distribution"]["data"] == pytest.approx([expected["out_of_distribution"]["score"]], abs=1e-6)
+    assert outputs["lung_involvement"]["shape"] == [1, 3]
+    assert outputs["lung_involvement"]["data"] == list(expected["lung_involvement"].values())
+    assert outputs["lung_fraction"]["data"] == [expected["lung_fraction"]]
     assert (outputs["heatmap"]["shape"], outputs["heatmap"]["datatype"]) == ([1, 4, 4], "FP32")
+
+
+async def test_a_model_without_lungs_has_no_outputs_of_them(tmp_path: Path) -> None:
+    write_models(tmp_path, classifier_card(), TinyClassifier())
+    async with serve(tmp_path) as client:
+        described = [each["name"] for each in (await client.get("/v2/models/tiny")).json()["outputs"]]
+        answered = [each["name"] for each in (await infer(client, tensor())).json()["outputs"]]
+        refused = await infer(client, tensor(), outputs=[{"name": "lung_fraction"}])
+    assert described == answered == ["probability", "label", "threshold", "out_of_distribution", "heatmap"]
+    assert "Unknown output 'lung_fraction'" in error(refused, 400)
+
+
+async def test_an_image_that_fails_a_check_fails_the_request_or_is_flagged(models: Path) -> None:
+    dark = tensor(data=[2] * INPUT_SIZE**2)
+    async with serve(models) as client:
+        assert "No lungs were found" in error(await infer(client, dark), 422)
+    async with serve(models, out_of_distribution="flag") as client:
+        outputs = {each["name"]: each["data"] for each in (await infer(client, dark)).json()["outputs"]}
+    assert outputs["out_of_distribution"][0] > 1
 
 
 async def test_nested_values_are_as_good_as_flat_ones(models: Path) -> None:
@@ -99,7 +131,11 @@ async def test_binary_tensors_in_and_out(models: Path) -> None:
     parameters = {"binary_data_size": len(files)}
     asked = {
         "inputs": [{"name": "image", "shape": [2], "datatype": "BYTES", "parameters": parameters}],
-        "outputs": [{"name": "ood_score"}, {"name": "probability", "parameters": {"binary_data": True}}],
+        "outputs": [
+            {"name": "out_of_distribution"},
+            {"name": "probability", "parameters": {"binary_data": True}},
+            {"name": "label", "parameters": {"binary_data": True}},
+        ],
     }
     header = json.dumps(asked).encode()
     async with serve(models) as client:
@@ -108,11 +144,13 @@ async def test_binary_tensors_in_and_out(models: Path) -> None:
         expected = [(await predict(client, png(level))).json()["probability"] for level in (40, 220)]
     assert response.headers["content-type"] == "application/octet-stream"
     at = int(response.headers["inference-header-content-length"])
-    score, probability = json.loads(response.content[:at])["outputs"]
+    score, probability, label = json.loads(response.content[:at])["outputs"]
     assert len(score["data"]) == 2
     assert "data" not in probability
-    assert probability["parameters"]["binary_data_size"] == len(response.content) - at == 8
-    assert np.frombuffer(response.content[at:], "<f4").tolist() == pytest.approx(expected, abs=1e-6)
+    assert probability["parameters"]["binary_data_size"] == 8
+    assert np.frombuffer(response.content[at : at + 8], "<f4").tolist() == pytest.approx(expected, abs=1e-6)
+    assert label["parameters"]["binary_data_size"] == len(response.content) - at - 8
+    assert response.content[at + 8 :] == b"\x08\0\0\0NonCOVID\x05\0\0\0COVID"
 
 
 @pytest.mark.parametrize(

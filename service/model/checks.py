@@ -1,0 +1,65 @@
+"""Checks of a picture: the reasons for which the network's answer to it means nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+from service.errors import ErrorCode, UnusableImageError
+from service.imaging.window import LUNG
+
+CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
+"""Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small."""
+
+SCORE_THRESHOLD: Final = 1.0
+"""A picture fails above this score: scores are relative to the thresholds of the card."""
+
+_ORDER: Final[tuple[CheckName, ...]] = get_args(CheckName)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Result of all checks of a picture.
+
+    Attributes:
+        score: highest score of a check, divided by its threshold; 0 if the model has no checks.
+        reason: the check that failed, or None.
+    """
+
+    score: float
+    reason: CheckName | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the picture is out of distribution: its probability means nothing."""
+        return self.reason is not None
+
+
+def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName, float]) -> CheckResult:
+    """Compare the network's scores with the thresholds of the card; each threshold has a score."""
+    relative = {name: scores[name] / threshold for name, threshold in thresholds.items()}
+    failed = [name for name in _ORDER if relative.get(name, 0.0) > SCORE_THRESHOLD]
+    return CheckResult(max(relative.values(), default=0.0), failed[0] if failed else None)
+
+
+def refusal(reason: CheckName) -> UnusableImageError:
+    """Build the refusal of a picture: what is wrong with it, and what to send instead."""
+    title, detail = _WORDS[reason]
+    return UnusableImageError(detail, code=ErrorCode(reason), title=title)
+
+
+_WORDS: Final[dict[CheckName, tuple[str, str]]] = {
+    "several_panels": (
+        "Several pictures in one",
+        "The picture shows several slices or panels. Cut out one slice, or export it alone, and send that.",
+    ),
+    "no_lungs": (
+        "No lungs found",
+        "No lungs were found: the picture may be a photograph, another part of the body, or a scout, coronal or "
+        "sagittal view. Send one axial chest CT slice that shows lungs.",
+    ),
+    "wrong_window": (
+        "Not a lung window",
+        "The lungs show no detail, because they are almost all black or all white. Export the slice in a lung window "
+        f"(width {LUNG.width:g}, level {LUNG.centre:g}), or send its DICOM file.",
+    ),
+}

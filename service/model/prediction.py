@@ -1,0 +1,105 @@
+"""Predictions, read from the outputs of the network."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.errors import ErrorCode, InferenceError, ModelFileError
+from service.model.checks import CheckName
+
+LUNG_OUTPUTS: Final = ("lungs", "lung_involvement", "lung_fraction")
+"""Outputs of a network that finds lungs; another one has none of them."""
+
+_ROW_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
+    "probability": (),
+    "heatmap": (None, None),
+    "lungs": (None, None),
+    "lung_involvement": (3,),
+    "lung_fraction": (),
+}
+"""Shape of each output without the batch; None is any length. The scores of checks are numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LungInvolvement:
+    """Area of lesion divided by area of lung, 0 to 1.
+
+    Attributes:
+        both: of both lungs together.
+        left, right: of the patient's left and right lung; the left one is on the right of the picture.
+    """
+
+    both: float
+    left: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The network's answer to one slice. The last three fields are None if the network does not find lungs.
+
+    Attributes:
+        probability: of the positive class, 0 to 1.
+        heatmap: float32 (h, w), over the whole slice: probability of lesion, 0 to 1.
+        check_scores: by check, 0 to 1: how likely it fails; the card has the thresholds.
+        lung_involvement: share of the lungs that is lesion.
+        lung_fraction: area of the lungs divided by that of the picture.
+        lungs: float32 (h, w), over the whole slice: probability of lung, 0 to 1.
+    """
+
+    probability: float
+    heatmap: NDArray[np.float32]
+    check_scores: Mapping[CheckName, float] = field(default_factory=dict)
+    lung_involvement: LungInvolvement | None = None
+    lung_fraction: float | None = None
+    lungs: NDArray[np.float32] | None = None
+
+
+def read_outputs(
+    outputs: Mapping[str, torch.Tensor], count: int, checks: Collection[CheckName]
+) -> list[Prediction | Exception]:
+    """Read the first `count` rows of the network's outputs; other rows are padding.
+
+    Args:
+        outputs: by name, see `service.model.file.Network`; outputs of other names are ignored.
+        count: number of slices.
+        checks: checks of the card.
+
+    Returns:
+        For each row a prediction, or an `InferenceError` if a value is not finite.
+
+    Raises:
+        ModelFileError: an output is missing or has another shape; one line.
+    """
+    wanted = ["probability", "heatmap", *checks]
+    if any(name in outputs for name in LUNG_OUTPUTS):
+        wanted += LUNG_OUTPUTS
+    rows = {name: _rows(outputs, name, count) for name in wanted}
+    return [_prediction({name: each[i] for name, each in rows.items()}, checks) for i in range(count)]
+
+
+def _rows(outputs: Mapping[str, torch.Tensor], name: str, count: int) -> NDArray[np.float32]:
+    if name not in outputs:
+        raise ModelFileError(f"the network has no output {name!r}; its outputs are {', '.join(sorted(outputs))}")
+    rows: NDArray[np.float32] = outputs[name][:count].float().cpu().numpy()
+    wanted = _ROW_SHAPES.get(name, ())
+    found = rows.shape[1:]
+    if len(found) != len(wanted) or any(w is not None and w != f for w, f in zip(wanted, found, strict=True)):
+        shape = ", ".join(["N", *("any" if each is None else str(each) for each in wanted)])
+        raise ModelFileError(f"the network's output {name!r} has the shape {list(rows.shape)}; it must be [{shape}]")
+    return rows
+
+
+def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[CheckName]) -> Prediction | Exception:
+    probability = float(row["probability"])
+    if not all(np.isfinite(each).all() for each in row.values()) or not 0 <= probability <= 1:
+        return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
+    scores = {name: float(row[name]) for name in checks}
+    if "lungs" not in row:
+        return Prediction(probability, row["heatmap"], scores)
+    involvement = LungInvolvement(*row["lung_involvement"].tolist())
+    return Prediction(probability, row["heatmap"], scores, involvement, float(row["lung_fraction"]), row["lungs"])

@@ -1,0 +1,55 @@
+"""Outputs of the model in the Open Inference Protocol (V2): their description, and their values."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.inference.pipeline import Assessment
+from service.inference.served_model import ServedModel
+from service.model.prediction import LungInvolvement
+from service.web.v2.schemas import TensorMetadata
+
+Column: TypeAlias = NDArray[np.float32] | list[str]
+
+_ALWAYS: Final = (
+    TensorMetadata(name="probability", datatype="FP32", shape=[-1]),
+    TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
+    TensorMetadata(name="threshold", datatype="FP32", shape=[-1]),
+    TensorMetadata(name="out_of_distribution", datatype="FP32", shape=[-1]),
+    TensorMetadata(name="heatmap", datatype="FP32", shape=[-1, -1, -1]),
+)
+_WITH_LUNGS: Final = (
+    TensorMetadata(name="lung_involvement", datatype="FP32", shape=[-1, 3]),
+    TensorMetadata(name="lung_fraction", datatype="FP32", shape=[-1]),
+)
+
+
+def outputs_of(model: ServedModel) -> list[TensorMetadata]:
+    """List the outputs of a model."""
+    return [*_ALWAYS, *(_WITH_LUNGS if model.predictor.has_lungs else ())]
+
+
+def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[str, Column]:
+    """Return the values of each output of `outputs_of`, one row for each assessment."""
+
+    def numbers(value: Callable[[Assessment], object]) -> NDArray[np.float32]:
+        return np.stack([np.asarray(value(each), dtype=np.float32) for each in assessments])
+
+    columns: dict[str, Column] = {
+        "probability": numbers(lambda each: each.prediction.probability),
+        "label": [each.label for each in assessments],
+        "threshold": numbers(lambda _: model.card.threshold),
+        "out_of_distribution": numbers(lambda each: each.check.score),
+        "heatmap": numbers(lambda each: each.prediction.heatmap),
+    }
+    if model.predictor.has_lungs:
+        columns["lung_involvement"] = numbers(lambda each: _row(each.prediction.lung_involvement))
+        columns["lung_fraction"] = numbers(lambda each: each.prediction.lung_fraction)
+    return columns
+
+
+def _row(involvement: LungInvolvement | None) -> tuple[float, float, float]:
+    assert involvement is not None  # noqa: S101 - the model finds lungs
+    return involvement.both, involvement.left, involvement.right
