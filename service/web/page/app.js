@@ -1,91 +1,115 @@
-// The page: takes files, sends them two at a time, shows and saves the results.
+// The page: takes files, sends them, shows and saves the results.
 
+import { element, find } from "./element.js";
 import { csv, json, save } from "./export.js";
-import { answered, element, failed, waiting } from "./result.js";
-import { Service, ServiceProblem } from "./service.js";
-import { ofHundred } from "./wording.js";
+import { histogram } from "./histogram.js";
+import { filesOf, sourcesOf } from "./intake.js";
+import { Queue } from "./queue.js";
+import { Results } from "./results.js";
+import { Service } from "./service.js";
+import { pictureOf, Viewer } from "./viewer.js";
+import { kindOf, outcome, percent, timeLeft } from "./wording.js";
 
-const AT_A_TIME = 2;
+const ANNOUNCEMENTS = 10; // of the progress of a list, so that a screen reader is not flooded
 
-const find = (id) => document.getElementById(id);
 const service = new Service(askForKey);
 const card = service.model().then((body) => body.card).catch(() => null);
+const queue = new Queue(service, keep, changed);
+const viewer = new Viewer(card);
+const results = new Results(find("table"), find("strip"), show);
 
-let entries = []; // { file, node, row }, in the order in which the files came
-let running = 0;
-let number = 0;
+let planned = false;
+let announced = "";
+let note = "";
 
-function take(files) {
-  const fresh = [...files].map((file) => ({ file, row: null, started: false, ...waiting(nameOf(file)) }));
-  if (fresh.length === 0) return;
-  entries.push(...fresh);
+async function take(files) {
+  if (files.length === 0) return;
+  const old = queue.entries;
+  const found = await sourcesOf([...files]);
+  if (queue.entries !== old) return; // cleared meanwhile
+  note = found.note;
   find("work").hidden = false;
-  find("results").append(...fresh.map((entry) => entry.node));
-  tell();
-  pump();
+  document.body.classList.add("working");
+  results.add(queue.add(found.sources));
+  plan();
 }
 
-const nameOf = (file) => file.name || "pasted image";
+/** Keep of an answer what the page shows and saves. */
+async function keep(entry, body) {
+  entry.picture = await pictureOf(body);
+  const { slice_png_base64: _slice, overlay_png_base64: _overlay, heatmap: _heatmap, lungs: _lungs, ...answer } = body;
+  entry.answer = answer;
+}
 
-function pump() {
-  while (running < AT_A_TIME) {
-    const next = entries.find((entry) => !entry.started);
-    if (!next) return;
-    next.started = true;
-    running += 1;
-    examine(next).finally(() => {
-      running -= 1;
-      pump();
-    });
+function changed(entry) {
+  if (!results.has(entry)) return;
+  results.update(entry);
+  if (entry === results.selected) show(entry);
+  plan();
+}
+
+const show = (entry) => viewer.show(entry, results.ordered.indexOf(entry) + 1, results.ordered.length);
+
+/** Summarise once a frame, however many answers come. */
+function plan() {
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    summarise();
+  });
+}
+
+function summarise() {
+  const all = queue.entries.length;
+  const ended = queue.count("done", "failed");
+  const [failed, cancelled] = [queue.count("failed"), queue.count("cancelled")];
+  find("progress").max = Math.max(all, 1);
+  find("progress").value = ended;
+  const parts = [`${ended} of ${all} done`];
+  if (failed) parts.push(`${failed} failed`);
+  if (cancelled) parts.push(`${cancelled} cancelled`);
+  const state = parts.join(" · ");
+  const left = queue.isBusy ? queue.secondsLeft : null;
+  find("state").textContent = [state, ...(left === null ? [] : [timeLeft(left)]), ...(note ? [note] : [])].join(" · ");
+  announce(ended, all, state);
+  find("cancel").hidden = !queue.isBusy;
+  find("resume").hidden = queue.isBusy || cancelled === 0;
+  find("save-csv").disabled = find("save-json").disabled = ended === 0;
+  const answers = queue.entries.filter(({ state }) => state === "done").map(({ answer }) => answer);
+  find("histogram").replaceChildren(histogram(answers.filter((answer) => kindOf(answer) !== "none")));
+  find("counts").replaceChildren(...counts(answers, failed));
+}
+
+/** Tell screen readers the progress, ten times for a list and at its end. */
+function announce(ended, all, state) {
+  const [last] = queue.entries.length === 1 ? queue.entries : [];
+  const step = queue.isBusy ? Math.floor((ended / all) * ANNOUNCEMENTS) : `end ${state}`;
+  if (String(step) === announced) return;
+  announced = String(step);
+  find("status").textContent = last?.state === "done" && kindOf(last.answer) !== "none" ? `${outcome(last)}, ${percent(last.answer.probability)}` : state;
+}
+
+function counts(answers, failed) {
+  const numbers = new Map();
+  for (const answer of answers) {
+    const kind = kindOf(answer);
+    const name = kind === "none" ? "no answer" : answer.label;
+    numbers.set(name, { kind, count: (numbers.get(name)?.count ?? 0) + 1 });
   }
+  if (failed) numbers.set("failed", { kind: "failed", count: failed });
+  return [...numbers].sort(([one], [other]) => one.localeCompare(other))
+    .map(([name, { kind, count }]) => element("li", { className: kind }, element("strong", { textContent: String(count) }), ` ${name}`));
 }
-
-async function examine(entry) {
-  const name = nameOf(entry.file);
-  entry.say("Being examined…");
-  let shown;
-  try {
-    const answer = await service.explain(entry.file, (seconds) => entry.say(`The service is busy; again in ${seconds} s…`));
-    const { slice_png_base64: _slice, overlay_png_base64: _overlay, ...prediction } = answer;
-    entry.row = { file: name, prediction, problem: null };
-    number += 1;
-    shown = answered(name, answer, await card, number);
-  } catch (error) {
-    if (!(error instanceof ServiceProblem)) console.error(error);
-    const problem = error instanceof ServiceProblem ? error.body : { code: "page_failed", title: "The page failed", detail: String(error) };
-    entry.row = { file: name, prediction: null, problem };
-    shown = failed(name, problem);
-  }
-  entry.file = null;
-  entry.node.replaceWith(shown);
-  entry.node = shown;
-  tell(entry.row);
-}
-
-/** Show the progress, and announce it in the live region for screen readers. */
-function tell(last = null) {
-  const rows = found();
-  const failures = rows.filter((row) => row.problem).length;
-  find("progress").max = Math.max(entries.length, 1);
-  find("progress").value = rows.length;
-  const parts = [`${rows.length} of ${entries.length} done`];
-  if (failures) parts.push(`${failures} failed`);
-  if (last) parts.push(`${last.file}: ${last.problem ? last.problem.detail : spoken(last.prediction)}`);
-  find("status").textContent = `${parts.join(" · ")}`;
-  find("save-csv").disabled = find("save-json").disabled = rows.length === 0;
-}
-
-const spoken = ({ label, probability, out_of_distribution: { flagged } }) =>
-  flagged ? "does not look like a chest CT slice" : `${label}, ${ofHundred(probability)} %`;
-
-const found = () => entries.map((entry) => entry.row).filter(Boolean);
 
 function clear() {
-  for (const entry of entries) entry.started = true;
-  entries = [];
-  find("results").replaceChildren();
+  queue.clear();
+  results.clear();
+  [announced, note] = ["", ""];
+  find("status").textContent = "";
   find("work").hidden = true;
-  find("files").focus();
+  document.body.classList.remove("working");
+  find("choose").focus();
 }
 
 /** Show the field until the user has given a key. */
@@ -111,42 +135,63 @@ async function showModel() {
     return;
   }
   const range = ({ value, low, high }) => `${value.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
+  const figures = (metrics) => Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
   const facts = [
     ["Network", known.architecture],
-    ["Threshold", `${(known.threshold * 100).toFixed(1)} %: ${known.threshold_rule}`],
-    ...Object.entries(known.test_metrics).map(([name, interval]) => [name === "auc" ? "AUC" : capital(name), range(interval)]),
-    ["Test slices", String(known.data.test?.count ?? "unknown")],
+    ["Threshold", `${percent(known.threshold)}: ${known.threshold_rule}`],
+    [`Test, ${known.data.test?.count ?? "unknown"} slices`, figures(known.test_metrics)],
+    ...Object.entries(known.left_out_metrics).map(([source, metrics]) => [`Elsewhere: ${source}`, figures(metrics)]),
     ["Intended use", known.intended_use],
     ["Limits", known.limits],
   ];
   find("model-link").textContent = `${known.name} ${known.version}`;
-  find("model-state").textContent = `${known.name} ${known.version}; figures on the test slices, with 95 % intervals.`;
+  find("model-state").textContent = `${known.name} ${known.version}; figures with 95 % intervals.`;
   find("model-facts").replaceChildren(...facts.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));
 }
 
-const capital = (word) => word[0].toUpperCase() + word.slice(1);
-
-function listen() {
-  const drop = find("drop");
+function listenForFiles() {
   const over = (is) => (event) => {
     event.preventDefault();
-    drop.classList.toggle("over", is);
+    find("drop").classList.toggle("over", is);
   };
   for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, over(true));
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false)(event); });
   document.addEventListener("drop", (event) => {
     over(false)(event);
-    take(event.dataTransfer.files);
+    filesOf(event.dataTransfer).then(take);
   });
   document.addEventListener("paste", (event) => take(event.clipboardData.files));
-  find("files").addEventListener("change", (event) => {
-    take(event.target.files);
-    event.target.value = ""; // so that the same file can be chosen again
-  });
-  find("save-csv").addEventListener("click", () => save("covid-ct.csv", "text/csv", csv(found())));
-  find("save-json").addEventListener("click", () => save("covid-ct.json", "application/json", json(found())));
-  find("clear").addEventListener("click", clear);
+  for (const [button, input] of [["choose", "files"], ["choose-folder", "folder"]]) {
+    find(button).addEventListener("click", () => find(input).click());
+    find(input).addEventListener("change", (event) => {
+      take([...event.target.files]);
+      event.target.value = ""; // so that the same file can be chosen again
+    });
+  }
 }
 
-listen();
+function listenForKeys() {
+  document.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by || !results.selected || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    event.preventDefault();
+    results.step(by);
+  });
+}
+
+function listenForButtons() {
+  const ended = () => queue.entries.filter(({ state }) => state === "done" || state === "failed");
+  find("save-csv").addEventListener("click", () => save("covid-ct.csv", "text/csv", csv(ended())));
+  find("save-json").addEventListener("click", () => save("covid-ct.json", "application/json", json(ended(), find("with-maps").checked)));
+  find("cancel").addEventListener("click", () => queue.cancel());
+  find("resume").addEventListener("click", () => queue.resume());
+  find("clear").addEventListener("click", clear);
+  find("previous").addEventListener("click", () => results.step(-1));
+  find("next").addEventListener("click", () => results.step(1));
+}
+
+listenForFiles();
+listenForKeys();
+listenForButtons();
 showModel();

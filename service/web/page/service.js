@@ -25,19 +25,19 @@ export class Service {
     return (await this.#call(() => fetch("/model"), () => {})).json();
   }
 
-  /** Prediction, heat map and pictures for one file; `onWait(seconds)` is called for each wait. */
-  async explain(file, onWait) {
+  /** Prediction, maps and pictures for one file; `onWait(seconds)` is called for each wait, `signal` ends it. */
+  async explain(file, onWait, signal) {
     const data = await readable(file);
     const send = () => {
       const form = new FormData();
       form.append("image", data, "image");
       const headers = { Accept: "application/json", ...(this.#key && { "X-API-Key": this.#key }) };
-      return fetch("/explain?max_side=768", { method: "POST", body: form, headers });
+      return fetch("/explain?max_side=768", { method: "POST", body: form, headers, signal });
     };
-    return (await this.#call(send, onWait)).json();
+    return (await this.#call(send, onWait, signal)).json();
   }
 
-  async #call(send, onWait) {
+  async #call(send, onWait, signal) {
     for (let attempt = 1; ; attempt += 1) {
       const used = this.#key;
       const response = await reached(send);
@@ -48,7 +48,8 @@ export class Service {
       } else if (response.status === 503 && attempt < MAX_TRIES) {
         const seconds = Math.min(Number(response.headers.get("Retry-After")) || attempt, MAX_WAIT_SECONDS);
         onWait(seconds);
-        await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+        await pause(seconds, signal);
+        signal?.throwIfAborted();
       } else {
         throw new ServiceProblem(await problemOf(response));
       }
@@ -64,6 +65,13 @@ export class Service {
     });
     await this.#keyComing;
   }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 async function reached(send) {

@@ -1,12 +1,35 @@
-// Numbers in words; independent of the page and the network.
+// Answers and numbers in words; independent of the page and the network. Every place takes its label from here.
 
-/** A share as a whole number of hundred. */
-export const ofHundred = (share) => Math.round(share * 100);
+/** A share as a percentage with one decimal. */
+export const percent = (share) => `${(share * 100).toFixed(1)} %`;
+
+const ofHundred = (share) => Math.round(share * 100);
 
 /** "77 of 100 (95 % interval 70 to 84)"; `flip` counts the remaining ones. */
 function counted({ value, low, high }, flip = false) {
   const [middle, from, to] = flip ? [1 - value, 1 - high, 1 - low] : [value, low, high];
   return `${ofHundred(middle)} of 100 (95 % interval ${ofHundred(from)} to ${ofHundred(to)})`;
+}
+
+/** The label of an answer, as the service words it; "" if a check has failed, because the probability means nothing. */
+export const labelOf = (answer) => (answer.out_of_distribution.flagged ? "" : answer.label);
+
+/** The kind of an answer, for its colour: yes, no or none. */
+export function kindOf(answer) {
+  if (answer.out_of_distribution.flagged) return "none";
+  return answer.probability >= answer.threshold ? "yes" : "no";
+}
+
+/** A line for the label column: the label, the reason for none, or the state. */
+export function outcome({ state, answer, problem }) {
+  if (state === "done") return labelOf(answer) || reason(answer);
+  if (state === "failed") return headline(problem);
+  return { waiting: "Waiting", sending: "Being examined…", cancelled: "Cancelled" }[state] ?? "";
+}
+
+/** The relation of the probability to the threshold. */
+export function relation({ probability, threshold }) {
+  return `${probability >= threshold ? "at or above" : "below"} the threshold of ${percent(threshold)}`;
 }
 
 /** The reliability of such an answer on the card's test slices; "" if the card does not have it. */
@@ -22,31 +45,20 @@ export function worth(label, card) {
   return "";
 }
 
-/** The verdict in a few words, and its kind: yes, no or none. */
-export function verdict(answer, card) {
-  if (answer.out_of_distribution.flagged) return { kind: "none", text: `No verdict: ${REASONS[answer.out_of_distribution.reason] ?? "this picture is not read as a slice"}` };
-  const positive = answer.probability >= answer.threshold;
-  const kind = positive ? "yes" : "no";
-  const side = positive ? "at or above" : "below";
-  return { kind, text: `${shown(answer.label, card)}: ${side} the threshold` };
+/** A legend of the map that is true for this answer. */
+export function legend({ lungs }) {
+  if (!lungs) return "Colour: how much the network looked at each place, relative to the strongest place of this slice. White line: 0.25. It compares places within a slice, not slices.";
+  return "Colour: probability of lesion inside the lungs, from 0 to 1 on the same scale for every slice. White line: 0.25. Blue line: the lungs that were found.";
 }
 
-const REASONS = {
-  no_lungs: "no lungs were found",
-  wrong_window: "the lungs show no detail in this window",
-  several_panels: "the picture shows several slices",
-};
-
-/** "Lesions in 12 % of the lungs (left 20 %, right 5 %)"; "" for a model that does not find lungs. */
-export function involvement({ lung_involvement: found }) {
-  if (!found) return "";
-  const { both, left, right } = found;
-  return `Lesions in ${ofHundred(both)} % of the lung area of this slice (left lung ${ofHundred(left)} %, right lung ${ofHundred(right)} %)`;
+/** The result of the checks: "highest check 0.34 of 1". */
+export function doubt({ out_of_distribution: { score, threshold, flagged } }, card) {
+  if (card && Object.keys(card.checks).length === 0) return "This model does not check the picture.";
+  if (flagged) return `A check has ${score.toFixed(2)}; above ${threshold.toFixed(0)} the probability means nothing.`;
+  return `Highest check ${score.toFixed(2)}; above ${threshold.toFixed(0)} the picture would be refused.`;
 }
 
-const shown = (label, card) => (card && label !== card.positive_label ? `Not ${card.positive_label}` : label);
-
-/** "240 ms (file 4, queue 0, network 223)" */
+/** "240 ms in the service: decoding 4.0, waiting 0.1, network 223" */
 export function timing(milliseconds) {
   const total = Object.values(milliseconds).reduce((sum, each) => sum + each, 0);
   const { decode, queue, inference } = milliseconds;
@@ -54,17 +66,38 @@ export function timing(milliseconds) {
   return `${whole(total)} ms in the service: decoding ${whole(decode)}, waiting ${whole(queue)}, network ${whole(inference)}`;
 }
 
+/** "about 40 s left" */
+export function timeLeft(seconds) {
+  if (seconds < 90) return `about ${Math.max(1, Math.ceil(seconds / 5) * 5)} s left`;
+  return `about ${Math.round(seconds / 60)} min left`;
+}
+
 const ADVICE = {
-  unsupported_image_type: "This is not an image the service reads",
-  damaged_image: "This file is damaged",
-  empty_file: "This file is empty",
-  image_too_small: "This image is too small",
-  too_many_pixels: "This image is too large",
-  body_too_large: "This file is too large",
-  several_frames: "This file holds several images",
-  unreadable_file: "The browser could not read this file",
-  unreachable: "The service could not be reached",
+  no_lungs: "No lungs found",
+  wrong_window: "Not a lung window",
+  several_panels: "Several pictures in one",
+  unsupported_image_type: "Not an image the service reads",
+  damaged_image: "Damaged file",
+  empty_file: "Empty file",
+  image_too_small: "Image too small",
+  too_many_pixels: "Image too large",
+  body_too_large: "File too large",
+  several_frames: "Several images in one file",
+  unreadable_file: "Unreadable file",
+  unreachable: "Service not reached",
 };
 
 /** A headline for a problem. */
 export const headline = (problem) => ADVICE[problem.code] ?? problem.title;
+
+/** The reason for which an answer has no label. */
+export const reason = ({ out_of_distribution: { reason: code } }) => ADVICE[code] ?? "Out of distribution";
+
+/** What to send instead of a picture that failed a check. */
+export function remedy({ out_of_distribution: { reason: code } }) {
+  return {
+    no_lungs: "Send one axial chest CT slice that shows lungs.",
+    wrong_window: "Export the slice in a lung window (width 1500, level -600), or send its DICOM file.",
+    several_panels: "Cut out one slice, or export it alone, and send that.",
+  }[code] ?? "Send one axial chest CT slice.";
+}

@@ -15,12 +15,24 @@ _POLICY: Final = (
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "service.js": "text/javascript; charset=utf-8",
-    "result.js": "text/javascript; charset=utf-8",
-    "wording.js": "text/javascript; charset=utf-8",
-    "export.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    **dict.fromkeys(
+        (
+            "app.js",
+            "element.js",
+            "export.js",
+            "histogram.js",
+            "intake.js",
+            "map.js",
+            "queue.js",
+            "results.js",
+            "service.js",
+            "viewer.js",
+            "wording.js",
+            "zip.js",
+        ),
+        "text/javascript; charset=utf-8",
+    ),
 }
 """All served files; other names are not looked up."""
 

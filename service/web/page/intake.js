@@ -1,0 +1,111 @@
+// Files, folders and zips as sources of slices: `{ name, read, problem }`, in natural order of their names.
+
+import { membersOf, ZipError } from "./zip.js";
+
+const MAX_SOURCES = 5000;
+const HEAD = 352; // bytes: the header of a NIfTI volume ends with its magic number
+const LITTER = /(^|\/)(\.|__MACOSX\/|DICOMDIR$|Thumbs\.db$|desktop\.ini$)/i; // hidden files and indices, as on the command line
+
+const order = new Intl.Collator("en", { numeric: true });
+
+/** All sources in these files, and a note on what was left out ("" if nothing was). */
+export async function sourcesOf(files) {
+  const found = [];
+  let hidden = 0;
+  for (const file of files) {
+    const path = pathOf(file);
+    if (files.length > 1 && LITTER.test(path)) hidden += 1;
+    else found.push(...(await within(file, path)));
+  }
+  const sources = found.filter((each) => !each.hidden);
+  hidden += found.length - sources.length;
+  sources.sort((one, other) => order.compare(one.name, other.name));
+  const notes = [];
+  if (hidden) notes.push(`${hidden} hidden or index ${hidden === 1 ? "file" : "files"} skipped`);
+  if (sources.length > MAX_SOURCES) notes.push(`only the first ${MAX_SOURCES} of ${sources.length} files taken`);
+  return { sources: sources.slice(0, MAX_SOURCES), note: notes.join(" · ") };
+}
+
+/** The files of a drop; folders are read with all that is in them. Call it while the event is handled. */
+export async function filesOf(transfer) {
+  const items = [...transfer.items].filter((item) => item.kind === "file");
+  const entries = items.map((item) => item.webkitGetAsEntry?.() ?? null);
+  const files = items.map((item) => item.getAsFile());
+  const all = await Promise.all(entries.map((entry, index) => (entry?.isDirectory ? filesBelow(entry) : [files[index]])));
+  return all.flat().filter(Boolean);
+}
+
+async function filesBelow(folder) {
+  const reader = folder.createReader();
+  const entries = [];
+  for (let some = [null]; some.length > 0;) { // a reader answers a hundred entries at a time
+    some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+    entries.push(...some);
+  }
+  const files = [];
+  for (const entry of entries) {
+    if (entry.isDirectory) files.push(...(await filesBelow(entry)));
+    else files.push(await fileOf(entry));
+  }
+  return files;
+}
+
+function fileOf(entry) {
+  return new Promise((resolve) => {
+    const named = (file) => resolve(Object.assign(file, { path: entry.fullPath.replace(/^\//, "") }));
+    entry.file(named, () => named(new File([], entry.name))); // reading it will say that it is empty
+  });
+}
+
+const pathOf = (file) => file.path || file.webkitRelativePath || file.name || "pasted image";
+
+async function within(file, name) {
+  const head = await headOf(file);
+  if (isZip(head, name)) return membersIn(file, name);
+  return [{ name, read: async () => file, problem: volume(head, name) }];
+}
+
+async function membersIn(file, name) {
+  try {
+    const members = await membersOf(file);
+    if (members.length === 0) throw new ZipError("The zip holds no files.");
+    return members.map((member) => ({
+      name: `${name}!${member.name}`,
+      hidden: LITTER.test(member.name),
+      problem: volume(null, member.name),
+      read: member.read,
+    }));
+  } catch (error) {
+    if (!(error instanceof ZipError)) throw error;
+    return [{ name, problem: { code: "unreadable_zip", title: "The zip cannot be read", detail: error.message } }];
+  }
+}
+
+async function headOf(file) {
+  try {
+    return new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
+  } catch {
+    return new Uint8Array(); // a folder, or a file that has gone: sending it will say so
+  }
+}
+
+const starts = (head, ...bytes) => bytes.every((byte, index) => head?.[index] === byte);
+
+/** By content, and by name where it could be a document of an office. */
+const isZip = (head, name) => starts(head, 0x50, 0x4b) && (/\.zip$/i.test(name) || !/\.[a-z0-9]+$/i.test(name));
+
+/** The problem of a file that holds no slice by itself, or null. */
+function volume(head, name) {
+  const magic = head && String.fromCharCode(...head.slice(344, 347));
+  if (/\.(nii|nii\.gz|hdr|img)$/i.test(name) || magic === "n+1" || magic === "ni1") {
+    return {
+      code: "nifti_volume",
+      title: "A NIfTI volume",
+      detail: "This page reads slices. Give the volume to the command line, which answers every axial slice: covid-ct predict scan.nii.gz --output scan.csv",
+    };
+  }
+  if (/\.(zip|gz|tgz|tar|7z|rar|bz2|xz)$/i.test(name) || starts(head, 0x1f, 0x8b)) {
+    return { code: "packed_file", title: "A packed file", detail: "This page unpacks zip files alone, and none inside another. Unpack it, and drop the folder." };
+  }
+  return null;
+}
