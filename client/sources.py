@@ -189,8 +189,8 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
     if volume.ndim != 3:
         raise SourceError(
             "not_a_volume",
-            f"The NIfTI file has {volume.ndim} dimensions of {' x '.join(map(str, volume.shape))} voxels; a volume has 3. "
-            "Save one volume, or send single slices as DICOM or PNG.",
+            f"The NIfTI file has {volume.ndim} dimensions of {' x '.join(map(str, volume.shape))} voxels; a volume has "
+            "3. Save one volume, or send single slices as DICOM or PNG.",
         )
     if volume.dtype.kind not in "iuf":
         kind = "complex" if volume.dtype.kind == "c" else "colour"
