@@ -35,11 +35,15 @@ class ErrorCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     SEVERAL_FRAMES = "several_frames"
     TOO_MANY_FRAMES = "too_many_frames"
+    LIMIT_EXCEEDED = "limit_exceeded"
     UNSUPPORTED_SAMPLE_DEPTH = "unsupported_sample_depth"
     UNSUPPORTED_COLOUR_MODE = "unsupported_colour_mode"
     NOT_CT = "not_ct"
+    LOCALIZER = "localizer"
+    NOT_AXIAL = "not_axial"
     NO_PIXEL_DATA = "no_pixel_data"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     NO_LUNGS = "no_lungs"
     WRONG_WINDOW = "wrong_window"
     SEVERAL_PANELS = "several_panels"
@@ -185,6 +189,23 @@ def damaged_image(what: str) -> UnusableImageError:
     """Build the refusal of a damaged image; `what` completes "The image is damaged: ..."."""
     return UnusableImageError(
         f"The image is damaged: {what}. Send the whole, unmodified file.", code=ErrorCode.DAMAGED_IMAGE
+    )
+
+
+def malformed_element(name: str, tag: int, what: str) -> UnusableImageError:
+    """Build the refusal of a DICOM file for one element of its header; `what` completes "Its element ... "."""
+    return UnusableImageError(
+        f"The image is damaged: its element {name} ({tag >> 16:04X},{tag & 0xFFFF:04X}) {what}. "
+        "Send the file as the scanner wrote it, or correct the element.",
+        code=ErrorCode.DAMAGED_IMAGE,
+    )
+
+
+def limit_exceeded(what: str) -> UnusableImageError:
+    """Build the refusal of an image beyond a limit that no setting has; `what` is a clause with the limit."""
+    return UnusableImageError(
+        f"The image exceeds a limit of the decoder: {what}. Send a smaller image, or the slice uncompressed.",
+        code=ErrorCode.LIMIT_EXCEEDED,
     )
 
 

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image
 from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.other_files import check_bmp, read_other_jpeg
+from service.imaging.tiff import TiffPage, decode_page, deep_grey, is_tiff, read_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -60,9 +62,10 @@ class DecodeLimits:
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Slice:
     """Decode an image file to its canonical grey slice.
 
-    Grey is ITU-R BT.601 luma (Pillow's `L`). 16-bit samples are scaled from their full range, transparency lies over
-    black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. DICOM goes through `window`,
-    see `service.imaging.dicom`.
+    Grey is ITU-R BT.601 luma (Pillow's `L`). Samples beyond 8 bits are scaled from their full range, transparency lies
+    over black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. The first full image of
+    a phone's picture (MPO) or of a TIFF with thumbnails is used. DICOM goes through `window`, see
+    `service.imaging.dicom`.
 
     Args:
         data: a whole file of one of `FORMATS`, or DICOM.
@@ -84,7 +87,13 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         return file.frame(0, window)[np.newaxis]
     if not data:
         raise UnusableImageError("The file is empty: 0 bytes were received.", code=ErrorCode.EMPTY_FILE)
+    if is_tiff(data):
+        return _to_slice(_read_tiff(data, limits))
+    if data[:2] == b"BM":
+        check_bmp(data)
     image = _open(data)
+    if image is None:
+        return _to_slice(read_other_jpeg(data, lambda width, height: _check_size(width, height, limits)))
     with image:
         _check_size(*image.size, limits)
         _check_single(_count(image))
@@ -137,10 +146,45 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
     return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
 
 
-def _open(data: bytes) -> Image.Image:
+def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
+    page = read_page(data)
+    _check_size(page.width, page.height, limits)
+    _check_single(page.full_pages)
+    if not page.is_usual:
+        return ImageOps.exif_transpose(deep_grey(data, page))
+    image = _open(data)
+    if image is None:
+        raise _unread_tiff(page)
+    with image:
+        _seek(image, page.index)
+        _check_size(*image.size, limits)
+        if page.compression != 1:  # a damaged one would be reported on standard error by Pillow's libtiff
+            decode_page(data, page)
+        return _grey(_load(image))
+
+
+def _unread_tiff(page: TiffPage) -> UnusableImageError:
+    return UnusableImageError(
+        f"The TIFF has {page.samples} samples of {page.bits} bits in photometric interpretation {page.photometric}, "
+        "which is not read; send grey or RGB. Convert it with: magick in.tif -depth 8 out.png",
+        code=ErrorCode.UNSUPPORTED_ENCODING,
+    )
+
+
+def _seek(image: Image.Image, index: int) -> None:
+    try:
+        image.seek(index)
+    except Exception as error:  # as in _open
+        raise damaged_image("its pages can't be read") from error
+
+
+def _open(data: bytes) -> Image.Image | None:
+    """Read the header; None if Pillow knows the format and not this kind of it."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if data[:3] == b"\xff\xd8\xff" or is_tiff(data):
+            return None
         if _has_known_signature(data):
             raise damaged_image("its header can't be read") from None
         raise UnsupportedImageError(
@@ -172,6 +216,8 @@ def _check_single(frames: int) -> None:
 
 
 def _count(image: Image.Image) -> int:
+    if image.format == "MPO":  # a phone's: the second image is for depth, or smaller
+        return 1
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception as error:  # counting walks through the whole file
@@ -215,6 +261,8 @@ def _grey(image: Image.Image) -> Image.Image:
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255, rounded; fixed, so that equal samples give equal grey in every file."""
     samples = np.asarray(image).astype(np.uint32)
+    if isinstance(image.info.get("transparency"), int):
+        samples[samples == image.info["transparency"]] = 0
     return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
 
 

@@ -1,11 +1,10 @@
 """A DICOM file to grey frames: computed tomography only, in Hounsfield units through a window.
 
 Only the elements listed in `dicom_header` are read, so a name in the header reaches no message, log or warning. pydicom
-and its decoders are imported when the first DICOM file arrives, to keep the service's start short.
+and the codecs are imported when the first DICOM file arrives, to keep the service's start short.
 """
 
 import logging
-import math
 import re
 import struct
 import warnings
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image
-from service.imaging.dicom_header import DECODERS, NATIVE, Header, check_header, read_header
-from service.imaging.jpeg_headers import jpeg_2000_size, jpeg_size
-from service.imaging.lossless_jpeg import LosslessJpegError, decode_lossless_jpeg
+from service.errors import ServiceError, damaged_image, limit_exceeded
+from service.imaging.codecs import decode_stream
+from service.imaging.dicom_checks import Header, check_header, upright
+from service.imaging.dicom_header import NATIVE, RLE, read_elements
+from service.imaging.dicom_values import grey_table
 from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _COMPRESSED_SLACK: Final = 64 * 1024
 """A compressed frame larger than twice its pixels and this is a lie: it would decode to more than it announces."""
+
+_ITEM: Final = b"\xfe\xff\x00\xe0"
 
 
 class DicomFile:
@@ -40,100 +42,61 @@ class DicomFile:
         self._dataset = dataset
 
     def frame(self, index: int, window: Window = LUNG) -> NDArray[np.uint8]:
-        """Decode one frame.
+        """Decode one frame, and bring it upright.
 
         Samples with a rescale go to Hounsfield units and through `window`. Samples of 8 bits without a rescale (or with
-        an identity) are a picture already and are not changed. Deeper samples without a rescale go through the window
-        of the file, or else over their whole range. MONOCHROME1 is inverted; colour becomes BT.601 luma.
+        an identity) are a picture already and are not changed; deeper samples without a rescale go through the window
+        of the file, or else over their whole range. Of these, MONOCHROME1 is inverted. Colour becomes BT.601 luma.
+        Padding is black.
 
         Args:
             index: which, from 0.
             window: for Hounsfield units.
 
         Returns:
-            uint8 (rows, columns).
+            uint8 (rows, columns), or (columns, rows) of a slice that was turned by a quarter.
 
         Raises:
-            UnusableImageError: damaged, or its rescale is not a number.
+            UnusableImageError: damaged, not axial, of a kind that is not read, or an element is malformed.
         """
+        _silence_pydicom()
         try:
+            turn = upright(self._dataset, _groups(self._dataset, index, "PlaneOrientationSequence"))
             pixels = self._decode(index)
             if self.header.samples == 3:
-                return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
-            return self._grey(pixels, index, window)
+                grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
+            else:
+                grey = self._grey(pixels, index, window)
+            return np.ascontiguousarray(turn(grey))
         except ServiceError:
             raise
         except Exception:  # noqa: BLE001 - decoders raise nearly anything on hostile bytes, and may quote the header
             raise damaged_image("its pixels can't be decoded") from None
 
     def _decode(self, index: int) -> NDArray[Any]:
-        from pydicom.pixels.decoders.base import get_decoder
-        from pydicom.uid import UID
-
-        _silence_pydicom()
-        header, data = self.header, self._dataset[0x7FE00010].value
+        header, data = self.header, self._dataset.PixelData
         if header.syntax not in NATIVE:
             frame = _compressed_frame(data, header, index)
-            _check_stream(frame, header)
-            if DECODERS[header.syntax] == "lossless_jpeg":
-                return _lossless(frame, header)
-        options: dict[str, Any] = {
-            "rows": header.rows,
-            "columns": header.columns,
-            "number_of_frames": header.frames,
-            "samples_per_pixel": header.samples,
-            "bits_allocated": header.bits,
-            "bits_stored": header.stored,
-            "pixel_representation": int(header.signed),
-            "photometric_interpretation": header.photometric,
-            "planar_configuration": header.planar,
-            "pixel_keyword": "PixelData",
-            "pixel_vr": "OW" if header.bits > 8 else "OB",
-        }
-        decoder = get_decoder(UID(header.syntax))
-        pixels, _ = decoder.as_array(data, index=index, decoding_plugin=DECODERS[header.syntax], **options)
-        if pixels.shape[:2] != (header.rows, header.columns):
-            raise damaged_image("its pixels are of another size than its header says")
-        return pixels
+            if header.syntax != RLE:
+                size = (header.rows, header.columns, header.samples)
+                return decode_stream(frame, header.syntax, *size, header.photometric)
+        elif header.swapped:
+            data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
+        return _pixels_of_pydicom(data, header, index)
 
     def _grey(self, pixels: NDArray[Any], index: int, window: Window) -> NDArray[np.uint8]:
-        """Map samples to grey with a table of all sample values: cheaper than arithmetic for every pixel."""
-        size = 8 * pixels.dtype.itemsize
-        unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
-        native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-        values = np.arange(2**size, dtype=unsigned).view(native.dtype).astype(np.float64)
-        table = self._window(values, index, window)
-        if self.header.photometric == "MONOCHROME1":
-            table = 255 - table
-        return np.asarray(table[np.ascontiguousarray(native).view(unsigned)], dtype=np.uint8)
-
-    def _window(self, values: NDArray[np.float64], index: int, window: Window) -> NDArray[np.uint8]:
-        rescale = self._rescale(index)
-        if rescale is not None and not (self.header.stored <= 8 and rescale == (1.0, 0.0)):
-            slope, intercept = rescale
-            return window.grey(values * slope + intercept)
-        own = _own_window(self._dataset) if self.header.stored > 8 else None
-        if own is None:
-            low = -(2.0 ** (self.header.stored - 1)) if self.header.signed else 0.0
-            full = 2.0**self.header.stored - 1
-            own = Window(low + full / 2, full)
-        return own.grey(values)
-
-    def _rescale(self, index: int) -> tuple[float, float] | None:
-        """Return slope and intercept of a frame: its own, else those of all frames, else those of the file."""
-        for place in (*_groups(self._dataset, index), self._dataset):
-            slope, intercept = place.get("RescaleSlope"), place.get("RescaleIntercept")
-            if slope is None or intercept is None:
-                continue
-            if not (math.isfinite(slope) and math.isfinite(intercept) and slope != 0):
-                raise damaged_image("its rescale to Hounsfield units is not a number")
-            return float(slope), float(intercept)
-        return None
+        """Map samples to grey. A JPEG 2000 stream knows better than the header whether its samples are signed."""
+        kind = "i" if pixels.dtype.kind == "i" else "u"
+        size = self.header.bits // 8
+        samples = pixels.astype(f"{kind}{size}", copy=False)
+        groups = _groups(self._dataset, index, "PixelValueTransformationSequence")
+        table = grey_table(self._dataset, groups, self.header, self.header.signed or kind == "i", window)
+        return np.asarray(table[np.ascontiguousarray(samples).view(f"u{size}")], dtype=np.uint8)
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether the bytes start like DICOM: with `DICM` after a preamble, or with a plausible first element."""
-    return data[128:132] == b"DICM" or _begins_with_element(data)
+    """Whether the bytes start like DICOM: `DICM`, also after a preamble, or a plausible first element."""
+    return data[128:132] == b"DICM" or data[:6] == b"DICM\x02\x00" or _begins_with_element(data)
 
 
 def open_dicom(data: bytes) -> DicomFile:
@@ -144,12 +107,12 @@ def open_dicom(data: bytes) -> DicomFile:
 
     Raises:
         UnusableImageError: damaged, not CT, without pixels, or of a kind that is not read; the detail says which. It
-            holds nothing of the header but modality, transfer syntax and sizes.
+            holds nothing of the header but modality, transfer syntax, sizes and names of elements.
     """
     try:
         _silence_pydicom()
-        syntax, dataset = read_header(data)
-        return DicomFile(dataset, check_header(syntax, dataset))
+        elements = read_elements(data)
+        return DicomFile(elements.dataset, check_header(elements))
     except ServiceError:
         raise
     except Exception:  # noqa: BLE001 - as in DicomFile.frame
@@ -162,62 +125,76 @@ def _silence_pydicom() -> None:
     Done at each use, because a test or a library may have reset the filters. Never undone, because all threads share
     the filters.
     """
-    pattern = rf"(pydicom|{re.escape(__name__)})"
+    pattern = r"(pydicom|service\.imaging)"
     if ("ignore", None, Warning, re.compile(pattern), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=pattern)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
+def _pixels_of_pydicom(data: bytes, header: Header, index: int) -> NDArray[Any]:
+    """Decode native or RLE pixels; pydicom sees all bits as stored, so that it changes none."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    options: dict[str, Any] = {
+        "rows": header.rows,
+        "columns": header.columns,
+        "number_of_frames": header.frames,
+        "samples_per_pixel": header.samples,
+        "bits_allocated": header.bits,
+        "bits_stored": header.bits,
+        "pixel_representation": 0,
+        "photometric_interpretation": header.photometric,
+        "planar_configuration": header.planar,
+        "pixel_keyword": "PixelData",
+        "pixel_vr": "OW" if header.bits > 8 else "OB",
+    }
+    plugin = "pydicom" if header.syntax == RLE else ""
+    pixels, _ = get_decoder(UID(header.syntax)).as_array(data, index=index, decoding_plugin=plugin, **options)
+    if pixels.shape[:2] != (header.rows, header.columns):
+        raise damaged_image("its pixels are of another size than its header says")
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
 def _compressed_frame(data: bytes, header: Header, index: int) -> bytes:
+    """Return the stream of a frame: all fragments if there is one frame, and one fragment for each if they match."""
     from pydicom.encaps import get_frame
 
-    frame = get_frame(data, index, number_of_frames=header.frames)
-    if len(frame) > 2 * header.rows * header.columns * header.samples * (header.bits // 8) + _COMPRESSED_SLACK:
-        raise damaged_image("a compressed frame has more bytes than its pixels need")
+    fragments = _fragments(data)
+    if header.frames == 1:
+        frame = b"".join(fragments)
+    elif len(fragments) == header.frames:
+        frame = fragments[index]
+    else:
+        frame = get_frame(data, index, number_of_frames=header.frames)
+    limit = 2 * header.rows * header.columns * header.samples * (header.bits // 8) + _COMPRESSED_SLACK
+    if len(frame) > limit:
+        raise limit_exceeded(f"a compressed frame has {len(frame)} bytes, and {limit} are allowed for its size")
     return frame
 
 
-def _lossless(frame: bytes, header: Header) -> NDArray[Any]:
-    try:
-        pixels = decode_lossless_jpeg(frame)
-    except LosslessJpegError as error:
-        raise damaged_image(f"its lossless JPEG can't be read: {error}") from None
-    if header.samples != 1:
-        raise UnusableImageError("Colour in lossless JPEG is not read.", code=ErrorCode.UNSUPPORTED_COLOUR_MODE)
-    if header.signed:  # two's complement of the stored bits
-        spare = 16 - header.stored
-        return (pixels << spare).astype(np.int16) >> spare
-    return pixels
+def _fragments(data: bytes) -> list[bytes]:
+    """Split encapsulated pixel data (PS3.5 A.4) into fragments, without the offset table, which is often wrong."""
+    found, at = [], 0
+    while data[at : at + 4] == _ITEM:
+        (length,) = struct.unpack_from("<I", data, at + 4)
+        if at + 8 + length > len(data):
+            raise damaged_image("its compressed pixels are truncated")
+        found.append(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    if len(found) < 2:
+        raise damaged_image("its compressed pixels are truncated, or have no fragments")
+    return found[1:]
 
 
-def _check_stream(frame: bytes, header: Header) -> None:
-    """Check that the compressed stream has the size in the header: decoders allocate what the stream says."""
-    if header.syntax == "1.2.840.10008.1.2.5":
-        return  # RLE has no size in its stream, and the number of its bytes is limited above
-    size = jpeg_2000_size(frame) if header.syntax >= "1.2.840.10008.1.2.4.9" else jpeg_size(frame)
-    if size != (header.columns, header.rows):
-        raise damaged_image("its compressed pixels are of another size than its header says")
-
-
-def _groups(dataset: "Dataset", index: int) -> list["Dataset"]:
-    """Find the functional groups with the rescale of a frame in a multi-frame file (PS3.3 C.7.6.16.2.9)."""
+def _groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
+    """Find the functional groups of a frame in a multi-frame file (PS3.3 C.7.6.16): its own, then those of all."""
     found: list[Dataset] = []
-    for name, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
-        items = dataset.get(name) or []
+    for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
+        items = dataset.get(sequence) or []
         if at < len(items):
-            found.extend((items[at].get("PixelValueTransformationSequence") or [])[:1])
+            found.extend((items[at].get(name) or [])[:1])
     return found
-
-
-def _own_window(dataset: "Dataset") -> Window | None:
-    """Return the first window of the file, or None."""
-    centre, width = (np.ravel(dataset.get(name) or []) for name in ("WindowCenter", "WindowWidth"))
-    if not centre.size or not width.size:
-        return None
-    try:
-        return Window(float(centre[0]), float(width[0]))
-    except ValueError:
-        return None
 
 
 def _begins_with_element(data: bytes) -> bool:

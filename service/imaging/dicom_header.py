@@ -1,42 +1,35 @@
-"""The header of a CT image file: which elements are read, and the checks before any pixel is decoded."""
+"""The elements of a CT image file that are read, before any pixel is decoded."""
 
 import io
+import math
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image
+from service.errors import ErrorCode, UnusableImageError, limit_exceeded, malformed_element
+from service.imaging.codecs import JPEG_2000_SYNTAXES, JPEG_LS_SYNTAXES, JPEG_SYNTAXES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-_IMPLICIT: Final = "1.2.840.10008.1.2"
-_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+IMPLICIT: Final = "1.2.840.10008.1.2"
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+RLE: Final = "1.2.840.10008.1.2.5"
 
-DECODERS: Final = {
-    _IMPLICIT: "",
-    "1.2.840.10008.1.2.1": "",
-    _DEFLATED: "",
-    _BIG_ENDIAN: "",
-    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
-    "1.2.840.10008.1.2.4.51": "pillow",  # JPEG extended, of which 8 bits only
-    "1.2.840.10008.1.2.4.57": "lossless_jpeg",
-    "1.2.840.10008.1.2.4.70": "lossless_jpeg",  # first order
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",  # JPEG-LS near lossless
-    "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000 lossless
-    "1.2.840.10008.1.2.4.91": "pillow",  # JPEG 2000
-    "1.2.840.10008.1.2.5": "pydicom",  # RLE
-}
-"""Supported transfer syntaxes, with pydicom's plugin or our module; never whichever plugin is installed."""
+NATIVE: Final = frozenset((IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN))
+COMPRESSED: Final = frozenset((RLE, *JPEG_SYNTAXES, *JPEG_LS_SYNTAXES, *JPEG_2000_SYNTAXES))
 
-NATIVE: Final = frozenset(uid for uid, plugin in DECODERS.items() if not plugin)
+PIXEL_DATA: Final = 0x7FE00010
 
 _TAGS: Final = (
-    0x00020010,  # TransferSyntaxUID
+    0x00080008,  # ImageType
+    0x00080016,  # SOPClassUID
     0x00080060,  # Modality
+    0x00200037,  # ImageOrientationPatient
     0x00280002,  # SamplesPerPixel
     0x00280004,  # PhotometricInterpretation
     0x00280006,  # PlanarConfiguration
@@ -45,17 +38,24 @@ _TAGS: Final = (
     0x00280011,  # Columns
     0x00280100,  # BitsAllocated
     0x00280101,  # BitsStored
+    0x00280102,  # HighBit
     0x00280103,  # PixelRepresentation
+    0x00280120,  # PixelPaddingValue
+    0x00280121,  # PixelPaddingRangeLimit
     0x00281050,  # WindowCenter
     0x00281051,  # WindowWidth
     0x00281052,  # RescaleIntercept
     0x00281053,  # RescaleSlope
+    *(0x00281100 + n for n in (1, 2, 3)),  # descriptors of the red, green and blue palette
+    *(0x00281200 + n for n in (1, 2, 3)),  # their data
+    *(0x00281220 + n for n in (1, 2, 3)),  # and their segmented data
+    0x00283000,  # ModalityLUTSequence
     0x00420011,  # EncapsulatedDocument
     0x52009229,  # SharedFunctionalGroupsSequence
     0x52009230,  # PerFrameFunctionalGroupsSequence
     0x7FE00008,  # FloatPixelData
     0x7FE00009,  # DoubleFloatPixelData
-    0x7FE00010,  # PixelData
+    PIXEL_DATA,
 )
 
 _MAX_ELEMENTS: Final = 20_000
@@ -64,143 +64,134 @@ _MAX_ELEMENTS: Final = 20_000
 _MAX_INFLATED: Final = 256 * 1024 * 1024
 """Bytes that a deflated data set may have; a CT slice of 512 x 512 has half a million."""
 
+_UNDEFINED: Final = 0xFFFFFFFF
+_SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
+
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """Description of the pixels, known before decoding.
+class Elements:
+    """The elements that were found.
 
     Attributes:
         syntax: UID of the transfer syntax.
-        rows, columns, frames: size according to the header.
-        samples: 1 for grey, 3 for colour.
-        bits: bits of a sample in memory, 8 or 16.
-        stored: number of these bits that are used.
-        signed: whether samples are two's complement.
-        photometric: photometric interpretation of a sample.
-        planar: 1 if colour planes are stored one after another.
+        sop_class: UID of the class, of the data set or else of the file meta information; may be empty.
+        dataset: the elements of `_TAGS`.
+        truncated: whether an element announces more bytes than the file has.
     """
 
     syntax: str
-    rows: int
-    columns: int
-    frames: int
-    samples: int
-    bits: int
-    stored: int
-    signed: bool
-    photometric: str
-    planar: int
+    sop_class: str
+    dataset: "Dataset"
+    truncated: bool
 
 
-def read_header(data: bytes) -> tuple[str, "Dataset"]:
-    """Read the transfer syntax and the elements of `_TAGS`."""
+def read_elements(data: bytes) -> Elements:
+    """Read the transfer syntax and the elements of `_TAGS`; what follows the pixels is not read.
+
+    Raises:
+        UnusableImageError: the transfer syntax is not read, or a limit is exceeded.
+    """
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    start = file.tell()
-    syntax = ""
+    start = next((at + 4 for at in (128, 0) if data[at : at + 4] == b"DICM"), 0)
+    file.seek(start)
+    syntax = sop_class = ""
     if data[start : start + 2] == b"\x02\x00":
-        meta = read_dataset(file, False, True, stop_when=_Counter(only_group=2))
+        meta = read_dataset(file, False, True, stop_when=_Watch(file, len(data), only_group=2))
         syntax = str(meta.get("TransferSyntaxUID") or "").strip()
+        sop_class = str(meta.get("MediaStorageSOPClassUID") or "").strip()
         start = file.tell()
     if not syntax:
-        syntax = "1.2.840.10008.1.2.1" if data[start + 4 : start + 6].isalpha() else _IMPLICIT
-    if syntax not in DECODERS:
+        syntax = EXPLICIT if data[start + 4 : start + 6].isalpha() else IMPLICIT
+    _check_syntax(syntax)
+    body = _inflated(data[start:]) if syntax == DEFLATED else data[start:]
+    dataset, truncated = _read_dataset(body, syntax)
+    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated or not len(dataset))
+
+
+def _check_syntax(syntax: str) -> None:
+    if syntax not in NATIVE | COMPRESSED:
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
         raise UnusableImageError(
-            f"The file's transfer syntax {known} is not read.", code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX
+            f"The file's transfer syntax {known} is not read. Convert it with: gdcmconv --raw in.dcm out.dcm",
+            code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
         )
-    if syntax == _DEFLATED:
-        file = io.BytesIO(_inflated(file.read()))
-    counted = _Counter()
-    dataset = read_dataset(file, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=counted, specific_tags=[*_TAGS])
-    if counted.count > _MAX_ELEMENTS:
-        raise damaged_image(f"its header has more than {_MAX_ELEMENTS} elements")
-    return syntax, dataset
 
 
-class _Counter:
-    """Stop condition for reading: too many elements, or the start of another group."""
+def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
+    from pydicom.dataset import Dataset
+    from pydicom.filereader import data_element_generator
+    from pydicom.tag import Tag
 
-    def __init__(self, only_group: int | None = None) -> None:
+    if syntax in COMPRESSED:  # closes pixel data that lack it; behind complete pixel data it is not read
+        body += _SEQUENCE_DELIMITER
+    file, dataset = io.BytesIO(body), Dataset()
+    watch = _Watch(file, len(body))
+    elements = data_element_generator(
+        file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=watch, specific_tags=[Tag(tag) for tag in _TAGS]
+    )
+    truncated = False
+    try:
+        for element in elements:
+            dataset[element.tag] = element
+    except EOFError:
+        truncated = True
+    if watch.count > _MAX_ELEMENTS:
+        raise limit_exceeded(f"its header has more than {_MAX_ELEMENTS} elements")
+    return dataset, truncated or watch.truncated
+
+
+class _Watch:
+    """Stop condition for reading: too many elements, the start of another group, or the end of the pixels."""
+
+    def __init__(self, file: io.BytesIO, size: int, only_group: int | None = None) -> None:
         self.count = 0
+        self.truncated = False
+        self._file = file
+        self._size = size
         self._only_group = only_group
+        self._after_pixels = False
 
-    def __call__(self, tag: int, *_: object) -> bool:
+    def __call__(self, tag: int, _: object, length: int) -> bool:
+        if self._after_pixels or (self._only_group is not None and tag >> 16 != self._only_group):
+            return True
         self.count += 1
-        other = self._only_group is not None and tag >> 16 != self._only_group
-        return other or self.count > _MAX_ELEMENTS
+        self._after_pixels = tag == PIXEL_DATA
+        self.truncated |= length != _UNDEFINED and self._file.tell() + length > self._size
+        return self.count > _MAX_ELEMENTS
 
 
 def _inflated(data: bytes) -> bytes:
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = stream.decompress(data, _MAX_INFLATED)
     if stream.unconsumed_tail:
-        raise damaged_image(f"its deflated content is larger than {_MAX_INFLATED} bytes")
+        raise limit_exceeded(f"its deflated content is larger than {_MAX_INFLATED} bytes")
     return inflated
 
 
-def check_header(syntax: str, dataset: "Dataset") -> Header:
-    """Check the header; the most useful reason for a refusal comes first."""
-    if 0x00420011 in dataset:
-        raise UnusableImageError(
-            "The DICOM file holds a document (an encapsulated PDF or the like), not an image.",
-            code=ErrorCode.NO_PIXEL_DATA,
-        )
-    modality = str(dataset.get("Modality") or "")
-    if modality != "CT":
-        found = f"modality {modality}" if re.fullmatch(r"[A-Z]{1,16}", modality) else "no known modality"
-        raise UnusableImageError(
-            f"The DICOM file is of {found}, and the model knows CT slices only.", code=ErrorCode.NOT_CT
-        )
-    if 0x7FE00008 in dataset or 0x7FE00009 in dataset:
-        raise UnusableImageError(
-            "The DICOM file has floating-point samples; send 8 or 16 bits.", code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH
-        )
-    if not dataset.get("PixelData"):
-        raise UnusableImageError(
-            "The DICOM file holds no pixel data, or is cut off before its end.", code=ErrorCode.NO_PIXEL_DATA
-        )
-    header = Header(
-        syntax=syntax,
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        frames=int(dataset.get("NumberOfFrames") or 1),
-        samples=int(dataset.get("SamplesPerPixel") or 1),
-        bits=int(dataset.BitsAllocated),
-        stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
-        signed=bool(dataset.get("PixelRepresentation") or 0),
-        photometric=str(dataset.get("PhotometricInterpretation") or ""),
-        planar=int(dataset.get("PlanarConfiguration") or 0),
-    )
-    _check_kind(header)
-    _check_length(header, len(dataset.PixelData))
-    return header
+def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:
+    """Read the decimal strings of an element, also with commas for points; an absent or empty one gives an empty list.
 
+    Args:
+        dataset: with the element, if it has it.
+        name, tag: of the element; the name is for the message.
 
-def _check_kind(header: Header) -> None:
-    if header.bits not in (8, 16) or not 1 <= header.stored <= header.bits:
-        raise UnusableImageError(
-            f"The DICOM file has {header.stored} bits in samples of {header.bits}; samples of 8 or 16 bits are read.",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
-        )
-    grey = header.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2")
-    colours = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-    colour = header.samples == 3 and header.bits == 8 and header.photometric in colours
-    if not (grey or colour):
-        raise UnusableImageError(
-            f"The DICOM file has {header.samples} samples a pixel, of {header.bits} bits, in an unsupported colour "
-            "model; send grey (MONOCHROME1 or 2) or 8-bit RGB.",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
-        )
-    if header.rows < 1 or header.columns < 1 or header.frames < 1:
-        raise damaged_image(f"it announces {header.frames} frames of {header.columns} x {header.rows} pixels")
-
-
-def _check_length(header: Header, found: int) -> None:
-    if header.syntax not in NATIVE or header.photometric == "YBR_FULL_422":
-        return
-    needed = header.rows * header.columns * header.samples * (header.bits // 8) * header.frames
-    if found < needed:
-        raise damaged_image(f"it has {found} of {needed} bytes of pixels: it is truncated")
+    Raises:
+        UnusableImageError: a value is not a finite number.
+    """
+    element: Any = dataset.get_item(tag)
+    value = None if element is None else element.value
+    if isinstance(value, bytes | str):
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+        parts = [part.strip(" \0").replace(",", ".") for part in text.split("\\")]
+    else:
+        several = [] if value is None else value if isinstance(value, Iterable) else [value]
+        parts = [str(part) for part in several]
+    try:
+        found = [float(part) for part in parts if part]
+    except ValueError:
+        raise malformed_element(name, tag, "is not a number") from None
+    if not all(math.isfinite(number) for number in found):
+        raise malformed_element(name, tag, "is not a finite number")
+    return found

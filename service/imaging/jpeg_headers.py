@@ -1,12 +1,38 @@
-"""Image size in the headers of JPEG and JPEG 2000 streams."""
+"""Fields of the headers of JPEG, JPEG-LS and JPEG 2000 streams, and the end of a JPEG's entropy-coded data."""
 
+import re
 import struct
+from dataclasses import dataclass
+from typing import Final
+
+_ENTROPY_END: Final = re.compile(rb"\xff[\x01-\xfe]")
+_START_OF_SCAN: Final = 0xDA
+_PADDING: Final = b"\xff\x00" * 8
+"""Sixteen bytes of the JPEG form: eight bytes of ones, more than any one code has."""
 
 
-def jpeg_size(frame: bytes) -> tuple[int, int] | None:
-    """Read columns and rows in the first start-of-frame marker (ITU-T T.81 B.2.2; T.87 for JPEG-LS)."""
+@dataclass(frozen=True, slots=True)
+class StreamHeader:
+    """Description of the pixels in a compressed stream.
+
+    Attributes:
+        columns, rows: size in pixels.
+        components: samples of a pixel.
+        precision: bits of a sample.
+        signed: whether samples are two's complement; JPEG and JPEG-LS have no such samples.
+    """
+
+    columns: int
+    rows: int
+    components: int
+    precision: int
+    signed: bool = False
+
+
+def jpeg_header(frame: bytes) -> StreamHeader | None:
+    """Read the first start-of-frame marker (ITU-T T.81 B.2.2; T.87 for JPEG-LS), or return None without one."""
     at = 2
-    while frame[:2] == b"\xff\xd8" and at + 9 <= len(frame):
+    while frame[:2] == b"\xff\xd8" and at + 10 <= len(frame):
         if frame[at] != 0xFF:
             return None
         marker = frame[at + 1]
@@ -14,16 +40,55 @@ def jpeg_size(frame: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", frame, at + 5)
-            return columns, rows
+            precision, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
+            return StreamHeader(columns, rows, components, precision)
         at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
     return None
 
 
-def jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:
-    """Read columns and rows in the SIZ marker (ITU-T T.800 A.5.1); the codestream may be in a JP2 box."""
+def jpeg_2000_header(frame: bytes) -> StreamHeader | None:
+    """Read the SIZ marker (ITU-T T.800 A.5.1), or return None without one; the codestream may be in a JP2 box."""
     at = frame.find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 24 > len(frame):
+    if at < 0 or at + 43 > len(frame):
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", frame, at + 8)
-    return right - left, bottom - top
+    components, depth = struct.unpack_from(">HB", frame, at + 40)
+    return StreamHeader(right - left, bottom - top, components, (depth & 127) + 1, bool(depth & 128))
+
+
+def is_ycc(frame: bytes) -> bool:
+    """Whether a JPEG's application markers say that its colours are YCbCr (JFIF, or Adobe with a transform)."""
+    head = frame[: max(frame.find(b"\xff\xda"), 0)]
+    adobe = head.find(b"\xff\xee\x00\x0eAdobe")
+    if adobe >= 0:
+        return head[adobe + 15 : adobe + 16] == b"\x01"
+    return b"\xff\xe0" in head[:4] and head[6:10] == b"JFIF"
+
+
+def with_more_bits(frame: bytes) -> bytes:
+    """Put ones behind every entropy-coded segment of a JPEG.
+
+    A decoder fills missing bits with zeros, and reports nothing. If both streams decode to the same pixels, no bit that
+    is not there was used. An encoder's own padding is less than a byte, so it changes nothing.
+    """
+    parts, at = [], 2
+    parts.append(frame[:2])
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if 0xD0 <= marker <= 0xD9 or marker in (0x01, 0xFF):
+            size = 1 if marker == 0xFF else 2
+            parts.append(frame[at : at + size])
+            at += size
+            if not 0xD0 <= marker <= 0xD7:
+                continue
+        else:
+            end = at + 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
+            parts.append(frame[at:end])
+            at = end
+            if marker != _START_OF_SCAN:
+                continue
+        found = _ENTROPY_END.search(frame, at)
+        end = found.start() if found else len(frame)
+        parts.extend((frame[at:end], _PADDING))
+        at = end
+    return b"".join((*parts, frame[at:]))

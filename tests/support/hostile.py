@@ -34,6 +34,7 @@ SMALL = (422, "image_too_small")
 LARGE = (422, "too_many_pixels")
 DEPTH = (422, "unsupported_sample_depth")
 MODE = (422, "unsupported_colour_mode")
+ENCODING = (422, "unsupported_encoding")
 TYPE = (415, "unsupported_image_type")
 FORM = (415, "unsupported_content_type")
 MALFORMED = (400, "malformed_request")
@@ -42,7 +43,8 @@ SEVERAL = (400, "several_images")
 TOO_MANY_BYTES = (413, "body_too_large")
 DICOM = (
     DAMAGED, FRAMES, SMALL, LARGE, DEPTH, MODE, TYPE, (422, "unusable_image"), (422, "not_ct"),
-    (422, "no_pixel_data"), (422, "unsupported_transfer_syntax"), (422, "too_many_frames"),
+    (422, "no_pixel_data"), (422, "unsupported_transfer_syntax"), (422, "too_many_frames"), ENCODING,
+    (422, "limit_exceeded"), (422, "localizer"), (422, "not_axial"),
 )  # fmt: skip
 
 Answer = tuple[int, str | None]
@@ -116,7 +118,7 @@ def broken_files() -> Iterator[Case]:
             flipped = bytearray(whole)
             for _ in range(1 + number):
                 flipped[generator.randrange(len(flipped))] ^= 1 << generator.randrange(8)
-            answers = (OK, DAMAGED, TYPE, LARGE, SMALL, FRAMES, DEPTH, MODE)
+            answers = (OK, DAMAGED, TYPE, LARGE, SMALL, FRAMES, DEPTH, MODE, ENCODING)
             yield case(f"{file_format} with {1 + number} bits flipped", bytes(flipped), *answers)
         yield case(f"{file_format} magic alone", whole[:16], DAMAGED, TYPE)
     for name, content in OTHERS.items():

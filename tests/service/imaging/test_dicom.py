@@ -82,8 +82,10 @@ def test_the_window_is_minus_1350_to_150_and_another_can_be_chosen() -> None:
     assert soft[0, 0, :5].tolist() == [0, 0, 0, int(np.rint((150 - 40) / 400 * 255 + 127.5)), 230]
 
 
-def test_monochrome1_is_inverted() -> None:
-    np.testing.assert_array_equal(decode(ct(STORED, PhotometricInterpretation="MONOCHROME1")), 255 - EXPECTED)
+def test_monochrome1_inverts_a_picture_and_not_hounsfield_units() -> None:
+    np.testing.assert_array_equal(decode(ct(STORED, PhotometricInterpretation="MONOCHROME1")), EXPECTED)
+    picture = EXPECTED[0]
+    np.testing.assert_array_equal(decode(ct(picture, PhotometricInterpretation="MONOCHROME1"))[0], 255 - picture)
 
 
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])

@@ -7,6 +7,7 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     JPEG2000Lossless,
     JPEGLSLossless,
+    SecondaryCaptureImageStorage,
 )
 
 from service.errors import UnusableImageError
@@ -41,13 +42,18 @@ def lying_stream(syntax: str) -> bytes:
     ("data", "code", "telling"),
     [
         pytest.param(ct(STORED, Modality="MR"), "not_ct", "modality MR", id="mr"),
-        pytest.param(ct(STORED, Modality=None), "not_ct", "no known modality", id="no modality"),
+        pytest.param(
+            ct(STORED, Modality=None, SOPClassUID=SecondaryCaptureImageStorage),
+            "not_ct",
+            "no known modality",
+            id="no modality",
+        ),
         pytest.param(pdf(), "no_pixel_data", "document", id="pdf"),
         pytest.param(ct(STORED, PixelData=None), "no_pixel_data", "no pixel data", id="no pixels"),
         pytest.param(ct(STORED)[:-100], "damaged_image", "truncated", id="truncated"),
-        pytest.param(ct(STORED)[:140], "not_ct", "no known modality", id="hardly begun"),
-        pytest.param(bomb(), "damaged_image", "deflated", id="deflated bomb"),
-        pytest.param(ct(STORED, Rows=None), "damaged_image", "header", id="no rows"),
+        pytest.param(ct(STORED)[:140], "damaged_image", "truncated", id="hardly begun"),
+        pytest.param(bomb(), "limit_exceeded", "deflated", id="deflated bomb"),
+        pytest.param(ct(STORED, Rows=None), "damaged_image", "Rows (0028,0010)", id="no rows"),
         pytest.param(ct(STORED, RescaleSlope=0), "damaged_image", "rescale", id="slope 0"),
         pytest.param(ct(STORED, Rows=60_000, Columns=60_000), "damaged_image", "truncated", id="a size that is a lie"),
         pytest.param(ct(np.zeros((8, 400), np.uint16)), "image_too_small", "400 x 8", id="a sliver"),
@@ -55,9 +61,9 @@ def lying_stream(syntax: str) -> bytes:
         pytest.param(ct(STORED, BitsAllocated=32, BitsStored=32), "unsupported_sample_depth", "32 bits", id="32 bits"),
         pytest.param(
             ct(np.zeros((64, 64), np.uint8), PhotometricInterpretation="PALETTE COLOR"),
-            "unsupported_colour_mode",
-            "",
-            id="palette",
+            "damaged_image",
+            "(0028,1101)",
+            id="palette without a palette",
         ),
         pytest.param(
             ct(STORED).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),

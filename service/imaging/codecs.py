@@ -1,0 +1,121 @@
+"""From a compressed frame of a DICOM file to its samples, by the codecs of imagecodecs.
+
+They are libjpeg-turbo (every JPEG), OpenJPEG (JPEG 2000 and HTJ2K) and CharLS (JPEG-LS). imagecodecs also has OpenJPH
+for HTJ2K, which did not return from damaged streams, and two other codecs for lossless JPEG, which read fewer kinds.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ErrorCode, UnusableImageError, damaged_image
+from service.imaging.jpeg_headers import StreamHeader, is_ycc, jpeg_2000_header, jpeg_header, with_more_bits
+
+JPEG_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+"""Baseline, extended (12 bits), lossless with any predictor, lossless with predictor 1."""
+
+JPEG_LS_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
+JPEG_2000_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+
+_COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422")
+
+_END_OF_CODESTREAM: Final = b"\xff\xd9"
+_ARITHMETIC: Final = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\x00")
+
+
+def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: int, photometric: str) -> NDArray[Any]:
+    """Decode one compressed frame.
+
+    Args:
+        frame: the stream, possibly with padding behind its end.
+        syntax: UID of one of the syntaxes above.
+        rows, columns, samples: of the DICOM header; a stream that says otherwise is refused before it is decoded.
+        photometric: of the DICOM header; colours come out as RGB.
+
+    Returns:
+        (rows, columns) or (rows, columns, 3), 8 or 16 bits, signed if a JPEG 2000 stream says so.
+
+    Raises:
+        UnusableImageError: damaged, truncated, or of a kind that no codec reads.
+    """
+    read_header, decode = _codec(syntax)
+    header = read_header(frame)
+    if header is None:
+        raise damaged_image("its compressed pixels have no readable header")
+    if (header.columns, header.rows, header.components) != (columns, rows, samples):
+        raise damaged_image(
+            f"its compressed pixels are of another size, {header.columns} x {header.rows} with {header.components} "
+            f"samples each, than its header says, {columns} x {rows} with {samples}"
+        )
+    if not 2 <= header.precision <= 16:
+        raise UnusableImageError(
+            f"The compressed pixels have {header.precision} bits a sample; 2 to 16 bits are read.",
+            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+        )
+    pixels = decode(frame, photometric)
+    if pixels.shape[:2] != (rows, columns) or pixels.size != rows * columns * samples or pixels.dtype.itemsize > 2:
+        raise damaged_image("its pixels are of another size than its header says")
+    return pixels
+
+
+Decode = Callable[[bytes, str], NDArray[Any]]
+
+
+def _codec(syntax: str) -> tuple[Callable[[bytes], StreamHeader | None], Decode]:
+    if syntax in JPEG_SYNTAXES:
+        return jpeg_header, _jpeg
+    if syntax in JPEG_LS_SYNTAXES:
+        return jpeg_header, _jpeg_ls
+    return jpeg_2000_header, _jpeg_2000
+
+
+def _jpeg(frame: bytes, photometric: str) -> NDArray[Any]:
+    import imagecodecs
+
+    if _ARITHMETIC.search(frame[: frame.find(b"\xff\xda")]):
+        raise UnusableImageError(
+            "The JPEG stream is arithmetically coded, which is not read; convert the file with: "
+            "gdcmconv --raw in.dcm out.dcm",
+            code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
+        )
+    lossless = b"\xff\xc3\x00" in frame[: frame.find(b"\xff\xda")]
+    colours: dict[str, Any] = {}
+    if photometric in _COLOURS and not lossless:
+        ycc = photometric.startswith("YBR") or is_ycc(frame)
+        colours = {"colorspace": "YCBCR" if ycc else "RGB", "outcolorspace": "RGB"}
+    pixels = imagecodecs.jpeg8_decode(frame, **colours)
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(with_more_bits(frame), **colours)):
+        raise damaged_image("its JPEG stream is truncated")
+    return np.asarray(pixels)
+
+
+def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
+    """Decode JPEG-LS; some encoders put zeros before the end marker, of which a stream itself may end with one."""
+    import imagecodecs
+
+    try:
+        return np.asarray(imagecodecs.jpegls_decode(frame))
+    except imagecodecs.JpeglsError:
+        end = frame.rfind(_END_OF_CODESTREAM)
+        body = frame[:end].rstrip(b"\0") if end > 0 else b""
+        if not body or len(body) == end:
+            raise
+    try:
+        return np.asarray(imagecodecs.jpegls_decode(body + _END_OF_CODESTREAM))
+    except imagecodecs.JpeglsError:
+        return np.asarray(imagecodecs.jpegls_decode(body + b"\0" + _END_OF_CODESTREAM))
+
+
+def _jpeg_2000(frame: bytes, _: str) -> NDArray[Any]:
+    """Decode JPEG 2000; OpenJPEG refuses truncated tiles, so an end marker may be added where it is missing."""
+    import imagecodecs
+
+    if frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
+        return np.asarray(imagecodecs.jpeg2k_decode(frame, numthreads=1))
+    try:
+        return np.asarray(imagecodecs.jpeg2k_decode(frame + _END_OF_CODESTREAM, numthreads=1))
+    except imagecodecs.Jpeg2kError:  # the last byte may be padding
+        return np.asarray(imagecodecs.jpeg2k_decode(frame[:-1] + _END_OF_CODESTREAM, numthreads=1))

@@ -1,0 +1,210 @@
+"""Checks of a DICOM header: computed tomography, axial, with pixels of a kind that is read."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from service.errors import ErrorCode, UnusableImageError, damaged_image, malformed_element
+from service.imaging.dicom_header import BIG_ENDIAN, NATIVE, PIXEL_DATA, Elements, numbers
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_CT_CLASSES: Final = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))
+"""CT image, enhanced CT image, legacy converted enhanced CT image."""
+
+_AXIAL: Final = 0.8
+"""Cosine between the normal of a slice and the body's axis: 37 degrees; a gantry tilts up to 30."""
+
+_COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Description of the pixels, known before decoding.
+
+    Attributes:
+        syntax: UID of the transfer syntax.
+        rows, columns, frames: size according to the header.
+        samples: 1 for grey, 3 for colour.
+        bits: bits of a sample in memory, 8 or 16.
+        stored: number of these bits that are used.
+        shift: number of unused bits below them.
+        signed: whether samples are two's complement.
+        photometric: photometric interpretation of a sample.
+        planar: 1 if colour planes are stored one after another.
+        swapped: whether 8-bit samples are the bytes of big-endian words.
+    """
+
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    bits: int
+    stored: int
+    shift: int
+    signed: bool
+    photometric: str
+    planar: int
+    swapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a slice is brought upright: the patient's front above, the patient's right at the left.
+
+    Attributes:
+        transpose: exchange rows and columns, first.
+        flip_rows, flip_columns: then reverse them.
+    """
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def __call__(self, grey: np.ndarray) -> np.ndarray:
+        """Turn an array of shape (rows, columns)."""
+        turned = grey.T if self.transpose else grey
+        return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def check_header(elements: Elements) -> Header:
+    """Check the header; the most useful reason for a refusal comes first.
+
+    Raises:
+        UnusableImageError: not CT, a localizer, without pixels, truncated, or of a kind that is not read.
+    """
+    dataset = elements.dataset
+    _check_content(elements)
+    if not dataset.get("PixelData"):
+        if elements.truncated:
+            raise damaged_image("it is truncated before its pixels")
+        raise UnusableImageError(
+            "The DICOM file holds no pixel data, or is cut off before its end; send an image.",
+            code=ErrorCode.NO_PIXEL_DATA,
+        )
+    header = _header(elements)
+    _check_kind(header)
+    _check_length(header, len(dataset.PixelData))
+    return header
+
+
+def upright(dataset: "Dataset", groups: list["Dataset"]) -> Turn:
+    """Read the orientation of a slice, of its functional groups or else of the file; none means that it is upright.
+
+    Raises:
+        UnusableImageError: it is not axial.
+    """
+    for place in (*groups, dataset):
+        values = numbers(place, "ImageOrientationPatient", 0x00200037)
+        if len(values) != 6:
+            continue
+        row, column = np.array(values[:3]), np.array(values[3:])
+        if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 0.02:
+            continue  # no directions
+        if abs(np.cross(row, column)[2]) < _AXIAL:
+            raise UnusableImageError(
+                "The slice is not axial by its ImageOrientationPatient (0020,0037), and the model knows axial slices "
+                "only; send an axial slice of the original series.",
+                code=ErrorCode.NOT_AXIAL,
+            )
+        transpose = bool(abs(row[0]) < abs(row[1]))
+        if transpose:
+            row, column = column, row
+        return Turn(transpose, bool(column[1] < 0), bool(row[0] < 0))
+    return Turn()
+
+
+def _check_content(elements: Elements) -> None:
+    dataset = elements.dataset
+    if 0x00420011 in dataset:
+        raise UnusableImageError(
+            "The DICOM file holds a document (an encapsulated PDF or the like), not an image.",
+            code=ErrorCode.NO_PIXEL_DATA,
+        )
+    modality = str(dataset.get("Modality") or "").strip(" \0")
+    if not modality and elements.truncated:
+        raise damaged_image("it is truncated in its header")
+    if modality != "CT" and (modality or elements.sop_class not in _CT_CLASSES):
+        found = f"modality {modality}" if re.fullmatch(r"[A-Z]{1,16}", modality) else "no known modality"
+        raise UnusableImageError(
+            f"The DICOM file is of {found}, and the model knows CT slices only.", code=ErrorCode.NOT_CT
+        )
+    kinds = dataset.get("ImageType") or []
+    if "LOCALIZER" in ([kinds] if isinstance(kinds, str) else list(kinds)):
+        raise UnusableImageError(
+            "The DICOM file is a localizer (scout), by its ImageType (0008,0008); send an axial slice of the series.",
+            code=ErrorCode.LOCALIZER,
+        )
+    if 0x7FE00008 in dataset or 0x7FE00009 in dataset:
+        raise UnusableImageError(
+            "The DICOM file has floating-point samples; send 8 or 16 bits.", code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH
+        )
+
+
+def _header(elements: Elements) -> Header:
+    dataset = elements.dataset
+    bits = _whole(dataset, "BitsAllocated", 0x00280100)
+    stored = _whole(dataset, "BitsStored", 0x00280101, bits)
+    high = _whole(dataset, "HighBit", 0x00280102, stored - 1)
+    samples = _whole(dataset, "SamplesPerPixel", 0x00280002, 1)
+    photometric = str(dataset.get("PhotometricInterpretation") or "").strip(" \0")
+    if not stored - 1 <= high < bits and bits in (8, 16):
+        raise malformed_element("HighBit", 0x00280102, f"is {high}, with {stored} bits stored in {bits}")
+    return Header(
+        syntax=elements.syntax,
+        rows=_whole(dataset, "Rows", 0x00280010),
+        columns=_whole(dataset, "Columns", 0x00280011),
+        frames=_whole(dataset, "NumberOfFrames", 0x00280008, 1),
+        samples=samples,
+        bits=bits,
+        stored=stored,
+        shift=high + 1 - stored,
+        signed=_whole(dataset, "PixelRepresentation", 0x00280103, 0) == 1,
+        photometric=photometric or ("MONOCHROME2" if samples == 1 else "RGB"),
+        planar=_whole(dataset, "PlanarConfiguration", 0x00280006, 0),
+        swapped=elements.syntax == BIG_ENDIAN and bits == 8 and dataset[PIXEL_DATA].VR == "OW",
+    )
+
+
+def _whole(dataset: "Dataset", name: str, tag: int, default: int | None = None) -> int:
+    try:
+        value = dataset.get(name)
+        if value in (None, ""):
+            if default is None:
+                raise malformed_element(name, tag, "is missing")
+            return default
+        return int(value)
+    except (TypeError, ValueError):
+        raise malformed_element(name, tag, "is not a whole number") from None
+
+
+def _check_kind(header: Header) -> None:
+    if header.bits not in (8, 16) or not 1 <= header.stored <= header.bits:
+        raise UnusableImageError(
+            f"The DICOM file has {header.stored} bits in samples of {header.bits}; samples of 8 or 16 bits are read.",
+            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+        )
+    grey = header.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+    colour = header.samples == 3 and header.bits == 8 and header.photometric in _COLOURS
+    if not (grey or colour):
+        raise UnusableImageError(
+            f"The DICOM file has {header.samples} samples a pixel, of {header.bits} bits, in an unsupported colour "
+            "model; send grey (MONOCHROME1 or 2) or 8-bit RGB.",
+            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+        )
+    if header.rows < 1 or header.columns < 1 or header.frames < 1:
+        raise damaged_image(f"it announces {header.frames} frames of {header.columns} x {header.rows} pixels")
+
+
+def _check_length(header: Header, found: int) -> None:
+    if header.syntax not in NATIVE:
+        return
+    subsampled = header.photometric == "YBR_FULL_422"
+    pixels = header.rows * header.columns * header.frames
+    needed = pixels * 2 if subsampled else pixels * header.samples * (header.bits // 8)
+    if found < needed:
+        raise damaged_image(f"it has {found} of {needed} bytes of pixels: it is truncated")

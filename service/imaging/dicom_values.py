@@ -1,0 +1,156 @@
+"""From the stored samples of a CT frame to grey: masked and extended, to Hounsfield units, through a window.
+
+All of it is done once for each possible sample in a table, which is cheaper than arithmetic for every pixel.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ErrorCode, UnusableImageError, malformed_element
+from service.imaging.dicom_checks import Header
+from service.imaging.dicom_header import numbers
+from service.imaging.window import Window
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_IDENTITY: Final = (1.0, 0.0)
+
+
+def grey_table(
+    dataset: "Dataset", groups: list["Dataset"], header: Header, signed: bool, window: Window
+) -> NDArray[np.uint8]:
+    """Compute the grey of every possible sample.
+
+    Args:
+        dataset: the elements of the file.
+        groups: the functional groups of the frame, in which a rescale may be.
+        header: of the file.
+        signed: whether the samples of the frame are two's complement.
+        window: for Hounsfield units.
+
+    Returns:
+        uint8 (256,) or (65536,), indexed by the bits of a sample.
+
+    Raises:
+        UnusableImageError: an element that is needed is malformed, or a palette is coloured.
+    """
+    raw = np.arange(1 << header.bits, dtype=np.int64)
+    values = raw >> header.shift & (1 << header.stored) - 1
+    if signed:
+        values -= (values >> header.stored - 1) << header.stored
+    if header.photometric == "PALETTE COLOR":
+        grey = _palette(values, dataset)
+    else:
+        grey = _windowed(values, dataset, groups, header, window)
+    grey[_padding(raw, values, dataset, header)] = 0
+    return grey
+
+
+def _windowed(
+    values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"], header: Header, window: Window
+) -> NDArray[np.uint8]:
+    table = _modality_table(values, dataset)
+    rescale = _rescale(dataset, groups)
+    if table is not None:
+        known, full_range = table, (table.min(), table.max())
+        is_hounsfield = str(dataset.ModalityLUTSequence[0].get("ModalityLUTType") or "HU").startswith("HU")
+    else:
+        known = values.astype(np.float64)
+        full_range = (known.min(), known.max())
+        is_hounsfield = rescale is not None and not (header.stored <= 8 and rescale == _IDENTITY)
+        if is_hounsfield and rescale is not None:
+            known = known * rescale[0] + rescale[1]
+    if is_hounsfield:  # which are the same in MONOCHROME1: it says how to show them
+        return window.grey(known)
+    own = _own_window(dataset) if header.stored > 8 else None
+    if own is None:
+        low, high = full_range
+        own = Window((low + high) / 2, max(high - low, 1.0))
+    grey = own.grey(known)
+    return 255 - grey if header.photometric == "MONOCHROME1" else grey
+
+
+def _rescale(dataset: "Dataset", groups: list["Dataset"]) -> tuple[float, float] | None:
+    """Return slope and intercept of a frame: its own, else those of all frames, else those of the file.
+
+    An intercept without a slope has slope 1. A slope without an intercept is no rescale.
+    """
+    for place in (*groups, dataset):
+        intercepts = numbers(place, "RescaleIntercept", 0x00281052)
+        slopes = numbers(place, "RescaleSlope", 0x00281053) or [1.0]
+        for name, tag, found in (
+            ("RescaleIntercept", 0x00281052, intercepts),
+            ("RescaleSlope", 0x00281053, slopes),
+        ):
+            if len(set(found)) > 1:
+                raise malformed_element(name, tag, f"has {len(found)} different values")
+        if not intercepts:
+            continue
+        if slopes[0] == 0:
+            raise malformed_element("RescaleSlope", 0x00281053, "is 0, so the rescale gives no Hounsfield units")
+        return slopes[0], intercepts[0]
+    return None
+
+
+def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.float64] | None:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    if not dataset.get("ModalityLUTSequence"):
+        return None
+    try:
+        return np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
+    except Exception:  # noqa: BLE001 - pydicom raises nearly anything on a malformed sequence, and may quote it
+        raise malformed_element("ModalityLUTSequence", 0x00283000, "can't be read") from None
+
+
+def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]:
+    from pydicom.pixels.processing import apply_color_lut
+
+    try:
+        colours: NDArray[Any] = np.asarray(apply_color_lut(values, dataset))
+    except Exception:  # noqa: BLE001 - as above
+        raise malformed_element("RedPaletteColorLookupTableDescriptor", 0x00281101, "has no readable palette") from None
+    if not (colours == colours[:, :1]).all():
+        raise UnusableImageError(
+            "The DICOM file has a coloured palette, which has no defined grey value; send the original series "
+            "(MONOCHROME2), or a palette of greys.",
+            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+        )
+    depth = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    grey = colours[:, 0].astype(np.float64)
+    if depth == 16 and grey.max() > 255:  # entries of 8 bits are often announced as 16
+        grey = np.rint(grey * 255 / 65535)
+    return grey.clip(0, 255).astype(np.uint8)
+
+
+def _padding(
+    raw: NDArray[np.int64], values: NDArray[np.int64], dataset: "Dataset", header: Header
+) -> NDArray[np.bool_]:
+    """Find the samples outside of the field of view; the value may be given as signed or unsigned, masked or not."""
+    found = dataset.get("PixelPaddingValue")
+    if not isinstance(found, int) or header.samples != 1:
+        return np.zeros(raw.shape, dtype=bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = (found, limit if isinstance(limit, int) else found)
+    period = 1 << header.bits
+    if min(ends) == max(ends):
+        return np.asarray((raw == found % period) | (values == found) | (values == found - period))
+    low, high = sorted(_as_sample(end, values, period) for end in ends)
+    return np.asarray((values >= low) & (values <= high))
+
+
+def _as_sample(value: int, values: NDArray[np.int64], period: int) -> int:
+    """Bring a value of the header into the range of the samples if it was read with the other sign."""
+    if value > values.max() and value - period >= values.min():
+        return value - period
+    return value + period if value < values.min() and value + period <= values.max() else value
+
+
+def _own_window(dataset: "Dataset") -> Window | None:
+    """Return the first window of the file, or None."""
+    centres = numbers(dataset, "WindowCenter", 0x00281050)
+    widths = numbers(dataset, "WindowWidth", 0x00281051)
+    return Window(centres[0], widths[0]) if centres and widths and widths[0] > 0 else None

@@ -1,0 +1,70 @@
+"""Kinds of JPEG and BMP that Pillow does not read: read by another codec, or refused with their kind."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image
+from service.imaging.codecs import JPEG_LS_SYNTAXES, JPEG_SYNTAXES, decode_stream
+from service.imaging.jpeg_headers import jpeg_header
+
+_JPEG_LS_FRAME: Final = b"\xff\xf7"
+
+_BMP_DEPTHS: Final = (1, 4, 8, 16, 24, 32)
+_BMP_COMPRESSIONS: Final = (0, 1, 2, 3, 6)
+
+
+def read_other_jpeg(data: bytes, check_size: Callable[[int, int], None]) -> Image.Image:
+    """Decode a lossless JPEG, a JPEG of 12 bits, or a JPEG-LS file; samples are scaled from their full range.
+
+    Args:
+        data: a whole file.
+        check_size: raises for a width and height that are refused.
+
+    Returns:
+        Mode `L`.
+
+    Raises:
+        UnusableImageError: damaged, of a size that is refused, or of a kind that is not read.
+    """
+    header = jpeg_header(data)
+    if header is None:
+        raise damaged_image("its JPEG header can't be read")
+    check_size(header.columns, header.rows)
+    if header.components not in (1, 3) or (header.components == 3 and header.precision != 8):
+        raise UnusableImageError(
+            f"The JPEG has {header.components} components of {header.precision} bits, which is not read; send grey, or "
+            "colour of 8 bits. Convert it with: magick in.jpg out.png",
+            code=ErrorCode.UNSUPPORTED_ENCODING,
+        )
+    syntax = JPEG_LS_SYNTAXES[0] if _JPEG_LS_FRAME in data[: data.find(b"\xff\xda")] else JPEG_SYNTAXES[0]
+    photometric = "MONOCHROME2" if header.components == 1 else "RGB"
+    try:
+        pixels = decode_stream(data, syntax, header.rows, header.columns, header.components, photometric)
+    except ServiceError:
+        raise
+    except Exception as error:  # as Pillow's
+        raise damaged_image("its JPEG stream can't be decoded") from error
+    full = (1 << header.precision) - 1
+    grey = (pixels.astype(np.uint32) * 255 + full // 2) // full
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("L")
+
+
+def check_bmp(data: bytes) -> None:
+    """Refuse a BMP of a kind that is not read.
+
+    Raises:
+        UnusableImageError: with its depth and compression.
+    """
+    size = int.from_bytes(data[14:18], "little")
+    depth = int.from_bytes(data[24:26] if size == 12 else data[28:30], "little")
+    compression = 0 if size == 12 else int.from_bytes(data[30:34], "little")
+    known = size in (12, 16, 40, 52, 56, 64, 108, 124)
+    if len(data) >= 54 and not (known and depth in _BMP_DEPTHS and compression in _BMP_COMPRESSIONS):
+        raise UnusableImageError(
+            f"The BMP has a header of {size} bytes, {depth} bits a pixel and compression {compression}, which is not "
+            "read. Convert it with: magick in.bmp out.png",
+            code=ErrorCode.UNSUPPORTED_ENCODING,
+        )

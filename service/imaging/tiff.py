@@ -1,0 +1,177 @@
+"""TIFF files: the first full image among the pages, and samples beyond 8 bits, by libtiff of imagecodecs.
+
+Pillow reads usual TIFFs of up to 8 bits. It would read deeper ones as another picture: it ignores WhiteIsZero, the
+number of bits and the sign. imagecodecs reports what is wrong with a file instead of printing it on standard error.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from service.errors import ErrorCode, UnusableImageError, damaged_image
+
+_CONVERT: Final = "Convert it with: magick in.tif -depth 8 out.png"
+
+_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000))
+"""None, CCITT, LZW, JPEG, Deflate (two numbers), PackBits, LZMA, Zstandard."""
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 259, 262, 274
+_SAMPLES, _PLANAR, _EXTRA, _FORMAT = 277, 284, 338, 339
+_REDUCED_OR_MASK: Final = 0b101
+_MAX_PAGES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class TiffPage:
+    """The page with the picture, by its tags.
+
+    Attributes:
+        index: its number among the pages.
+        full_pages: number of pages that are no thumbnail and no mask.
+        width, height: in pixels.
+        bits: of a sample, the largest.
+        samples: of a pixel.
+        sample_format: 1 unsigned, 2 signed, 3 floating point.
+        photometric: 0 WhiteIsZero, 1 BlackIsZero, 2 RGB, 3 palette, and others.
+        compression: number of the compression.
+        planar: whether each colour is a plane of its own.
+        extra: whether the last sample is transparency.
+        orientation: as in EXIF, 1 to 8.
+    """
+
+    index: int
+    full_pages: int
+    width: int
+    height: int
+    bits: int
+    samples: int
+    sample_format: int
+    photometric: int
+    compression: int
+    planar: bool
+    extra: bool
+    orientation: int
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether Pillow reads it right."""
+        return self.bits <= 8 and self.sample_format in (1, 4)
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether the bytes start like a TIFF."""
+    return data[:4] in (b"II*\0", b"MM\0*")
+
+
+def read_page(data: bytes) -> TiffPage:
+    """Find the first page that is no thumbnail and no mask.
+
+    Raises:
+        UnusableImageError: the tags can't be read.
+    """
+    try:
+        pages = _directories(data)
+        full = [index for index, tags in enumerate(pages) if not int(tags.get(_SUBFILE, 0)) & _REDUCED_OR_MASK] or [0]
+        tags = pages[full[0]]
+        bits, formats = _numbers(tags.get(_BITS, 1)), _numbers(tags.get(_FORMAT, 1))
+        return TiffPage(
+            index=full[0],
+            full_pages=len(full),
+            width=int(tags[_WIDTH]),
+            height=int(tags[_HEIGHT]),
+            bits=max(bits),
+            samples=int(tags.get(_SAMPLES, 1)),
+            sample_format=max(formats),
+            photometric=int(tags.get(_PHOTOMETRIC, 1)),
+            compression=int(tags.get(_COMPRESSION, 1)),
+            planar=int(tags.get(_PLANAR, 1)) == 2,
+            extra=bool(tags.get(_EXTRA)),
+            orientation=int(tags.get(_ORIENTATION, 1)),
+        )
+    except Exception as error:  # Pillow raises nearly anything on hostile bytes
+        raise damaged_image("its TIFF directory can't be read") from error
+
+
+def decode_page(data: bytes, page: TiffPage) -> NDArray[Any]:
+    """Decode the samples of a page.
+
+    Returns:
+        (height, width) or (height, width, samples), as they are stored.
+
+    Raises:
+        UnusableImageError: damaged, or of a compression that is not read.
+    """
+    import imagecodecs
+
+    if page.compression not in _COMPRESSIONS:
+        raise UnusableImageError(
+            f"The TIFF has compression {page.compression}, which is not read. {_CONVERT}",
+            code=ErrorCode.UNSUPPORTED_ENCODING,
+        )
+    try:
+        return np.asarray(imagecodecs.tiff_decode(data, index=page.index))
+    except Exception as error:
+        raise damaged_image("it is truncated or damaged; its TIFF strips can't be decoded") from error
+
+
+def deep_grey(data: bytes, page: TiffPage) -> Image.Image:
+    """Decode a page whose samples have 9 to 16 bits, scaled from their full range.
+
+    Raises:
+        UnusableImageError: signed or floating-point samples, other depths, or colours without a grey value.
+    """
+    kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(page.sample_format, "unknown")
+    if page.sample_format != 1 or not 8 < page.bits <= 16:
+        raise UnusableImageError(
+            f"The TIFF has {kind} samples of {page.bits} bits, which have no defined grey value; send unsigned "
+            f"samples of 8 to 16 bits. {_CONVERT}",
+            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+        )
+    colours = {0: 1, 1: 1, 2: 3}.get(page.photometric)
+    if colours is None or page.samples != colours + int(page.extra):
+        raise UnusableImageError(
+            f"The TIFF has {page.samples} samples a pixel of {page.bits} bits in photometric interpretation "
+            f"{page.photometric}, which is not read; send grey or RGB. {_CONVERT}",
+            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+        )
+    pixels = decode_page(data, page).reshape(
+        (page.samples, page.height, page.width) if page.planar else (page.height, page.width, page.samples)
+    )
+    if page.planar:
+        pixels = np.moveaxis(pixels, 0, -1)
+    full = (1 << page.bits) - 1
+    grey = ((pixels.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+    return _picture(grey, page, colours)
+
+
+def _picture(grey: NDArray[np.uint8], page: TiffPage, colours: int) -> Image.Image:
+    colour = grey[..., :colours]
+    if page.photometric == 0:
+        colour = 255 - colour
+    picture = Image.fromarray(colour[..., 0] if colours == 1 else np.ascontiguousarray(colour)).convert("L")
+    if page.extra:  # over black
+        picture = Image.composite(picture, Image.new("L", picture.size), Image.fromarray(grey[..., -1]))
+    picture.getexif()[_ORIENTATION] = page.orientation
+    return picture
+
+
+def _directories(data: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
+    found: list[TiffImagePlugin.ImageFileDirectory_v2] = []
+    file, seen = io.BytesIO(data), set()
+    at = int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
+    while at and at not in seen and len(found) < _MAX_PAGES:
+        seen.add(at)
+        file.seek(at)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        tags.load(file)
+        found.append(tags)
+        at = tags.next
+    return found
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    return tuple(int(each) for each in value) if isinstance(value, tuple) else (int(value),)
