@@ -169,20 +169,41 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[st
 
 def _is_nifti(name: str, data: bytes) -> bool:
     plain = data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
-    return plain or (name.lower().endswith(".nii.gz") and data[:2] == b"\x1f\x8b")
+    if plain or data[:2] != b"\x1f\x8b":
+        return plain
+    try:  # judged by its bytes, whatever its name
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
+    except zlib.error:
+        return name.lower().endswith((".nii.gz", ".nii"))
+    return _is_nifti(name, start) if start[:2] != b"\x1f\x8b" else False
 
 
 def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
-    """Yield axial slices from feet to head in radiological view: the patient's right is at the left."""
+    """Yield axial slices from feet to head in radiological view: the patient's right is at the left.
+
+    Infinite voxels and those that are not a number are air.
+    """
     volume = _nifti_volume(data)
+    while volume.ndim > 3 and volume.shape[-1] == 1:
+        volume = volume[..., 0]
     if volume.ndim != 3:
-        raise SourceError("not_a_volume", f"The NIfTI file has {volume.ndim} dimensions; a volume has 3.")
+        raise SourceError(
+            "not_a_volume",
+            f"The NIfTI file has {volume.ndim} dimensions of {' x '.join(map(str, volume.shape))} voxels; a volume has 3. "
+            "Save one volume, or send single slices as DICOM or PNG.",
+        )
+    if volume.dtype.kind not in "iuf":
+        kind = "complex" if volume.dtype.kind == "c" else "colour"
+        raise SourceError(
+            "unsupported_colour_mode", f"The NIfTI file has {kind} voxels; save Hounsfield units as real numbers."
+        )
     limits = DecodeLimits()
     width, height, depth = volume.shape
     if depth > limits.max_frames or width * height > limits.max_pixels or min(width, height) < 16:
         raise SourceError("not_a_volume", f"The NIfTI file's {width} x {height} x {depth} voxels are not a chest CT.")
     for index in range(depth):
-        hounsfield = np.nan_to_num(np.asarray(volume[::-1, ::-1, index].T, dtype=np.float64), nan=-1024.0)
+        plane = np.asarray(volume[::-1, ::-1, index].T, dtype=np.float64)
+        hounsfield = np.nan_to_num(plane, nan=-1024.0, posinf=-1024.0, neginf=-1024.0)
         yield window.grey(hounsfield)[np.newaxis]
 
 
@@ -194,6 +215,12 @@ def _nifti_volume(data: bytes) -> Any:
         raise SourceError("missing_package", "NIfTI needs nibabel: pip install 'covid-ct[nifti]'") from None
     if data[:2] == b"\x1f\x8b":
         data = _gunzipped(data)
+    if data[344:347] == b"ni1":
+        raise SourceError(
+            "unsupported_encoding",
+            "This is the .hdr file of a NIfTI pair, without its voxels. Save both as one file: "
+            'python -c \'import nibabel as n; n.save(n.load("in.hdr"), "out.nii.gz")\'',
+        )
     kind = nibabel.Nifti2Image if data[4:7] == b"n+2" else nibabel.Nifti1Image
     try:
         return np.asanyarray(nibabel.as_closest_canonical(kind.from_bytes(data)).dataobj)

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image
-from service.imaging.jpeg_headers import StreamHeader, is_ycc, jpeg_2000_header, jpeg_header, with_more_bits
+from service.imaging.jpeg_headers import (
+    StreamHeader,
+    is_ycc,
+    jpeg_2000_header,
+    jpeg_header,
+    with_more_bits,
+    with_stuffed_ones,
+)
 
 JPEG_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 """Baseline, extended (12 bits), lossless with any predictor, lossless with predictor 1."""
@@ -86,6 +93,7 @@ def _jpeg(frame: bytes, photometric: str) -> NDArray[Any]:
     if photometric in _COLOURS and not lossless:
         ycc = photometric.startswith("YBR") or is_ycc(frame)
         colours = {"colorspace": "YCBCR" if ycc else "RGB", "outcolorspace": "RGB"}
+    frame = with_stuffed_ones(frame)
     pixels = imagecodecs.jpeg8_decode(frame, **colours)
     if not np.array_equal(pixels, imagecodecs.jpeg8_decode(with_more_bits(frame), **colours)):
         raise damaged_image("its JPEG stream is truncated")

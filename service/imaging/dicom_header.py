@@ -120,13 +120,16 @@ def _check_syntax(syntax: str) -> None:
 
 
 def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
-    from pydicom.dataset import Dataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filereader import data_element_generator
     from pydicom.tag import Tag
+    from pydicom.uid import UID
 
     if syntax in COMPRESSED:  # closes pixel data that lack it; behind complete pixel data it is not read
         body += _SEQUENCE_DELIMITER
     file, dataset = io.BytesIO(body), Dataset()
+    dataset.file_meta = FileMetaDataset()  # tables of words need its byte order
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     watch = _Watch(file, len(body))
     elements = data_element_generator(
         file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=watch, specific_tags=[Tag(tag) for tag in _TAGS]

@@ -5,10 +5,12 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-_ENTROPY_END: Final = re.compile(rb"\xff[\x01-\xfe]")
+_ENTROPY_END: Final = re.compile(rb"\xff+[\x01-\xfe]")
+_BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
 _START_OF_SCAN: Final = 0xDA
-_PADDING: Final = b"\xff\x00" * 8
-"""Sixteen bytes of the JPEG form: eight bytes of ones, more than any one code has."""
+_RESTART_INTERVAL: Final = 0xDD
+_PADDING: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
+"""Bytes of many patterns, none of which is a marker: in any table, some of their codes are not those of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +67,38 @@ def is_ycc(frame: bytes) -> bool:
     return b"\xff\xe0" in head[:4] and head[6:10] == b"JFIF"
 
 
+def with_stuffed_ones(frame: bytes) -> bytes:
+    """Stuff the last byte of ones before a marker, which some encoders leave bare; so it may be with a fill byte."""
+    start = frame.find(b"\xff\xda")
+    return frame if start < 0 else frame[:start] + _BARE_ONES.sub(b"\xff\0", frame[start:])
+
+
 def with_more_bits(frame: bytes) -> bytes:
-    """Put ones behind every entropy-coded segment of a JPEG.
+    """Put other bits behind every entropy-coded segment of a JPEG, and a segment behind the last restart interval.
 
     A decoder fills missing bits with zeros, and reports nothing. If both streams decode to the same pixels, no bit that
     is not there was used. An encoder's own padding is less than a byte, so it changes nothing.
     """
-    parts, at = [], 2
-    parts.append(frame[:2])
+    parts, at, restarts, following = [frame[:2]], 2, False, 0
     while at + 4 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]
-        if 0xD0 <= marker <= 0xD9 or marker in (0x01, 0xFF):
-            size = 1 if marker == 0xFF else 2
-            parts.append(frame[at : at + size])
-            at += size
-            if not 0xD0 <= marker <= 0xD7:
-                continue
+        begin = at
+        if marker == 0xFF:
+            at += 1
+        elif 0xD0 <= marker <= 0xD9 or marker == 0x01:
+            at += 2
         else:
-            end = at + 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
-            parts.append(frame[at:end])
-            at = end
-            if marker != _START_OF_SCAN:
-                continue
+            at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
+        parts.append(frame[begin:at])
+        restarts |= marker == _RESTART_INTERVAL
+        if marker != _START_OF_SCAN and not 0xD0 <= marker <= 0xD7:
+            continue
+        following = 0 if marker == _START_OF_SCAN else (marker + 1) % 8
         found = _ENTROPY_END.search(frame, at)
         end = found.start() if found else len(frame)
+        follower = found.group()[-1] if found else 0
         parts.extend((frame[at:end], _PADDING))
         at = end
+        if restarts and not 0xD0 <= follower <= 0xD7:
+            parts.append(bytes((0xFF, 0xD0 + following)) + _PADDING)
     return b"".join((*parts, frame[at:]))
