@@ -169,6 +169,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[st
 
 def _is_nifti(name: str, data: bytes) -> bool:
     plain = data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
+<<<<<<< HEAD
     if plain or data[:2] != b"\x1f\x8b":
         return plain
     try:  # judged by its bytes, whatever its name
@@ -176,6 +177,15 @@ def _is_nifti(name: str, data: bytes) -> bool:
     except zlib.error:
         return name.lower().endswith((".nii.gz", ".nii"))
     return _is_nifti(name, start) if start[:2] != b"\x1f\x8b" else False
+=======
+    if plain or data[:2] != b"\x1f\x8b" or name.lower().endswith((".nii.gz", ".nii")):
+        return plain or data[:2] == b"\x1f\x8b"
+    try:  # judged by its bytes, whatever its name
+        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
+    except zlib.error:
+        return False
+    return start[344:347] in (b"n+1", b"ni1") or start[4:7] == b"n+2"
+>>>>>>> imaging
 
 
 def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
@@ -189,8 +199,13 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
     if volume.ndim != 3:
         raise SourceError(
             "not_a_volume",
+<<<<<<< HEAD
             f"The NIfTI file has {volume.ndim} dimensions of {' x '.join(map(str, volume.shape))} voxels; a volume has "
             "3. Save one volume, or send single slices as DICOM or PNG.",
+=======
+            f"The NIfTI file has {volume.ndim} dimensions ({' x '.join(map(str, volume.shape))}); a volume has 3. "
+            "Save one volume, or send single slices as DICOM or PNG.",
+>>>>>>> imaging
         )
     if volume.dtype.kind not in "iuf":
         kind = "complex" if volume.dtype.kind == "c" else "colour"
@@ -223,7 +238,8 @@ def _nifti_volume(data: bytes) -> Any:
         )
     kind = nibabel.Nifti2Image if data[4:7] == b"n+2" else nibabel.Nifti1Image
     try:
-        return np.asanyarray(nibabel.as_closest_canonical(kind.from_bytes(data)).dataobj)
+        image = kind.from_bytes(data)
+        return np.asanyarray((nibabel.as_closest_canonical(image) if image.ndim >= 3 else image).dataobj)
     except Exception:  # noqa: BLE001 - nibabel raises nearly anything on hostile bytes
         raise SourceError("damaged_image", "The NIfTI file is damaged.") from None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -29,6 +30,9 @@ _MAX_HEAD_BYTES: Final = 64 * 1024
 
 _SLACK_SECONDS: Final = 2.0
 """Added to the application's own limits."""
+
+_UPGRADE: Final = b"upgrade:"
+_UPGRADE_HEADER: Final = re.compile(rb"\nupgrade([ \t]*:)", re.IGNORECASE)
 
 _log = logging.getLogger("covidct.connection")
 
@@ -81,6 +85,7 @@ class Connection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True
+        self._held = b""
         self._since = time.perf_counter()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -103,9 +108,24 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             self._begin_head()
+            data = self._without_upgrade(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
+
+    def _without_upgrade(self, data: bytes) -> bytes:
+        """Rename the header Upgrade: its offer may be ignored (RFC 9110, 7.8), but the parser would drop the body.
+
+        The begin of a line that may become this header is held back until more data arrives.
+        """
+        data, self._held = self._held + data, b""
+        head, separator, body = data.partition(b"\r\n\r\n")
+        if not separator:
+            line = head.rfind(b"\n") + 1
+            if 0 < line < len(head) and _UPGRADE.startswith(head[line:].lower()):
+                head, self._held = head[:line], head[line - 1 :]
+                head = head[:-1]
+        return _UPGRADE_HEADER.sub(rb"\nX-Offer\1", head) + separator + body
 
     def on_message_begin(self) -> None:
         """Start the time limit for the headers of the next request."""

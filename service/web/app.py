@@ -17,6 +17,7 @@ from service.settings import Settings, comma_separated
 from service.web.api_keys import API_KEY_HEADER, ApiKeys
 from service.web.dependencies import require_key
 from service.web.middleware.browser_headers import BrowserHeadersMiddleware
+from service.web.middleware.head_requests import HeadRequestsMiddleware
 from service.web.middleware.host_check import HostCheckMiddleware
 from service.web.middleware.request_context import RequestContextMiddleware
 from service.web.middleware.request_limits import RequestLimits, RequestLimitsMiddleware
@@ -100,6 +101,7 @@ async def reload(app: FastAPI) -> bool:
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware, from the innermost to the outermost."""
+    app.add_middleware(HeadRequestsMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

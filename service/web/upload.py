@@ -1,5 +1,6 @@
 """Files of a multipart form (RFC 7578), kept in memory."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -42,6 +43,15 @@ class _InMemoryParser(MultiPartParser):
 
     spool_max_size = sys.maxsize
     complete = False
+
+    def on_headers_finished(self) -> None:
+        """Take a part with only the encoded form of a file name (RFC 5987) for a file; the name is not used."""
+        disposition = self._current_part.content_disposition
+        if disposition is not None and b"filename=" not in disposition:
+            self._current_part.content_disposition = re.sub(
+                rb"(?i)\bfilename\*\s*=[^;]*", b"filename=file", disposition
+            )
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         """Note that the closing boundary was found."""
@@ -105,6 +115,11 @@ async def _read(request: Request, max_files: int, choose: Callable[[FormData], l
     if content_type != b"multipart/form-data":
         raise UnsupportedFormError(
             f"Send the image as the file {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@scan.png URL"
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedFormError(
+            "The body has a Content-Encoding, which is not read; send the form as it is. Images are compressed."
         )
     parser = _InMemoryParser(request.headers, request.stream(), max_files=max_files, max_fields=_MAX_PARTS)
     try:

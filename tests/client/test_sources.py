@@ -135,6 +135,53 @@ def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.Monke
         list(slices_of(gzip.compress(data), "a.nii.gz"))
 
 
+def test_trailing_axes_of_one_are_dropped_and_gzip_is_known_by_its_bytes() -> None:
+    expected = [ct_slice for _, ct_slice in slices_of(nifti(VOLUME), "a.nii")]
+    for data, name in (
+        (nifti(VOLUME[..., None]), "a.nii"),
+        (nifti(VOLUME[..., None, None]), "a.nii"),
+        (gzip.compress(nifti(VOLUME)), "a.nii"),
+        (gzip.compress(nifti(VOLUME)), "volume"),
+    ):
+        np.testing.assert_array_equal([ct_slice for _, ct_slice in slices_of(data, name)], expected)
+
+
+def test_infinite_voxels_are_air() -> None:
+    volume = VOLUME.astype(np.float32)
+    volume[:5] = np.inf
+    air = VOLUME.copy()
+    air[:5] = -1024
+    found = [ct_slice for _, ct_slice in slices_of(nifti(volume), "a.nii")]
+    np.testing.assert_array_equal(found, [ct_slice for _, ct_slice in slices_of(nifti(air), "a.nii")])
+
+
+@pytest.mark.parametrize(
+    ("voxels", "code", "telling"),
+    [
+        pytest.param(
+            np.zeros((20, 20, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")]),
+            "unsupported_colour_mode",
+            "colour",
+            id="rgb",
+        ),
+        pytest.param(VOLUME.astype(np.complex64), "unsupported_colour_mode", "complex", id="complex"),
+        pytest.param(VOLUME[..., 0], "not_a_volume", "2 dimensions", id="2d"),
+    ],
+)
+def test_a_nifti_of_another_kind_is_named(voxels: np.ndarray, code: str, telling: str) -> None:
+    with pytest.raises(SourceError, match=telling) as caught:
+        list(slices_of(nifti(voxels), "a.nii"))
+    assert caught.value.code == code
+
+
+def test_the_header_of_a_nifti_pair_names_the_command_that_joins_it() -> None:
+    header = bytearray(nifti(VOLUME)[:352])
+    header[344:347] = b"ni1"
+    with pytest.raises(SourceError, match="nibabel") as caught:
+        list(slices_of(bytes(header), "a.hdr"))
+    assert caught.value.code == "unsupported_encoding"
+
+
 def test_nifti_without_nibabel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
     with pytest.raises(SourceError, match="covid-ct\\[nifti\\]"):

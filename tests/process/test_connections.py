@@ -196,3 +196,41 @@ def test_refused_connections_are_counted(server: Server) -> None:
     assert problem(exchange(server, b"nonsense\r\n\r\n"))[0] == 400
     text = httpx2.get(f"{server.url}/metrics").text
     assert 'covidct_requests_total{method="other",route="unmatched",status="400"}' in text
+
+
+def form_request(headers: str) -> bytes:
+    body = (
+        b'--B\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + png(200) + b"\r\n--B--\r\n"
+    )
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\n{headers}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+OFFERS = [
+    "Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+    "Connection: Upgrade, HTTP2-Settings, close\r\n",
+    "Connection: Upgrade, close\r\nUpgrade: TLS/1.2\r\n",
+    "upgrade: websocket\r\nConnection: upgrade, close\r\n",
+]
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_an_offer_to_upgrade_is_ignored_and_the_body_kept(server: Server, offer: str, step: int) -> None:
+    plain, data = form_request("Connection: close\r\n"), form_request(offer)
+    expected = exchange(server, plain).split(b"\r\n", 1)[0]
+    with connect(server) as client:
+        for at in range(0, 300, step):
+            client.sendall(data[at : min(at + step, 300)])
+        client.sendall(data[300:])
+        assert read_to_the_end(client).split(b"\r\n", 1)[0] == expected
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/model", "/metrics", "/", "/v2", "/openapi.json"])
+def test_head_has_the_status_of_get_and_no_body(server: Server, path: str) -> None:
+    answers = [
+        exchange(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        for method in ("GET", "HEAD")
+    ]
+    assert answers[0].split(b"\r\n", 1)[0] == answers[1].split(b"\r\n", 1)[0]
+    assert answers[1].partition(b"\r\n\r\n")[2] == b""

@@ -28,9 +28,10 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     """
     length = len(body)
     if header_length is not None:
-        if not header_length.isdecimal() or int(header_length) > len(body):
+        digits = header_length.lstrip("0") or header_length[-1:]
+        if not header_length.isdecimal() or len(digits) > 18 or int(digits) > len(body):
             raise MalformedRequestError(f"{HEADER_LENGTH} is not a number of bytes within the body.")
-        length = int(header_length)
+        length = int(digits)
     try:
         return InferRequest.model_validate_json(body[:length]), body[length:]
     except ValidationError as error:

@@ -135,3 +135,26 @@ async def test_a_client_that_leaves_while_it_sends_is_no_error_of_the_server(mod
     }
     assert len(statuses) == 1
     assert statuses < {"400", "499"}
+
+
+async def test_a_file_name_in_the_encoded_form_alone_makes_a_file(models: Path) -> None:
+    head = b"--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename*=utf-8''%E8%82%BA.png\r\n\r\n"
+    response = await post(models, head + png() + b"\r\n" + END)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
+async def test_an_encoded_form_is_refused_by_its_header(models: Path, encoding: str) -> None:
+    response = await post(models, part("image", png()) + END, FORM | {"content-encoding": encoding})
+    assert "Content-Encoding" in str(problem(response, 415, "unsupported_content_type")["detail"])
+
+
+async def test_digits_without_end_in_a_header_are_a_400(models: Path) -> None:
+    async with serve(models) as client:
+        response = await client.post(
+            "/v2/models/tiny/infer",
+            content=b'{"inputs": []}',
+            headers={"content-type": "application/json", "inference-header-content-length": "9" * 5000},
+        )
+    assert response.status_code == 400
+    assert "Inference-Header-Content-Length" in response.text

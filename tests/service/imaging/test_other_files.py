@@ -1,0 +1,193 @@
+"""TIFFs beyond 8 bits, pages, kinds of JPEG and BMP: the right grey, or the kind by name; the words of refusals."""
+
+import io
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.errors import ServiceError, UnusableImageError
+from service.imaging.decode import decode
+from tests.support.dicoms import ct, phantom
+from tests.support.server import ROOT
+
+GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+DEEP = GREY.astype(np.uint16) * 257
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(samples: bytes, bits: int, photometric: int, *, per_pixel: int = 1, planar: int = 1, kind: int = 1) -> bytes:
+    """An uncompressed TIFF of the size of `GREY`, little endian."""
+    height, width = GREY.shape
+    planes = per_pixel if planar == 2 else 1
+    entries = 11
+    at = 8 + 2 + 12 * entries + 4
+    bits_at, offsets_at = at, at + 2 * per_pixel
+    counts_at = offsets_at + 4 * planes
+    data_at = counts_at + 4 * planes
+    size = len(samples) // planes
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, per_pixel, bits if per_pixel == 1 else bits_at),
+        (259, 3, 1, 1),
+        (262, 3, 1, photometric),
+        (273, 4, planes, data_at if planes == 1 else offsets_at),
+        (277, 3, 1, per_pixel),
+        (278, 4, 1, height),
+        (279, 4, planes, size if planes == 1 else counts_at),
+        (284, 3, 1, planar),
+        (339, 3, 1, kind),
+    ]
+    return b"".join(
+        (
+            b"II*\0" + struct.pack("<IH", 8, entries),
+            *(struct.pack("<HHII", *tag) for tag in tags),
+            struct.pack("<I", 0),
+            struct.pack(f"<{per_pixel}H", *[bits] * per_pixel),
+            struct.pack(f"<{planes}I", *[data_at + size * plane for plane in range(planes)]),
+            struct.pack(f"<{planes}I", *[size] * planes),
+            samples,
+        )
+    )
+
+
+def twelve_bits(values: NDArray[np.uint16]) -> bytes:
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    packed = pairs[:, 0] << 12 | pairs[:, 1]
+    return np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=1).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(tiff(DEEP.tobytes(), 16, 1), id="16 bits"),
+        pytest.param(tiff((65535 - DEEP).tobytes(), 16, 0), id="16 bits, white is zero"),
+        pytest.param(tiff(np.stack([DEEP] * 3, axis=-1).tobytes(), 16, 2, per_pixel=3), id="16-bit RGB"),
+        pytest.param(tiff(DEEP.tobytes() * 3, 16, 2, per_pixel=3, planar=2), id="16-bit RGB in planes"),
+        pytest.param(tiff(twelve_bits((GREY.astype(np.uint32) * 4095 // 255).astype(np.uint16)), 12, 1), id="12 bits"),
+        pytest.param(tiff((255 - GREY).tobytes(), 8, 0), id="8 bits, white is zero"),
+    ],
+)
+def test_a_tiff_has_its_right_grey(data: bytes) -> None:
+    assert np.abs(decode(data)[0].astype(int) - GREY).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "telling"),
+    [
+        pytest.param(tiff(DEEP.tobytes(), 16, 1, kind=2), "signed samples of 16 bits", id="signed 16"),
+        pytest.param(tiff(GREY.tobytes(), 8, 1, kind=2), "signed samples of 8 bits", id="signed 8"),
+        pytest.param(
+            tiff(GREY.astype(np.float32).tobytes(), 32, 1, kind=3), "floating-point samples of 32", id="float"
+        ),
+        pytest.param(tiff(GREY.astype(np.uint32).tobytes(), 32, 1), "unsigned samples of 32 bits", id="32 bits"),
+    ],
+)
+def test_samples_without_a_grey_value_are_named_with_true_numbers(data: bytes, telling: str) -> None:
+    with pytest.raises(UnusableImageError, match=telling) as caught:
+        decode(data)
+    assert caught.value.code == "unsupported_sample_depth"
+    assert "Convert it with" in caught.value.detail
+
+
+def test_the_first_full_page_of_a_tiff_is_the_picture() -> None:
+    full, small = Image.fromarray(GREY), Image.fromarray(GREY[::2, ::2])
+    for pages in ((full, small), (small, full)):
+        data = bytearray(saved(pages[0], "TIFF", save_all=True, append_images=[pages[1]], tiffinfo={254: 0}))
+        at = int.from_bytes(data[4:8], "little")
+        while at:  # mark the small page
+            (count,) = struct.unpack_from("<H", data, at)
+            tags = {struct.unpack_from("<H", data, at + 2 + 12 * n)[0]: at + 2 + 12 * n for n in range(count)}
+            if int.from_bytes(data[tags[256] + 8 : tags[256] + 10], "little") < 60:
+                data[tags[254] + 8 : tags[254] + 12] = struct.pack("<I", 1)
+            (at,) = struct.unpack_from("<I", data, at + 2 + 12 * count)
+        np.testing.assert_array_equal(decode(bytes(data))[0], GREY)
+
+
+def test_the_first_image_of_a_phones_picture_is_taken() -> None:
+    picture = Image.fromarray(GREY)
+    data = saved(picture, "MPO", save_all=True, append_images=[picture.resize((20, 20))], quality=95)
+    assert decode(data).shape == (1, 40, 60)
+
+
+@pytest.mark.parametrize("predictor", [1, 4, 7])
+def test_a_lossless_jpeg_file_has_its_grey(predictor: int) -> None:
+    data = bytes(imagecodecs.jpeg8_encode(DEEP, lossless=True, predictor=predictor, bitspersample=16))
+    np.testing.assert_array_equal(decode(data)[0], GREY)
+
+
+def test_jpeg_ls_and_12_bit_jpeg_files_have_their_grey() -> None:
+    np.testing.assert_array_equal(decode(bytes(imagecodecs.jpegls_encode(GREY)))[0], GREY)
+    smooth = (phantom(64) * 1.5).clip(0, 4095).astype(np.uint16)
+    found = decode(bytes(imagecodecs.jpeg8_encode(smooth, level=98, bitspersample=12)))[0]
+    assert np.abs(found.astype(int) - smooth / 4095 * 255).max() <= 2
+
+
+def test_a_bmp_of_an_unread_kind_is_named() -> None:
+    head = struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 64, 0, 0, 0, 0, 0, 0)
+    with pytest.raises(UnusableImageError, match="64 bits a pixel") as caught:
+        decode(b"BM" + struct.pack("<IHHI", 0, 0, 0, 54) + head + bytes(9000))
+    assert caught.value.code == "unsupported_encoding"
+
+
+def test_libtiffs_lines_do_not_reach_standard_error(tmp_path: Path) -> None:
+    """Their text comes from C, so it is looked for on the stream of a process of its own."""
+    (tmp_path / "lzw").write_bytes(saved(Image.fromarray(GREY), "TIFF", compression="tiff_lzw"))
+    script = (
+        "import pathlib, random, sys, warnings\nwarnings.simplefilter('ignore')\n"
+        "from service.errors import ServiceError\nfrom service.imaging.decode import decode\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\nrandom.seed(0)\nrefused = 0\n"
+        "for _ in range(2000):\n    damaged = bytearray(data)\n    for _ in range(6):\n"
+        "        damaged[random.randrange(8, len(data))] = random.randrange(256)\n"
+        "    try:\n        decode(bytes(damaged))\n    except ServiceError:\n        refused += 1\n"
+        "print(refused > 500)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "lzw")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
+
+
+STORED = phantom()
+
+REFUSALS = [
+    pytest.param(ct(STORED)[:-100], "damaged_image", id="cut DICOM"),
+    pytest.param(saved(Image.fromarray(GREY), "PNG")[:-600], "damaged_image", id="cut PNG"),
+    pytest.param(saved(Image.fromarray(GREY), "TIFF", compression="tiff_lzw")[:600], "damaged_image", id="cut TIFF"),
+    pytest.param(tiff(DEEP.tobytes(), 16, 1, kind=2), "unsupported_sample_depth", id="signed TIFF"),
+    pytest.param(
+        ct(STORED).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.7\0"),
+        "unsupported_transfer_syntax",
+        id="syntax",
+    ),
+    pytest.param(
+        b"BM"
+        + struct.pack("<IHHI", 0, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 64, *[0] * 6)
+        + bytes(99),
+        "unsupported_encoding",
+        id="BMP",
+    ),
+    pytest.param(tiff(DEEP.tobytes() * 4, 16, 5, per_pixel=4), "unsupported_colour_mode", id="16-bit CMYK TIFF"),
+]
+
+
+@pytest.mark.parametrize(("data", "code"), REFUSALS)
+def test_damaged_asks_for_the_whole_file_and_unsupported_says_how_to_convert(data: bytes, code: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        decode(data)
+    assert caught.value.code == code
+    assert ("damaged" in caught.value.detail) is (code == "damaged_image")
+    assert ("Convert it with" in caught.value.detail) is code.startswith("unsupported")
