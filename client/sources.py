@@ -169,15 +169,6 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[st
 
 def _is_nifti(name: str, data: bytes) -> bool:
     plain = data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
-<<<<<<< HEAD
-    if plain or data[:2] != b"\x1f\x8b":
-        return plain
-    try:  # judged by its bytes, whatever its name
-        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
-    except zlib.error:
-        return name.lower().endswith((".nii.gz", ".nii"))
-    return _is_nifti(name, start) if start[:2] != b"\x1f\x8b" else False
-=======
     if plain or data[:2] != b"\x1f\x8b" or name.lower().endswith((".nii.gz", ".nii")):
         return plain or data[:2] == b"\x1f\x8b"
     try:  # judged by its bytes, whatever its name
@@ -185,7 +176,6 @@ def _is_nifti(name: str, data: bytes) -> bool:
     except zlib.error:
         return False
     return start[344:347] in (b"n+1", b"ni1") or start[4:7] == b"n+2"
->>>>>>> imaging
 
 
 def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
@@ -199,13 +189,8 @@ def _nifti_slices(data: bytes, window: Window) -> Iterator[Slice]:
     if volume.ndim != 3:
         raise SourceError(
             "not_a_volume",
-<<<<<<< HEAD
-            f"The NIfTI file has {volume.ndim} dimensions of {' x '.join(map(str, volume.shape))} voxels; a volume has "
-            "3. Save one volume, or send single slices as DICOM or PNG.",
-=======
             f"The NIfTI file has {volume.ndim} dimensions ({' x '.join(map(str, volume.shape))}); a volume has 3. "
             "Save one volume, or send single slices as DICOM or PNG.",
->>>>>>> imaging
         )
     if volume.dtype.kind not in "iuf":
         kind = "complex" if volume.dtype.kind == "c" else "colour"
