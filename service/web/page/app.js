@@ -48,7 +48,9 @@ function changed(entry) {
   plan();
 }
 
-const show = (entry) => viewer.show(entry, results.ordered.indexOf(entry) + 1, results.ordered.length);
+function show(entry) {
+  viewer.show(entry, results.ordered.indexOf(entry) + 1, results.ordered.length);
+}
 
 /** Summarise once a frame, however many answers come. */
 function plan() {
@@ -91,15 +93,15 @@ function announce(ended, all, state) {
 }
 
 function counts(answers, failed) {
-  const numbers = new Map();
+  const numbers = new Map(["yes", "no", "none", "failed"].map((kind) => [kind, { name: kind, count: 0 }]));
   for (const answer of answers) {
     const kind = kindOf(answer);
-    const name = kind === "none" ? "no answer" : answer.label;
-    numbers.set(name, { kind, count: (numbers.get(name)?.count ?? 0) + 1 });
+    const { count } = numbers.get(kind);
+    numbers.set(kind, { name: kind === "none" ? "no answer" : answer.label, count: count + 1 });
   }
-  if (failed) numbers.set("failed", { kind: "failed", count: failed });
-  return [...numbers].sort(([one], [other]) => one.localeCompare(other))
-    .map(([name, { kind, count }]) => element("li", { className: kind }, element("strong", { textContent: String(count) }), ` ${name}`));
+  numbers.get("failed").count = failed;
+  return [...numbers].filter(([, { count }]) => count > 0)
+    .map(([kind, { name, count }]) => element("li", { className: kind }, element("strong", { textContent: String(count) }), ` ${name}`));
 }
 
 function clear() {
@@ -135,7 +137,7 @@ async function showModel() {
     return;
   }
   const range = ({ value, low, high }) => `${value.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
-  const figures = (metrics) => Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
+  const figures = (metrics) => Object.keys(metrics).length === 0 ? "no figures" : Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
   const facts = [
     ["Network", known.architecture],
     ["Threshold", `${percent(known.threshold)}: ${known.threshold_rule}`],

@@ -8,7 +8,7 @@ const MAX_OPACITY = 0.6; // the anatomy below the highest values must stay visib
 const COLOURS = [[87, 16, 110], [137, 34, 106], [188, 55, 84], [227, 89, 51], [249, 142, 9], [249, 203, 53], [252, 255, 164]];
 const CONTOUR = "rgb(255, 255, 255)";
 const OUTLINE = "rgb(0, 200, 255)";
-const UNDER_BAR = [70, 74, 78]; // the colour bar shows the colours as they look over grey tissue
+const UNDER_BAR = [110, 110, 110]; // the colour bar shows the colours as they look over grey tissue
 const MARKS = [0, 0.25, 0.5, 0.75, 1];
 const PALETTE = Array.from({ length: 256 }, (_, level) => colourOf(level / 255));
 

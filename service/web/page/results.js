@@ -58,7 +58,7 @@ export class Results {
     const { row, thumb } = this.#items.get(entry);
     COLUMNS.forEach(({ value, show = String }, index) => {
       const found = value(entry) ?? null;
-      if (index > 0) row.cells[index].textContent = found === null ? "–" : show(found);
+      if (index > 0) row.cells[index].textContent = found === null ? "—" : show(found);
     });
     const kind = entry.state === "done" ? kindOf(entry.answer) : entry.state;
     thumb.className = kind;

@@ -24,7 +24,7 @@ export function kindOf(answer) {
 export function outcome({ state, answer, problem }) {
   if (state === "done") return labelOf(answer) || reason(answer);
   if (state === "failed") return headline(problem);
-  return { waiting: "Waiting", sending: "Being examined…", cancelled: "Cancelled" }[state] ?? "";
+  return { waiting: "Waiting", sending: "Examining…", cancelled: "Cancelled" }[state] ?? "";
 }
 
 /** The relation of the probability to the threshold. */
@@ -51,11 +51,11 @@ export function legend({ lungs }) {
   return "Colour: probability of lesion inside the lungs, from 0 to 1 on the same scale for every slice. White line: 0.25. Blue line: the lungs that were found.";
 }
 
-/** The result of the checks: "highest check 0.34 of 1". */
+/** The result of the checks in a sentence. */
 export function doubt({ out_of_distribution: { score, threshold, flagged } }, card) {
   if (card && Object.keys(card.checks).length === 0) return "This model does not check the picture.";
-  if (flagged) return `A check has ${score.toFixed(2)}; above ${threshold.toFixed(0)} the probability means nothing.`;
-  return `Highest check ${score.toFixed(2)}; above ${threshold.toFixed(0)} the picture would be refused.`;
+  const limit = `above ${threshold.toFixed(0)} there is no answer`;
+  return `${flagged ? "A check of the picture" : "Highest check of the picture"}: ${score.toFixed(2)}; ${limit}.`;
 }
 
 /** "240 ms in the service: decoding 4.0, waiting 0.1, network 223" */

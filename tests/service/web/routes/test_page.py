@@ -1,8 +1,12 @@
+import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from service.imaging import overlay
+from service.model.checks import CheckName
 from service.web.routes import page
 from tests.support.client import problem, serve
 
@@ -38,3 +42,24 @@ def test_nothing_of_it_comes_from_elsewhere_or_is_inline() -> None:
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name
     markup = (FOLDER / "index.html").read_text()
     assert not re.search(r"<style|style=|<script(?![^>]*src=)| on[a-z]+=", markup)
+
+
+def test_the_page_draws_maps_like_the_service() -> None:
+    script = (FOLDER / "map.js").read_text()
+    found = re.search(r"COLOURS = (\[\[.*?\]\]);", script)
+    assert found is not None
+    assert tuple(map(tuple, json.loads(found[1]))) == overlay._COLOURS
+    for name, value in (
+        ("CONTOUR_VALUE", overlay.CONTOUR_VALUE),
+        ("LUNG_VALUE", overlay._LUNG_VALUE),
+        ("MAX_OPACITY", overlay._MAX_OPACITY),
+    ):
+        assert f"const {name} = {value:g};" in script
+    for name, colour in (("CONTOUR", overlay._CONTOUR), ("OUTLINE", overlay._OUTLINE)):
+        assert f'const {name} = "rgb{colour}";' in script
+
+
+def test_every_reason_of_a_refusal_has_words_on_the_page() -> None:
+    wording = (FOLDER / "wording.js").read_text()
+    for name in get_args(CheckName):
+        assert len(re.findall(rf"^ +{name}: \"", wording, re.MULTILINE)) == 2, name  # headline and remedy

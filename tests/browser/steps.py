@@ -1,0 +1,94 @@
+"""Steps of a person on the page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
+
+
+def choose(page: "Page", *paths: Path) -> None:
+    """Choose files."""
+    page.set_input_files("#files", list(paths))
+
+
+def finish(page: "Page", count: int) -> list[list[str]]:
+    """Wait for all results: the cells of the table's rows."""
+    page.wait_for_function(
+        "count => document.querySelector('#cancel').hidden && document.querySelector('#progress').max === count"
+        " && document.querySelector('#progress').value === count && !document.querySelector('#work').hidden",
+        arg=count,
+    )
+    return rows(page)
+
+
+def rows(page: "Page") -> list[list[str]]:
+    """The cells of the table's rows."""
+    found: list[list[str]] = page.locator("tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    return found
+
+
+def names(page: "Page") -> list[str]:
+    """The files in the order of the table."""
+    return [row[0] for row in rows(page)]
+
+
+def shown(page: "Page", name: str) -> str:
+    """Wait until the large view shows this file: its text."""
+    page.locator("#viewer-title", has_text=name).wait_for()
+    page.locator("#answer :first-child").first.wait_for()
+    return page.locator("#viewer").inner_text()
+
+
+def drawn(page: "Page", name: str) -> None:
+    """Wait until the map of this file is drawn."""
+    page.wait_for_function("name => document.querySelector('#map').dataset.of === name", arg=name)
+
+
+SUMS = """id => {
+  const canvas = document.getElementById(id);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const sums = [0, 0, 0];
+  data.forEach((value, at) => { if (at % 4 < 3) sums[at % 4] += value; });
+  return sums;
+}"""
+"""Script: the sums of red, green and blue of a canvas."""
+
+
+def pixels(page: "Page", canvas: str) -> list[int]:
+    """The sums of red, green and blue of a canvas."""
+    sums: list[int] = page.evaluate(SUMS, canvas)
+    return sums
+
+
+class Gate:
+    """Holds requests for answers, past the first `open_for` ones, until it is opened."""
+
+    def __init__(self, page: "Page", open_for: int = 0) -> None:
+        self.held: list[Route] = []
+        self._left = open_for
+        page.route("**/explain*", self._take)
+
+    def _take(self, route: "Route") -> None:
+        if self._left > 0:
+            self._left -= 1
+            route.continue_()
+        else:
+            self.held.append(route)
+
+    def open(self) -> None:
+        """Let everything through that still waits for its answer."""
+        self._left = 1_000_000
+        for route in self.held:
+            route.continue_()
+        self.held.clear()
+
+
+def drop(page: "Page", *paths: Path) -> None:
+    """Drop files or folders of the disk, like a person with a mouse."""
+    session: Any = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 250, "data": data})
