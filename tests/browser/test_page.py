@@ -38,7 +38,7 @@ def test_many_files_each_have_their_own_end_and_nothing_in_them_runs(open_page: 
     choose(page, *(slices / f"{name}.png" for name in ("bright", "text", "dark", "black")))
     found = finish(page, 4)
     assert [row[0] for row in found] == ["black.png", "bright.png", "dark.png", "text.png"]
-    assert [row[2] for row in found] == ["No lungs found", "COVID", "NonCOVID", "Not an image the service reads"]
+    assert [row[2] for row in found] == ["No lungs found", "COVID", "NonCOVID", "Not a readable image"]
     assert "No answer: no lungs found" in shown(page, "black.png")
     assert page.locator("#answer .figure").count() == 0  # the probability of no slice means nothing
     page.keyboard.press("ArrowRight")
