@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from PIL import Image  # noqa: E402 - the repository's root must be importable first
 
+from examples.draw_slice import draw_slice  # noqa: E402
 from tests.browser.chromium import chromium  # noqa: E402
 from tests.support.server import running  # noqa: E402
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 FOLDER = ROOT / "docs" / "images"
-SLICE = ROOT / "examples" / "slice.png"
+SLICES = 8
 
 SHOTS: dict[str, dict[str, Any]] = {
-    "page": {"viewport": {"width": 1100, "height": 860}, "color_scheme": "light"},
-    "page-dark": {"viewport": {"width": 1100, "height": 860}, "color_scheme": "dark"},
+    "page": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "page-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
 
@@ -39,17 +40,24 @@ def main() -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the example slice and an image that is not a slice."""
+    """Draw generated slices, every second one with disease, and an image that is not a slice."""
+    paths = [folder / f"generated-{seed + 1}.png" for seed in range(SLICES)]
+    for seed, path in enumerate(paths):
+        Image.fromarray(draw_slice(seed, disease=seed % 2 == 1)).save(path)
     other = folder / "holiday.png"
     Image.radial_gradient("L").resize((320, 240)).save(other)
-    return [SLICE, other]
+    return [*paths, other]
 
 
 def _shoot(browser: "Browser", url: str, files: list[Path], target: Path, options: dict[str, Any]) -> None:
     page = browser.new_page(**options)
     page.goto(url)
     page.set_input_files("#files", files)
-    page.wait_for_function("count => document.querySelectorAll('.done, .failed').length === count", arg=len(files))
+    page.wait_for_function("count => document.querySelector('#progress').value === count", arg=len(files))
+    page.get_by_role("columnheader", name="Involv").get_by_role("button").click()
+    page.locator("tbody tr").first.click()
+    first = page.locator("tbody tr th").first.text_content()
+    page.wait_for_function("name => document.querySelector('#map').dataset.of === name", arg=first)
     page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
     page.evaluate("document.getElementById('work').scrollIntoView()")
     page.screenshot(path=target)

@@ -102,7 +102,7 @@ def test_a_zip_that_cannot_be_read_says_why_and_the_rest_goes_on(open_page: Open
         "secret.zip!1.png",
         "whole.zip!1.png",
     ]
-    assert [row[1] for row in found[:4]] == ["—"] * 4
+    assert [row[1] for row in found[:4]] == [""] * 4
     assert found[4][2] == "COVID"
     for step, reason in enumerate(("damaged or incomplete", "holds no files", "damaged or incomplete", "encrypted")):
         if step:
@@ -126,7 +126,7 @@ def test_a_document_that_is_a_zip_inside_is_one_file(open_page: Open, tmp_path: 
     packed(tmp_path / "report.docx", {"word/document.xml": b"<x/>"})
     page = open_page(expected_statuses=(415,))
     choose(page, tmp_path / "report.docx")
-    assert finish(page, 1)[0][2] == "Not an image the service reads"
+    assert finish(page, 1)[0][2] == "Not a readable image"
 
 
 @pytest.mark.parametrize(("button", "key"), [("choose", "Enter"), ("choose", "Space"), ("choose-folder", "Enter")])
@@ -138,4 +138,4 @@ def test_enter_and_space_open_the_file_chooser(open_page: Open, button: str, key
             break
     with page.expect_file_chooser() as chooser:
         page.keyboard.press(key)
-    assert chooser.value.is_multiple()
+    assert chooser.value.element.get_attribute("id") == {"choose": "files", "choose-folder": "folder"}[button]

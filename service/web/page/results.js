@@ -56,9 +56,10 @@ export class Results {
   /** Show the state of a slice. */
   update(entry) {
     const { row, thumb } = this.#items.get(entry);
+    const none = entry.state === "failed" ? "" : "—"; // the reason takes the place of the figures
     COLUMNS.forEach(({ value, show = String }, index) => {
       const found = value(entry) ?? null;
-      if (index > 0) row.cells[index].textContent = found === null ? "—" : show(found);
+      if (index > 0) row.cells[index].textContent = found === null ? none : show(found);
     });
     const kind = entry.state === "done" ? kindOf(entry.answer) : entry.state;
     thumb.className = kind;
@@ -101,7 +102,8 @@ export class Results {
   }
 
   #item(entry) {
-    const button = element("button", { type: "button", textContent: entry.name, title: entry.name, tabIndex: -1 });
+    const [path, name] = parts(entry.name);
+    const button = element("button", { type: "button", title: entry.name, tabIndex: -1 }, ...[path, name].map((textContent) => element("span", { textContent })));
     const row = element("tr", {}, element("th", { scope: "row" }, button), ...COLUMNS.slice(1).map(() => element("td")));
     const thumb = element("div", { id: `slice-${entry.number}`, title: entry.name, attributes: { role: "option", "aria-selected": "false" } });
     for (const node of [row, thumb]) node.addEventListener("click", () => this.select(entry));
@@ -167,6 +169,12 @@ export class Results {
     if (active !== document.activeElement) active.focus({ preventScroll: true });
     if (this.selected) this.#onSelect(this.selected);
   }
+}
+
+/** The folder or zip of a file, and its own name: where both do not fit, the folder is cut first. */
+function parts(name) {
+  const at = Math.max(name.lastIndexOf("/"), name.lastIndexOf("!")) + 1;
+  return [name.slice(0, at), name.slice(at)];
 }
 
 /** A comparison of slices; those without a value are last either way, equal ones as they came. */

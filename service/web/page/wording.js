@@ -76,7 +76,7 @@ const ADVICE = {
   no_lungs: "No lungs found",
   wrong_window: "Not a lung window",
   several_panels: "Several pictures in one",
-  unsupported_image_type: "Not an image the service reads",
+  unsupported_image_type: "Not a readable image",
   damaged_image: "Damaged file",
   empty_file: "Empty file",
   image_too_small: "Image too small",
