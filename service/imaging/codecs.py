@@ -104,6 +104,8 @@ def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
     """Decode JPEG-LS; some encoders put zeros before the end marker, of which a stream itself may end with one."""
     import imagecodecs
 
+    if not frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
+        frame += _END_OF_CODESTREAM  # CharLS takes seconds to refuse a stream that just stops
     try:
         return np.asarray(imagecodecs.jpegls_decode(frame))
     except imagecodecs.JpeglsError:

@@ -101,6 +101,15 @@ def test_a_truncated_stream_is_refused_at_every_length(name: str, tail: bytes) -
         assert caught.value.code == "damaged_image"
 
 
+def test_a_jpeg_ls_stream_that_just_stops_is_refused_quickly() -> None:
+    stream = STREAMS["jpeg-ls"][1]()
+    damaged = in_dicom(stream[: len(stream) // 2], 80)
+    started = time.process_time()
+    with pytest.raises(UnusableImageError):
+        decode(damaged)
+    assert time.process_time() - started < 1.0, "the codec needs seconds where the end marker is missing"
+
+
 def test_a_restart_interval_that_lacks_bytes_is_refused() -> None:
     stream = lossless_stream(STORED, restart_rows=8)
     at = stream.index(b"\xff\xd2")
