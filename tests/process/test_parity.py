@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 def rows() -> list[dict[str, str]]:
     """Twenty test slices, evenly spread over both classes, with what the evaluation says of them."""
     with (ROOT / "models" / "predictions.csv").open(newline="") as file:
-        test = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        test = [row for row in csv.DictReader(file) if row["set"] == "test"]
     assert len(test) == 203
     return test[::10][:20]
 
@@ -52,9 +52,9 @@ def test_the_probability_over_http_is_the_evaluations_slice_by_slice(
 ) -> None:
     assert {row["label"] for row in rows} == {"0", "1"}
     for row in rows:
-        assert probability(server, read(covid_ct_root, row["path"])) == pytest.approx(
+        assert probability(server, read(covid_ct_root, row["file"])) == pytest.approx(
             float(row["probability"]), abs=TOLERANCE
-        ), row["path"]
+        ), row["file"]
 
 
 def test_writing_a_real_slice_in_the_other_class_file_format_changes_nothing(
@@ -62,10 +62,10 @@ def test_writing_a_real_slice_in_the_other_class_file_format_changes_nothing(
 ) -> None:
     """RGBA PNG means COVID in this data set, RGB means mostly NonCOVID; the network must not be able to tell."""
     for row in rows[::7]:
-        original = read(covid_ct_root, row["path"])
+        original = read(covid_ct_root, row["file"])
         expected = probability(server, original)
         grey = Image.open(io.BytesIO(original)).convert("L")
         for mode in ("L", "RGB", "RGBA"):
             file = io.BytesIO()
             grey.convert(mode).save(file, "PNG")
-            assert probability(server, file.getvalue()) == expected, (row["path"], mode)
+            assert probability(server, file.getvalue()) == expected, (row["file"], mode)
