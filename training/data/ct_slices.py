@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -160,11 +160,6 @@ def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
     for each in slices:
         hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
     return {name: SplitFingerprint(count=len(own), sha256=hash_of_files(own)) for name, own in sorted(hashes.items())}
-
-
-def where(slices: Sequence[CtSlice], wanted: Callable[[CtSlice], bool]) -> list[int]:
-    """Indices of the slices that `wanted` accepts."""
-    return [i for i, each in enumerate(slices) if wanted(each)]
 
 
 def _resized(pixels: Slice) -> NDArray[np.uint8]:
