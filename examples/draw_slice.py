@@ -3,25 +3,24 @@
 No image was used: every shape is a formula and every vessel is random. It is not a phantom, and a model's answer to it
 says nothing about the model.
 
-    python examples/draw_slice.py examples/slice.png --seed 0
+    python -m examples.draw_slice examples/slice.png --seed 0
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Field: TypeAlias = NDArray[np.float64]
-"""One value for each pixel, shape (H, W)."""
+from examples.canvas import AIR, Branch, Canvas, Field, inside
 
 WINDOW: Final = (-1350.0, 150.0)
 """Hounsfield units shown as black and as white: the usual lung window, level -600 and width 1500."""
 
-AIR, LUNG, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -1030.0, -865.0, -130.0, 50.0, 85.0, 190.0, 620.0
+LUNG, FAT, MUSCLE, BLOOD, MARROW, CORTEX = -865.0, -130.0, 50.0, 85.0, 190.0, 620.0
 COUCH: Final = -420.0
 NOISE: Final = 12.0
 """Hounsfield units, standard deviation of the reconstruction noise."""
@@ -36,59 +35,6 @@ GREAT_VESSELS: Final = (
     (-0.17, -0.07, 0.045, 0.055),  # superior vena cava
 )
 """x, y, half axes."""
-
-
-class Canvas:
-    """Hounsfield units on a plane: x to the right, y down, 0 in the middle, 1 at the shorter edges."""
-
-    def __init__(self, height: int, width: int) -> None:
-        self.scale = min(height, width) / 2
-        rows, columns = np.mgrid[0:height, 0:width]
-        self.x: Field = (columns + 0.5 - width / 2) / self.scale
-        self.y: Field = (rows + 0.5 - height / 2) / self.scale
-        self.values: Field = np.full((height, width), AIR)
-
-    def cover(self, distance: Field, value: float | Field, softness: float = 0.7) -> Field:
-        """Paint where `distance` (plane units) is negative; `softness` is the width of the edge in pixels."""
-        amount = _inside(distance * self.scale, softness)
-        self.values += amount * (value - self.values)
-        return amount
-
-    def ellipse(self, x: float, y: float, a: float, b: float, degrees: float = 0.0, power: float = 2.0) -> Field:
-        """Return the approximate distance to an ellipse; it is exact at the edge."""
-        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        along, across = (self.x - x) * cos + (self.y - y) * sin, (self.y - y) * cos - (self.x - x) * sin
-        radius = (np.abs(along / a) ** power + np.abs(across / b) ** power) ** (1 / power)
-        return np.asarray((radius - 1) * min(a, b))
-
-    def line(self, x0: float, y0: float, x1: float, y1: float, radius: float) -> Field:
-        """Return the distance to a stroke with round ends."""
-        dx, dy = x1 - x0, y1 - y0
-        t = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
-        return np.asarray(np.hypot(self.x - x0 - t * dx, self.y - y0 - t * dy) - radius, dtype=np.float64)
-
-    def blur(self, field: Field, sigma: float) -> Field:
-        """Blur with a Gaussian; `sigma` in pixels, edges wrap around."""
-        height, width = field.shape
-        frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None, :] ** 2
-        smooth = np.fft.irfft2(np.fft.rfft2(field) * np.exp(-2 * (np.pi * sigma) ** 2 * frequency), s=field.shape)
-        return np.asarray(smooth, dtype=np.float64)
-
-    def texture(self, random: np.random.Generator, sigma: float) -> Field:
-        """Return smooth noise of mean 0 and deviation 1, with features of about `sigma` plane units."""
-        noise = self.blur(random.standard_normal(self.values.shape), sigma * self.scale)
-        return np.asarray((noise - noise.mean()) / noise.std())
-
-
-class Branch(NamedTuple):
-    """One straight piece of a vessel in plane units; `above` is its distance from the plane of the slice."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    radius: float
-    above: float = 0.0
 
 
 class Root(NamedTuple):
@@ -192,7 +138,7 @@ def _middle(canvas: Canvas, random: np.random.Generator, depth: float) -> Field:
 
 def _lungs(canvas: Canvas, random: np.random.Generator, lungs: Field, disease: np.random.Generator | None) -> None:
     air = LUNG + 70 * (canvas.y + 0.1) + 16 * canvas.texture(random, 0.05) + 12 * canvas.texture(random, 0.012)
-    inside = canvas.cover(lungs, air, softness=0.9)
+    amount = canvas.cover(lungs, air, softness=0.9)
     before = canvas.values.copy()
     for side in (-1, 1):
         fissure = canvas.y - (0.17 - 0.5 * (np.abs(canvas.x) - 0.35) ** 2 - 0.45 * (np.abs(canvas.x) - 0.4))
@@ -205,7 +151,7 @@ def _lungs(canvas: Canvas, random: np.random.Generator, lungs: Field, disease: n
         _airways(canvas, random, hilum, side)
     if disease is not None:
         _ground_glass(canvas, disease, lungs)
-    canvas.values = before + inside * (canvas.values - before)
+    canvas.values = before + amount * (canvas.values - before)
 
 
 def _vessels(random: np.random.Generator, hilum: tuple[float, float], side: int) -> Iterator[Branch]:
@@ -233,7 +179,7 @@ def _fork(random: np.random.Generator, root: Root, towards: float, climb: float)
 
 
 def _vessel(canvas: Canvas, branch: Branch) -> None:
-    part = _around(canvas, branch)
+    part = canvas.part(branch)
     seen = np.exp(-((branch.above / (0.012 + branch.radius)) ** 2)) * np.clip(branch.radius / 0.005, 0.45, 1)
     if part.values.size and seen > 0.03:
         stroke = part.line(branch.x0, branch.y0, branch.x1, branch.y1, branch.radius)
@@ -265,7 +211,7 @@ def _ground_glass(canvas: Canvas, random: np.random.Generator, lungs: Field) -> 
         at = np.radians(degrees + random.uniform(-12, 12))
         x, y = side * 0.62 * np.cos(at), 0.43 * np.sin(at)
         patch = canvas.ellipse(x, y, random.uniform(0.10, 0.19), random.uniform(0.08, 0.13), random.uniform(0, 180))
-        haze = _inside((patch + ragged) * canvas.scale, 0.03 * canvas.scale) * _inside(lungs * canvas.scale, 1.0)
+        haze = inside((patch + ragged) * canvas.scale, 0.03 * canvas.scale) * inside(lungs * canvas.scale, 1.0)
         canvas.values += haze * np.clip(330 + grain, 0, None) * (canvas.values < -300)
 
 
@@ -306,26 +252,6 @@ def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
     low, high = WINDOW
     grey = (sharp + NOISE * thick * fine - low) / (high - low) * 255
     return np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
-
-
-def _around(canvas: Canvas, branch: Branch) -> Canvas:
-    """Return the part of `canvas` that a branch can touch, sharing its values."""
-    height, width = canvas.values.shape
-    margin = branch.radius * canvas.scale + 4
-    columns = np.array((branch.x0, branch.x1)) * canvas.scale + width / 2
-    rows = np.array((branch.y0, branch.y1)) * canvas.scale + height / 2
-    window = (
-        slice(max(0, int(rows.min() - margin)), max(0, int(rows.max() + margin) + 1)),
-        slice(max(0, int(columns.min() - margin)), max(0, int(columns.max() + margin) + 1)),
-    )
-    part = Canvas.__new__(Canvas)
-    part.scale, part.x, part.y, part.values = canvas.scale, canvas.x[window], canvas.y[window], canvas.values[window]
-    return part
-
-
-def _inside(distance: Field, softness: float) -> Field:
-    """Return 1 inside, 0 outside and 0.5 at the edge; both arguments in pixels."""
-    return np.asarray(1 / (1 + np.exp(np.clip(distance / (0.4 * softness), -40, 40))))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    ("headers", "examples"), [([], 10), (["--header", f"X-API-Key: {KEY}"], 50)], ids=["stranger", "user"]
+    ("headers", "examples"), [([], 5), (["--header", f"X-API-Key: {KEY}"], 20)], ids=["stranger", "user"]
 )
 def test_every_answer_is_one_that_the_document_promises(
     server: Server, headers: list[str], examples: int, tmp_path: Path

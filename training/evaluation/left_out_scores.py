@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from service.model.card import Interval
 from training.data.ct_slices import CtSlice
@@ -16,6 +15,7 @@ from training.errors import TrainingError
 from training.evaluation.answers import Answers
 from training.evaluation.calibration import BINS
 from training.evaluation.lesion_scores import LesionScores, is_inside, score_lesions, to_grid
+from training.evaluation.scores import auc_by_column
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
@@ -195,7 +195,7 @@ def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: flo
 def _figures(probability: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> tuple[float, ...]:
     called = probability >= threshold
     return (
-        float(roc_auc_score(labels, probability)),
+        float(auc_by_column(probability[:, None], labels[:, None])[0]),
         float(called[labels == 1].mean()),
         float((~called)[labels == 0].mean()),
         float((called == labels).mean()),

@@ -47,7 +47,7 @@ def fit_appearance(
         rng: draws the augmented view.
     """
     chosen = _choose([i for i in seen if slices[i].kind == "labelled" and slices[i].label is not None], slices, rng)
-    probe = AppearanceProbe()
+    probe = AppearanceProbe(network.map_channels)
     views = [_pool(network, probe, slices, found, chosen, machine, rng if view else None) for view in range(_VIEWS)]
     features = np.concatenate(views)
     labels = np.tile([slices[i].label or 0 for i in chosen], _VIEWS)
@@ -86,7 +86,7 @@ def _pool(
     machine: Machine,
     rng: np.random.Generator | None,
 ) -> NDArray[np.float32]:
-    """Pool the maps of slices, as they are or augmented: (N, 2048)."""
+    """Pool the maps of slices, as they are or augmented: (N, features)."""
     rows = []
     network.to(machine.device)
     with torch.inference_mode(), machine.autocast():

@@ -165,7 +165,7 @@ def _appearance(
     path: Path,
 ) -> AppearanceProbe:
     if path.is_file():
-        probe = AppearanceProbe()
+        probe = AppearanceProbe(network.map_channels)
         with restoring(path):
             probe.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return probe.eval()

@@ -1,12 +1,11 @@
 """The network that reads lung and lesion inside the lung box and rests its answer on them alone."""
 
-from typing import Final
+from typing import Final, cast
 
 import torch
-import torchvision
 from torch import nn
 
-from training.network.vgg import Features, Normalise, activations_of, initialise_weights
+from training.network.vgg import Features, Normalise, activations_of, empty_vgg, initialise_weights
 
 ACTIVATIONS: Final = ("3_4", "4_4", "5_4")
 """Maps that the decoder sees, at 1/4, 1/8 and 1/16 of the picture."""
@@ -27,7 +26,7 @@ class LesionDecoder(nn.Module):
     `forward`: three maps, finest first -> float32 logits (N, 2, h, w) of lung and lesion at the finest map's size.
     """
 
-    def __init__(self, channels: tuple[int, int, int] = (256, 512, 512), width: int = 64) -> None:
+    def __init__(self, channels: list[int], width: int = 64) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in channels)
@@ -54,7 +53,7 @@ class Appearance(nn.Module):
     Features are averaged over the lung and over the lesions alone, so nothing outside a lung adds to them.
     """
 
-    def __init__(self, channels: tuple[int, int] = (512, 512), width: int = 96, dropout: float = 0.3) -> None:
+    def __init__(self, channels: list[int], width: int = 96, dropout: float = 0.3) -> None:
         super().__init__()
         self.reduce = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
         self.dropout = nn.Dropout(dropout)
@@ -95,7 +94,7 @@ class AppearanceProbe(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, channels: int = 512) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         features = 4 * channels
         self.register_buffer("mean", torch.zeros(features))
@@ -104,7 +103,7 @@ class AppearanceProbe(nn.Module):
         self.bound = BOUND
 
     def pool(self, features: torch.Tensor, lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
-        """Average and deviation of a map over the lung and over its lesions: float32 (N, 2048).
+        """Average and deviation of a map of C channels over the lung and over its lesions: float32 (N, 4 C).
 
         Args:
             features: map of 5_4, at 1/4 of the masks' size.
@@ -152,16 +151,20 @@ class LesionNetwork(nn.Module):
     (N, 2, 48, 64), lesion share of the lung (N,), log odds of lesion (N,), log odds of COVID by appearance (N,).
     """
 
+    map_channels: int
+    """Channels of the last map, which the appearance probe reads."""
+
     def __init__(self) -> None:
         super().__init__()
-        with torch.device("meta"):
-            layers = torchvision.models.vgg19_bn(weights=None).features
+        layers, _ = empty_vgg("vgg19_bn")
         activations = activations_of(layers)
         places = [activations[name] for name in ACTIVATIONS]
         self.normalise = Normalise()
         self.features = Features(initialise_weights(layers[: places[-1] + 1]), places)
-        self.decoder = LesionDecoder()
-        self.appearance = Appearance()
+        channels = [cast(nn.BatchNorm2d, self.features[place - 1]).num_features for place in places]
+        self.decoder = LesionDecoder(channels)
+        self.appearance = Appearance(channels[1:])
+        self.map_channels = channels[-1]
         self.evidence = Evidence()
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ def test_a_few_steps_find_drawn_lungs_and_tell_noise_from_slices(tmp_path: Path)
     other = read_images(write_other(tmp_path / "other"), "other")
     pictures = LungPictures([*lesions, *clear], other, np.random.default_rng(0))
     machine = Machine(torch.device("cpu"), None, 0)
-    finder = train_lung_finder(pictures, LungTraining(60, 12, 5e-3, machine))
+    finder = train_lung_finder(pictures, LungTraining(50, 4, 1e-2, machine))
     each = lesions[0]
     assert each.lung is not None
     with torch.inference_mode():

@@ -20,7 +20,7 @@ class _Band(nn.Module):
 
 def _reader(finder: nn.Module) -> LesionReader:
     torch.manual_seed(0)
-    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval(), AppearanceProbe()).eval()
+    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval(), AppearanceProbe(512)).eval()
     reader.finder = cast(LungFinder, finder.eval())
     return reader
 
@@ -64,7 +64,7 @@ def test_the_answer_rises_with_the_lesion_share_and_appearance_is_bounded() -> N
     maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
     masks = torch.ones(1, 1, 48, 64)
     assert network.appearance(maps, masks, masks).abs().item() <= BOUND
-    assert AppearanceProbe()(maps[1], masks, masks).abs().item() <= BOUND
+    assert AppearanceProbe(512)(maps[1], masks, masks).abs().item() <= BOUND
 
 
 def test_a_clear_lung_stays_below_the_probability_of_a_lesion() -> None:

@@ -8,30 +8,22 @@ from service.model.card import MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
 from tests.support.covid_ct import small_lists, write_data_set
 from tests.support.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
+from tests.support.thin_vgg import thin_vgg
 from training.__main__ import main
 
 STEPS = (
-    "--finder-steps",
-    "50",
-    "--finder-batch-size",
-    "12",
-    "--steps",
-    "2",
-    "--left-out-steps",
-    "2",
-    "--batch-size",
-    "2",
+    "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2"
 )
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[str]:
+def options(tmp_path_factory: pytest.TempPathFactory, thin_weights: Path) -> list[str]:
     """Options of a release on small generated sources."""
     root = tmp_path_factory.mktemp("sources")
     lists = small_lists({"train": 3, "val": 2, "test": 2})
     data = write_data_set(root / "covid-ct", lists, chest_files(lists))
     return [
-        *("train", "--data", str(data), "--counts", "any", "--weights", str(weights)),
+        *("train", "--data", str(data), "--counts", "any", "--weights", str(thin_weights)),
         *("--labelled", str(write_labelled(root / "hospital", 3)), "--clear", str(write_clear(root / "clear"))),
         *(
             "--lesions",
@@ -39,7 +31,7 @@ def options(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[str
             "--other",
             str(write_other(root / "other")),
         ),
-        *STEPS,
+        *STEPS.split(),
     ]
 
 
@@ -47,7 +39,8 @@ def options(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[str
 def run(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of that release."""
     folder = tmp_path_factory.mktemp("lesion") / "run"
-    assert main([*options, "--run", str(folder), "--model-version", "9.8.7"]) == 0
+    with thin_vgg():
+        assert main([*options, "--run", str(folder), "--model-version", "9.8.7"]) == 0
     return folder
 
 
@@ -71,6 +64,7 @@ def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
 
 
+@pytest.mark.usefixtures("thin")
 def test_the_same_command_resumes_and_writes_the_same_figures(run: Path, options: list[str], tmp_path: Path) -> None:
     first = (run / "model" / "predictions.csv").read_text()
     assert main([*options, "--run", str(run), "--models", str(tmp_path / "again")]) == 0
