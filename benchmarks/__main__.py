@@ -13,7 +13,7 @@ import torch
 from benchmarks.bare import BareLoop
 from benchmarks.contenders import OURS, Contender, contenders
 from benchmarks.document import write_document
-from benchmarks.environments import REQUIREMENTS, ROOT, version_of
+from benchmarks.environments import REQUIREMENTS, ROOT, processor_name, version_of
 from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
 from benchmarks.training import training_efficiency
@@ -58,7 +58,7 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
     return Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         commit=git_commit(),
-        processor=_processor(),
+        processor=processor_name(),
         processors=usable_processors(),
         torch=torch.__version__,
         files={file.name: file.sha256[:12] for file in read_manifest(models).files},
@@ -73,13 +73,6 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
 
 def _version(contender: Contender) -> str:
     return version_of(contender.name) if contender.name in REQUIREMENTS else ""
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,9 +21,18 @@ def write_document(results: Results, folder: Path) -> None:
     Raises:
         ValueError: a pair of markers is missing or not unique.
     """
-    path = folder / _DOCUMENT
+    replace_parts(folder / _DOCUMENT, _parts(results))
+    draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
+
+
+def replace_parts(path: Path, parts: dict[str, str]) -> None:
+    """Replace the text between each pair of markers of a page; the text around them is kept.
+
+    Raises:
+        ValueError: a pair of markers is missing or not unique.
+    """
     text = path.read_text()
-    for name, part in _parts(results).items():
+    for name, part in parts.items():
         text, count = re.subn(
             rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)",
             lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}",  # type: ignore[misc]
@@ -33,7 +42,6 @@ def write_document(results: Results, folder: Path) -> None:
         if count != 1:
             raise ValueError(f"{path}: expected exactly one pair of markers named {name}, found {count}")
     path.write_text(text)
-    draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
 
 
 def _parts(results: Results) -> dict[str, str]:
@@ -69,7 +77,7 @@ def _throughput(results: Results) -> str:
         else:
             shares = [f"{row.rate(each):.2f} ({row.of_bare(each):.2f})" for each in connections]
             rows.append([_name(row), row.setting, *shares, f"{row.failed}"])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _latency(results: Results) -> str:
@@ -79,12 +87,12 @@ def _latency(results: Results) -> str:
         for row in results.rows
         if not row.failure
     ]
-    return _table(["", "setting", *(f"{each}" for each in connections)], rows)
+    return table(["", "setting", *(f"{each}" for each in connections)], rows)
 
 
 def _footprint(results: Results) -> str:
     rows = [[_name(row), row.setting, f"{row.start_seconds:.1f}", f"{row.peak_mib:.0f}"] for row in _ran(results)]
-    return _table(["", "setting", "start to first answer, s", "peak memory, MiB"], rows)
+    return table(["", "setting", "start to first answer, s", "peak memory, MiB"], rows)
 
 
 def _stages(results: Results) -> str:
@@ -95,7 +103,7 @@ def _stages(results: Results) -> str:
             if stages:
                 shown = [f"{stages.get(stage, 0):.1f}" for stage in ("read", "decode", "queue", "inference")]
                 rows.append([row.setting, f"{connections}", *shown])
-    return _table(["setting", "connections", "read", "decode", "queue", "inference"], rows)
+    return table(["setting", "connections", "read", "decode", "queue", "inference"], rows)
 
 
 def _targets(results: Results) -> str:
@@ -133,7 +141,7 @@ def _targets(results: Results) -> str:
                 f"{median(results.training):.2f}",
             ]
         )
-    return _table(["", "target", "measured"], rows)
+    return table(["", "target", "measured"], rows)
 
 
 def _below_capacity(results: Results) -> str:
@@ -150,7 +158,7 @@ def _below_capacity(results: Results) -> str:
         ]
         for idle in results.idle
     ]
-    return _table(["precision", "arrivals", "p50, ms", "p99, ms"], rows)
+    return table(["precision", "arrivals", "p50, ms", "p99, ms"], rows)
 
 
 def _training(results: Results) -> str:
@@ -191,6 +199,7 @@ def _name(row: Row) -> str:
     return f"{row.name} {row.version}".strip()
 
 
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

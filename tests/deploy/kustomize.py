@@ -23,7 +23,7 @@ def rendered(overlay: str) -> list[Manifest]:
     """Render an overlay; skips what the kubectl of this machine is too old for."""
     if overlay == "kserve" and _minor_version() < 21:
         pytest.skip("kubectl 1.20 leaves an empty manifest where a patch deletes one; the overlay kserve needs 1.21")
-    return list(yaml.load_all(render(overlay), yaml.CSafeLoader))  # noqa: S506 - safe, and fast
+    return list(yaml.load_all(render(overlay), yaml.CSafeLoader))
 
 
 def only(overlay: str, kind: str) -> Manifest:

@@ -1,0 +1,1 @@
+"""Replicas for a rate of slices, and the autoscaler of deploy/kubernetes in a burst, simulated."""
