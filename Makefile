@@ -57,8 +57,8 @@ test: $(VENV)/.dev ## run the tests
 audit: $(VENV)/.dev ## check the tested versions for known vulnerabilities; needs the internet
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
-test-containers: $(VENV)/.dev ## build the images and test the compose file; needs root, podman, runc and debootstrap
-	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers
+test-containers: $(VENV)/.dev ## build the images, test compose file and pods; needs root, podman, runc and debootstrap
+	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers tests/deploy
 
 soak: $(VENV)/.dev ## run the long load tests, some minutes; prints the figures of docs/reliability.md
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
@@ -80,7 +80,7 @@ screenshots: $(VENV)/.dev ## take the screenshots in docs/images; needs Chromium
 
 clean: ## remove .venv, caches and reports; runs/ stays
 	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist
-	find benchmarks service client training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks service client deploy training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found on PATH; install one," \

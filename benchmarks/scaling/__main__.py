@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -17,13 +18,13 @@ import yaml
 
 from benchmarks.document import replace_parts, table
 from benchmarks.environments import ROOT, processor_name
-from benchmarks.scaling.autoscaler import Settings
+from benchmarks.scaling.autoscaler import Policy, Settings
 from benchmarks.scaling.burst import Load, Outcome, PodModel, simulate
 from benchmarks.scaling.pass_times import measure
 from service.model.card import Precision
 from service.model.file import read_manifest
 from service.model.hardware import usable_processors
-from training.run.record import Record, git_commit
+from training.run.record import Record
 
 DOCUMENT: Final = ROOT / "docs" / "scaling.md"
 JSON: Final = ROOT / "docs" / "scaling.json"
@@ -32,6 +33,9 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8")
 START_SECONDS: Final = (10, 40, 180)
 """Image on the node; image pulled first; node added first."""
 _LOAD: Final = 0.5
+"""Rate before the burst, as a share of what the least replicas can do."""
+
+_LONG_SECONDS: Final = 1200
 
 
 class PassTimes(Record):
@@ -42,7 +46,6 @@ class PassTimes(Record):
     """
 
     date: str
-    commit: str
     processor: str
     processors: int
     torch: str
@@ -67,7 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parts(times: PassTimes) -> dict[str, str]:
     """Return the tables of the document by the name of their markers."""
-    return {"times": _times(times), "sizes": _sizes(times), "burst": _bursts(times), "triggers": _triggers(times)}
+    return quick_parts(times) | {"burst": _bursts(times), "triggers": _triggers(times)}
+
+
+def quick_parts(times: PassTimes) -> dict[str, str]:
+    """Return what needs no simulation."""
+    return {"times": _times(times), "sizes": _sizes(times), "settings": _settings(shipped())}
 
 
 def pod(times: PassTimes, precision: Precision, start_seconds: float) -> PodModel:
@@ -93,7 +101,6 @@ def _measured(models: Path, rounds: int) -> PassTimes:
     image = ROOT / "examples" / "slice.png"
     return PassTimes(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        commit=git_commit(),
         processor=processor_name(),
         processors=usable_processors(),
         torch=torch.__version__,
@@ -111,7 +118,7 @@ def _times(times: PassTimes) -> str:
         rows.append([precision, medians, f"{times.median_ms(precision):.0f}", f"{rate:.2f}"])
     head = ["precision", "medians of the rounds, ms", "median, ms", "slices a second and processor"]
     return (
-        f"{times.date}, commit {times.commit[:7]}, {times.processor}, pinned to one of two shared processors, torch "
+        f"{times.date}, {times.processor}, pinned to one of two shared processors, torch "
         f"{times.torch}, `{times.image}`.\n\n{table(head, rows)}"
     )
 
@@ -130,12 +137,27 @@ def _sizes(times: PassTimes) -> str:
     rows = []
     for rate in (10, 1_000, 100_000):
         for precision in times.seconds:
-            replicas = int(np.ceil(rate / (pod(times, precision, 0).capacity * share)))
-            nodes = int(np.ceil(replicas / 15))  # two processors of a node are for the system
+            processors = pod(times, precision, 0).processors
+            replicas = math.ceil(rate * times.median_ms(precision) / 1000 / (processors * share))
+            nodes = math.ceil(replicas / 15)  # two processors of a node are for the system
             rows.append(
                 [f"{rate:,}", precision, f"{replicas:,}", f"{2 * replicas:,}", f"{nodes:,}", f"{2 * replicas:,} GiB"]
             )
     return table(head, rows)
+
+
+def _settings(settings: Settings) -> str:
+    return (
+        f"{settings.least} to {settings.most} pods. Targets: a mean wait of {settings.queue_seconds} s; processors "
+        f"used at {settings.processor_share:.0%}. Up: {_policies(settings.up)}. Down: {_policies(settings.down)}, after "
+        f"{settings.window_seconds} s."
+    )
+
+
+def _policies(policies: Iterable[Policy]) -> str:
+    return " or ".join(
+        f"{each.value}{' %' if each.type == 'Percent' else ' pods'} in {each.period_seconds} s" for each in policies
+    )
 
 
 def _bursts(times: PassTimes) -> str:
@@ -143,7 +165,9 @@ def _bursts(times: PassTimes) -> str:
     rows = []
     for precision in times.seconds:
         for start in START_SECONDS:
-            rows.append([precision, f"{start} s", *_shown(_burst(times, precision, start, shipped()))])
+            model = pod(times, precision, start)
+            outcome = simulate(shipped(), model, Load(_LOAD * model.capacity * shipped().least))
+            rows.append([precision, f"{start} s", *_shown(outcome)])
     return table(head, rows)
 
 
@@ -156,28 +180,31 @@ def _triggers(times: PassTimes) -> str:
         "no autoscaler, 2 pods": settings.fixed(settings.least),
         "no autoscaler, 20 pods": settings.fixed(settings.most),
     }
-    rows = [[name, *_shown(_burst(times, "int8", 40, each, shipped()))] for name, each in variants.items()]
+    model = pod(times, "int8", 40)
+    load = Load(_LOAD * model.capacity * settings.least, burst_seconds=_LONG_SECONDS)
+    rows = [[name, *_shown(simulate(each, model, load))] for name, each in variants.items()]
     return table(["triggers", *_OUTCOME], rows)
 
 
-_OUTCOME: Final = ["p50", "p99", "refused with 503", "last refusal after", "most pods", "pod hours"]
+_OUTCOME: Final = [
+    "p50",
+    "p99",
+    "p99 after 5 minutes",
+    "refused with 503",
+    "last refusal after",
+    "most pods",
+    "pod hours",
+]
 
 
 def _shown(outcome: Outcome) -> Iterable[str]:
     yield f"{outcome.p50_seconds:.2f} s"
     yield f"{outcome.p99_seconds:.1f} s"
+    yield f"{outcome.settled_p99_seconds:.1f} s"
     yield f"{100 * outcome.refused:.1f} %"
     yield f"{outcome.refused_seconds:.0f} s" if outcome.refused else "none"
     yield f"{outcome.most_replicas}"
     yield f"{outcome.replica_hours:.1f}"
-
-
-def _burst(
-    times: PassTimes, precision: Precision, start_seconds: float, settings: Settings, normal: Settings | None = None
-) -> Outcome:
-    """Simulate a tenfold burst over half of what the least replicas can do."""
-    model = pod(times, precision, start_seconds)
-    return simulate(settings, model, Load(_LOAD * model.capacity * (normal or settings).least))
 
 
 def _parser() -> argparse.ArgumentParser:

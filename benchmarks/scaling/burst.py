@@ -12,6 +12,7 @@ from benchmarks.scaling.autoscaler import SYNC_SECONDS, Autoscaler, Settings
 
 _SCRAPE_SECONDS: Final = 10
 _RATE_SECONDS: Final = 60
+_SETTLED_SECONDS: Final = 300
 _LARGE: Final = 10_000
 
 
@@ -74,6 +75,7 @@ class Outcome:
         refused: share with a 503.
         p50_seconds: of the answers.
         p99_seconds: of the answers.
+        settled_p99_seconds: of the answers to requests from the sixth minute to the end of the burst.
         most_replicas: at a time.
         refused_seconds: from the start of the burst to the last refusal.
         replica_hours: of the whole simulation.
@@ -83,6 +85,7 @@ class Outcome:
     refused: float
     p50_seconds: float
     p99_seconds: float
+    settled_p99_seconds: float
     most_replicas: int
     refused_seconds: float
     replica_hours: float
@@ -158,13 +161,16 @@ def simulate(settings: Settings, model: PodModel, load: Load, seed: int = 0) -> 
     counted = arrivals >= load.before_seconds
     answered = counted & ~np.isnan(starts)
     refused = counted & np.isnan(starts)
-    latencies = (starts + services - arrivals)[answered]
+    latencies = starts + services - arrivals
+    burst_end = load.before_seconds + load.burst_seconds
+    settled = answered & (arrivals >= load.before_seconds + _SETTLED_SECONDS) & (arrivals < burst_end)
     last = arrivals[refused].max() - load.before_seconds if refused.any() else 0.0
     return Outcome(
         requests=int(counted.sum()),
         refused=float(refused.sum() / counted.sum()),
-        p50_seconds=float(np.quantile(latencies, 0.5)),
-        p99_seconds=float(np.quantile(latencies, 0.99)),
+        p50_seconds=float(np.quantile(latencies[answered], 0.5)),
+        p99_seconds=float(np.quantile(latencies[answered], 0.99)),
+        settled_p99_seconds=float(np.quantile(latencies[settled], 0.99)),
         most_replicas=most,
         refused_seconds=float(last),
         replica_hours=pod_seconds / 3600,

@@ -7,10 +7,8 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from pydantic import ValidationError
 
-from deploy.kubernetes.prometheus_rule import MANIFEST, RULES, prometheus_rule
 from service.metrics import Metrics
 from service.settings import Settings
 from service.web.routes.operations import router
@@ -191,11 +189,6 @@ def test_a_predictor_of_kserve_is_the_same_pod_with_another_name() -> None:
     expected = pod_of("cpu")
     assert expected["containers"][0].pop("name") == "service"
     assert pod == expected
-
-
-def test_the_rule_of_the_operator_is_made_from_the_rules_file() -> None:
-    assert MANIFEST.read_text() == prometheus_rule(RULES.read_text()), "run python deploy/kubernetes/prometheus_rule.py"
-    assert only("monitoring", "PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
 
 
 def test_the_autoscaler_asks_for_metrics_that_exist_of_a_deployment_that_exists() -> None:
