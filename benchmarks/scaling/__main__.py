@@ -147,10 +147,10 @@ def _sizes(times: PassTimes) -> str:
 
 
 def _settings(settings: Settings) -> str:
+    targets = f"a mean wait of {settings.queue_seconds} s; processors used at {settings.processor_share:.0%}"
     return (
-        f"{settings.least} to {settings.most} pods. Targets: a mean wait of {settings.queue_seconds} s; processors "
-        f"used at {settings.processor_share:.0%}. Up: {_policies(settings.up)}. Down: {_policies(settings.down)}, after "
-        f"{settings.window_seconds} s."
+        f"{settings.least} to {settings.most} pods. Targets: {targets}. Up: {_policies(settings.up)}. "
+        f"Down: {_policies(settings.down)}, after {settings.window_seconds} s."
     )
 
 
