@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,11 @@ class Pod:
         self._engine.podman("pod", "stop", "--time", str(seconds), self.name)
         self.remove()
 
-    def kill(self) -> None:
-        """End the service's process at once."""
-        os.kill(int(self.inspect("{{.State.Pid}}")), signal.SIGKILL)
+    def kill(self) -> float:
+        """End the service's process at once, and return when."""
+        process = int(self.inspect("{{.State.Pid}}"))
+        os.kill(process, signal.SIGKILL)
+        return time.time()
 
     def remove(self) -> None:
         """Remove what is left of it."""

@@ -41,9 +41,8 @@ def container_of(overlay: str) -> dict[str, Any]:
     return dict(container)
 
 
-def bytes_of(quantity: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)([KMG]i)", quantity).groups()  # type: ignore[union-attr]
-    return int(number) * 1024 ** (" KMG".index(unit[0]))
+def bytes_of(gibibytes: str) -> int:
+    return int(gibibytes.removesuffix("Gi")) * GIB
 
 
 @cache
