@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -103,9 +103,8 @@ def tell(what: str) -> None:
     print(f"\n  pods: {what}", flush=True)
 
 
-def until(condition: object, what: str, seconds: float = 180) -> float:
-    """How long it took until the call returned true."""
-    assert callable(condition)
+def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> float:
+    """How long it took to become true."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds:.0f} s: {what}"
