@@ -82,7 +82,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
     """
     if is_dicom(data):
         file = open_dicom(data)
-        _check_size(file.header.columns, file.header.rows, limits)
+        check_size(file.header.columns, file.header.rows, limits)
         _check_single(file.header.frames)
         return file.frame(0, window)[np.newaxis]
     if not data:
@@ -93,9 +93,9 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         check_bmp(data)
     image = _open(data)
     if image is None:
-        return _to_slice(read_other_jpeg(data, lambda width, height: _check_size(width, height, limits)))
+        return _to_slice(read_other_jpeg(data, lambda width, height: check_size(width, height, limits)))
     with image:
-        _check_size(*image.size, limits)
+        check_size(*image.size, limits)
         _check_single(_count(image))
         return _to_slice(_grey(_load(image)))
 
@@ -120,7 +120,7 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
         yield decode(data, limits, window)
         return
     file = open_dicom(data)
-    _check_size(file.header.columns, file.header.rows, limits)
+    check_size(file.header.columns, file.header.rows, limits)
     if file.header.frames > limits.max_frames:
         raise UnusableImageError(
             f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.",
@@ -146,9 +146,24 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
     return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
 
 
+def check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    """Check the size of a picture in pixels.
+
+    Raises:
+        UnusableImageError: too many pixels, or a side is too short.
+    """
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(
+            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.",
+            code=ErrorCode.IMAGE_TOO_SMALL,
+        )
+
+
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
     page = read_page(data)
-    _check_size(page.width, page.height, limits)
+    check_size(page.width, page.height, limits)
     _check_single(page.full_pages)
     if not page.is_usual:
         return ImageOps.exif_transpose(deep_grey(data, page))
@@ -157,7 +172,7 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
         raise _unread_tiff(page)
     with image:
         _seek(image, page.index)
-        _check_size(*image.size, limits)
+        check_size(*image.size, limits)
         if page.compression != 1:  # a damaged one would be reported on standard error by Pillow's libtiff
             decode_page(data, page)
         return _grey(_load(image))
@@ -195,16 +210,6 @@ def _open(data: bytes) -> Image.Image | None:
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
         raise damaged_image("its header can't be read") from error
-
-
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    if width * height > limits.max_pixels:
-        raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
-    if min(width, height) < MIN_SIDE:
-        raise UnusableImageError(
-            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.",
-            code=ErrorCode.IMAGE_TOO_SMALL,
-        )
 
 
 def _check_single(frames: int) -> None:
