@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image
+from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 from service.imaging.dicom import is_dicom, open_dicom
-from service.imaging.other_files import check_bmp, read_other_jpeg
-from service.imaging.tiff import TiffPage, decode_page, deep_grey, is_tiff, read_page
+from service.imaging.other_files import (
+    check_bmp,
+    is_deep_colour_with_clear,
+    read_deep_png,
+    read_other_jpeg,
+    unread_bmp,
+)
+from service.imaging.other_formats import unsupported_format
+from service.imaging.tiff import CONVERT_TIFF, TiffPage, decode_page, deep_grey, is_tiff, read_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -97,7 +104,10 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
     with image:
         check_size(*image.size, limits)
         _check_single(_count(image))
-        return _to_slice(_grey(_load(image)))
+        upright = _load(image)
+        if is_deep_colour_with_clear(image, data):
+            return _to_slice(ImageOps.exif_transpose(read_deep_png(data, image)))
+        return _to_slice(_grey(upright))
 
 
 def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Iterator[Slice]:
@@ -179,10 +189,11 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 def _unread_tiff(page: TiffPage) -> UnusableImageError:
-    return UnusableImageError(
+    return unsupported(
         f"The TIFF has {page.samples} samples of {page.bits} bits in photometric interpretation {page.photometric}, "
-        "which is not read; send grey or RGB. Convert it with: magick in.tif -depth 8 out.png",
-        code=ErrorCode.UNSUPPORTED_ENCODING,
+        "which is not read; send grey or RGB.",
+        CONVERT_TIFF,
+        ErrorCode.UNSUPPORTED_ENCODING,
     )
 
 
@@ -194,7 +205,7 @@ def _seek(image: Image.Image, index: int) -> None:
 
 
 def _open(data: bytes) -> Image.Image | None:
-    """Read the header; None if Pillow knows the format and not this kind of it."""
+    """Read the header; return None for a JPEG or TIFF of a kind that Pillow does not read."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -202,13 +213,12 @@ def _open(data: bytes) -> Image.Image | None:
             return None
         if _has_known_signature(data):
             raise damaged_image("its header can't be read") from None
-        raise UnsupportedImageError(
-            f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}, DICOM. "
-            "The type is judged by the bytes, not by the file's name."
-        ) from None
+        raise unsupported_format(data, FORMATS) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter if warnings are errors
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
+        if str(error).startswith("Unsupported BMP"):
+            raise unread_bmp(data) from error
         raise damaged_image("its header can't be read") from error
 
 
@@ -245,9 +255,10 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image)
     if image.mode in ("I", "F"):
-        raise UnusableImageError(
+        raise unsupported(
             "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+            "magick in -depth 8 out.png",
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     try:
         if image.has_transparency_data:
@@ -257,9 +268,10 @@ def _grey(image: Image.Image) -> Image.Image:
             image = image.convert("RGB")
         return image.convert("L")
     except ValueError as error:
-        raise UnusableImageError(
+        raise unsupported(
             f"The file's colour mode {image.mode} has no defined grey value; send a grey or RGB image.",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+            "magick in -colorspace Gray out.png",
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
         ) from error
 
 
