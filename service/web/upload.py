@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from fastapi import Request
@@ -128,7 +128,7 @@ def refuse_encoding(request: Request) -> None:
         )
 
 
-async def _without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
+async def _without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
     """Drop the text before the first boundary, which means nothing (RFC 2046, 5.1.1)."""
     opening = b"\n--" + boundary
     held = b"\n"

@@ -22,4 +22,4 @@ class HeadRequestsMiddleware:
         try:
             await self._app(inner, receive, send_without_body)
         finally:
-            scope |= {name: inner[name] for name in ("route", "covidct.code") if name in inner}
+            scope.update({name: inner[name] for name in ("route", "covidct.code") if name in inner})
