@@ -22,10 +22,10 @@ class UpgradeOffers:
     def __init__(self, feed: Callable[[bytes], None], in_head: Callable[[], bool]) -> None:
         self._feed = feed
         self._in_head = in_head
-        self._before = b"\n"  # the last byte that was parsed, and the begin of a line that may become the header
+        self._before = b"\n"  # the last byte that was parsed, and the beginning of a line that may become the header
 
     def receive(self, data: bytes) -> None:
-        """Give bytes to the parser; the begin of a line that may become the header waits for more bytes."""
+        """Give bytes to the parser; the beginning of a line that may become the header waits for more bytes."""
         text = self._before + data
         parsed = 1
         for offer in _OFFER.finditer(text):

@@ -1,4 +1,4 @@
-// Place of a DICOM file in its series, from the elements at the begin of its header (PS3.5, 7.1 and 7.5).
+// Place of a DICOM file in its series, from the elements at the beginning of its header (PS3.5, 7.1 and 7.5).
 
 const HEAD = 64 * 2 ** 10; // bytes
 const LONG = /^(O[BDFLVW]|SQ|SV|U[CNRTV])$/; // value representations with a length of four bytes
