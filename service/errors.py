@@ -192,6 +192,11 @@ def damaged_image(what: str) -> UnusableImageError:
     )
 
 
+def unsupported(what: str, command: str, code: ErrorCode) -> UnusableImageError:
+    """Build the refusal of a kind of file that is not read; `what` is a sentence with the kind."""
+    return UnusableImageError(f"{what} Convert it with: {command}", code=code)
+
+
 def malformed_element(name: str, tag: int, what: str) -> UnusableImageError:
     """Build the refusal of a DICOM file for one element of its header; `what` completes "Its element ... "."""
     return UnusableImageError(

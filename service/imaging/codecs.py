@@ -1,22 +1,22 @@
-"""From a compressed frame of a DICOM file to its samples, by the codecs of imagecodecs.
+"""Decodes compressed frames of DICOM files with the codecs of imagecodecs.
 
 They are libjpeg-turbo (every JPEG), OpenJPEG (JPEG 2000 and HTJ2K) and CharLS (JPEG-LS). imagecodecs also has OpenJPH
 for HTJ2K, which did not return from damaged streams, and two other codecs for lossless JPEG, which read fewer kinds.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image
+from service.errors import ErrorCode, damaged_image, unsupported
 from service.imaging.jpeg_headers import (
     StreamHeader,
     is_ycc,
     jpeg_2000_header,
     jpeg_header,
+    unread_process,
     with_more_bits,
     with_stuffed_ones,
 )
@@ -30,7 +30,6 @@ JPEG_2000_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in 
 _COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422")
 
 _END_OF_CODESTREAM: Final = b"\xff\xd9"
-_ARITHMETIC: Final = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\x00")
 
 
 def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: int, photometric: str) -> NDArray[Any]:
@@ -39,7 +38,7 @@ def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: i
     Args:
         frame: the stream, possibly with padding behind its end.
         syntax: UID of one of the syntaxes above.
-        rows, columns, samples: of the DICOM header; a stream that says otherwise is refused before it is decoded.
+        rows, columns, samples: size in the DICOM header; a stream of another size is refused before it is decoded.
         photometric: of the DICOM header; colours come out as RGB.
 
     Returns:
@@ -58,9 +57,10 @@ def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: i
             f"samples each, than its header says, {columns} x {rows} with {samples}"
         )
     if not 2 <= header.precision <= 16:
-        raise UnusableImageError(
+        raise unsupported(
             f"The compressed pixels have {header.precision} bits a sample; 2 to 16 bits are read.",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+            "gdcmconv --raw in.dcm out.dcm",
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     pixels = decode(frame, photometric)
     if pixels.shape[:2] != (rows, columns) or pixels.size != rows * columns * samples or pixels.dtype.itemsize > 2:
@@ -82,11 +82,12 @@ def _codec(syntax: str) -> tuple[Callable[[bytes], StreamHeader | None], Decode]
 def _jpeg(frame: bytes, photometric: str) -> NDArray[Any]:
     import imagecodecs
 
-    if _ARITHMETIC.search(frame[: frame.find(b"\xff\xda")]):
-        raise UnusableImageError(
-            "The JPEG stream is arithmetically coded, which is not read; convert the file with: "
+    process = unread_process(frame)
+    if process is not None:
+        raise unsupported(
+            f"The JPEG stream is {process}, which is not read.",
             "gdcmconv --raw in.dcm out.dcm",
-            code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
+            ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
         )
     lossless = b"\xff\xc3\x00" in frame[: frame.find(b"\xff\xda")]
     colours: dict[str, Any] = {}
@@ -101,7 +102,10 @@ def _jpeg(frame: bytes, photometric: str) -> NDArray[Any]:
 
 
 def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
-    """Decode JPEG-LS; some encoders put zeros before the end marker, of which a stream itself may end with one."""
+    """Decode JPEG-LS, without the zeros that some encoders write before the end marker.
+
+    The last byte of a stream may be zero too, so one zero is tried before the end marker if none fails.
+    """
     import imagecodecs
 
     if not frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
@@ -120,7 +124,7 @@ def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
 
 
 def _jpeg_2000(frame: bytes, _: str) -> NDArray[Any]:
-    """Decode JPEG 2000; OpenJPEG refuses truncated tiles, so an end marker may be added where it is missing."""
+    """Decode JPEG 2000, and add a missing end marker; OpenJPEG still refuses truncated tiles."""
     import imagecodecs
 
     if frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):

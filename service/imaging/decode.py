@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image
+from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 from service.imaging.dicom import is_dicom, open_dicom
-from service.imaging.other_files import check_bmp, read_other_jpeg
-from service.imaging.tiff import TiffPage, decode_page, deep_grey, is_tiff, read_page
+from service.imaging.other_files import (
+    check_bmp,
+    is_deep_colour_with_clear,
+    read_deep_png,
+    read_other_jpeg,
+    unread_bmp,
+)
+from service.imaging.other_formats import unsupported_format
+from service.imaging.tiff import CONVERT_TIFF, TiffPage, decode_page, deep_grey, is_tiff, read_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -82,7 +89,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
     """
     if is_dicom(data):
         file = open_dicom(data)
-        _check_size(file.header.columns, file.header.rows, limits)
+        check_size(file.header.columns, file.header.rows, limits)
         _check_single(file.header.frames)
         return file.frame(0, window)[np.newaxis]
     if not data:
@@ -93,11 +100,14 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         check_bmp(data)
     image = _open(data)
     if image is None:
-        return _to_slice(read_other_jpeg(data, lambda width, height: _check_size(width, height, limits)))
+        return _to_slice(read_other_jpeg(data, lambda width, height: check_size(width, height, limits)))
     with image:
-        _check_size(*image.size, limits)
+        check_size(*image.size, limits)
         _check_single(_count(image))
-        return _to_slice(_grey(_load(image)))
+        upright = _load(image)
+        if is_deep_colour_with_clear(image, data):
+            return _to_slice(ImageOps.exif_transpose(read_deep_png(data, image)))
+        return _to_slice(_grey(upright))
 
 
 def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Iterator[Slice]:
@@ -120,7 +130,7 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
         yield decode(data, limits, window)
         return
     file = open_dicom(data)
-    _check_size(file.header.columns, file.header.rows, limits)
+    check_size(file.header.columns, file.header.rows, limits)
     if file.header.frames > limits.max_frames:
         raise UnusableImageError(
             f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.",
@@ -146,9 +156,24 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
     return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
 
 
+def check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    """Check the size of a picture in pixels.
+
+    Raises:
+        UnusableImageError: too many pixels, or a side is too short.
+    """
+    if width * height > limits.max_pixels:
+        raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
+    if min(width, height) < MIN_SIDE:
+        raise UnusableImageError(
+            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.",
+            code=ErrorCode.IMAGE_TOO_SMALL,
+        )
+
+
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
     page = read_page(data)
-    _check_size(page.width, page.height, limits)
+    check_size(page.width, page.height, limits)
     _check_single(page.full_pages)
     if not page.is_usual:
         return ImageOps.exif_transpose(deep_grey(data, page))
@@ -157,17 +182,18 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
         raise _unread_tiff(page)
     with image:
         _seek(image, page.index)
-        _check_size(*image.size, limits)
+        check_size(*image.size, limits)
         if page.compression != 1:  # a damaged one would be reported on standard error by Pillow's libtiff
             decode_page(data, page)
         return _grey(_load(image))
 
 
 def _unread_tiff(page: TiffPage) -> UnusableImageError:
-    return UnusableImageError(
+    return unsupported(
         f"The TIFF has {page.samples} samples of {page.bits} bits in photometric interpretation {page.photometric}, "
-        "which is not read; send grey or RGB. Convert it with: magick in.tif -depth 8 out.png",
-        code=ErrorCode.UNSUPPORTED_ENCODING,
+        "which is not read; send grey or RGB.",
+        CONVERT_TIFF,
+        ErrorCode.UNSUPPORTED_ENCODING,
     )
 
 
@@ -179,7 +205,7 @@ def _seek(image: Image.Image, index: int) -> None:
 
 
 def _open(data: bytes) -> Image.Image | None:
-    """Read the header; None if Pillow knows the format and not this kind of it."""
+    """Read the header; return None for a JPEG or TIFF of a kind that Pillow does not read."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -187,24 +213,13 @@ def _open(data: bytes) -> Image.Image | None:
             return None
         if _has_known_signature(data):
             raise damaged_image("its header can't be read") from None
-        raise UnsupportedImageError(
-            f"The content is not an image of a supported type; send one of {', '.join(FORMATS)}, DICOM. "
-            "The type is judged by the bytes, not by the file's name."
-        ) from None
+        raise unsupported_format(data, FORMATS) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter if warnings are errors
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
+        if str(error).startswith("Unsupported BMP"):
+            raise unread_bmp(data) from error
         raise damaged_image("its header can't be read") from error
-
-
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    if width * height > limits.max_pixels:
-        raise _too_many_pixels(f"{width} x {height}, and the limit is {limits.max_pixels} in all")
-    if min(width, height) < MIN_SIDE:
-        raise UnusableImageError(
-            f"The image has {width} x {height} pixels; each side must have at least {MIN_SIDE}.",
-            code=ErrorCode.IMAGE_TOO_SMALL,
-        )
 
 
 def _check_single(frames: int) -> None:
@@ -240,9 +255,10 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image)
     if image.mode in ("I", "F"):
-        raise UnusableImageError(
+        raise unsupported(
             "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+            "magick in -depth 8 out.png",
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     try:
         if image.has_transparency_data:
@@ -252,9 +268,10 @@ def _grey(image: Image.Image) -> Image.Image:
             image = image.convert("RGB")
         return image.convert("L")
     except ValueError as error:
-        raise UnusableImageError(
+        raise unsupported(
             f"The file's colour mode {image.mode} has no defined grey value; send a grey or RGB image.",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+            "magick in -colorspace Gray out.png",
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
         ) from error
 
 

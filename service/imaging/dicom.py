@@ -1,4 +1,4 @@
-"""A DICOM file to grey frames: computed tomography only, in Hounsfield units through a window.
+"""Decodes DICOM files of computed tomography to grey frames: Hounsfield units through a window.
 
 Only the elements listed in `dicom_header` are read, so a name in the header reaches no message, log or warning. pydicom
 and the codecs are imported when the first DICOM file arrives, to keep the service's start short.
@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.errors import ServiceError, damaged_image, limit_exceeded
 from service.imaging.codecs import decode_stream
-from service.imaging.dicom_checks import Header, check_header, upright
+from service.imaging.dicom_checks import Header, check_frame_type, check_header, upright
 from service.imaging.dicom_header import NATIVE, RLE, read_elements
 from service.imaging.dicom_values import grey_table
 from service.imaging.window import LUNG, Window
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _COMPRESSED_SLACK: Final = 64 * 1024
-"""A compressed frame larger than twice its pixels and this is a lie: it would decode to more than it announces."""
+"""Bytes. A compressed frame may have twice the size of its pixels and this; larger ones are refused."""
 
 _ITEM: Final = b"\xfe\xff\x00\xe0"
 
@@ -57,10 +57,11 @@ class DicomFile:
             uint8 (rows, columns), or (columns, rows) of a slice that was turned by a quarter.
 
         Raises:
-            UnusableImageError: damaged, not axial, of a kind that is not read, or an element is malformed.
+            UnusableImageError: damaged, a localizer, not axial, of a kind that is not read, or an element is malformed.
         """
         _silence_pydicom()
         try:
+            check_frame_type(_groups(self._dataset, index, "CTImageFrameTypeSequence"))
             turn = upright(self._dataset, _groups(self._dataset, index, "PlaneOrientationSequence"))
             pixels = self._decode(index)
             if self.header.samples == 3:
@@ -85,7 +86,7 @@ class DicomFile:
         return _pixels_of_pydicom(data, header, index)
 
     def _grey(self, pixels: NDArray[Any], index: int, window: Window) -> NDArray[np.uint8]:
-        """Map samples to grey. A JPEG 2000 stream knows better than the header whether its samples are signed."""
+        """Map samples to grey. If header and JPEG 2000 stream disagree on the sign, the stream decides."""
         kind = "i" if pixels.dtype.kind == "i" else "u"
         size = self.header.bits // 8
         samples = pixels.astype(f"{kind}{size}", copy=False)
@@ -132,7 +133,7 @@ def _silence_pydicom() -> None:
 
 
 def _pixels_of_pydicom(data: bytes, header: Header, index: int) -> NDArray[Any]:
-    """Decode native or RLE pixels; pydicom sees all bits as stored, so that it changes none."""
+    """Decode native or RLE pixels with all their bits, including bits above BitsStored."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
@@ -157,7 +158,10 @@ def _pixels_of_pydicom(data: bytes, header: Header, index: int) -> NDArray[Any]:
 
 
 def _compressed_frame(data: bytes, header: Header, index: int) -> bytes:
-    """Return the stream of a frame: all fragments if there is one frame, and one fragment for each if they match."""
+    """Return the stream of a frame.
+
+    With one frame it is all fragments; with as many fragments as frames it is one fragment; else pydicom finds it.
+    """
     from pydicom.encaps import get_frame
 
     fragments = _fragments(data)
@@ -188,7 +192,7 @@ def _fragments(data: bytes) -> list[bytes]:
 
 
 def _groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
-    """Find the functional groups of a frame in a multi-frame file (PS3.3 C.7.6.16): its own, then those of all."""
+    """Find the functional groups of a frame (PS3.3 C.7.6.16): first its own, then the shared ones."""
     found: list[Dataset] = []
     for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(sequence) or []

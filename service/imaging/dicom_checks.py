@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image, malformed_element
+from service.errors import ErrorCode, UnusableImageError, damaged_image, malformed_element, unsupported
 from service.imaging.dicom_header import BIG_ENDIAN, NATIVE, PIXEL_DATA, Elements, numbers
+from service.imaging.window import LUNG
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -17,6 +18,10 @@ _CT_CLASSES: Final = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1
 
 _AXIAL: Final = 0.8
 """Cosine between the normal of a slice and the body's axis: 37 degrees; a gantry tilts up to 30."""
+
+CONVERT_COLOUR: Final = "dcmj2pnm +on in.dcm out.png"
+_CONVERT_DEPTH: Final = f"dcmj2pnm +on +Ww {LUNG.centre:g} {LUNG.width:g} in.dcm out.png"
+"""With the lung window."""
 
 _COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -54,11 +59,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """How a slice is brought upright: the patient's front above, the patient's right at the left.
+    """Steps that bring a slice upright: the patient's front at the top, the patient's right side on the left.
 
     Attributes:
-        transpose: exchange rows and columns, first.
-        flip_rows, flip_columns: then reverse them.
+        transpose: whether to exchange rows and columns; the first step.
+        flip_rows, flip_columns: whether to reverse the order of rows and of columns.
     """
 
     transpose: bool = False
@@ -72,7 +77,7 @@ class Turn:
 
 
 def check_header(elements: Elements) -> Header:
-    """Check the header; the most useful reason for a refusal comes first.
+    """Check the header, in the order of the most useful reasons for a refusal.
 
     Raises:
         UnusableImageError: not CT, a localizer, without pixels, truncated, or of a kind that is not read.
@@ -92,8 +97,24 @@ def check_header(elements: Elements) -> Header:
     return header
 
 
+def check_frame_type(groups: list["Dataset"]) -> None:
+    """Check the FrameType in the functional groups of a frame.
+
+    Args:
+        groups: items of CTImageFrameTypeSequence; may be empty.
+
+    Raises:
+        UnusableImageError: it is a localizer.
+    """
+    for group in groups:
+        _refuse_localizer(group.get("FrameType"), "FrameType (0008,9007)")
+
+
 def upright(dataset: "Dataset", groups: list["Dataset"]) -> Turn:
-    """Read the orientation of a slice, of its functional groups or else of the file; none means that it is upright.
+    """Read the orientation of a slice, from its functional groups or else from the file.
+
+    Returns:
+        The steps that bring it upright: none if it has no orientation.
 
     Raises:
         UnusableImageError: it is not axial.
@@ -133,15 +154,20 @@ def _check_content(elements: Elements) -> None:
         raise UnusableImageError(
             f"The DICOM file is of {found}, and the model knows CT slices only.", code=ErrorCode.NOT_CT
         )
-    kinds = dataset.get("ImageType") or []
-    if "LOCALIZER" in ([kinds] if isinstance(kinds, str) else list(kinds)):
-        raise UnusableImageError(
-            "The DICOM file is a localizer (scout), by its ImageType (0008,0008); send an axial slice of the series.",
-            code=ErrorCode.LOCALIZER,
-        )
+    _refuse_localizer(dataset.get("ImageType"), "ImageType (0008,0008)")
     if 0x7FE00008 in dataset or 0x7FE00009 in dataset:
+        raise unsupported(
+            "The DICOM file has floating-point samples; send 8 or 16 bits.",
+            "paramap2itkimage -t nii --inputDICOM in.dcm --outputDirectory out",
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+        )
+
+
+def _refuse_localizer(values: Any, element: str) -> None:
+    if "LOCALIZER" in ([values] if isinstance(values, str) else list(values or [])):
         raise UnusableImageError(
-            "The DICOM file has floating-point samples; send 8 or 16 bits.", code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH
+            f"The DICOM file is a localizer (scout), by its {element}; send an axial slice of the series.",
+            code=ErrorCode.LOCALIZER,
         )
 
 
@@ -184,17 +210,19 @@ def _whole(dataset: "Dataset", name: str, tag: int, default: int | None = None) 
 
 def _check_kind(header: Header) -> None:
     if header.bits not in (8, 16) or not 1 <= header.stored <= header.bits:
-        raise UnusableImageError(
+        raise unsupported(
             f"The DICOM file has {header.stored} bits in samples of {header.bits}; samples of 8 or 16 bits are read.",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+            _CONVERT_DEPTH,
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     grey = header.samples == 1 and header.photometric in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
     colour = header.samples == 3 and header.bits == 8 and header.photometric in _COLOURS
     if not (grey or colour):
-        raise UnusableImageError(
+        raise unsupported(
             f"The DICOM file has {header.samples} samples a pixel, of {header.bits} bits, in an unsupported colour "
             "model; send grey (MONOCHROME1 or 2) or 8-bit RGB.",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+            CONVERT_COLOUR,
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
     if header.rows < 1 or header.columns < 1 or header.frames < 1:
         raise damaged_image(f"it announces {header.frames} frames of {header.columns} x {header.rows} pixels")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, UnusableImageError, limit_exceeded, malformed_element
+from service.errors import ErrorCode, limit_exceeded, malformed_element, unsupported
 from service.imaging.codecs import JPEG_2000_SYNTAXES, JPEG_LS_SYNTAXES, JPEG_SYNTAXES
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ def read_elements(data: bytes) -> Elements:
 def _check_syntax(syntax: str) -> None:
     if syntax not in NATIVE | COMPRESSED:
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
-        raise UnusableImageError(
-            f"The file's transfer syntax {known} is not read. Convert it with: gdcmconv --raw in.dcm out.dcm",
-            code=ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
+        raise unsupported(
+            f"The file's transfer syntax {known} is not read.",
+            "gdcmconv --raw in.dcm out.dcm",
+            ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
         )
 
 

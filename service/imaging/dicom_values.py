@@ -1,6 +1,6 @@
-"""From the stored samples of a CT frame to grey: masked and extended, to Hounsfield units, through a window.
+"""Maps stored samples of a CT frame to grey: mask, sign, Hounsfield units, window.
 
-All of it is done once for each possible sample in a table, which is cheaper than arithmetic for every pixel.
+The grey of every possible sample is computed once into a table, which is cheaper than arithmetic for every pixel.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ErrorCode, UnusableImageError, malformed_element
-from service.imaging.dicom_checks import Header
+from service.errors import ErrorCode, malformed_element, unsupported
+from service.imaging.dicom_checks import CONVERT_COLOUR, Header
 from service.imaging.dicom_header import numbers
 from service.imaging.window import Window
 
@@ -74,9 +74,9 @@ def _windowed(
 
 
 def _rescale(dataset: "Dataset", groups: list["Dataset"]) -> tuple[float, float] | None:
-    """Return slope and intercept of a frame: its own, else those of all frames, else those of the file.
+    """Return slope and intercept from the groups of the frame, or else from the file.
 
-    An intercept without a slope has slope 1. A slope without an intercept is no rescale.
+    An intercept without a slope has slope 1. A slope without an intercept is ignored.
     """
     for place in (*groups, dataset):
         intercepts = numbers(place, "RescaleIntercept", 0x00281052)
@@ -114,10 +114,11 @@ def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]
     except Exception:  # noqa: BLE001 - as above
         raise malformed_element("RedPaletteColorLookupTableDescriptor", 0x00281101, "has no readable palette") from None
     if not (colours == colours[:, :1]).all():
-        raise UnusableImageError(
+        raise unsupported(
             "The DICOM file has a coloured palette, which has no defined grey value; send the original series "
             "(MONOCHROME2), or a palette of greys.",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+            CONVERT_COLOUR,
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
     depth = int(dataset.RedPaletteColorLookupTableDescriptor[2])
     grey = colours[:, 0].astype(np.float64)
@@ -129,7 +130,7 @@ def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]
 def _padding(
     raw: NDArray[np.int64], values: NDArray[np.int64], dataset: "Dataset", header: Header
 ) -> NDArray[np.bool_]:
-    """Find the samples outside of the field of view; the value may be given as signed or unsigned, masked or not."""
+    """Find the samples that are padding. The header may give their value with either sign, masked or not."""
     found = dataset.get("PixelPaddingValue")
     if not isinstance(found, int) or header.samples != 1:
         return np.zeros(raw.shape, dtype=bool)

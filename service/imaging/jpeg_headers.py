@@ -7,10 +7,11 @@ from typing import Final
 
 _ENTROPY_END: Final = re.compile(rb"\xff+[\x01-\xfe]")
 _BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
+_UNREAD_FRAME: Final = re.compile(rb"\xff[\xc5-\xc7\xc9-\xcb\xcd-\xcf]\x00")
 _START_OF_SCAN: Final = 0xDA
 _RESTART_INTERVAL: Final = 0xDD
 _PADDING: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
-"""Bytes of many patterns, none of which is a marker: in any table, some of their codes are not those of zeros."""
+"""Bytes of many patterns without a marker; a decoder that reads them decodes other pixels than from zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ def jpeg_header(frame: bytes) -> StreamHeader | None:
     return None
 
 
+def unread_process(frame: bytes) -> str | None:
+    """Return the kind of a JPEG that no codec here reads (ITU-T T.81, table B.1), or None."""
+    found = _UNREAD_FRAME.search(frame[: max(frame.find(b"\xff\xda"), 0)])
+    if found is None:
+        return None
+    return "arithmetically coded" if found.group()[1] >= 0xC9 else "hierarchical"
+
+
 def jpeg_2000_header(frame: bytes) -> StreamHeader | None:
     """Read the SIZ marker (ITU-T T.800 A.5.1), or return None without one; the codestream may be in a JP2 box."""
     at = frame.find(b"\xff\x4f\xff\x51")
@@ -68,16 +77,16 @@ def is_ycc(frame: bytes) -> bool:
 
 
 def with_stuffed_ones(frame: bytes) -> bytes:
-    """Stuff the last byte of ones before a marker, which some encoders leave bare; so it may be with a fill byte."""
+    """Insert the zero after a data byte 0xFF that is directly before a marker, which some encoders leave out."""
     start = frame.find(b"\xff\xda")
     return frame if start < 0 else frame[:start] + _BARE_ONES.sub(b"\xff\0", frame[start:])
 
 
 def with_more_bits(frame: bytes) -> bytes:
-    """Put other bits behind every entropy-coded segment of a JPEG, and a segment behind the last restart interval.
+    """Append bits to every entropy-coded segment of a JPEG, and a segment after the last restart interval.
 
-    A decoder fills missing bits with zeros, and reports nothing. If both streams decode to the same pixels, no bit that
-    is not there was used. An encoder's own padding is less than a byte, so it changes nothing.
+    A decoder replaces missing bits by zeros without an error. If a stream and its copy with more bits decode to the
+    same pixels, the stream is complete. Encoders pad with less than a byte, so their padding changes nothing.
     """
     parts, at, restarts, following = [frame[:2]], 2, False, 0
     while at + 4 <= len(frame) and frame[at] == 0xFF:

@@ -1,4 +1,4 @@
-"""Kinds of JPEG and BMP that Pillow does not read: read by another codec, or refused with their kind."""
+"""Kinds of JPEG, PNG and BMP that Pillow does not read right: read by another codec, or refused with their kind."""
 
 from collections.abc import Callable
 from typing import Final
@@ -6,11 +6,15 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image
+from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
 from service.imaging.codecs import JPEG_LS_SYNTAXES, JPEG_SYNTAXES, decode_stream
-from service.imaging.jpeg_headers import jpeg_header
+from service.imaging.jpeg_headers import jpeg_header, unread_process
 
 _JPEG_LS_FRAME: Final = b"\xff\xf7"
+
+_CONVERT_JPEG: Final = "magick in.jpg out.png"
+_ORIENTATION: Final = 274
+_BIT_FIELDS: Final = 3
 
 _BMP_DEPTHS: Final = (1, 4, 8, 16, 24, 32)
 _BMP_COMPRESSIONS: Final = (0, 1, 2, 3, 6)
@@ -34,11 +38,15 @@ def read_other_jpeg(data: bytes, check_size: Callable[[int, int], None]) -> Imag
         raise damaged_image("its JPEG header can't be read")
     check_size(header.columns, header.rows)
     if header.components not in (1, 3) or (header.components == 3 and header.precision != 8):
-        raise UnusableImageError(
+        raise unsupported(
             f"The JPEG has {header.components} components of {header.precision} bits, which is not read; send grey, or "
-            "colour of 8 bits. Convert it with: magick in.jpg out.png",
-            code=ErrorCode.UNSUPPORTED_ENCODING,
+            "colour of 8 bits.",
+            _CONVERT_JPEG,
+            ErrorCode.UNSUPPORTED_ENCODING,
         )
+    process = unread_process(data)
+    if process is not None:
+        raise unsupported(f"The JPEG is {process}, which is not read.", _CONVERT_JPEG, ErrorCode.UNSUPPORTED_ENCODING)
     syntax = JPEG_LS_SYNTAXES[0] if _JPEG_LS_FRAME in data[: data.find(b"\xff\xda")] else JPEG_SYNTAXES[0]
     photometric = "MONOCHROME2" if header.components == 1 else "RGB"
     try:
@@ -52,19 +60,63 @@ def read_other_jpeg(data: bytes, check_size: Callable[[int, int], None]) -> Imag
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("L")
 
 
+def is_deep_colour_with_clear(image: Image.Image, data: bytes) -> bool:
+    """Whether a PNG has colours of 16 bits, one of which is transparent: Pillow compares it with 8 bits."""
+    return image.format == "PNG" and data[24] == 16 and isinstance(image.info.get("transparency"), tuple)
+
+
+def read_deep_png(data: bytes, opened: Image.Image) -> Image.Image:
+    """Decode a PNG of 16-bit colours, scaled from their full range, with its transparent colour over black.
+
+    Args:
+        data: a whole file.
+        opened: the same, opened by Pillow.
+
+    Returns:
+        Mode `L`, with the orientation of `opened` still to be applied.
+
+    Raises:
+        UnusableImageError: damaged.
+    """
+    import imagecodecs
+
+    try:
+        pixels = np.asarray(imagecodecs.png_decode(data))
+        scaled = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        grey = Image.fromarray(np.ascontiguousarray(scaled[..., :3])).convert("L")
+        grey = Image.composite(grey, Image.new("L", grey.size), Image.fromarray(scaled[..., 3]))
+    except Exception as error:  # as Pillow's
+        raise damaged_image("its PNG stream can't be decoded") from error
+    grey.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
+    return grey
+
+
 def check_bmp(data: bytes) -> None:
     """Refuse a BMP of a kind that is not read.
 
     Raises:
         UnusableImageError: with its depth and compression.
     """
-    size = int.from_bytes(data[14:18], "little")
-    depth = int.from_bytes(data[24:26] if size == 12 else data[28:30], "little")
-    compression = 0 if size == 12 else int.from_bytes(data[30:34], "little")
+    size, depth, compression = _bmp_kind(data)
     known = size in (12, 16, 40, 52, 56, 64, 108, 124)
     if len(data) >= 54 and not (known and depth in _BMP_DEPTHS and compression in _BMP_COMPRESSIONS):
-        raise UnusableImageError(
-            f"The BMP has a header of {size} bytes, {depth} bits a pixel and compression {compression}, which is not "
-            "read. Convert it with: magick in.bmp out.png",
-            code=ErrorCode.UNSUPPORTED_ENCODING,
-        )
+        raise unread_bmp(data)
+
+
+def unread_bmp(data: bytes) -> UnusableImageError:
+    """Build the refusal of a BMP of a kind that is not read."""
+    size, depth, compression = _bmp_kind(data)
+    unusual = "" if compression != _BIT_FIELDS else " of unusual bit fields"
+    return unsupported(
+        f"The BMP has a header of {size} bytes, {depth} bits a pixel{unusual} and compression {compression}, which is "
+        "not read.",
+        "magick in.bmp out.png",
+        ErrorCode.UNSUPPORTED_ENCODING,
+    )
+
+
+def _bmp_kind(data: bytes) -> tuple[int, int, int]:
+    """Read the size of the header, the bits of a pixel, and the number of the compression."""
+    size = int.from_bytes(data[14:18], "little")
+    depth = int.from_bytes(data[24:26] if size == 12 else data[28:30], "little")
+    return size, depth, 0 if size == 12 else int.from_bytes(data[30:34], "little")

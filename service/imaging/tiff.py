@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image
+from service.errors import ErrorCode, damaged_image, unsupported
 
-_CONVERT: Final = "Convert it with: magick in.tif -depth 8 out.png"
+CONVERT_TIFF: Final = "magick in.tif -depth 8 out.png"
 
 _COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000))
 """None, CCITT, LZW, JPEG, Deflate (two numbers), PackBits, LZMA, Zstandard."""
@@ -27,18 +27,18 @@ _MAX_PAGES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class TiffPage:
-    """The page with the picture, by its tags.
+    """Tags of the page with the picture.
 
     Attributes:
         index: its number among the pages.
-        full_pages: number of pages that are no thumbnail and no mask.
+        full_pages: number of pages without thumbnails and masks.
         width, height: in pixels.
         bits: of a sample, the largest.
         samples: of a pixel.
         sample_format: 1 unsigned, 2 signed, 3 floating point.
         photometric: 0 WhiteIsZero, 1 BlackIsZero, 2 RGB, 3 palette, and others.
         compression: number of the compression.
-        planar: whether each colour is a plane of its own.
+        planar: whether each colour is stored as its own plane.
         extra: whether the last sample is transparency.
         orientation: as in EXIF, 1 to 8.
     """
@@ -58,7 +58,7 @@ class TiffPage:
 
     @property
     def is_usual(self) -> bool:
-        """Whether Pillow reads it right."""
+        """Whether Pillow reads the page correctly."""
         return self.bits <= 8 and self.sample_format in (1, 4)
 
 
@@ -68,7 +68,7 @@ def is_tiff(data: bytes) -> bool:
 
 
 def read_page(data: bytes) -> TiffPage:
-    """Find the first page that is no thumbnail and no mask.
+    """Find the first page that is neither a thumbnail nor a mask.
 
     Raises:
         UnusableImageError: the tags can't be read.
@@ -108,9 +108,10 @@ def decode_page(data: bytes, page: TiffPage) -> NDArray[Any]:
     import imagecodecs
 
     if page.compression not in _COMPRESSIONS:
-        raise UnusableImageError(
-            f"The TIFF has compression {page.compression}, which is not read. {_CONVERT}",
-            code=ErrorCode.UNSUPPORTED_ENCODING,
+        raise unsupported(
+            f"The TIFF has compression {page.compression}, which is not read.",
+            CONVERT_TIFF,
+            ErrorCode.UNSUPPORTED_ENCODING,
         )
     try:
         return np.asarray(imagecodecs.tiff_decode(data, index=page.index))
@@ -126,17 +127,19 @@ def deep_grey(data: bytes, page: TiffPage) -> Image.Image:
     """
     kind = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(page.sample_format, "unknown")
     if page.sample_format != 1 or not 8 < page.bits <= 16:
-        raise UnusableImageError(
+        raise unsupported(
             f"The TIFF has {kind} samples of {page.bits} bits, which have no defined grey value; send unsigned "
-            f"samples of 8 to 16 bits. {_CONVERT}",
-            code=ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+            "samples of 8 to 16 bits.",
+            CONVERT_TIFF,
+            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     colours = {0: 1, 1: 1, 2: 3}.get(page.photometric)
     if colours is None or page.samples != colours + int(page.extra):
-        raise UnusableImageError(
+        raise unsupported(
             f"The TIFF has {page.samples} samples a pixel of {page.bits} bits in photometric interpretation "
-            f"{page.photometric}, which is not read; send grey or RGB. {_CONVERT}",
-            code=ErrorCode.UNSUPPORTED_COLOUR_MODE,
+            f"{page.photometric}, which is not read; send grey or RGB.",
+            CONVERT_TIFF,
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
     pixels = decode_page(data, page).reshape(
         (page.samples, page.height, page.width) if page.planar else (page.height, page.width, page.samples)

@@ -7,6 +7,7 @@ from typing import Final
 
 from service.imaging.decode import Slice
 from service.inference.batcher import Batcher
+from service.inference.statistics import ModelStatistics
 from service.metrics import Metrics
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
@@ -17,14 +18,16 @@ _CLOSE_SECONDS: Final = 5.0
 
 
 class ServedModel:
-    """A predictor with the queue in front of it, and the number of its users."""
+    """A predictor with the queue in front of it, its statistics, and the number of its users."""
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
         async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[Prediction | Exception]:
             metrics.batch_size.observe(len(slices))
+            self.statistics.add_batch()
             return await predictor.predict(slices, concurrent_batches)
 
         self.predictor = predictor
+        self.statistics = ModelStatistics()
         self.card = predictor.card
         self.batcher: Batcher[Slice, Prediction] = Batcher(
             run,

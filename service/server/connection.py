@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from service.errors import (
     ServiceError,
 )
 from service.metrics import Metrics
+from service.server.upgrade_offers import UpgradeOffers
 from service.settings import Settings
 from service.web.problems import problem_response
 
@@ -30,9 +30,6 @@ _MAX_HEAD_BYTES: Final = 64 * 1024
 
 _SLACK_SECONDS: Final = 2.0
 """Added to the application's own limits."""
-
-_UPGRADE: Final = b"upgrade:"
-_UPGRADE_HEADER: Final = re.compile(rb"\nupgrade([ \t]*:)", re.IGNORECASE)
 
 _log = logging.getLogger("covidct.connection")
 
@@ -85,7 +82,8 @@ class Connection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True
-        self._held = b""
+        self._has_ended = False
+        self._offers = UpgradeOffers(self._parse, lambda: self._in_head)
         self._since = time.perf_counter()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -108,24 +106,23 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             self._begin_head()
-            data = self._without_upgrade(data)
-        super().data_received(data)
+        self._offers.receive(data)
         if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
 
-    def _without_upgrade(self, data: bytes) -> bytes:
-        """Rename the header Upgrade: its offer may be ignored (RFC 9110, 7.8), but the parser would drop the body.
+    def _parse(self, data: bytes) -> None:
+        if data and not self.transport.is_closing():
+            super().data_received(data)
 
-        The begin of a line that may become this header is held back until more data arrives.
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's always closes the connection
+        """Keep the connection for the answer to a whole request: the client may have closed its sending side only.
+
+        Returns:
+            Whether the connection stays open. A client that leaves then is noticed when the answer is sent.
         """
-        data, self._held = self._held + data, b""
-        head, separator, body = data.partition(b"\r\n\r\n")
-        if not separator:
-            line = head.rfind(b"\n") + 1
-            if 0 < line < len(head) and _UPGRADE.startswith(head[line:].lower()):
-                head, self._held = head[:line], head[line - 1 :]
-                head = head[:-1]
-        return _UPGRADE_HEADER.sub(rb"\nX-Offer\1", head) + separator + body
+        self._has_ended = True
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     def on_message_begin(self) -> None:
         """Start the time limit for the headers of the next request."""
@@ -148,6 +145,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Start a time limit for a client that does not read its answer."""
         super().on_response_complete()
+        if self._has_ended and self.cycle.response_complete and not self.transport.is_closing():
+            self.transport.close()
         if self.transport.get_write_buffer_size():
             self._arm(self._limits.body_seconds, self._abort)
 

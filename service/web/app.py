@@ -17,6 +17,7 @@ from service.settings import Settings, comma_separated
 from service.web.api_keys import API_KEY_HEADER, ApiKeys
 from service.web.dependencies import require_key
 from service.web.middleware.browser_headers import BrowserHeadersMiddleware
+from service.web.middleware.failures import FailuresMiddleware
 from service.web.middleware.head_requests import HeadRequestsMiddleware
 from service.web.middleware.host_check import HostCheckMiddleware
 from service.web.middleware.request_context import RequestContextMiddleware
@@ -61,6 +62,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         description=f"**{DISCLAIMER}** One chest CT slice in, the probability of COVID-19 out.",
         version="1",
         lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would name the Host header and plain HTTP, also behind a proxy with TLS
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
@@ -118,6 +120,8 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         max_concurrent=settings.max_concurrent_requests,
     )
     app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=IMAGE_ROUTES)
+    app.add_middleware(FailuresMiddleware)
     app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
     app.add_middleware(BrowserHeadersMiddleware, docs_paths=(app.docs_url,) if app.docs_url else ())
+    app.add_middleware(FailuresMiddleware)  # of the two layers above
     app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)

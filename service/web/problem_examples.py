@@ -22,7 +22,9 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.BodyTooLargeError("The limit of a request's body is 20971520 bytes, and 31457280 bytes were announced."),
     e.TooManyImagesError("The request has 40 images, and the limit is 32; send them in several requests."),
     e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
-    e.UnsupportedImageError("The content is not an image of a supported type; send one of PNG, JPEG, WEBP."),
+    e.UnsupportedImageError(
+        "The content is not an image of a supported type, but a zip; send PNG or JPEG. Convert it with: unzip in.zip"
+    ),
     e.UnusableImageError("No slice can be had from this file."),
     e.UnusableImageError("The file is empty: 0 bytes were received.", code=e.ErrorCode.EMPTY_FILE),
     e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code=e.ErrorCode.DAMAGED_IMAGE),
@@ -33,16 +35,28 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
         "The image has too many pixels: 9000 x 9000. Send a smaller one.", code=e.ErrorCode.TOO_MANY_PIXELS
     ),
     e.UnusableImageError("The file holds 3 frames; send one slice a file.", code=e.ErrorCode.SEVERAL_FRAMES),
-    e.UnusableImageError("The file has 32-bit samples; send 8 or 16 bits.", code=e.ErrorCode.UNSUPPORTED_SAMPLE_DEPTH),
-    e.UnusableImageError("The file's colour mode has no defined grey value.", code=e.ErrorCode.UNSUPPORTED_COLOUR_MODE),
+    e.UnusableImageError(
+        "The file has 32-bit samples; send 8 or 16 bits. Convert it with: magick in -depth 8 out.png",
+        code=e.ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+    ),
+    e.UnusableImageError(
+        "The DICOM file has a coloured palette. Convert it with: dcmj2pnm +on in.dcm out.png",
+        code=e.ErrorCode.UNSUPPORTED_COLOUR_MODE,
+    ),
     e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code=e.ErrorCode.TOO_MANY_FRAMES),
-    e.UnusableImageError("The BMP has 64 bits a pixel, which is not read.", code=e.ErrorCode.UNSUPPORTED_ENCODING),
+    e.UnusableImageError(
+        "The BMP has 64 bits a pixel, which is not read. Convert it with: magick in.bmp out.png",
+        code=e.ErrorCode.UNSUPPORTED_ENCODING,
+    ),
     e.UnusableImageError("The image's header has more than 20000 elements.", code=e.ErrorCode.LIMIT_EXCEEDED),
     e.UnusableImageError("The DICOM file is a localizer; send an axial slice.", code=e.ErrorCode.LOCALIZER),
     e.UnusableImageError("The slice is not axial; send an axial slice.", code=e.ErrorCode.NOT_AXIAL),
     e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
     e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
-    e.UnusableImageError("This DICOM transfer syntax is not read.", code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX),
+    e.UnusableImageError(
+        "This DICOM transfer syntax is not read. Convert it with: gdcmconv --raw in.dcm out.dcm",
+        code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
+    ),
     *(refusal(reason) for reason in get_args(CheckName)),
     e.HeadersTooLargeError("The request's line and headers have more than 65536 bytes."),
     e.ServiceError("The service failed; its log has the reason under this request id."),

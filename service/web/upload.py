@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from fastapi import Request
@@ -17,6 +17,9 @@ FIELD: Final = "image"
 
 _MAX_PARTS: Final = 16
 """More parts than a valid client sends; each costs memory before the form can be checked."""
+
+_ENCODING_NAME: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
+"""Content-Encodings that a message may quote."""
 
 _FORMATS: Final = "PNG, JPEG, WebP, TIFF, BMP, GIF or DICOM (CT), one frame"
 
@@ -110,18 +113,46 @@ def too_many_images(found: int, max_images: int) -> TooManyImagesError:
     )
 
 
+def refuse_encoding(request: Request) -> None:
+    """Refuse a body with a Content-Encoding, by its name.
+
+    Raises:
+        UnsupportedFormError: there is one.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        name = encoding if _ENCODING_NAME.fullmatch(encoding) else "of an unknown name"
+        raise UnsupportedFormError(
+            f"The body has the Content-Encoding {name}, which is not read; send the body as it is. Images are "
+            "compressed already."
+        )
+
+
+async def _without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
+    """Drop the text before the first boundary, which means nothing (RFC 2046, 5.1.1)."""
+    opening = b"\n--" + boundary
+    held = b"\n"
+    async for chunk in body:
+        held += chunk
+        at = held.find(opening)
+        if at >= 0:
+            yield held[at + 1 :]
+            break
+        held = held[-len(opening) :]
+    async for chunk in body:
+        yield chunk
+
+
 async def _read(request: Request, max_files: int, choose: Callable[[FormData], list[UploadFile]]) -> list[bytes]:
-    content_type, _ = parse_options_header(request.headers.get("content-type"))
+    content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
         raise UnsupportedFormError(
             f"Send the image as the file {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@scan.png URL"
         )
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedFormError(
-            "The body has a Content-Encoding, which is not read; send the form as it is. Images are compressed."
-        )
-    parser = _InMemoryParser(request.headers, request.stream(), max_files=max_files, max_fields=_MAX_PARTS)
+    refuse_encoding(request)
+    boundary = options.get(b"boundary")
+    body = request.stream() if boundary is None else _without_preamble(request.stream(), boundary)
+    parser = _InMemoryParser(request.headers, body, max_files=max_files, max_fields=_MAX_PARTS)
     try:
         form = await parser.parse()
         if not parser.complete:

@@ -5,10 +5,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tests.browser.conftest import Open
 from tests.browser.steps import choose, drop, finish, names, shown
 from tests.support.client import png
+from tests.support.dicoms import ct, phantom
 
 DROP = """([name, base64]) => {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -54,6 +58,28 @@ def test_a_folder_is_dropped_with_all_below_it_in_the_order_of_its_numbers(open_
     finish(page, 4)
     assert names(page) == ["series/1.png", "series/2.png", "series/10.png", "series/more/3.png"]
     assert "2 hidden or index files skipped" in page.locator("#state").inner_text()
+
+
+def test_a_dicom_series_is_ordered_by_instance_number(open_page: Open, tmp_path: Path) -> None:
+    series = tmp_path / "series"
+    series.mkdir()
+    reference = Dataset()
+    reference.SeriesInstanceUID, reference.InstanceNumber = "1.9", 9
+    for name, uid, number, syntax in (
+        ("a", "1.2", 12, ExplicitVRLittleEndian),
+        ("b", "1.2", 9, ImplicitVRLittleEndian),
+        ("c", "1.3", 1, ExplicitVRLittleEndian),
+        ("d", "1.2", 10, ExplicitVRLittleEndian),
+    ):
+        nested = Sequence([reference])
+        nested.is_undefined_length = name != "d"
+        changes = {"ReferencedImageSequence": nested, "SeriesInstanceUID": uid, "InstanceNumber": number}
+        (series / f"{name}.dcm").write_bytes(ct(phantom(), syntax, **changes))
+    (series / "b.png").write_bytes(png(220))
+    page = open_page()
+    drop(page, series)
+    finish(page, 5)
+    assert [name.split("/")[-1] for name in names(page)] == ["b.dcm", "d.dcm", "a.dcm", "b.png", "c.dcm"]
 
 
 def test_a_folder_of_hundreds_of_files_is_read_whole(open_page: Open, tmp_path: Path) -> None:

@@ -226,6 +226,27 @@ def test_an_offer_to_upgrade_is_ignored_and_the_body_kept(server: Server, offer:
         assert read_to_the_end(client).split(b"\r\n", 1)[0] == expected
 
 
+def test_requests_behind_an_offer_on_the_same_connection_are_answered(server: Server) -> None:
+    offer = OFFERS[0].replace(", close", "")
+    data = form_request(offer) + b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + offer.encode() + b"\r\n"
+    answer = exchange(server, data * 2 + form_request(OFFERS[0]))
+    assert answer.count(b"HTTP/1.1 200") == 5, answer
+
+
+def test_a_client_that_closes_its_sending_side_is_answered(server: Server) -> None:
+    with connect(server) as client:
+        client.sendall(form_request("") * 2)
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(client).count(b"HTTP/1.1 200") == 2
+
+
+def test_a_request_that_ends_early_is_not_answered(server: Server) -> None:
+    with connect(server) as client:
+        client.sendall(form_request("")[:-1])
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(client) == b""
+
+
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/model", "/metrics", "/", "/v2", "/openapi.json"])
 def test_head_has_the_status_of_get_and_no_body(server: Server, path: str) -> None:
     answers = [

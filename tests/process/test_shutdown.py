@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -74,9 +75,11 @@ def test_clients_that_leave_during_their_upload_or_their_prediction_free_their_s
     slow = noise(2000)
     body = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + slow + b"\r\n--xyz--\r\n"
     with running(models, max_concurrent_requests=2) as server:
-        for share in (0.5, 1.0):
+        for share, resets in ((0.5, False), (1.0, False), (1.0, True)):
             for _ in range(20):
                 with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                    # with a linger time of 0 seconds, the end of a socket resets its connection
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", resets, 0))
                     client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[: int(share * len(body))])
         files = {"image": ("slice.png", png(), "image/png")}
         server.until(lambda: httpx2.post(f"{server.url}/predict", files=files, timeout=30).status_code == 200)

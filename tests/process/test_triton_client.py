@@ -31,8 +31,29 @@ def test_health_and_metadata(client: Any) -> None:
     assert client.is_model_ready("tiny")
     assert client.is_model_ready("tiny", "0.0.1")
     assert not client.is_model_ready("other")
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    assert client.get_model_metadata("tiny")["inputs"][1]["shape"] == [-1, 1, INPUT_SIZE, INPUT_SIZE]
+    assert client.get_server_metadata()["extensions"][0] == "binary_tensor_data"
+    assert client.get_model_metadata("tiny")["inputs"][1]["shape"] == [-1, 1, -1, -1]
+
+
+def test_configuration_statistics_and_repository(client: Any) -> None:
+    for version in ("", "0.0.1"):
+        config = client.get_model_config("tiny", version)
+        assert config["input"][1] == {
+            "name": "slice",
+            "data_type": "TYPE_UINT8",
+            "dims": [-1, 1, -1, -1],
+            "optional": True,
+        }
+        outputs = client.get_model_metadata("tiny", version)["outputs"]
+        assert [(each["name"], each["dims"]) for each in config["output"]] == [
+            (each["name"], each["shape"]) for each in outputs
+        ]
+        (row,) = client.get_inference_statistics("tiny", version)["model_stats"]
+        assert row["inference_stats"]["compute_infer"]["count"] == row["inference_count"]
+    assert client.get_inference_statistics()["model_stats"][0]["name"] == "tiny"
+    assert client.get_model_repository_index() == [{"name": "tiny", "version": "0.0.1", "state": "READY", "reason": ""}]
+    with pytest.raises(triton.InferenceServerException, match="The model served here is 'tiny'"):
+        client.get_model_config("other")
 
 
 @pytest.mark.parametrize("binary_in", [True, False])

@@ -52,6 +52,9 @@ class RequestContextMiddleware:
 
         try:
             await self._app(scope, counting_receive, stamping_send)
+        except Exception:
+            status = 500  # also if the answer had begun: the client does not get it whole
+            raise
         finally:
             seconds = time.perf_counter() - started
             route = self._route_of(scope)

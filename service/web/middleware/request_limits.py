@@ -1,7 +1,6 @@
 """Limits of the routes that take images: bytes, time, and number of concurrent requests."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -13,13 +12,8 @@ from service.errors import (
     MalformedRequestError,
     OverloadedError,
     ReceiveTimeoutError,
-    ServiceError,
 )
 from service.web.path_templates import PathTemplates
-from service.web.problems import problem_response
-from service.web.request_id import request_id_of
-
-_log = logging.getLogger("covidct.limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +37,10 @@ class RequestLimitsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "http" and self._guarded.match(scope["path"]):
+            await self._guard(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        has_begun = False
-
-        async def watching_send(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            if self._guarded.match(scope["path"]):
-                await self._guard(scope, receive, watching_send)
-            else:
-                await self._app(scope, receive, watching_send)
-        except Exception as error:
-            if has_begun:
-                raise
-            if not isinstance(error, ServiceError):
-                _log.exception("unexpected error", extra={"fields": {"request_id": request_id_of(scope)}})
-                error = ServiceError("The service failed; its log has the reason under this request id.")
-            scope["covidct.code"] = error.code
-            await problem_response(error, request_id_of(scope))(scope, receive, send)
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_announced_length(scope)

@@ -1,5 +1,6 @@
-// Files, folders and zips as sources of slices: `{ name, read, problem }`, in natural order of their names.
+// Files, folders and zips as sources of slices: `{ name, read, problem }`, in the order of series or else of names.
 
+import { placeOf } from "./dicom.js";
 import { membersOf, ZipError } from "./zip.js";
 
 const MAX_SOURCES = 5000;
@@ -19,11 +20,20 @@ export async function sourcesOf(files) {
   }
   const sources = found.filter((each) => !each.hidden);
   hidden += found.length - sources.length;
-  sources.sort((one, other) => order.compare(one.name, other.name));
+  sort(sources);
   const notes = [];
   if (hidden) notes.push(`${hidden} hidden or index ${hidden === 1 ? "file" : "files"} skipped`);
   if (sources.length > MAX_SOURCES) notes.push(`only the first ${MAX_SOURCES} of ${sources.length} files taken`);
   return { sources: sources.slice(0, MAX_SOURCES), note: notes.join(" · ") };
+}
+
+/** Sort by name; the files of a DICOM series follow its first one, by their instance numbers. */
+function sort(sources) {
+  sources.sort((one, other) => order.compare(one.name, other.name));
+  const first = new Map();
+  for (const { name, place } of sources) if (place && !first.has(place.series)) first.set(place.series, name);
+  const begin = ({ name, place }) => (place ? first.get(place.series) : name);
+  sources.sort((one, other) => order.compare(begin(one), begin(other)) || (one.place?.number ?? 0) - (other.place?.number ?? 0));
 }
 
 /** The files of a drop; folders are read with all that is in them. Call it while the event is handled. */
@@ -62,7 +72,8 @@ const pathOf = (file) => file.path || file.webkitRelativePath || file.name || "p
 async function within(file, name) {
   const head = await headOf(file);
   if (isZip(head, name)) return membersIn(file, name);
-  return [{ name, read: async () => file, problem: volume(head, name) }];
+  const place = starts(head.slice(128), 0x44, 0x49, 0x43, 0x4d) ? await placeOf(file) : null;
+  return [{ name, read: async () => file, problem: volume(head, name), place }];
 }
 
 async function membersIn(file, name) {

@@ -19,6 +19,7 @@ _TYPES: Final = {
     **dict.fromkeys(
         (
             "app.js",
+            "dicom.js",
             "element.js",
             "export.js",
             "histogram.js",

@@ -30,7 +30,7 @@ class ProtocolErrorsMiddleware:
             nonlocal start
             if (
                 message["type"] == "http.response.start"
-                and Headers(raw=message["headers"])["content-type"] == MEDIA_TYPE
+                and Headers(raw=message["headers"]).get("content-type") == MEDIA_TYPE
             ):
                 start = message
                 return

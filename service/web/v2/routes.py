@@ -1,18 +1,26 @@
 """The Open Inference Protocol (V2), for clients of KServe and Triton."""
 
 import asyncio
+import copy
 import importlib.metadata
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from service import DISCLAIMER
-from service.errors import ClientGoneError, MalformedRequestError, UnknownModelError, UnsupportedFormError
-from service.imaging.decode import Slice
+from service.errors import (
+    ClientGoneError,
+    ErrorCode,
+    MalformedRequestError,
+    ServiceError,
+    UnsupportedImageError,
+    UnusableImageError,
+)
+from service.imaging.decode import DecodeLimits, Slice, to_input
 from service.inference.pipeline import Assessment, assess_image, assess_slice, run_bounded
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
@@ -20,57 +28,41 @@ from service.inference.stages import StageTimer
 from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
 from service.web.disconnect import cancel_on_disconnect
 from service.web.request_id import request_id_of
-from service.web.upload import too_many_images
+from service.web.upload import refuse_encoding, too_many_images
+from service.web.v2 import models
+from service.web.v2.models import MODEL, VERSION, Name, Version, check_name, errors
 from service.web.v2.outputs import columns_of, outputs_of
 from service.web.v2.schemas import (
     InferRequest,
     InferResponse,
     Live,
-    ModelMetadata,
-    ModelReady,
     RequestedOutput,
     ServerMetadata,
     ServerReady,
-    TensorMetadata,
-    V2Error,
 )
 from service.web.v2.tensors import HEADER_LENGTH, files_of, only_input, output, read_request, slices_of
 
 PREFIX: Final = "/v2"
 
-_MODEL: Final = "/v2/models/{name}"
-_VERSION: Final = "/v2/models/{name}/versions/{version}"
-
-PATHS: Final = (f"{_MODEL}/infer", f"{_VERSION}/infer")
+PATHS: Final = (f"{MODEL}/infer", f"{VERSION}/infer")
 """Routes that take images."""
+
+_EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "statistics")
 
 _OCTETS: Final = "application/octet-stream"
 
 router = APIRouter(tags=["V2"])
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": V2Error} for status in statuses}
-
-
-def _check(model: ServedModel, name: str, version: str | None) -> None:
-    card = model.card
-    if name != card.name or version not in (None, card.version):
-        raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
-
-
-_Name = Annotated[str, Path(description="name of the model, see GET /model", examples=["covid-ct"])]
-_Version = Annotated[str, Path(description="version of the model", examples=["1.0.0"])]
+router.include_router(models.router)
 
 
 @router.get(PREFIX, summary="Server metadata")
 async def server() -> ServerMetadata:
     """Return name, version and protocol extensions."""
     version = _version_of_package()
-    return ServerMetadata(name="covid-ct", version=version, extensions=["binary_tensor_data"])
+    return ServerMetadata(name="covid-ct", version=version, extensions=list(_EXTENSIONS))
 
 
-@router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=_errors(503))
+@router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=errors(503))
 async def live(state: AnyState) -> Live:
     """Answer like GET /health/live."""
     if state.is_loaded and not state.is_healthy:
@@ -82,36 +74,12 @@ async def live(state: AnyState) -> Live:
 @router.get(
     f"{PREFIX}/health/ready",
     summary="Readiness probe",
-    responses=_errors(503),
+    responses=errors(503),
     dependencies=[Depends(ready_state)],
 )
 async def ready() -> ServerReady:
     """Answer like GET /health/ready."""
     return ServerReady(ready=True)
-
-
-@router.get(_MODEL, summary="Model metadata", responses=_errors(404, 503))
-async def metadata(state: ReadyState, name: _Name) -> ModelMetadata:
-    """Return inputs and outputs; send one of the two inputs."""
-    return _metadata(state, name, None)
-
-
-@router.get(_VERSION, summary="Model metadata of a version", responses=_errors(404, 503))
-async def version_metadata(state: ReadyState, name: _Name, version: _Version) -> ModelMetadata:
-    """Answer like the route without a version."""
-    return _metadata(state, name, version)
-
-
-@router.get(f"{_MODEL}/ready", summary="Readiness of the model", responses=_errors(404, 503))
-async def model_ready(state: ReadyState, name: _Name) -> ModelReady:
-    """Answer 200 or an error."""
-    return _ready(state, name, None)
-
-
-@router.get(f"{_VERSION}/ready", summary="Readiness of a version", responses=_errors(404, 503))
-async def version_ready(state: ReadyState, name: _Name, version: _Version) -> ModelReady:
-    """Answer 200 or an error."""
-    return _ready(state, name, version)
 
 
 def _schema(body: type[BaseModel]) -> dict[str, Any]:
@@ -130,20 +98,25 @@ def _schema(body: type[BaseModel]) -> dict[str, Any]:
     return inline
 
 
+_Rows: TypeAlias = Sequence[Slice] | Sequence[bytes]
+
+_OF_THE_IMAGE: Final = (UnsupportedImageError, UnusableImageError)
+
 _EXAMPLE: Final = {
     "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64 of a PNG file>"]}],
     "outputs": [{"name": "probability"}],
 }
 _INFER: Final[dict[str, Any]] = {
     "description": "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
-    "[N, 1, S, S], grey values of the size that the metadata names. Answers `probability` FP32 [N], `label` BYTES [N], "
+    "[N, 1, H, W], grey values in a lung window, in their original size: the service resamples them as it does files. "
+    "Do not resample them before. Answers `probability` FP32 [N], `label` BYTES [N], "
     "`threshold` FP32 [N], `out_of_distribution` FP32 [N] (the score of the checks, failed above 1), `heatmap` FP32 "
     "[N, h, w] and, if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right) and `lung_fraction` "
-    f"FP32 [N]. An image that can't be used fails the request. {DISCLAIMER}",
+    f"FP32 [N]. An image that can't be used fails the request, and the error names its row. {DISCLAIMER}",
     "response_model": InferResponse,
     "response_model_exclude_none": True,
     "dependencies": [Depends(require_key)],
-    "responses": _errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
+    "responses": errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
     "openapi_extra": {
         "requestBody": {
             "required": True,
@@ -157,35 +130,34 @@ _INFER: Final[dict[str, Any]] = {
 
 
 @router.post(PATHS[0], summary="Inference", **_INFER)
-async def infer(request: Request, state: ReadyState, name: _Name) -> Response:
+async def infer(request: Request, state: ReadyState, name: Name) -> Response:
     """Read, decode, queue, predict."""
     return await _infer(request, state, name, None)
 
 
 @router.post(PATHS[1], summary="Inference by a version", **_INFER)
-async def version_infer(request: Request, state: ReadyState, name: _Name, version: _Version) -> Response:
+async def version_infer(request: Request, state: ReadyState, name: Name, version: Version) -> Response:
     """Answer like the route without a version."""
     return await _infer(request, state, name, version)
 
 
 async def _infer(request: Request, state: ServiceState, name: str, version: str | None) -> Response:
     with state.model() as model:
-        _check(model, name, version)
+        check_name(model, name, version)
         stages = StageTimer(state.metrics)
         body = await _body(request)
         loop = asyncio.get_running_loop()
-        asked, slices, files = await loop.run_in_executor(
+        asked, rows = await loop.run_in_executor(
             state.decoders, _parse, body, request.headers.get(HEADER_LENGTH), model, state
         )
         stages.finish("read")
-        one = partial(_assess, slices, files, model, state, stages)
-        assessments = await cancel_on_disconnect(request, run_bounded(len(slices or files), one, model))
+        one = partial(_assess, rows, model, state, stages)
+        assessments = await cancel_on_disconnect(request, run_bounded(len(rows), one, model))
         return _answer(asked, assessments, model, request_id_of(request.scope))
 
 
 async def _body(request: Request) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedFormError("Compressed bodies are not read; send the request without Content-Encoding.")
+    refuse_encoding(request)
     try:
         return await request.body()
     except ClientDisconnect as error:
@@ -194,8 +166,8 @@ async def _body(request: Request) -> bytes:
 
 def _parse(
     body: bytes, header_length: str | None, model: ServedModel, state: ServiceState
-) -> tuple[InferRequest, list[Slice], list[bytes]]:
-    """Parse the request with its slices or its files."""
+) -> tuple[InferRequest, _Rows]:
+    """Parse the request with its rows: slices, or files that are not decoded yet."""
     asked, binary = read_request(body, header_length)
     _requested(asked, model)
     tensor, data = only_input(asked, binary)
@@ -203,18 +175,27 @@ def _parse(
     if tensor.shape[0] > max_images:
         raise too_many_images(tensor.shape[0], max_images)
     if tensor.name == "slice":
-        return asked, slices_of(tensor, data, model.card.input_size), []
+        return asked, slices_of(tensor, data, DecodeLimits(max_pixels=state.settings.max_pixels))
     if tensor.name == "image":
-        return asked, [], files_of(tensor, data)
+        return asked, files_of(tensor, data)
     raise MalformedRequestError(f"Unknown input {tensor.name!r}; send 'slice' or 'image'.")
 
 
-async def _assess(
-    slices: list[Slice], files: list[bytes], model: ServedModel, state: ServiceState, stages: StageTimer, index: int
-) -> Assessment:
-    if slices:
-        return await assess_slice(slices[index], slices[index], model, state, stages.copy())
-    return await assess_image(files[index], model, state, stages.copy())
+async def _assess(rows: _Rows, model: ServedModel, state: ServiceState, stages: StageTimer, index: int) -> Assessment:
+    row, own = rows[index], stages.copy()
+    try:
+        if isinstance(row, bytes):
+            return await assess_image(row, model, state, own)
+        loop = asyncio.get_running_loop()
+        network_input = await loop.run_in_executor(state.decoders, to_input, row, model.card.input_size)
+        own.finish("decode")
+        return await assess_slice(row, network_input, model, state, own)
+    except ServiceError as error:
+        if len(rows) == 1 or not (isinstance(error, _OF_THE_IMAGE) or error.code == ErrorCode.NOT_FINITE):
+            raise
+        named = copy.copy(error)  # other requests of the batch may have the same error
+        named.detail = f"Row {index}, counted from 0: {error.detail}"
+        raise named from error
 
 
 def _requested(asked: InferRequest, model: ServedModel) -> list[RequestedOutput]:
@@ -224,7 +205,7 @@ def _requested(asked: InferRequest, model: ServedModel) -> list[RequestedOutput]
     for each in wanted:
         if each.name not in names:
             raise MalformedRequestError(f"Unknown output {each.name!r}; known outputs: {', '.join(names)}.")
-        if "classification" in each.parameters or any(key.startswith("shared_memory") for key in each.parameters):
+        if each.parameters.has_classification or each.parameters.has_shared_memory:
             raise MalformedRequestError(f"Output {each.name!r}: only the parameter binary_data is supported.")
     return wanted
 
@@ -243,28 +224,6 @@ def _answer(asked: InferRequest, assessments: Sequence[Assessment], model: Serve
     if not binary:
         return Response(header, media_type="application/json")
     return Response(header + binary, headers={HEADER_LENGTH: str(len(header))}, media_type=_OCTETS)
-
-
-def _metadata(state: ServiceState, name: str, version: str | None) -> ModelMetadata:
-    with state.model() as model:
-        _check(model, name, version)
-        size = model.card.input_size
-        return ModelMetadata(
-            name=model.card.name,
-            versions=[model.card.version],
-            platform="pytorch_torchscript",
-            inputs=[
-                TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
-                TensorMetadata(name="slice", datatype="UINT8", shape=[-1, 1, size, size]),
-            ],
-            outputs=outputs_of(model),
-        )
-
-
-def _ready(state: ServiceState, name: str, version: str | None) -> ModelReady:
-    with state.model() as model:
-        _check(model, name, version)
-        return ModelReady(name=model.card.name, ready=True)
 
 
 def _version_of_package() -> str:

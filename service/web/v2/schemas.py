@@ -1,12 +1,49 @@
 """Bodies of requests and responses of the Open Inference Protocol (V2)."""
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+
+T = TypeVar("T")
+
+_NullIsAbsent = Annotated[T, BeforeValidator(lambda value: {} if value is None else value)]
+"""Parameters: null means that there are none."""
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Parameters(_Message):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @property
+    def has_shared_memory(self) -> bool:
+        """Whether the client asks for shared memory, which is not supported."""
+        return any(name.startswith("shared_memory") for name in self.model_extra or ())
+
+    @property
+    def has_classification(self) -> bool:
+        """Whether the client asks for the highest classes, which is not supported."""
+        return "classification" in (self.model_extra or ())
+
+
+class InputParameters(_Parameters):
+    """Parameters of an input."""
+
+    binary_data_size: StrictInt | None = Field(default=None, description="number of its bytes after the header")
+
+
+class OutputParameters(_Parameters):
+    """Parameters of a requested output."""
+
+    binary_data: StrictBool | None = Field(default=None, description="whether to answer it as bytes")
+
+
+class RequestParameters(_Parameters):
+    """Parameters of a request."""
+
+    binary_data_output: StrictBool | None = Field(default=None, description="whether to answer all as bytes")
 
 
 class TensorIn(_Message):
@@ -15,7 +52,7 @@ class TensorIn(_Message):
     name: str
     shape: list[int] = Field(min_length=1, max_length=8)
     datatype: str
-    parameters: dict[str, Any] = Field(default={}, description="binary_data_size: number of its bytes after the header")
+    parameters: _NullIsAbsent[InputParameters] = InputParameters()
     data: list[Any] | None = Field(default=None, description="values, flat or nested; BYTES as base64")
 
 
@@ -23,7 +60,7 @@ class RequestedOutput(_Message):
     """A requested output."""
 
     name: str
-    parameters: dict[str, Any] = Field(default={}, description="binary_data: whether to answer it as bytes")
+    parameters: _NullIsAbsent[OutputParameters] = OutputParameters()
 
 
 class InferRequest(_Message):
@@ -32,11 +69,12 @@ class InferRequest(_Message):
     id: str | None = None
     inputs: list[TensorIn] = Field(min_length=1)
     outputs: list[RequestedOutput] | None = Field(default=None, description="unset: all of them")
-    parameters: dict[str, Any] = Field(default={}, description="binary_data_output: whether to answer all as bytes")
+    parameters: _NullIsAbsent[RequestParameters] = RequestParameters()
 
     def wants_binary(self, output: RequestedOutput) -> bool:
         """Whether the client wants this output as bytes."""
-        return bool(output.parameters.get("binary_data", self.parameters.get("binary_data_output", False)))
+        own = output.parameters.binary_data
+        return bool(self.parameters.binary_data_output if own is None else own)
 
 
 class TensorOut(_Message):
@@ -109,3 +147,68 @@ class ModelReady(BaseModel):
 
     name: str
     ready: bool
+
+
+class TensorConfig(BaseModel):
+    """An input or output in the form of Triton's configuration; -1 is any length."""
+
+    name: str
+    data_type: str = Field(examples=["TYPE_FP32"])
+    dims: list[int]
+    optional: bool | None = Field(default=None, description="inputs: true, since one of them is sent")
+
+
+class ModelConfig(BaseModel):
+    """Configuration of the served model."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int = Field(description="0: the shapes include the number of rows")
+    input: list[TensorConfig]
+    output: list[TensorConfig]
+
+
+class DurationStatistics(BaseModel):
+    """Number of slices, and the sum of their nanoseconds."""
+
+    count: int
+    ns: int
+
+
+class InferenceStatistics(BaseModel):
+    """Counts and times of slices; compute_input and compute_output are not measured and have 0 ns."""
+
+    success: DurationStatistics
+    fail: DurationStatistics
+    queue: DurationStatistics
+    compute_input: DurationStatistics
+    compute_infer: DurationStatistics
+    compute_output: DurationStatistics
+
+
+class ModelStatisticsRow(BaseModel):
+    """Statistics of a model since it was loaded."""
+
+    name: str
+    version: str
+    last_inference: int = Field(description="milliseconds since 1970; 0 before the first")
+    inference_count: int = Field(description="answered slices")
+    execution_count: int = Field(description="batches")
+    inference_stats: InferenceStatistics
+    batch_stats: list[DurationStatistics] = Field(description="empty: not kept for each size")
+
+
+class Statistics(BaseModel):
+    """Statistics of all models."""
+
+    model_stats: list[ModelStatisticsRow]
+
+
+class RepositoryRow(BaseModel):
+    """A model in the repository."""
+
+    name: str
+    version: str
+    state: str = Field(examples=["READY"])
+    reason: str

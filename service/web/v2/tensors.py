@@ -4,7 +4,6 @@ https://github.com/kserve/open-inference-protocol and its extension for binary t
 """
 
 import base64
-import binascii
 import struct
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.errors import MalformedRequestError
-from service.imaging.decode import Slice
+from service.imaging.decode import DecodeLimits, Slice, check_size
 from service.web.v2.schemas import InferRequest, TensorIn, TensorOut
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -49,42 +48,45 @@ def only_input(request: InferRequest, binary: bytes) -> tuple[TensorIn, bytes | 
     if len(request.inputs) > 1:
         raise MalformedRequestError(f"The request has {len(request.inputs)} inputs; send one, 'slice' or 'image'.")
     (tensor,) = request.inputs
-    if any(name.startswith("shared_memory") for name in tensor.parameters):
+    if tensor.parameters.has_shared_memory:
         raise MalformedRequestError(f"Input {tensor.name!r}: shared memory is not supported; send the data.")
-    size = tensor.parameters.get("binary_data_size")
+    size = tensor.parameters.binary_data_size
     if size is None:
         if tensor.data is None or binary:
             raise MalformedRequestError(f"Input {tensor.name!r}: send either data, or binary_data_size and the bytes.")
         return tensor, None
-    if not isinstance(size, int) or size != len(binary) or tensor.data is not None:
+    if size != len(binary) or tensor.data is not None:
         raise MalformedRequestError(
             f"Input {tensor.name!r}: binary_data_size is {size!r}, and {len(binary)} bytes follow the header."
         )
     return tensor, binary
 
 
-def slices_of(tensor: TensorIn, binary: bytes | None, size: int) -> list[Slice]:
-    """Read the rows of a UINT8 tensor (N, 1, S, S).
+def slices_of(tensor: TensorIn, binary: bytes | None, limits: DecodeLimits) -> list[Slice]:
+    """Read the rows of a UINT8 tensor (N, 1, H, W).
 
     Args:
         tensor: the input.
         binary: its bytes, row-major, or None if it has JSON values.
-        size: S.
+        limits: of a slice.
 
     Raises:
         MalformedRequestError: another datatype, shape or number of values.
+        UnusableImageError: the slices are too small or too large.
     """
     _check(tensor, "UINT8")
-    count = tensor.shape[0]
-    if tensor.shape != [count, 1, size, size] or count < 1:
+    count, channels, height, width = tensor.shape if len(tensor.shape) == 4 else (0, 0, 0, 0)
+    if channels != 1 or min(count, height, width) < 1:
         raise MalformedRequestError(
-            f"Input {tensor.name!r} has the shape {tensor.shape}; this model takes [N, 1, {size}, {size}]. "
-            "To have files of any size read and resized, send the input 'image'."
+            f"Input {tensor.name!r} has the shape {tensor.shape}; send grey slices in their original size, "
+            "[N, 1, height, width], or the input 'image' to have files read."
         )
+    check_size(width, height, limits)
     flat = np.frombuffer(binary, np.uint8) if binary is not None else _bytes_of_values(tensor)
-    if flat.size != count * size * size:
-        raise MalformedRequestError(f"Input {tensor.name!r} has {flat.size} values; its shape needs {count * size**2}.")
-    return list(flat.reshape(count, 1, size, size).copy())
+    needed = count * height * width
+    if flat.size != needed:
+        raise MalformedRequestError(f"Input {tensor.name!r} has {flat.size} values; its shape needs {needed}.")
+    return list(flat.reshape(count, 1, height, width).copy())
 
 
 def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
@@ -98,7 +100,9 @@ def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
     if tensor.shape not in ([count], [count, 1]) or count < 1:
         raise MalformedRequestError(f"Input {tensor.name!r} has the shape {tensor.shape}; send [N], one file each.")
     files = (
-        _split(binary, tensor.name) if binary is not None else [_decoded(each, tensor.name) for each in _flat(tensor)]
+        _split(binary, tensor.name)
+        if binary is not None
+        else [_decoded(each, tensor.name, index) for index, each in enumerate(_flat(tensor))]
     )
     if len(files) != count:
         raise MalformedRequestError(f"Input {tensor.name!r} has {len(files)} elements; its shape needs {count}.")
@@ -160,10 +164,13 @@ def _split(data: bytes, name: str) -> list[bytes]:
     return elements
 
 
-def _decoded(value: object, name: str) -> bytes:
+def _decoded(value: object, name: str, index: int) -> bytes:
     try:
-        return base64.b64decode(str(value), validate=True)
-    except binascii.Error:
-        raise MalformedRequestError(
-            f"Input {name!r}: in JSON, each element is a file in base64; or send binary tensor data."
-        ) from None
+        if isinstance(value, str):
+            return base64.b64decode(value, validate=True)
+    except ValueError:  # also for text that is not ASCII
+        pass
+    raise MalformedRequestError(
+        f"Input {name!r}: element {index} of data, counted from 0, is not text in base64. In JSON, each element is a "
+        "file in base64; or send binary tensor data."
+    )

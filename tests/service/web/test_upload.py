@@ -146,7 +146,34 @@ async def test_a_file_name_in_the_encoded_form_alone_makes_a_file(models: Path) 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
 async def test_an_encoded_form_is_refused_by_its_header(models: Path, encoding: str) -> None:
     response = await post(models, part("image", png()) + END, FORM | {"content-encoding": encoding})
-    assert "Content-Encoding" in str(problem(response, 415, "unsupported_content_type")["detail"])
+    assert f"Content-Encoding {encoding}" in str(problem(response, 415, "unsupported_content_type")["detail"])
+
+
+async def test_a_content_encoding_of_an_odd_name_is_refused_and_not_quoted(models: Path) -> None:
+    response = await post(models, part("image", png()) + END, FORM | {"content-encoding": "<script>"})
+    assert "script" not in str(problem(response, 415, "unsupported_content_type")["detail"])
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"MIME-Version: 1.0\r\n\r\n",
+        b"\r\n",
+        b"text\n",
+        b"not --xyz at the begin of a line\r\n",
+        b"x" * 100_000 + b"\r\n",
+    ],
+)
+@pytest.mark.parametrize("step", [3, 10_000_000])
+async def test_text_before_the_first_boundary_is_ignored(models: Path, preamble: bytes, step: int) -> None:
+    data = preamble[-5000:] + part("image", png()) + END if step == 3 else preamble + part("image", png()) + END
+
+    async def body() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
+
+    async with serve(models) as client:
+        assert (await client.post("/predict", content=body(), headers=FORM)).status_code == 200
 
 
 async def test_digits_without_end_in_a_header_are_a_400(models: Path) -> None:

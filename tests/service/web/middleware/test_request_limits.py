@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from service.metrics import Metrics
+from service.web.middleware.failures import FailuresMiddleware
 from service.web.middleware.request_context import RequestContextMiddleware
 from service.web.middleware.request_limits import RequestLimits, RequestLimitsMiddleware
 from service.web.path_templates import PathTemplates
@@ -46,6 +47,7 @@ def make(gate: Gate, **limits: float) -> httpx2.AsyncClient:
     app = Starlette(routes=[Route("/guarded", guarded, methods=["POST"]), Route("/metrics", free)])
     values = {"max_body_bytes": 1000, "receive_seconds": 20.0, "timeout_seconds": 30.0, "max_concurrent": 10} | limits
     app.add_middleware(RequestLimitsMiddleware, limits=RequestLimits(**values), guarded=PathTemplates("/guarded"))  # type: ignore[arg-type]
+    app.add_middleware(FailuresMiddleware)
     app.add_middleware(RequestContextMiddleware, metrics=Metrics(), image_routes=PathTemplates("/guarded"))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost")
 

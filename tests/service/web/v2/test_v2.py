@@ -52,11 +52,15 @@ async def test_server_and_model_tell_about_themselves(models: Path) -> None:
             "/v2/models/tiny/versions/0.0.1/ready",
         ):
             assert (await client.get(path)).status_code == 200, path
-        assert (await client.get("/v2")).json()["extensions"] == ["binary_tensor_data"]
+        assert (await client.get("/v2")).json()["extensions"] == [
+            "binary_tensor_data",
+            "model_configuration",
+            "statistics",
+        ]
         body = (await client.get("/v2/models/tiny")).json()
         assert body == (await client.get("/v2/models/tiny/versions/0.0.1")).json()
     assert (body["name"], body["versions"]) == ("tiny", ["0.0.1"])
-    assert {each["name"]: each["shape"] for each in body["inputs"]} == {"image": [-1], "slice": [-1, 1, 64, 64]}
+    assert {each["name"]: each["shape"] for each in body["inputs"]} == {"image": [-1], "slice": [-1, 1, -1, -1]}
     assert {each["name"]: (each["datatype"], each["shape"]) for each in body["outputs"]} == {
         "probability": ("FP32", [-1]),
         "label": ("BYTES", [-1]),
@@ -158,18 +162,25 @@ async def test_binary_tensors_in_and_out(models: Path) -> None:
     [
         ({"name": "pixels"}, "Unknown input 'pixels'"),
         ({"datatype": "FP32"}, "send UINT8"),
-        ({"shape": [1, 1, 8, 8]}, "takes [N, 1, 64, 64]"),
-        ({"shape": [0, 1, 64, 64], "data": []}, "takes [N, 1, 64, 64]"),
-        ({"shape": [-1, 1, 64, 64]}, "takes [N, 1, 64, 64]"),
+        ({"shape": [1, 3, 64, 64]}, "[N, 1, height, width]"),
+        ({"shape": [1, 64, 64]}, "[N, 1, height, width]"),
+        ({"shape": [0, 1, 64, 64], "data": []}, "[N, 1, height, width]"),
+        ({"shape": [-1, 1, 64, 64]}, "[N, 1, height, width]"),
+        ({"shape": [1, 1, -64, -64]}, "[N, 1, height, width]"),
         ({"data": ROW[1:]}, "4095 values"),
         ({"data": [*ROW[1:], 256]}, "0 to 255"),
         ({"data": [*ROW[1:], 0.5]}, "0 to 255"),
         ({"data": [*ROW[1:], True]}, "0 to 255"),
         ({"data": None}, "send either data"),
         ({"parameters": {"binary_data_size": 4}}, "binary_data_size is 4"),
+        ({"parameters": {"binary_data_size": "4"}}, "inputs.0.parameters.binary_data_size"),
+        ({"parameters": {"binary_data_size": True}}, "inputs.0.parameters.binary_data_size"),
         ({"parameters": {"shared_memory_region": "x"}}, "shared memory"),
         ({"name": "image"}, "send BYTES"),
-        ({"name": "image", "datatype": "BYTES", "shape": [1], "data": ["?"]}, "base64"),
+        ({"name": "image", "datatype": "BYTES", "shape": [1], "data": ["?"]}, "element 0 of data"),
+        ({"name": "image", "datatype": "BYTES", "shape": [1], "data": ["\u00e9"]}, "element 0 of data"),
+        ({"name": "image", "datatype": "BYTES", "shape": [2], "data": ["aaaa", None]}, "element 1 of data"),
+        ({"name": "image", "datatype": "BYTES", "shape": [1], "data": [1234]}, "element 0 of data"),
         ({"name": "image", "datatype": "BYTES", "shape": [2], "data": ["aaaa"]}, "1 elements"),
     ],
 )
@@ -227,6 +238,82 @@ async def test_unknown_outputs_and_parameters_are_errors(models: Path) -> None:
         assert "Unknown output" in error(await infer(client, tensor(), outputs=[{"name": "mask"}]), 400)
         wanted = [{"name": "probability", "parameters": {"classification": 1}}]
         assert "binary_data" in error(await infer(client, tensor(), outputs=wanted), 400)
+
+
+@pytest.mark.parametrize("value", ["false", 0, [], {}])
+async def test_whether_an_output_is_binary_is_true_or_false(models: Path, value: object) -> None:
+    async with serve(models) as client:
+        whole = await infer(client, tensor(), parameters={"binary_data_output": value})
+        assert "parameters.binary_data_output" in error(whole, 400)
+        one = await infer(client, tensor(), outputs=[{"name": "label", "parameters": {"binary_data": value}}])
+        assert "outputs.0.parameters.binary_data" in error(one, 400)
+
+
+async def test_parameters_that_are_null_are_absent(models: Path) -> None:
+    async with serve(models) as client:
+        outputs = [{"name": "probability", "parameters": None}]
+        response = await infer(client, tensor(parameters=None), outputs=outputs, parameters=None)
+    assert response.status_code == 200
+    assert len(response.json()["outputs"][0]["data"]) == 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 150), (64, 64), (16, 200)])
+async def test_a_slice_tensor_of_any_size_is_resampled_like_a_file(models: Path, height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(100, 256, (height, width), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    async with serve(models) as client:
+        sent = tensor(shape=[1, 1, height, width], data=pixels.ravel().tolist())
+        outputs = {each["name"]: each["data"] for each in (await infer(client, sent)).json()["outputs"]}
+        expected = (await predict(client, file.getvalue())).json()
+    assert outputs["probability"] == pytest.approx([expected["probability"]], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [([1, 1, 8, 8], "8 x 8 pixels"), ([1, 1, 100, 101], "too many pixels: 101 x 100")]
+)
+async def test_a_slice_tensor_has_the_limits_of_a_file(models: Path, shape: list[int], words: str) -> None:
+    async with serve(models, max_pixels=10_000) as client:
+        assert words in error(await infer(client, tensor(shape=shape)), 422)
+
+
+async def test_the_error_of_one_row_of_several_names_it(models: Path) -> None:
+    files = [base64.b64encode(data).decode() for data in (png(40), b"text", png(220))]
+    dark = [200] * INPUT_SIZE**2 + [2] * INPUT_SIZE**2
+    async with serve(models) as client:
+        image = {"name": "image", "shape": [3], "datatype": "BYTES", "data": files}
+        assert error(await infer(client, image), 415).startswith("Row 1, counted from 0: The content is not an image")
+        slices = tensor(shape=[2, 1, INPUT_SIZE, INPUT_SIZE], data=dark)
+        assert error(await infer(client, slices), 422).startswith("Row 1, counted from 0: No lungs")
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/health/live/", "/v2/models/tiny/ready/"])
+async def test_a_slash_at_the_end_is_a_404_in_the_protocols_form(models: Path, path: str) -> None:
+    async with serve(models) as client:
+        assert "No such route" in error(await client.get(path), 404)
+
+
+async def test_head_is_counted_under_the_route_of_get(models: Path) -> None:
+    async with serve(models) as client:
+        await client.head("/v2/health/live")
+        counts = await samples(client)
+    assert counts[labelled("covidct_requests_total", route="/v2/health/live", method="HEAD", status="200")] == 1
+
+
+async def test_statistics_count_slices_and_batches_of_all_routes(models: Path) -> None:
+    async with serve(models) as client:
+        (before,) = (await client.get("/v2/models/tiny/stats")).json()["model_stats"]
+        assert (before["inference_count"], before["last_inference"]) == (0, 0)
+        await predict(client, png())
+        await infer(client, tensor(shape=[2, 1, INPUT_SIZE, INPUT_SIZE], data=ROW * 2))
+        (row,) = (await client.get("/v2/models/stats")).json()["model_stats"]
+        assert [row] == (await client.get("/v2/models/tiny/versions/0.0.1/stats")).json()["model_stats"]
+    assert (row["name"], row["version"], row["inference_count"], row["execution_count"]) == ("tiny", "0.0.1", 3, 3)
+    assert row["last_inference"] > 1_700_000_000_000
+    times = row["inference_stats"]
+    assert times["success"]["count"] == 3
+    assert times["success"]["ns"] == pytest.approx(times["queue"]["ns"] + times["compute_infer"]["ns"], abs=2)
+    assert times["fail"] == {"count": 0, "ns": 0}
 
 
 async def test_problems_elsewhere_keep_their_form(models: Path) -> None:

@@ -1,0 +1,57 @@
+"""Files of formats that are not read: their kind by the first bytes, and the command that converts them."""
+
+import zlib
+from typing import Final
+
+from service.errors import UnsupportedImageError
+
+_NIFTI_MAGIC: Final = (b"n+1\0", b"ni1\0")
+
+_KINDS: Final = (
+    (4, b"ftyp", "HEIC, AVIF or video", "magick in.heic out.png"),
+    (4, b"jP  \r\n", "JPEG 2000", "magick in.jp2 out.png"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000", "magick in.j2k out.png"),
+    (4, b"JXL \r\n", "JPEG XL", "magick in.jxl out.png"),
+    (0, b"\xff\x0a", "JPEG XL", "magick in.jxl out.png"),
+    (0, b"%PDF", "a PDF document", "pdftoppm -r 300 -png -singlefile in.pdf out"),
+    (0, b"%!PS", "PostScript", "magick -density 300 in.eps out.png"),
+    (0, b"<", "text such as SVG or HTML", "magick in.svg out.png"),
+    (0, b"PK\x03\x04", "a zip", "unzip in.zip"),
+    (0, b"\x1f\x8b", "a gzip", "gunzip in.gz"),
+    (0, b"NRRD", "an NRRD volume", "c3d in.nrrd -o out.nii.gz"),
+    (0, b"ObjectType", "a MetaImage volume", "c3d in.mha -o out.nii.gz"),
+    (0, b"8BPS", "Photoshop", "magick in.psd out.png"),
+    (0, b"v/1\x01", "OpenEXR", "magick in.exr out.png"),
+    (0, b"SIMPLE  =", "FITS", "magick in.fits out.png"),
+    (0, b"\0\0\1\0", "a Windows icon", "magick in.ico out.png"),
+    *((0, b"P%d" % number, "a Netpbm image", "magick in.pnm out.png") for number in range(1, 8)),
+)
+"""Place and text of a signature, the kind, and the command."""
+
+
+def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
+    """Build the refusal of a file that is in none of `formats`, with its kind if it is known."""
+    kind, command = _kind(data)
+    found = f", but {kind}" if kind else ""
+    return UnsupportedImageError(
+        f"The content is not an image of a supported type{found}; send one of {', '.join(formats)}, DICOM. The type is "
+        f"judged by the bytes, not by the file's name. Convert it with: {command}"
+    )
+
+
+def _kind(data: bytes) -> tuple[str, str]:
+    if data[344:348] in _NIFTI_MAGIC or _begin_of_gzip(data)[344:348] in _NIFTI_MAGIC:
+        return "a NIfTI volume, which the command line reads", "covid-ct predict in.nii.gz --output out.csv"
+    for at, signature, kind, command in _KINDS:
+        if data[at : at + len(signature)] == signature:
+            return kind, command
+    return "", "magick in out.png"
+
+
+def _begin_of_gzip(data: bytes) -> bytes:
+    if data[:2] != b"\x1f\x8b":
+        return b""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 348)
+    except zlib.error:
+        return b""

@@ -1,0 +1,49 @@
+"""Counts and times of one loaded model, for clients that ask for them."""
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Total:
+    """Number of some events, and the sum of their seconds."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one event."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class ModelStatistics:
+    """Statistics of a model since it was loaded, over all routes.
+
+    Attributes:
+        batches: runs of the network.
+        last_inference_at: start of the last run in seconds since 1970; 0 before the first.
+        success: answered slices, with the time in queue and network.
+        failure: slices that the queue refused or the network failed.
+        queue: time of the answered slices in the queue.
+        network: time of the batches of the answered slices.
+    """
+
+    batches: int = 0
+    last_inference_at: float = 0.0
+    success: Total = field(default_factory=Total)
+    failure: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    network: Total = field(default_factory=Total)
+
+    def add_batch(self) -> None:
+        """Count a run of the network that starts now."""
+        self.batches += 1
+        self.last_inference_at = time.time()
+
+    def add_answer(self, queue_seconds: float, run_seconds: float) -> None:
+        """Count an answered slice."""
+        self.success.add(queue_seconds + run_seconds)
+        self.queue.add(queue_seconds)
+        self.network.add(run_seconds)
