@@ -2,10 +2,12 @@
 
 import builtins
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.errors import MalformedRequestError
 from service.model.checks import CheckName
 
 SCHEMA_VERSION: Final = 2
@@ -53,6 +55,19 @@ class Calibration(_Record):
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Threshold of the card with its name.
+
+    Attributes:
+        name: as on the card.
+        threshold: at or above this probability the answer is the positive label.
+    """
+
+    name: str
+    threshold: float
+
+
 class ModelCard(_Record):
     """The model card, stored inside the model file.
 
@@ -95,10 +110,26 @@ class ModelCard(_Record):
     intended_use: str
     limits: str
 
-    def label_of(self, probability: float) -> str:
-        """Choose the label: the positive one at or above the threshold."""
+    def operating_point(self, name: str | None = None) -> OperatingPoint:
+        """Find an operating point by name; None and the empty name are that of `threshold`.
+
+        Raises:
+            MalformedRequestError: the card has no operating point of this name.
+        """
+        if not name:
+            named = (each for each, threshold in self.operating_points.items() if threshold == self.threshold)
+            return OperatingPoint(next(named, "default"), self.threshold)
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points) or "none"
+            raise MalformedRequestError(
+                f"The model {self.name} {self.version} has no operating point {name!r}; its operating points: {known}."
+            )
+        return OperatingPoint(name, self.operating_points[name])
+
+    def label_of(self, probability: float, point: OperatingPoint) -> str:
+        """Choose the label: the positive one at or above the threshold of `point`."""
         other = self.labels[1 - self.labels.index(self.positive_label)]
-        return self.positive_label if probability >= self.threshold else other
+        return self.positive_label if probability >= point.threshold else other
 
 
 class ManifestFile(_Record):

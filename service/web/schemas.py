@@ -52,8 +52,13 @@ class PredictionBody(_Body):
 
     request_id: str
     probability: float = Field(ge=0, le=1, description="of COVID-19")
-    label: str = Field(description="COVID where the probability is at or above the threshold", examples=["COVID"])
-    threshold: float
+    label: str | None = Field(
+        description="COVID where the probability is at or above the threshold; null if a check has failed, because the "
+        "probability means nothing then",
+        examples=["COVID"],
+    )
+    threshold: float = Field(description="of the operating point")
+    operating_point: str = Field(description="operating point of the model's card that was used", examples=["balanced"])
     lung_involvement: LungInvolvement | None = Field(description="null if the model does not find lungs")
     lung_fraction: float | None = Field(
         description="area of the lungs divided by that of the picture; null if the model does not find lungs"
@@ -116,6 +121,7 @@ class ModelBody(_Body):
     sha256: str = Field(description="of the model file")
     device: str
     precision: str = Field(description="compute precision")
+    operating_point: str = Field(description="operating point of the card for requests that name none")
     disclaimer: str = DISCLAIMER
 
 

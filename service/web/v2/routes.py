@@ -1,7 +1,6 @@
 """The Open Inference Protocol (V2), for clients of KServe and Triton."""
 
 import asyncio
-import importlib.metadata
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Final
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from service import DISCLAIMER
+from service import DISCLAIMER, __version__
 from service.errors import ClientGoneError, MalformedRequestError, UnknownModelError, UnsupportedFormError
 from service.imaging.decode import Slice
 from service.inference.pipeline import Assessment, assess_image, assess_slice, run_bounded
@@ -66,8 +65,7 @@ _Version = Annotated[str, Path(description="version of the model", examples=["1.
 @router.get(PREFIX, summary="Server metadata")
 async def server() -> ServerMetadata:
     """Return name, version and protocol extensions."""
-    version = _version_of_package()
-    return ServerMetadata(name="covid-ct", version=version, extensions=["binary_tensor_data"])
+    return ServerMetadata(name="covid-ct", version=__version__, extensions=["binary_tensor_data"])
 
 
 @router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=_errors(503))
@@ -265,11 +263,3 @@ def _ready(state: ServiceState, name: str, version: str | None) -> ModelReady:
     with state.model() as model:
         _check(model, name, version)
         return ModelReady(name=model.card.name, ready=True)
-
-
-def _version_of_package() -> str:
-    """Return the version of this software; `unknown` in the container, which has no installed package."""
-    try:
-        return importlib.metadata.version("covid-ct")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
