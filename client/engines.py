@@ -31,14 +31,14 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Runs the model of a models folder in this process."""
+    """Runs the model of a models folder in this process, on a CPU with all processors or so many threads."""
 
-    def __init__(self, models: Path, device: str = "auto") -> None:
+    def __init__(self, models: Path, device: str = "auto", threads: int | None = None) -> None:
         from service.errors import ModelFileError
         from service.model.loading import LoadOptions, load_predictor
 
         try:
-            self._predictor: Predictor = load_predictor(LoadOptions(models, device=device))
+            self._predictor: Predictor = load_predictor(LoadOptions(models, device=device, threads=threads))
         except ModelFileError as error:
             raise ClientError(str(error)) from error
 

@@ -16,7 +16,9 @@ from service.imaging.window import Window
 
 
 @dataclass(slots=True)
-class _Tally:
+class Tally:
+    """Counts of one run, and the keys of rows that need not be computed again."""
+
     answered: int = 0
     failed: int = 0
     skipped: int = 0
@@ -24,6 +26,7 @@ class _Tally:
     keys: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     def summary(self) -> str:
+        """Return the counts as one line."""
         parts = [f"{self.answered} answered", f"{self.failed} failed"]
         if self.held:
             parts.append(f"{self.held} in the output already")
@@ -43,10 +46,10 @@ def predict(options: Namespace) -> int:
     engine: Engine = RemoteEngine(options.url, options.api_key) if options.url else _local(options)
     try:
         window: Window = options.window
-        mark = f"{window.centre:g}/{window.width:g}"
+        mark = window_mark(window)
         kept = [row for row in before if not row.error]
         _check_same(kept, engine.model, mark)
-        tally = _Tally(keys={row.key for row in kept})
+        tally = Tally(keys={row.key for row in kept})
         if options.output is None:
             begin_stdout(form)
         with writer_to(options.output, form, kept) as write:
@@ -86,18 +89,29 @@ def _local(options: Namespace) -> LocalEngine:
     return LocalEngine(options.models, options.device)
 
 
-def _answer(found: Found, engine: Engine, window: Window, write: Writer, tally: _Tally) -> None:
+def _answer(found: Found, engine: Engine, window: Window, write: Writer, tally: Tally) -> None:
     """Write the rows of one file."""
-    base = Row(printable(found.name), found.sha256, engine.model, f"{window.centre:g}/{window.width:g}")
-    for row in _rows(found, engine, window, base, tally):
+    for row in answer(found, engine, window, tally):
         write(row)
+
+
+def answer(found: Found, engine: Engine, window: Window, tally: Tally) -> Iterator[Row]:
+    """Yield the rows of one file, without those that the tally has, and count them."""
+    base = Row(printable(found.name), found.sha256, engine.model, window_mark(window))
+    for row in _rows(found, engine, window, base, tally):
         if row.error:
             tally.failed += 1
         else:
             tally.answered += 1
+        yield row
 
 
-def _rows(found: Found, engine: Engine, window: Window, base: Row, tally: _Tally) -> Iterator[Row]:
+def window_mark(window: Window) -> str:
+    """Return the window as a row has it: centre/width."""
+    return f"{window.centre:g}/{window.width:g}"
+
+
+def _rows(found: Found, engine: Engine, window: Window, base: Row, tally: Tally) -> Iterator[Row]:
     name = base.path
     try:
         if isinstance(found.data, SourceError):
@@ -144,7 +158,7 @@ def _is_other(error: Exception) -> bool:
     return is_other_file(error) or (isinstance(error, ProblemError) and error.code == "unsupported_image_type")
 
 
-def _show(tally: _Tally) -> None:
+def _show(tally: Tally) -> None:
     """Show progress on a terminal."""
     if sys.stderr.isatty():
         print(f"{_line_start()}{tally.summary()} ...", end="", file=sys.stderr, flush=True)

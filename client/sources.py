@@ -4,13 +4,14 @@ import glob
 import gzip
 import hashlib
 import io
+import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -66,10 +67,10 @@ def find(paths: Iterable[str]) -> Iterator[Found]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            for file in _files_in(path):
-                yield from _read(file, named=False)
+            for entry in files_in(str(path)):
+                yield from read_file(str(Path(entry.path)), named=False)
         elif path.exists() or not glob.has_magic(text):
-            yield from _read(path, named=True)
+            yield from read_file(str(path), named=True)
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
             if not matches:
@@ -96,59 +97,82 @@ def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[tuple[s
         yield name, data
 
 
-def _files_in(folder: Path) -> list[Path]:
-    """List all files below, without hidden files and the index of a DICOM disc."""
-    found = []
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.name != "DICOMDIR" and path.is_file():
-            found.append(path)
-    return sorted(found)
-
-
-def _read(path: Path, named: bool) -> Iterator[Found]:
+def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yield all files below, sorted, without hidden files and the index of a DICOM disc; one folder in memory."""
     try:
-        if _is_zip(path):
-            yield from _members(path)
-            return
-        size = path.stat().st_size
-        data: bytes | SourceError = SourceError(
-            "file_too_large", f"The file has {size} bytes, and the limit is {MAX_FILE_BYTES}."
-        )
-        if size <= MAX_FILE_BYTES:
-            data = path.read_bytes()
+        with os.scandir(folder) as scanned:
+            entries = sorted((each for each in scanned if not each.name.startswith(".")), key=lambda each: each.name)
+    except OSError:
+        return  # such as a folder without permission
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_in(entry.path)
+        elif entry.name != "DICOMDIR" and entry.is_file():
+            yield entry
+
+
+def open_path(path: str) -> BinaryIO:
+    """Open a file on a disk."""
+    return Path(path).open("rb")
+
+
+def read_file(name: str, named: bool, opened: Callable[[str], BinaryIO] = open_path) -> Iterator[Found]:
+    """Yield one file, or the members of a zip; `opened` opens it by its name."""
+    try:
+        with opened(name) as file:
+            start = file.read(4)
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            if start in (b"PK\x03\x04", b"PK\x05\x06"):
+                yield from _members(name, file)
+                return
+            data: bytes | SourceError = SourceError(
+                "file_too_large", f"The file has {size} bytes, and the limit is {MAX_FILE_BYTES}."
+            )
+            if size <= MAX_FILE_BYTES:
+                data = file.read()
     except OSError as error:
-        data = SourceError("unreadable_file", f"The file can't be read: {error.strerror}.")
-    yield Found(str(path), data, named)
+        data = SourceError("unreadable_file", f"The file can't be read: {error.strerror or error}.")
+    yield Found(name, data, named)
 
 
-def _is_zip(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _members(path: Path) -> Iterator[Found]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        yield Found(str(path), SourceError("damaged_archive", "The zip is damaged."), named=True)
+def _members(name: str, file: BinaryIO) -> Iterator[Found]:
+    opened = open_zip(file)
+    if isinstance(opened, SourceError):
+        yield Found(name, opened, named=True)
         return
+    archive, members = opened
     with archive:
-        members = [member for member in archive.infolist() if not member.is_dir()]
-        total = sum(member.file_size for member in members)
-        if len(members) > MAX_MEMBERS or total > MAX_ZIP_BYTES:
-            reason = f"The zip announces {len(members)} files of {total} bytes; the limits are {MAX_MEMBERS} files"
-            yield Found(str(path), SourceError("archive_too_large", f"{reason} and {MAX_ZIP_BYTES} bytes."), named=True)
-            return
-        for member in sorted(members, key=lambda member: member.filename):
-            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-            if not any((part.startswith(".") and part != "..") or part in ("__MACOSX", "DICOMDIR") for part in parts):
-                yield Found(f"{path}!{member.filename}", _unpacked(archive, member, parts), named=False)
+        for member in members:
+            yield Found(f"{name}!{member.filename}", unpacked(archive, member), named=False)
 
 
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, parts: tuple[str, ...]) -> bytes | SourceError:
+def open_zip(file: BinaryIO) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]] | SourceError:
+    """Open a zip and list its members sorted by name, without hidden files; or say what is wrong with it."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return SourceError("damaged_archive", "The zip is damaged.")
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    total = sum(member.file_size for member in members)
+    if len(members) > MAX_MEMBERS or total > MAX_ZIP_BYTES:
+        reason = f"The zip announces {len(members)} files of {total} bytes; the limits are {MAX_MEMBERS} files"
+        return SourceError("archive_too_large", f"{reason} and {MAX_ZIP_BYTES} bytes.")
+    shown = [member for member in members if not any(map(_is_hidden, _parts(member)))]
+    return archive, sorted(shown, key=lambda member: member.filename)
+
+
+def _is_hidden(part: str) -> bool:
+    return (part.startswith(".") and part != "..") or part in ("__MACOSX", "DICOMDIR")
+
+
+def _parts(member: zipfile.ZipInfo) -> tuple[str, ...]:
+    return PurePosixPath(member.filename.replace("\\", "/")).parts
+
+
+def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | SourceError:
+    """Return the bytes of a member, or what is wrong with it."""
+    parts = _parts(member)
     if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
         return SourceError("unsafe_name", "The zip's member has a name that leads out of the zip.")
     if member.file_size > MAX_FILE_BYTES:
