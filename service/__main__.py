@@ -66,7 +66,9 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     if not app.state.api_keys.required:
         _log_exposure(settings.host)
     if _CLIENT_KEY in os.environ:
-        _log.warning("%s is the client's key and has no effect here; the service's keys are COVIDCT_API_KEYS", _CLIENT_KEY)
+        _log.warning(
+            "%s is the client's key and has no effect here; the service's keys are COVIDCT_API_KEYS", _CLIENT_KEY
+        )
     server = Server(app, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
