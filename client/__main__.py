@@ -82,12 +82,14 @@ def _show_model(options: argparse.Namespace) -> int:
     except ModelFileError as error:
         raise ClientError(str(error)) from error
     card, file = artifact.card, choice.file
+    agreement = choice.manifest.agreement.get(file.name)
     if options.json:
         shown = {
             "file": file.name,
             "sha256": artifact.sha256,
             "device": choice.device.type,
             "precision": choice.precision,
+            "agreement": None if agreement is None else agreement.model_dump(),
             "card": card.model_dump(mode="json"),
         }
         print(json.dumps(shown, indent=2))
@@ -106,6 +108,9 @@ def _show_model(options: argparse.Namespace) -> int:
     for source, figures in card.left_out_metrics.items():
         _print_figures(f"left out  {source}:", figures)
     _print_figures("test     ", card.test_metrics)
+    if agreement is not None:
+        same = f"AUC {agreement.auc:.3f}, same label for {agreement.decisions_equal:.1%} of the test slices"
+        print(f"this file {same}, probabilities differ by at most {agreement.largest_difference:.4f}")
     print(f"use       {card.intended_use}\nlimits    {card.limits}")
     return 0
 

@@ -39,7 +39,7 @@ class Tally:
         parts = [f"{self.answered} answered", f"{self.failed} failed"]
         counts = {
             "in the output already": self.held,
-            "named twice": self.repeated,
+            "named again": self.repeated,
             "other files passed over": self.skipped,
         }
         return ", ".join(parts + [f"{count} {what}" for what, count in counts.items() if count])
@@ -86,8 +86,8 @@ def chosen_format(wanted: Format | None, output: Path | None) -> Format:
     form = wanted or (suffixes.get(output.suffix.lower()) if output else "table")
     if form is None or (output and form == "table"):
         raise UsageError("--output needs --format csv or jsonl, or a name that ends in .csv or .jsonl")
-    if output and output.is_dir():
-        raise UsageError(f"--output {output} is a folder; name a file in it")
+    if output and output.exists() and not output.is_file():
+        raise UsageError(f"--output {output} is a folder or a device; name a file")
     if output and not output.parent.is_dir():
         raise UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
     return form

@@ -146,12 +146,29 @@ class ManifestFile(_Record):
         return cls(name=name, precision=precision, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
+class FileAgreement(BaseModel):
+    """Answers of a model file to the test split, compared with those of the network that the card's figures are of.
+
+    Attributes:
+        auc: of the file.
+        decisions_equal: share of slices with the same label.
+        largest_difference: of a probability.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    auc: float
+    decisions_equal: float
+    largest_difference: float
+
+
 class Manifest(BaseModel):
     """The part of metrics.json that pins the model files; the rest of it is for people.
 
     Attributes:
         probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0, to compare the
             service's answers with. Empty if unknown.
+        agreement: by name of the file; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -159,3 +176,4 @@ class Manifest(BaseModel):
     schema_version: Literal[2]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
     probability_shares: tuple[float, ...] = ()
+    agreement: dict[str, FileAgreement] = {}

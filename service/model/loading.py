@@ -88,8 +88,16 @@ def load_predictor(options: LoadOptions) -> Predictor:
         keep_freed_memory()
     path = options.folder / choice.file.name
     artifact = load_model(path, device, precision, choice.file.sha256)
-    shares = choice.manifest.probability_shares
-    predictor = Predictor(artifact, device, precision, options.max_batch_size, threads, shares)
+    manifest = choice.manifest
+    predictor = Predictor(
+        artifact,
+        device,
+        precision,
+        options.max_batch_size,
+        threads,
+        manifest.probability_shares,
+        manifest.agreement.get(choice.file.name),
+    )
     try:
         _warm_up(predictor, path)
     except BaseException:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
-from service.model.card import ModelCard
+from service.model.card import FileAgreement, ModelCard
 from service.model.checks import CheckName
 
 
@@ -122,6 +122,10 @@ class ModelBody(_Body):
     device: str
     precision: str = Field(description="compute precision")
     operating_point: str = Field(description="operating point of the card for requests that name none")
+    agreement: FileAgreement | None = Field(
+        description="answers of this file to the test split, compared with those that the card's figures are of; null "
+        "if unknown"
+    )
     disclaimer: str = DISCLAIMER
 
 

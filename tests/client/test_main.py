@@ -193,6 +193,7 @@ def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(
         (["predict", "a.png", "--window", "0", "0"], 2, "width above 0"),
         (["predict", "a.png", "--output", "nowhere/out.csv"], 2, "there is no folder nowhere"),
         (["predict", "a.png", "--output", "tests", "--format", "csv"], 2, "is a folder"),
+        (["predict", "a.png", "--output", "/dev/full", "--format", "csv"], 2, "or a device"),
         (["predict", "a.png", "--url", "ftp://localhost"], 2, "is not the address of a service"),
         (["model", "show", "--models", "nowhere"], 1, "can't read the manifest"),
     ],
@@ -273,7 +274,7 @@ def test_a_fault_of_this_program_in_one_file_ends_no_run(
     [
         (["empty"], 1, "0 answered, 1 failed"),
         (["notes"], 1, "error: no image was found in notes"),
-        (["a.png", "./a.png", "a.png"], 0, "1 answered, 0 failed, 2 named twice"),
+        (["a.png", "./a.png", "a.png"], 0, "1 answered, 0 failed, 2 named again"),
         (["-"], 0, "1 answered, 0 failed"),
         (["missing.png", "a.png"], 1, "1 answered, 1 failed"),
     ],
@@ -400,7 +401,19 @@ def test_model_show_tells_the_file_that_is_used_here(
         monkeypatch.setattr(loading, "has_native_bf16", lambda _: False)
         assert main(["model", "show", "--models", str(tmp_path / "models"), "--device", "cpu", "--json"]) == 0
         shown = json.loads(capsys.readouterr().out)
-        assert (shown["file"], shown["precision"]) == (name, precision)
+        assert (shown["file"], shown["precision"], shown["agreement"]) == (name, precision, None)
+
+
+def test_model_show_tells_the_test_answers_of_the_file_that_is_used(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    manifest = json.loads((models / "metrics.json").read_text())
+    own = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
+    manifest["agreement"] = {manifest["files"][0]["name"]: own}
+    (tmp_path / "models" / "metrics.json").write_text(json.dumps(manifest))
+    assert main(["model", "show", "--models", str(tmp_path / "models")]) == 0
+    assert "AUC 0.900, same label for 99.0% of the test slices" in capsys.readouterr().out
 
 
 def test_help_does_not_pay_for_torch() -> None:

@@ -55,4 +55,5 @@ async def model(state: ReadyState) -> ModelBody:
             device=predictor.device.type,
             precision=predictor.precision,
             operating_point=served.operating_point.name,
+            agreement=predictor.agreement,
         )
