@@ -1,6 +1,6 @@
 """The command line and a client of the service's API. `Client` needs the extra `client`."""
 
-from client.errors import ClientError, ProblemError, UnreachableError
+from client.errors import ClientError, ProblemError, SourceError, UnreachableError
 from client.http import Client, Retry
 from client.results import NOTICE, Explanation, LungInvolvement, ModelInfo, Prediction
 
@@ -14,5 +14,6 @@ __all__ = [
     "Prediction",
     "ProblemError",
     "Retry",
+    "SourceError",
     "UnreachableError",
 ]

@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from client.errors import ClientError
+from client.errors import ClientError, UsageError
 from client.http import LOCAL
+from service import __version__
 
 if TYPE_CHECKING:
     from service.model.card import Interval
 
 _EPILOG: Final = """\
 examples:
-  covid-ct predict slice.png                       one slice, with the model in ./models
+  covid-ct predict slice.png                       one slice, with the model of this installation
   covid-ct predict study/ --output result.csv      a folder; run the same command again to continue
   covid-ct model show                              the model and its test results
 
@@ -24,8 +25,8 @@ Research software, not a medical device: not for diagnosis or any decision about
 """
 
 _PREDICT_EPILOG: Final = f"""\
-A PATH is a file (PNG, JPEG, WebP, TIFF, BMP, GIF, DICOM, NIfTI), a folder (read with all below it), a quoted glob, or
-a zip of any of these. The slices of a multi-frame DICOM or NIfTI file are numbered #0, #1, ...
+A PATH is a file (PNG, JPEG, WebP, TIFF, BMP, GIF, DICOM, NIfTI), a folder (read with all below it), a quoted glob, a
+zip of any of these, or - for standard input. The slices of a multi-frame DICOM or NIfTI file are numbered #0, #1, ...
 
 examples:
   covid-ct predict a.png b.dcm
@@ -33,9 +34,10 @@ examples:
   covid-ct predict 'scans/**/*.dcm' --format jsonl
   covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
   covid-ct predict ct.nii.gz                       every axial slice; needs the extra nifti
+  covid-ct predict study/ --operating-point screening
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
 
-exit status: 0 all answered, 1 some failed (or no model or service), 2 wrong usage, 130 interrupted.
+exit status: 0 all answered, 1 some failed (or no image, model or service), 2 wrong usage, 130 interrupted.
 """
 
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("\ninterrupted; with --output, run the same command again to continue", file=sys.stderr)
         return 130
@@ -56,37 +58,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from client.predict import chosen_format, predict
-    from service.imaging.window import LUNG, Window
+    from client.predict import predict
+    from service.imaging.window import Window
 
     try:
-        options.window = Window(*options.window) if options.window else LUNG
-        chosen_format(options.format, options.output)
-    except (ValueError, ClientError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        options.window = Window(*options.window) if options.window else None
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
     return predict(options)
 
 
 def _show_model(options: argparse.Namespace) -> int:
+    from client.model_folder import find_models
     from service.errors import ModelFileError
-    from service.model.file import load_on_cpu, read_manifest
+    from service.model.file import load_on_cpu
+    from service.model.loading import LoadOptions, choose
 
+    folder = find_models(options.models)
     try:
-        file = read_manifest(options.models).files[0]
-        artifact = load_on_cpu(options.models, file)
+        choice = choose(LoadOptions(folder, device=options.device))
+        artifact = load_on_cpu(folder, choice.file)
     except ModelFileError as error:
         raise ClientError(str(error)) from error
-    card = artifact.card
+    card, file = artifact.card, choice.file
+    agreement = choice.manifest.agreement.get(file.name)
     if options.json:
-        print(
-            json.dumps({"file": file.name, "sha256": artifact.sha256, "card": card.model_dump(mode="json")}, indent=2)
-        )
+        shown = {
+            "file": file.name,
+            "sha256": artifact.sha256,
+            "device": choice.device.type,
+            "precision": choice.precision,
+            "agreement": None if agreement is None else agreement.model_dump(),
+            "card": card.model_dump(mode="json"),
+        }
+        print(json.dumps(shown, indent=2))
         return 0
     print(f"{card.name} {card.version}, {card.architecture}, {card.precision}, input side {card.input_size}")
-    print(f"file      {options.models / file.name}, {file.bytes} bytes, as released (its hash is the manifest's)")
+    print(f"file      {(folder / file.name).resolve()}, {file.bytes} bytes, as released (its hash is the manifest's)")
     print(f"sha256    {artifact.sha256}")
+    print(
+        f"computes  {choice.precision} on {choice.device.type}, like a service on this machine with its usual settings"
+    )
     print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
     for point, threshold in card.operating_points.items():
         print(f"point     {point} {threshold:.4f}")
@@ -95,6 +108,9 @@ def _show_model(options: argparse.Namespace) -> int:
     for source, figures in card.left_out_metrics.items():
         _print_figures(f"left out  {source}:", figures)
     _print_figures("test     ", card.test_metrics)
+    if agreement is not None:
+        same = f"AUC {agreement.auc:.3f}, same label for {agreement.decisions_equal:.1%} of the test slices"
+        print(f"this file {same}, probabilities differ by at most {agreement.largest_difference:.4f}")
     print(f"use       {card.intended_use}\nlimits    {card.limits}")
     return 0
 
@@ -112,15 +128,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=raw,
     )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__} (the model has its own version)"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_predict(commands)
     model = commands.add_parser("model", help="show the model of a models folder")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
     show = actions.add_parser("show", help="show its card, hash and test results")
-    show.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
+    _add_local_options(show)
     show.add_argument("--json", action="store_true", help="print the whole card as JSON")
     show.set_defaults(command=_show_model)
     return parser
+
+
+def _add_local_options(parser: argparse.ArgumentParser) -> None:
+    places = "default: ./models, else that of the clone that this was installed from"
+    parser.add_argument("--models", type=Path, metavar="DIR", help=f"folder with the model ({places})")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
 
 
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -133,8 +158,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.set_defaults(command=_predict)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, quoted glob or zip")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="folder with the model (models)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
+    _add_local_options(parser)
     parser.add_argument("--url", help="ask the service at this address instead of a local model")
     parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
     parser.add_argument(
@@ -142,6 +166,11 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to this file; rows that it already has are kept"
+    )
+    parser.add_argument(
+        "--operating-point",
+        metavar="NAME",
+        help="threshold of the model's card for the label, such as screening (default: the card's, or the service's)",
     )
     parser.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"

@@ -1,9 +1,10 @@
 """Engines of `covid-ct predict`: the model in this process, or a service."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from client.errors import ClientError
+from client.errors import ClientError, UsageError
 from client.http import Client
 from client.results import LungInvolvement, Prediction
 from service.imaging.decode import Slice, decode, to_input
@@ -21,6 +22,16 @@ class Engine(Protocol):
         """Name, version and start of the hash of the model."""
         ...
 
+    @property
+    def operating_point(self) -> str:
+        """Name of the threshold on the card of the model that gives the labels."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Description of the model for people: which one, where it is, and how it computes."""
+        ...
+
     def predict(self, image: bytes | Slice) -> Prediction:
         """Predict for one slice; raises `ServiceError` or `ClientError`."""
         ...
@@ -31,21 +42,48 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Runs the model of a models folder in this process."""
+    """Runs the model of a models folder in this process: the file and the precision that a service chooses here too.
 
-    def __init__(self, models: Path, device: str = "auto") -> None:
-        from service.errors import ModelFileError
+    On a CPU with all processors, or so many threads.
+    """
+
+    def __init__(
+        self,
+        models: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        operating_point: str | None = None,
+    ) -> None:
+        from service.errors import MalformedRequestError, ModelFileError
         from service.model.loading import LoadOptions, load_predictor
 
         try:
-            self._predictor: Predictor = load_predictor(LoadOptions(models, device=device))
+            self._predictor: Predictor = load_predictor(LoadOptions(models, device=device, threads=threads))
         except ModelFileError as error:
             raise ClientError(str(error)) from error
+        try:
+            self._point = self._predictor.card.operating_point(operating_point)
+        except MalformedRequestError as error:
+            self.close()
+            raise UsageError(error.detail) from error
+        self._models = models
 
     @property
     def model(self) -> str:
         """See `Engine.model`."""
         return _model(self._predictor.card.name, self._predictor.card.version, self._predictor.sha256)
+
+    @property
+    def operating_point(self) -> str:
+        """See `Engine.operating_point`."""
+        return self._point.name
+
+    @property
+    def description(self) -> str:
+        """See `Engine.description`."""
+        predictor = self._predictor
+        return f"{self.model} from {self._models.resolve()}, {predictor.precision} on {predictor.device.type}"
 
     def predict(self, image: bytes | Slice) -> Prediction:
         """See `Engine.predict`; a picture that fails a check is refused like a service does by default."""
@@ -61,8 +99,8 @@ class LocalEngine:
             raise refusal(check.reason)
         return Prediction(
             probability=answer.probability,
-            label=card.label_of(answer.probability),
-            threshold=card.threshold,
+            label=card.label_of(answer.probability, self._point),
+            threshold=self._point.threshold,
             model=card.name,
             version=card.version,
             ood_score=check.score,
@@ -70,6 +108,7 @@ class LocalEngine:
             flagged=False,
             lung_involvement=_involvement(answer),
             lung_fraction=answer.lung_fraction,
+            operating_point=self._point.name,
         )
 
     def close(self) -> None:
@@ -80,22 +119,31 @@ class LocalEngine:
 class RemoteEngine:
     """Asks a service."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, operating_point: str | None = None) -> None:
         self._client = Client(url, api_key=api_key)
         try:
             info = self._client.model()
+            _check_point(operating_point, info.card.get("operating_points") or {})
         except BaseException:
             self._client.close()
             raise
         self.model = _model(str(info.card.get("name")), str(info.card.get("version")), info.sha256)
+        self.operating_point = operating_point or info.operating_point
+        self.description = f"{self.model} at {url}, {info.precision} on {info.device}"
 
     def predict(self, image: bytes | Slice) -> Prediction:
         """See `Engine.predict`."""
-        return self._client.predict(image)
+        return self._client.predict(image, operating_point=self.operating_point)
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
+
+
+def _check_point(name: str | None, points: Collection[str]) -> None:
+    if name is not None and name not in points:
+        known = ", ".join(points) or "none"
+        raise UsageError(f"the service's model has no operating point {name!r}; its operating points: {known}")
 
 
 def _involvement(answer: "NetworkPrediction") -> LungInvolvement | None:

@@ -5,6 +5,24 @@ class ClientError(Exception):
     """Base class of all errors of this package; the message is one line."""
 
 
+class UsageError(ClientError):
+    """The command or an argument is wrong, whatever the files hold; exit status 2."""
+
+
+class SourceError(ClientError):
+    """A file or an image in memory can't be used; others are not concerned.
+
+    Attributes:
+        code: stable name, snake_case.
+        detail: the reason, and what to do.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
 class UnreachableError(ClientError):
     """No answer came: the address does not listen, or the connection broke."""
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-from client.errors import AnswerError, ClientError, ProblemError, UnreachableError
+from client.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
 from client.images import ImageLike, file_bytes
 from client.results import Explanation, ModelInfo, Prediction
 
@@ -45,14 +46,15 @@ class Client:
     """Client of a service; safe to share between threads.
 
     Args:
-        url: address of the service.
+        url: address of the service; without a scheme it is http.
         api_key: sent as X-API-Key.
         timeout: seconds for connecting and for each wait for data.
         retry: policy for answers with status 503.
         transport, sleep: for tests.
 
     Every method raises `UnreachableError` if no answer comes, `ProblemError` for an error answer of the service, and
-    `AnswerError` for any other answer.
+    `AnswerError` for any other answer. `operating_point` names the threshold of the model's card that gives the label;
+    None is that of the service's settings.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Client:
         headers = {"X-API-Key": api_key} if api_key else {}
         self._retry = retry
         self._sleep = sleep
-        self._http = _httpx().Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, transport=transport)
+        self._http = _httpx().Client(base_url=_address(url), headers=headers, timeout=timeout, transport=transport)
 
     def __enter__(self) -> "Client":
         return self
@@ -80,21 +82,34 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, image: ImageLike) -> Prediction:
+    def predict(self, image: ImageLike, *, operating_point: str | None = None) -> Prediction:
         """Ask for the probability of one slice."""
-        return Prediction.from_json(self._send("POST", "/predict", {"files": _form(image)}))
+        parts = {"files": _form(image), "params": _point(operating_point)}
+        return Prediction.from_json(self._send("POST", "/predict", parts))
 
-    def predict_many(self, images: Iterable[ImageLike]) -> Iterator[Prediction | ProblemError]:
-        """Yield a prediction or a problem for each image, in order."""
+    def predict_many(
+        self, images: Iterable[ImageLike], *, operating_point: str | None = None
+    ) -> Iterator[Prediction | ProblemError | SourceError]:
+        """Yield a prediction or an error for each image, in order; a file that can't be read stops no other."""
         for image in images:
             try:
-                yield self.predict(image)
+                data = file_bytes(image)
+            except (OSError, ValueError) as error:
+                yield SourceError("unreadable_image", f"The image can't be read: {error}")
+                continue
+            try:
+                answer: Prediction | ProblemError = self.predict(data, operating_point=operating_point)
             except ProblemError as problem:
-                yield problem
+                answer = problem
+            yield answer
 
-    def explain(self, image: ImageLike, *, lungs: bool = False) -> Explanation:
+    def explain(self, image: ImageLike, *, lungs: bool = False, operating_point: str | None = None) -> Explanation:
         """Ask for the probability with its heat map; `lungs` draws the outline of the lungs into the overlay."""
-        parts = {"files": _form(image), "headers": {"Accept": "application/json"}, "params": {"lungs": lungs}}
+        parts = {
+            "files": _form(image),
+            "headers": {"Accept": "application/json"},
+            "params": {"lungs": lungs} | _point(operating_point),
+        }
         return Explanation.from_json(self._send("POST", "/explain", parts))
 
     def model(self) -> ModelInfo:
@@ -126,6 +141,30 @@ def _httpx() -> Any:
     except ImportError:
         raise ClientError("the client needs httpx2: pip install 'covid-ct[client]'") from None
     return httpx2
+
+
+def _address(url: str) -> str:
+    """Complete an address: http where no scheme is named.
+
+    Raises:
+        UsageError: it is not an address of http or https.
+    """
+    address = url.strip()
+    if "://" not in address:
+        address = f"http://{address}"
+    try:
+        parts = urlsplit(address)
+        named = parts.hostname and parts.port != 0 and parts.scheme in ("http", "https")
+    except ValueError:  # a port that is not a number, or half of an IPv6 address
+        named = None
+    if not named:
+        raise UsageError(f"{url!r} is not the address of a service; write it like {LOCAL}")
+    return address.rstrip("/")
+
+
+def _point(name: str | None) -> dict[str, Any]:
+    """Build the query parameter."""
+    return {} if name is None else {"operating_point": name}
 
 
 def _form(image: ImageLike) -> dict[str, tuple[str, bytes, str]]:

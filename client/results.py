@@ -40,7 +40,7 @@ class Prediction:
 
     Attributes:
         probability: of COVID-19, 0 to 1.
-        label: class label: the positive one at or above `threshold`.
+        label: class label: the positive one at or above `threshold`; None if a check failed.
         threshold: at or above it the answer is positive.
         model, version: the model that answered.
         ood_score, ood_threshold, flagged: above its threshold the picture fails a check of the model, and the
@@ -48,12 +48,13 @@ class Prediction:
         reason: the check that failed: `no_lungs`, `wrong_window` or `several_panels`; None if none did.
         lung_involvement: share of the lungs that is lesion; None if the model does not find lungs.
         lung_fraction: area of the lungs divided by that of the picture; None if the model does not find lungs.
+        operating_point: name of the threshold on the model's card.
         request_id: id of the request in the service's log; empty for a local model.
         disclaimer: part of every answer.
     """
 
     probability: float
-    label: str
+    label: str | None
     threshold: float
     model: str
     version: str
@@ -63,6 +64,7 @@ class Prediction:
     reason: str | None = None
     lung_involvement: LungInvolvement | None = None
     lung_fraction: float | None = None
+    operating_point: str = ""
     request_id: str = ""
     disclaimer: str = NOTICE
 
@@ -77,7 +79,7 @@ class Prediction:
             ood = body["out_of_distribution"]
             return cls(
                 probability=float(body["probability"]),
-                label=str(body["label"]),
+                label=_text(body["label"]),
                 threshold=float(body["threshold"]),
                 model=str(body["model"]["name"]),
                 version=str(body["model"]["version"]),
@@ -87,6 +89,7 @@ class Prediction:
                 reason=_text(ood["reason"]),
                 lung_involvement=LungInvolvement.from_json(body["lung_involvement"]),
                 lung_fraction=_number(body["lung_fraction"]),
+                operating_point=str(body["operating_point"]),
                 request_id=str(body.get("request_id", "")),
                 disclaimer=str(body.get("disclaimer", NOTICE)),
             )
@@ -99,7 +102,7 @@ class Explanation:
     """Heat map of a prediction.
 
     Attributes:
-        probability, label, threshold: as in `Prediction`.
+        probability, label, threshold, operating_point: as in `Prediction`.
         heatmap: float32 (h, w), over the whole slice: probability of lesion, 0 to 1.
         lung_involvement: as in `Prediction`.
         lungs: float32 (h, w), over the whole slice: probability of lung, 0 to 1; None if the model does not find lungs.
@@ -107,12 +110,13 @@ class Explanation:
     """
 
     probability: float
-    label: str
+    label: str | None
     threshold: float
     heatmap: NDArray[np.float32]
     lung_involvement: LungInvolvement | None = None
     lungs: NDArray[np.float32] | None = None
     overlay: bytes | None = None
+    operating_point: str = ""
 
     @classmethod
     def from_json(cls, body: Any) -> "Explanation":
@@ -120,12 +124,13 @@ class Explanation:
         try:
             return cls(
                 probability=float(body["probability"]),
-                label=str(body["label"]),
+                label=_text(body["label"]),
                 threshold=float(body["threshold"]),
                 heatmap=_map(body["heatmap"]),
                 lung_involvement=LungInvolvement.from_json(body["lung_involvement"]),
                 lungs=None if body["lungs"] is None else _map(body["lungs"]),
                 overlay=_png(body.get("overlay_png_base64")),
+                operating_point=str(body["operating_point"]),
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise AnswerError(f"the answer is not an explanation: {type(error).__name__} at {error}") from error
@@ -139,18 +144,21 @@ class ModelInfo:
         card: the model's card.
         sha256: hash of its file.
         device, precision: where and in what it computes.
+        operating_point: that of the card which gives the label, for requests that name none.
     """
 
     card: Mapping[str, Any]
     sha256: str
     device: str
     precision: str
+    operating_point: str
 
     @classmethod
     def from_json(cls, body: Any) -> "ModelInfo":
         """Read the body of /model."""
         try:
-            return cls(dict(body["card"]), str(body["sha256"]), str(body["device"]), str(body["precision"]))
+            rest = [str(body[name]) for name in ("sha256", "device", "precision", "operating_point")]
+            return cls(dict(body["card"]), *rest)
         except (KeyError, TypeError, ValueError) as error:
             raise AnswerError(f"the answer is not a model: {type(error).__name__} at {error}") from error
 

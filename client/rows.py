@@ -24,8 +24,9 @@ class Row:
         path: the file; `archive.zip!member` and `file#index` within one.
         sha256: of the file's bytes.
         model: name, version and begin of the hash of the model.
-        window: centre/width, for DICOM and NIfTI.
-        probability, label, threshold: the prediction; empty after an error.
+        window: centre/width; empty where none applies, because the file has no Hounsfield units.
+        probability, label, threshold, operating_point: the prediction; empty after an error, the label also if a check
+            failed.
         lung_involvement, lung_involvement_left, lung_involvement_right: area of lesion divided by area of lung, of both
             lungs and of each; empty if the model does not find lungs.
         lung_fraction: area of the lungs divided by that of the picture; empty if the model does not find lungs.
@@ -40,6 +41,7 @@ class Row:
     probability: float | None = None
     label: str = ""
     threshold: float | None = None
+    operating_point: str = ""
     lung_involvement: float | None = None
     lung_involvement_left: float | None = None
     lung_involvement_right: float | None = None
@@ -73,7 +75,10 @@ def read_rows(path: Path, form: Format) -> list[Row]:
     Raises:
         ClientError: the file is not an output of this command in this format.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ClientError(f"{path}: can't be read: {error.strerror}") from error
     whole = text[: text.rfind("\n") + 1]
     if not whole:
         if text and not ",".join(COLUMNS).startswith(text) and not text.startswith('{"path"'):
@@ -88,18 +93,32 @@ def read_rows(path: Path, form: Format) -> list[Row]:
 
 @contextmanager
 def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iterator[Writer]:
-    """Open a writer to a file, which starts with the rows `kept`, or to standard output."""
+    """Open a writer to a file, which starts with the rows `kept`, or to standard output.
+
+    Raises:
+        ClientError: the file can't be written.
+    """
     if path is None:
         yield lambda row: _write(sys.stdout, row, form)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        _begin(file, form)
-        for row in kept:
-            _write(file, row, form)
-    temporary.replace(path)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        yield lambda row: _write(file, row, form)
+    with _translate_os_errors(path):
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            _begin(file, form)
+            for row in kept:
+                _write(file, row, form)
+        temporary.replace(path)
+        with path.open("a", encoding="utf-8", newline="") as file:
+            yield lambda row: _write(file, row, form)
+
+
+@contextmanager
+def _translate_os_errors(path: Path) -> Iterator[None]:
+    """Report that the disk is full or the file not writable in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ClientError(f"{path}: can't be written: {error.strerror}") from error
 
 
 def begin_stdout(form: Format) -> None:
@@ -124,7 +143,7 @@ def _write(file: "io.TextIOBase | object", row: Row, form: Format) -> None:
         csv.writer(line, lineterminator="\n").writerow("" if value is None else value for value in values.values())
     else:
         remark = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
-        numbers = f"{_shown(row.probability)}  {row.label:<10} {_shown(row.lung_involvement)}"
+        numbers = f"{_shown(row.probability)}  {row.label or '-':<10} {_shown(row.lung_involvement)}"
         line.write(f"{numbers}  {values['path']}{remark}\n")
     file.write(line.getvalue())  # type: ignore[union-attr]
     file.flush()  # type: ignore[union-attr]
@@ -172,6 +191,7 @@ def _row(values: dict[str, object]) -> Row:
         probability=number("probability"),
         label=text("label"),
         threshold=number("threshold"),
+        operating_point=text("operating_point"),
         lung_involvement=number("lung_involvement"),
         lung_involvement_left=number("lung_involvement_left"),
         lung_involvement_right=number("lung_involvement_right"),

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -19,13 +19,16 @@ from service.server.logging import configure_logging
 from service.settings import Settings, is_loopback
 from service.web.api_keys import KeysError
 
+_CLIENT_KEY: Final = "COVIDCT_API_KEY"
+"""Read by the client, not by the service; it may be set where both run."""
+
 _log = logging.getLogger("covidct")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service. Configuration errors are one line on stderr and exit status 1."""
     _parser().parse_args(arguments)
-    unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in _variables()]
+    unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in (*_variables(), _CLIENT_KEY)]
     if unknown:
         print(f"error: {unknown[0]}: unknown setting; --help lists all settings", file=sys.stderr)
         return 1
@@ -62,6 +65,10 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     _log.info("model ready", extra={"fields": {**predictor.description, "address": address}})
     if not app.state.api_keys.required:
         _log_exposure(settings.host)
+    if _CLIENT_KEY in os.environ:
+        _log.warning(
+            "%s is the client's key and has no effect here; the service's keys are COVIDCT_API_KEYS", _CLIENT_KEY
+        )
     server = Server(app, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone

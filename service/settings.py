@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         description="an image without lungs, in another window, or of several panels: refuse with 422, or answer and "
         "flag it",
     )
+    operating_point: str = Field(
+        default="",
+        description="operating point of the model's card that gives the label, such as screening, for requests that "
+        "name none; default: the card's threshold",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="lowest level to log")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
+from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
 from service.imaging.dicom import is_dicom, open_dicom
 from service.imaging.other_files import (
     check_bmp,
@@ -110,7 +110,9 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         return _to_slice(_grey(upright))
 
 
-def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Iterator[Slice]:
+def decode_frames(
+    data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG
+) -> Iterator[Slice | ServiceError]:
     """Decode every frame of a file, one at a time; a file with one frame gives one slice.
 
     Only DICOM may have several: the frames of an animation or the pages of a TIFF need not be slices.
@@ -120,11 +122,10 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
         limits: `max_pixels` is for each frame, `max_frames` for their number.
 
     Yields:
-        uint8 (1, H, W), in the file's order.
+        uint8 (1, H, W), in the file's order; the error of a damaged frame in its place.
 
     Raises:
-        UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames. A damaged frame
-            raises when it is reached.
+        UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames.
     """
     if not is_dicom(data):
         yield decode(data, limits, window)
@@ -137,7 +138,12 @@ def decode_frames(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Wi
             code=ErrorCode.TOO_MANY_FRAMES,
         )
     for index in range(file.header.frames):
-        yield file.frame(index, window)[np.newaxis]
+        try:
+            ct_slice = file.frame(index, window)[np.newaxis]
+        except ServiceError as error:
+            yield error
+        else:
+            yield ct_slice
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:

@@ -18,7 +18,7 @@ from service.errors import ServiceError, damaged_image, limit_exceeded
 from service.imaging.codecs import decode_stream
 from service.imaging.dicom_checks import Header, check_frame_type, check_header, upright
 from service.imaging.dicom_header import NATIVE, RLE, read_elements
-from service.imaging.dicom_values import grey_table
+from service.imaging.dicom_values import grey_table, has_hounsfield
 from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
@@ -73,6 +73,15 @@ class DicomFile:
             raise
         except Exception:  # noqa: BLE001 - decoders raise nearly anything on hostile bytes, and may quote the header
             raise damaged_image("its pixels can't be decoded") from None
+
+    def uses_window(self, index: int) -> bool:
+        """Whether a frame has Hounsfield units, so that `window` of `frame` applies.
+
+        Raises:
+            UnusableImageError: its rescale is malformed.
+        """
+        groups = _groups(self._dataset, index, "PixelValueTransformationSequence")
+        return has_hounsfield(self._dataset, groups, self.header)
 
     def _decode(self, index: int) -> NDArray[Any]:
         header, data = self.header, self._dataset.PixelData

@@ -49,18 +49,31 @@ def grey_table(
     return grey
 
 
+def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) -> bool:
+    """Whether the samples of a frame become Hounsfield units, so that a window applies; arguments as in `grey_table`.
+
+    Raises:
+        UnusableImageError: the rescale is malformed.
+    """
+    if header.photometric == "PALETTE COLOR" or header.samples > 1:
+        return False
+    if dataset.get("ModalityLUTSequence"):
+        return str(dataset.ModalityLUTSequence[0].get("ModalityLUTType") or "HU").startswith("HU")
+    rescale = _rescale(dataset, groups)
+    return rescale is not None and not (header.stored <= 8 and rescale == _IDENTITY)
+
+
 def _windowed(
     values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"], header: Header, window: Window
 ) -> NDArray[np.uint8]:
     table = _modality_table(values, dataset)
     rescale = _rescale(dataset, groups)
+    is_hounsfield = has_hounsfield(dataset, groups, header)
     if table is not None:
         known, full_range = table, (table.min(), table.max())
-        is_hounsfield = str(dataset.ModalityLUTSequence[0].get("ModalityLUTType") or "HU").startswith("HU")
     else:
         known = values.astype(np.float64)
         full_range = (known.min(), known.max())
-        is_hounsfield = rescale is not None and not (header.stored <= 8 and rescale == _IDENTITY)
         if is_hounsfield and rescale is not None:
             known = known * rescale[0] + rescale[1]
     if is_hounsfield:  # which are the same in MONOCHROME1: it says how to show them

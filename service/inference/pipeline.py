@@ -12,6 +12,7 @@ from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
+from service.model.card import OperatingPoint
 from service.model.checks import CheckResult, refusal, run_checks
 from service.model.prediction import Prediction
 
@@ -25,17 +26,21 @@ class Assessment:
     Attributes:
         ct_slice: uint8 (1, H, W), the slice as it was sent, before it was resized.
         prediction: the network's answer.
-        label: one of the card's two labels.
+        point: the operating point that the label follows from.
+        label: one of the card's two labels; None if a check failed, because the probability means nothing then.
         check: result of the checks; if one failed, the picture is out of distribution.
     """
 
     ct_slice: Slice
     prediction: Prediction
-    label: str
+    point: OperatingPoint
+    label: str | None
     check: CheckResult
 
 
-async def assess_image(data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer) -> Assessment:
+async def assess_image(
+    data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
+) -> Assessment:
     """Decode, queue, predict, compare with the thresholds, count.
 
     Args:
@@ -43,6 +48,7 @@ async def assess_image(data: bytes, model: ServedModel, state: ServiceState, sta
         model: the model to use; the caller keeps it in use.
         state: its limits and metrics apply.
         stages: records decode, queue and inference.
+        point: for the label; None is that of the settings.
 
     Raises:
         ServiceError: with the reason; see its subclasses.
@@ -50,11 +56,16 @@ async def assess_image(data: bytes, model: ServedModel, state: ServiceState, sta
     loop = asyncio.get_running_loop()
     ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, data, model, state)
     stages.finish("decode")
-    return await assess_slice(ct_slice, network_input, model, state, stages)
+    return await assess_slice(ct_slice, network_input, model, state, stages, point)
 
 
 async def assess_slice(
-    ct_slice: Slice, network_input: Slice, model: ServedModel, state: ServiceState, stages: StageTimer
+    ct_slice: Slice,
+    network_input: Slice,
+    model: ServedModel,
+    state: ServiceState,
+    stages: StageTimer,
+    point: OperatingPoint | None = None,
 ) -> Assessment:
     """Queue, predict, compare and count like `assess_image`, for a decoded slice.
 
@@ -64,6 +75,7 @@ async def assess_slice(
         model: see `assess_image`.
         state: see `assess_image`.
         stages: records queue and inference.
+        point: see `assess_image`.
 
     Raises:
         ServiceError: with the reason; see its subclasses.
@@ -72,7 +84,7 @@ async def assess_slice(
     stages.record("queue", answer.queue_seconds)
     stages.record("inference", answer.run_seconds)
     model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
-    return _assess(ct_slice, answer.result, model, state)
+    return _assess(ct_slice, answer.result, model, state, point or model.operating_point)
 
 
 async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]], model: ServedModel) -> list[R]:
@@ -119,7 +131,9 @@ async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Pred
         raise
 
 
-def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState) -> Assessment:
+def _assess(
+    ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState, point: OperatingPoint
+) -> Assessment:
     card, metrics = model.card, state.metrics
     check = run_checks(prediction.check_scores, card.checks)
     if check.reason is not None:
@@ -127,9 +141,9 @@ def _assess(ct_slice: Slice, prediction: Prediction, model: ServedModel, state: 
         if state.settings.out_of_distribution == "refuse":
             metrics.ood_refusals.inc()
             raise refusal(check.reason)
-    label = card.label_of(prediction.probability)
-    metrics.predictions.labels(label=label).inc()
+    label = None if check.failed else card.label_of(prediction.probability, point)
+    metrics.predictions.labels(label=label or "none").inc()
     metrics.probability.observe(prediction.probability)
     if prediction.lung_involvement is not None:
         metrics.lung_involvement.observe(prediction.lung_involvement.both)
-    return Assessment(ct_slice, prediction, label, check)
+    return Assessment(ct_slice, prediction, point, label, check)

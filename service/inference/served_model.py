@@ -9,6 +9,7 @@ from service.imaging.decode import Slice
 from service.inference.batcher import Batcher
 from service.inference.statistics import ModelStatistics
 from service.metrics import Metrics
+from service.model.card import OperatingPoint
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
 from service.settings import Settings
@@ -18,7 +19,15 @@ _CLOSE_SECONDS: Final = 5.0
 
 
 class ServedModel:
-    """A predictor with the queue in front of it, its statistics, and the number of its users."""
+    """A predictor with the queue in front of it, its statistics, and the number of its users.
+
+    Attributes:
+        predictor: the loaded model.
+        card: its card.
+        operating_point: that of the settings, for requests that name none.
+        batcher: the queue.
+        statistics: counts and times of answers, for the V2 protocol.
+    """
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
         async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[Prediction | Exception]:
@@ -29,6 +38,7 @@ class ServedModel:
         self.predictor = predictor
         self.statistics = ModelStatistics()
         self.card = predictor.card
+        self.operating_point = predictor.card.operating_point(settings.operating_point)
         self.batcher: Batcher[Slice, Prediction] = Batcher(
             run,
             max_size=predictor.max_batch_size,
@@ -39,6 +49,14 @@ class ServedModel:
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
+
+    def point_of(self, name: str | None) -> OperatingPoint:
+        """Find the operating point that a request names; None is that of the settings.
+
+        Raises:
+            MalformedRequestError: the card has no such operating point.
+        """
+        return self.operating_point if name is None else self.card.operating_point(name)
 
     @property
     def is_healthy(self) -> bool:

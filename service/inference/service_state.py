@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from service.errors import ErrorCode, OverloadedError
+from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
 from service.model.hardware import usable_processors
@@ -18,7 +18,7 @@ def load(settings: Settings) -> Predictor:
     """Load the model that the settings name.
 
     Raises:
-        ModelFileError: see `load_predictor`.
+        ModelFileError: see `load_predictor`; or the model has not the operating point of the settings.
     """
     options = LoadOptions(
         folder=settings.models_dir,
@@ -27,7 +27,13 @@ def load(settings: Settings) -> Predictor:
         threads=settings.threads,
         max_batch_size=settings.batch_max_size,
     )
-    return load_predictor(options)
+    predictor = load_predictor(options)
+    try:
+        predictor.card.operating_point(settings.operating_point)
+    except MalformedRequestError as error:
+        predictor.close()
+        raise ModelFileError(f"COVIDCT_OPERATING_POINT: {error.detail}") from error
+    return predictor
 
 
 class ServiceState:

@@ -2,10 +2,12 @@
 
 import builtins
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from service.errors import MalformedRequestError
 from service.model.checks import CheckName
 
 SCHEMA_VERSION: Final = 2
@@ -53,6 +55,19 @@ class Calibration(_Record):
     rule: str
 
 
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """Threshold of the card with its name.
+
+    Attributes:
+        name: as on the card.
+        threshold: at or above this probability the answer is the positive label.
+    """
+
+    name: str
+    threshold: float
+
+
 class ModelCard(_Record):
     """The model card, stored inside the model file.
 
@@ -95,10 +110,26 @@ class ModelCard(_Record):
     intended_use: str
     limits: str
 
-    def label_of(self, probability: float) -> str:
-        """Choose the label: the positive one at or above the threshold."""
+    def operating_point(self, name: str | None = None) -> OperatingPoint:
+        """Find an operating point by name; None and the empty name are that of `threshold`.
+
+        Raises:
+            MalformedRequestError: the card has no operating point of this name.
+        """
+        if not name:
+            named = (each for each, threshold in self.operating_points.items() if threshold == self.threshold)
+            return OperatingPoint(next(named, "default"), self.threshold)
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points) or "none"
+            raise MalformedRequestError(
+                f"The model {self.name} {self.version} has no operating point {name!r}; its operating points: {known}."
+            )
+        return OperatingPoint(name, self.operating_points[name])
+
+    def label_of(self, probability: float, point: OperatingPoint) -> str:
+        """Choose the label: the positive one at or above the threshold of `point`."""
         other = self.labels[1 - self.labels.index(self.positive_label)]
-        return self.positive_label if probability >= self.threshold else other
+        return self.positive_label if probability >= point.threshold else other
 
 
 class ManifestFile(_Record):
@@ -115,12 +146,29 @@ class ManifestFile(_Record):
         return cls(name=name, precision=precision, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
+class FileAgreement(BaseModel):
+    """Answers of a model file to the test split, compared with those of the network that the card's figures are of.
+
+    Attributes:
+        auc: of the file.
+        decisions_equal: share of slices with the same label.
+        largest_difference: of a probability.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    auc: float
+    decisions_equal: float
+    largest_difference: float
+
+
 class Manifest(BaseModel):
     """The part of metrics.json that pins the model files; the rest of it is for people.
 
     Attributes:
         probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0, to compare the
             service's answers with. Empty if unknown.
+        agreement: by name of the file; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -128,3 +176,4 @@ class Manifest(BaseModel):
     schema_version: Literal[2]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
     probability_shares: tuple[float, ...] = ()
+    agreement: dict[str, FileAgreement] = {}

@@ -43,27 +43,61 @@ class LoadOptions:
     max_batch_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The file of a models folder that is used here, and how it computes.
+
+    Attributes:
+        manifest: of the folder.
+        file: one of its files.
+        device, precision: where and in what the network computes.
+    """
+
+    manifest: Manifest
+    file: ManifestFile
+    device: torch.device
+    precision: Precision
+
+
+def choose(options: LoadOptions) -> Choice:
+    """Choose device, precision and file, without loading the model.
+
+    Raises:
+        ModelFileError: no manifest, no such device, or no file for the precision; one line.
+    """
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise ModelFileError(f"device {options.device}: {error}") from error
+    manifest = read_manifest(options.folder)
+    precision = choose_precision(options.precision, device, manifest)
+    return Choice(manifest, choose_file(manifest, precision), device, precision)
+
+
 def load_predictor(options: LoadOptions) -> Predictor:
     """Load the model of a models folder, warm it up and check it.
 
     Raises:
         ModelFileError: no model, not the released file, or its answer differs from its card; one line.
     """
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        raise ModelFileError(f"device {options.device}: {error}") from error
+    choice = choose(options)
+    device, precision = choice.device, choice.precision
     threads = options.threads or usable_processors()
     if device.type == "cpu":
         torch.set_num_threads(threads)
         keep_freed_memory()
-    manifest = read_manifest(options.folder)
-    precision = choose_precision(options.precision, device, manifest)
-    file = choose_file(manifest, precision)
-    path = options.folder / file.name
-    artifact = load_model(path, device, precision, file.sha256)
-    shares = manifest.probability_shares
-    predictor = Predictor(artifact, device, precision, options.max_batch_size, threads, shares)
+    path = options.folder / choice.file.name
+    artifact = load_model(path, device, precision, choice.file.sha256)
+    manifest = choice.manifest
+    predictor = Predictor(
+        artifact,
+        device,
+        precision,
+        options.max_batch_size,
+        threads,
+        manifest.probability_shares,
+        manifest.agreement.get(choice.file.name),
+    )
     try:
         _warm_up(predictor, path)
     except BaseException:

@@ -9,13 +9,13 @@ from typing import Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import DISCLAIMER
+from service import DISCLAIMER, __version__
 from service.inference.service_state import ServiceState, load
 from service.metrics import Metrics
 from service.model.predictor import Predictor
 from service.settings import Settings, comma_separated
 from service.web.api_keys import API_KEY_HEADER, ApiKeys
-from service.web.dependencies import require_key
+from service.web.dependencies import known_query, require_key
 from service.web.middleware.browser_headers import BrowserHeadersMiddleware
 from service.web.middleware.failures import FailuresMiddleware
 from service.web.middleware.head_requests import HeadRequestsMiddleware
@@ -60,7 +60,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     app = FastAPI(
         title="COVID-CT inference service",
         description=f"**{DISCLAIMER}** One chest CT slice in, the probability of COVID-19 out.",
-        version="1",
+        version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would name the Host header and plain HTTP, also behind a proxy with TLS
         docs_url="/docs" if settings.docs else None,
@@ -70,8 +70,8 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     app.state.service = state
     app.state.api_keys = api_keys
     for router in (predict.router, batch.router, explain.router):
-        app.include_router(router, dependencies=[Depends(require_key)])
-    app.include_router(v2.router)
+        app.include_router(router, dependencies=[Depends(require_key), Depends(known_query)])
+    app.include_router(v2.router, dependencies=[Depends(known_query)])
     app.include_router(operations.router)
     app.include_router(page.router)
     install_problem_handlers(app)

@@ -1,10 +1,12 @@
-"""Dependencies of the routes: the service's state, and the check of the API key."""
+"""Dependencies of the routes: the service's state, the check of the API key, query parameters."""
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from service.errors import MalformedRequestError
 from service.inference.service_state import ServiceState
 from service.web.api_keys import API_KEY_HEADER
 
@@ -38,3 +40,24 @@ async def require_key(
 ) -> None:
     """Require a known key, if the service has keys."""
     request.app.state.api_keys.admit(header or (bearer.credentials if bearer else None))
+
+
+async def known_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have: a misspelt one would be ignored silently."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)  # noqa: S101 - the routes that this dependency is added to
+    known = [field.alias for field in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise MalformedRequestError(f"The route has no query parameter {name[:40]!r}; {takes}.")
+
+
+PointName = Annotated[
+    str | None,
+    Query(
+        alias="operating_point",
+        description="operating point of the model's card that gives the label, such as `screening`; default: that of "
+        "the service's settings",
+    ),
+]

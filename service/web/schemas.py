@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
-from service.model.card import ModelCard
+from service.model.card import FileAgreement, ModelCard
 from service.model.checks import CheckName
 
 
@@ -52,8 +52,13 @@ class PredictionBody(_Body):
 
     request_id: str
     probability: float = Field(ge=0, le=1, description="of COVID-19")
-    label: str = Field(description="COVID where the probability is at or above the threshold", examples=["COVID"])
-    threshold: float
+    label: str | None = Field(
+        description="COVID where the probability is at or above the threshold; null if a check has failed, because the "
+        "probability means nothing then",
+        examples=["COVID"],
+    )
+    threshold: float = Field(description="of the operating point")
+    operating_point: str = Field(description="operating point of the model's card that was used", examples=["balanced"])
     lung_involvement: LungInvolvement | None = Field(description="null if the model does not find lungs")
     lung_fraction: float | None = Field(
         description="area of the lungs divided by that of the picture; null if the model does not find lungs"
@@ -116,6 +121,11 @@ class ModelBody(_Body):
     sha256: str = Field(description="of the model file")
     device: str
     precision: str = Field(description="compute precision")
+    operating_point: str = Field(description="operating point of the card for requests that name none")
+    agreement: FileAgreement | None = Field(
+        description="answers of this file to the test split, compared with those that the card's figures are of; null "
+        "if unknown"
+    )
     disclaimer: str = DISCLAIMER
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Client, LungInvolvement, Prediction, ProblemError, Retry, UnreachableError
+from client import Client, ClientError, LungInvolvement, Prediction, ProblemError, Retry, SourceError, UnreachableError
 from client.errors import AnswerError
 from tests.support.client import png
 from tests.support.dicoms import ct, phantom
@@ -18,6 +18,7 @@ ANSWER: dict[str, Any] = {
     "probability": 0.75,
     "label": "COVID",
     "threshold": 0.5,
+    "operating_point": "balanced",
     "model": {"name": "tiny", "version": "1", "new": 1},
     "lung_involvement": {"both": 0.1, "left": 0.2, "right": 0.05},
     "lung_fraction": 0.3,
@@ -81,6 +82,57 @@ def test_a_refusal_is_a_typed_exception_and_does_not_stop_the_others(server: Ser
         assert isinstance(second, ProblemError)
         assert (second.status, second.code) == (415, "unsupported_image_type")
         assert second.request_id
+
+
+def test_a_missing_or_unreadable_image_is_one_error_among_the_results(server: Server, tmp_path: Path) -> None:
+    images: list[Any] = [
+        png(40),
+        tmp_path / "missing.png",
+        "a\0b.png",
+        np.zeros((9, 9), np.float32),
+        tmp_path,
+        png(240),
+    ]
+    with Client(server.url) as client:
+        first, *failed, last = client.predict_many(images)
+    assert isinstance(first, Prediction)
+    assert isinstance(last, Prediction)
+    for each in failed:
+        assert isinstance(each, SourceError)
+        assert each.code == "unreadable_image"
+    assert "missing.png" in str(failed[0])
+    assert "float32" in str(failed[2])
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:{port}", "localhost:{port}", " http://127.0.0.1:{port}/ "])
+def test_an_address_needs_no_scheme(url: str, server: Server) -> None:
+    with Client(url.format(port=server.port)) as client:
+        assert client.ready()
+
+
+@pytest.mark.parametrize("url", ["", "http://", "ftp://localhost", "localhost:http", "http://[::1", "file:///a"])
+def test_what_is_no_address_is_one_line(url: str) -> None:
+    with pytest.raises(ClientError, match="is not the address of a service"):
+        Client(url)
+
+
+def test_the_operating_point_goes_along_and_comes_back(server: Server) -> None:
+    with Client(server.url) as client:
+        usual, chosen = client.predict(png(110)), client.predict(png(110), operating_point="screening")
+        assert (usual.operating_point, usual.threshold, usual.label) == ("balanced", 0.5, "NonCOVID")
+        assert (chosen.operating_point, chosen.threshold, chosen.label) == ("screening", 0.3, "COVID")
+        assert client.explain(png(110), operating_point="screening").label == "COVID"
+        (problem,) = client.predict_many([png(110)], operating_point="sharp")
+        assert isinstance(problem, ProblemError)
+        assert "its operating points: balanced, screening" in problem.detail
+        assert client.model().operating_point == "balanced"
+
+
+def test_what_fails_a_check_has_no_label(server: Server) -> None:
+    with Client(server.url) as client:
+        answer, explanation = client.predict(png(255)), client.explain(png(255))
+    assert (answer.label, answer.flagged, answer.reason) == (None, True, "wrong_window")
+    assert explanation.label is None
 
 
 def test_a_busy_service_is_asked_again_after_the_time_it_names() -> None:

@@ -1,20 +1,32 @@
 import csv
+import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from client import Prediction, model_folder
 from client.__main__ import main
+from client.engines import LocalEngine
+from client.model_folder import find_models
+from service import __version__
+from service.model import loading
+from service.model.card import ManifestFile
+from service.model.file import model_bytes
+from service.model.loading import LoadOptions, load_predictor
 from tests.support.client import panels, png
 from tests.support.dicoms import ct, phantom
 from tests.support.server import ROOT, Server, free_port, running
+from tests.support.tiny import TinyNetwork, tiny_card, write_manifest
 
 
 def folder_of(path: Path) -> Path:
@@ -52,8 +64,10 @@ def test_a_folder_gives_a_row_for_each_slice_and_a_bad_file_stops_nothing(
     assert by_name["bad.png"]["error"] == "damaged_image"
     assert float(by_name["a.png"]["probability"]) < float(by_name["z.zip!in.png"]["probability"])
     assert by_name["b.dcm"]["probability"] == by_name["frames#1"]["probability"]
+    assert [by_name[name]["window"] for name in ("a.png", "b.dcm", "frames#1")] == ["", "-600/1500", "-600/1500"]
     error = capsys.readouterr().err
     assert "5 answered, 1 failed, 1 other files passed over" in error
+    assert f"model tiny 0.0.1 {by_name['a.png']['model'].split()[-1]} from {models}, " in error
     assert "not a medical device" in error
 
 
@@ -120,7 +134,8 @@ def test_a_service_gives_the_same_answers_as_the_model_here(models: Path, tmp_pa
     local, remote = rows(tmp_path / "l.csv"), rows(tmp_path / "r.csv")
     assert names(tmp_path / "l.csv") == names(tmp_path / "r.csv")
     for here, there in zip(local, remote, strict=True):
-        same = ("error", "detail", "label", "model", "threshold", "flagged", "reason", "lung_involvement")
+        same = ["error", "detail", "label", "model", "threshold", "flagged", "reason", "lung_involvement", "window"]
+        same += ["operating_point"]
         assert [here[name] for name in same] == [there[name] for name in same]
         if here["probability"]:
             assert float(here["probability"]) == pytest.approx(float(there["probability"]), abs=1e-4)
@@ -148,10 +163,12 @@ def test_a_service_that_flags_gives_the_answer_with_the_reason(
     command = ["predict", str(tmp_path / "black.png"), "--url", server.url]
     assert main([*command, "--output", str(tmp_path / "out.csv")]) == 0
     (row,) = rows(tmp_path / "out.csv")
-    assert (row["flagged"], row["reason"], row["error"]) == ("True", "no_lungs", "")
+    assert (row["flagged"], row["reason"], row["error"], row["label"]) == ("True", "no_lungs", "", "")
     capsys.readouterr()
     assert main(command) == 0
-    assert "check failed: no_lungs" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "check failed: no_lungs" in table
+    assert table.splitlines()[1].split()[1] == "-"
 
 
 def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(
@@ -174,6 +191,10 @@ def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(
         (["predict", "a.png", "--output", "out.txt"], 2, "--output needs"),
         (["predict", "a.png", "--output", "out.csv", "--format", "table"], 2, "--output needs"),
         (["predict", "a.png", "--window", "0", "0"], 2, "width above 0"),
+        (["predict", "a.png", "--output", "nowhere/out.csv"], 2, "there is no folder nowhere"),
+        (["predict", "a.png", "--output", "tests", "--format", "csv"], 2, "is a folder"),
+        (["predict", "a.png", "--output", "/dev/full", "--format", "csv"], 2, "or a device"),
+        (["predict", "a.png", "--url", "ftp://localhost"], 2, "is not the address of a service"),
         (["model", "show", "--models", "nowhere"], 1, "can't read the manifest"),
     ],
 )
@@ -184,6 +205,152 @@ def test_what_the_user_can_mend_is_one_line(
     error = capsys.readouterr().err
     assert telling in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["local", "service"])
+def test_the_operating_point_is_chosen_for_the_model_here_and_for_a_service(
+    where: str, models: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(110))
+    place = ["--models", str(models)] if where == "local" else ["--url", server.url]
+    command = ["predict", str(tmp_path / "a.png"), *place]
+    found = []
+    for point in ("balanced", "screening"):
+        output = tmp_path / f"{point}.csv"
+        assert main([*command, "--operating-point", point, "--output", str(output)]) == 0
+        found += [(row["operating_point"], float(row["threshold"]), row["label"]) for row in rows(output)]
+    assert found == [("balanced", 0.5, "NonCOVID"), ("screening", 0.3, "COVID")]
+    assert main([*command, "--output", str(tmp_path / "screening.csv")]) == 1
+    assert "operating point screening" in capsys.readouterr().err
+    assert main([*command, "--operating-point", "sharp"]) == 2
+    error = capsys.readouterr().err
+    assert "no operating point 'sharp'; its operating points: balanced, screening" in error
+    assert error.count("\n") == 1
+
+
+def test_a_window_that_cannot_apply_is_said_and_not_recorded(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(200))
+    (tmp_path / "b.dcm").write_bytes(ct(phantom()))
+    output = tmp_path / "out.csv"
+    command = ["predict", str(tmp_path), "--models", str(models), "--output", str(output)]
+    assert main([*command, "--window", "-500", "1400"]) == 0
+    assert [row["window"] for row in rows(output)] == ["", "-500/1400"]
+    assert "--window does not apply to 1 slices without Hounsfield units" in capsys.readouterr().err
+
+
+def test_a_refused_slice_of_a_volume_stops_no_other(models: Path, tmp_path: Path) -> None:
+    white = np.full((64, 64), 4000, np.uint16)
+    frames = np.stack([white, phantom(), white, phantom()])
+    (tmp_path / "ct.dcm").write_bytes(ct(frames))
+    output = tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path), "--models", str(models), "--output", str(output)]) == 1
+    found = [(row["path"].rpartition("#")[2], row["error"]) for row in rows(output)]
+    assert found == [("0", "wrong_window"), ("1", ""), ("2", "wrong_window"), ("3", "")]
+
+
+def test_a_fault_of_this_program_in_one_file_ends_no_run(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index, level in enumerate((40, 100, 200)):
+        (tmp_path / f"{index}.png").write_bytes(png(level))
+
+    def failing(self: LocalEngine, image: bytes) -> Prediction:
+        if image == png(100):
+            raise RuntimeError("a bug")
+        return answer(self, image)
+
+    answer = LocalEngine.predict
+    monkeypatch.setattr(LocalEngine, "predict", failing)
+    output = tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path), "--models", str(models), "--output", str(output)]) == 1
+    assert [row["error"] for row in rows(output)] == ["", "internal_error", ""]
+    assert rows(output)[1]["detail"] == "This program failed: RuntimeError: a bug"
+
+
+@pytest.mark.parametrize(
+    ("paths", "status", "telling"),
+    [
+        (["empty"], 1, "0 answered, 1 failed"),
+        (["notes"], 1, "error: no image was found in notes"),
+        (["a.png", "./a.png", "a.png"], 0, "1 answered, 0 failed, 2 named again"),
+        (["-"], 0, "1 answered, 0 failed"),
+        (["missing.png", "a.png"], 1, "1 answered, 1 failed"),
+    ],
+)
+def test_unusual_paths_have_a_sensible_status(
+    paths: list[str],
+    status: int,
+    telling: str,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(png(200))))
+    Path("a.png").write_bytes(png(40))
+    Path("empty").mkdir()
+    Path("notes").mkdir()
+    Path("notes/a.txt").write_text("no image")
+    assert main(["predict", *paths, "--models", str(models)]) == status
+    assert telling in capsys.readouterr().err
+
+
+def test_the_model_is_found_here_or_in_the_clone_and_the_folders_tried_are_told(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_models(None) == ROOT / "models"
+    monkeypatch.setattr(model_folder, "_clones", lambda: [tmp_path / "clone"])
+    for command in (["predict", "a.png"], ["model", "show"]):
+        assert main(command) == 1
+        error = capsys.readouterr().err
+        assert f"tried models/metrics.json, {tmp_path}/clone/models/metrics.json" in error
+        assert "--models DIR" in error
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "models").symlink_to(models)
+    assert find_models(None) == tmp_path / "clone" / "models"
+    (tmp_path / "models").symlink_to(models)
+    assert find_models(None) == Path("models")
+    assert find_models(Path("mine")) == Path("mine")
+
+
+def test_an_installation_knows_the_clone_that_it_was_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, clone in (
+        ('{"dir_info": {}, "url": "file:///some/with%20space"}', [Path("/some/with space")]),
+        ('{"url": "https://example.org/covid-ct.zip"}', []),
+        (None, []),
+        ("damaged", []),
+    ):
+        records = {"direct_url.json": content}
+        monkeypatch.setattr(model_folder, "distribution", lambda _, read=records.get: SimpleNamespace(read_text=read))
+        assert model_folder._clones() == [ROOT, *clone]
+
+
+def test_settings_of_the_service_change_nothing_here(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(2))
+    for name, value in (
+        ("MODELS_DIR", "nowhere"),
+        ("PRECISION", "int8"),
+        ("OUT_OF_DISTRIBUTION", "flag"),
+        ("OPERATING_POINT", "sharp"),
+        ("MAX_PIXELS", "1"),
+    ):
+        monkeypatch.setenv(f"COVIDCT_{name}", value)
+    output = tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path / "a.png"), "--models", str(models), "--output", str(output)]) == 1
+    assert [row["error"] for row in rows(output)] == ["no_lungs"]
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"covid-ct {__version__} ")
 
 
 def test_a_service_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +381,39 @@ def test_model_show_tells_the_card_and_the_hash(models: Path, capsys: pytest.Cap
     shown = json.loads(capsys.readouterr().out)
     assert shown["card"]["name"] == "tiny"
     assert len(shown["sha256"]) == 64
+    served = load_predictor(LoadOptions(models, device="auto"))
+    assert (shown["sha256"], shown["precision"]) == (served.sha256, served.precision)
+    served.close()
+
+
+def test_model_show_tells_the_file_that_is_used_here(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fp16 = json.loads((models / "metrics.json").read_text())["files"][0]
+    shutil.copytree(models, tmp_path / "models")
+    card = tiny_card().model_copy(update={"precision": "int8"})
+    data = model_bytes(TinyNetwork().eval(), card)
+    (tmp_path / "models" / "tiny.int8.pt").write_bytes(data)
+    row = ManifestFile.describe("tiny.int8.pt", "int8", data)
+    write_manifest(tmp_path / "models", ManifestFile.model_validate(fp16), row)
+    for native, name, precision in ((True, "tiny.int8.pt", "int8"), (False, "tiny.fp16.pt", "fp32")):
+        monkeypatch.setattr(loading, "has_native_int8", lambda native=native: native)
+        monkeypatch.setattr(loading, "has_native_bf16", lambda _: False)
+        assert main(["model", "show", "--models", str(tmp_path / "models"), "--device", "cpu", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert (shown["file"], shown["precision"], shown["agreement"]) == (name, precision, None)
+
+
+def test_model_show_tells_the_test_answers_of_the_file_that_is_used(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    manifest = json.loads((models / "metrics.json").read_text())
+    own = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
+    manifest["agreement"] = {manifest["files"][0]["name"]: own}
+    (tmp_path / "models" / "metrics.json").write_text(json.dumps(manifest))
+    assert main(["model", "show", "--models", str(tmp_path / "models")]) == 0
+    assert "AUC 0.900, same label for 99.0% of the test slices" in capsys.readouterr().out
 
 
 def test_help_does_not_pay_for_torch() -> None:

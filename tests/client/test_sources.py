@@ -1,16 +1,21 @@
 import gzip
+import io
+import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
 from client import sources
-from client.sources import SourceError, find, slices_of
-from service.errors import UnusableImageError
-from service.imaging.decode import decode
-from service.imaging.window import Window
+from client.errors import SourceError
+from client.sources import Found, FoundSlice, find, slices_of
+from service.errors import UnusableImageError, damaged_image
+from service.imaging.decode import Slice, decode
+from service.imaging.dicom import DicomFile
+from service.imaging.window import LUNG, Window
 from tests.support.client import png
 from tests.support.dicoms import ct, phantom
 
@@ -20,6 +25,12 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
         for name, data in members.items():
             file.writestr(name, data)
     return path
+
+
+def image_of(found: FoundSlice) -> Slice:
+    """The slice that was decoded here."""
+    assert isinstance(found.image, np.ndarray)
+    return found.image
 
 
 def codes(path: Path) -> dict[str, str]:
@@ -113,9 +124,9 @@ def test_nifti_slices_are_those_of_the_dicom_series(packed: bool) -> None:
     data = nifti(VOLUME.transpose(1, 0, 2))
     name = "ct.nii.gz" if packed else "ct.nii"
     slices = list(slices_of(gzip.compress(data) if packed else data, name))
-    assert [found for found, _ in slices] == [f"{name}#0", f"{name}#1", f"{name}#2"]
-    for index, (_, ct_slice) in enumerate(slices):
-        np.testing.assert_array_equal(ct_slice, decode(ct(VOLUME[..., index], RescaleIntercept=0)))
+    assert [each.name for each in slices] == [f"{name}#0", f"{name}#1", f"{name}#2"]
+    for index, each in enumerate(slices):
+        np.testing.assert_array_equal(image_of(each), decode(ct(VOLUME[..., index], RescaleIntercept=0)))
 
 
 def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,14 +147,14 @@ def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.Monke
 
 
 def test_trailing_axes_of_one_are_dropped_and_gzip_is_known_by_its_bytes() -> None:
-    expected = [ct_slice for _, ct_slice in slices_of(nifti(VOLUME), "a.nii")]
+    expected = [image_of(each) for each in slices_of(nifti(VOLUME), "a.nii")]
     for data, name in (
         (nifti(VOLUME[..., None]), "a.nii"),
         (nifti(VOLUME[..., None, None]), "a.nii"),
         (gzip.compress(nifti(VOLUME)), "a.nii"),
         (gzip.compress(nifti(VOLUME)), "volume"),
     ):
-        np.testing.assert_array_equal([ct_slice for _, ct_slice in slices_of(data, name)], expected)
+        np.testing.assert_array_equal([image_of(each) for each in slices_of(data, name)], expected)
 
 
 def test_infinite_voxels_are_air() -> None:
@@ -151,8 +162,8 @@ def test_infinite_voxels_are_air() -> None:
     volume[:5] = np.inf
     air = VOLUME.copy()
     air[:5] = -1024
-    found = [ct_slice for _, ct_slice in slices_of(nifti(volume), "a.nii")]
-    np.testing.assert_array_equal(found, [ct_slice for _, ct_slice in slices_of(nifti(air), "a.nii")])
+    found = [image_of(each) for each in slices_of(nifti(volume), "a.nii")]
+    np.testing.assert_array_equal(found, [image_of(each) for each in slices_of(nifti(air), "a.nii")])
 
 
 @pytest.mark.parametrize(
@@ -190,14 +201,96 @@ def test_nifti_without_nibabel_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 def test_dicom_goes_out_whole_unless_it_has_frames_or_another_window() -> None:
     single, several = ct(phantom()), ct(np.stack([phantom()] * 2))
-    assert list(slices_of(single, "a")) == [("a", single)]
-    assert [name for name, _ in slices_of(several, "a")] == ["a#0", "a#1"]
-    ((name, ct_slice),) = slices_of(single, "a", Window(40, 400))
-    assert name == "a"
-    np.testing.assert_array_equal(ct_slice, decode(single, window=Window(40, 400)))
+    assert list(slices_of(single, "a")) == [FoundSlice("a", single, LUNG)]
+    assert [each.name for each in slices_of(several, "a")] == ["a#0", "a#1"]
+    (narrow,) = slices_of(single, "a", Window(40, 400))
+    assert (narrow.name, narrow.window) == ("a", Window(40, 400))
+    np.testing.assert_array_equal(image_of(narrow), decode(single, window=Window(40, 400)))
     with pytest.raises(UnusableImageError, match="MR"):
         list(slices_of(ct(phantom(), Modality="MR"), "a"))
 
 
 def test_an_image_is_left_to_whoever_decodes_it() -> None:
-    assert list(slices_of(b"anything", "a.png")) == [("a.png", b"anything")]
+    assert list(slices_of(b"anything", "a.png")) == [FoundSlice("a.png", b"anything", None)]
+
+
+@pytest.mark.parametrize(
+    ("elements", "applies"),
+    [
+        pytest.param({}, True, id="rescale"),
+        pytest.param({"RescaleIntercept": None, "RescaleSlope": None}, False, id="no rescale"),
+        pytest.param({"RescaleIntercept": 0}, True, id="Hounsfield units as stored"),
+    ],
+)
+def test_a_window_is_that_of_hounsfield_units_alone(elements: dict[str, Any], applies: bool) -> None:
+    (found,) = slices_of(ct(phantom(), **elements), "a.dcm", Window(40, 400))
+    assert found.window == (Window(40, 400) if applies else None)
+
+
+def test_a_picture_in_a_dicom_file_has_no_window() -> None:
+    for pixels in (np.full((32, 32), 9, np.uint8), np.zeros((32, 32, 3), np.uint8)):
+        (found,) = slices_of(ct(pixels), "a.dcm", Window(40, 400))
+        assert found.window is None
+
+
+def test_a_damaged_frame_is_an_error_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frame(self: DicomFile, index: int, window: Window) -> np.ndarray:
+        if index == 1:
+            raise damaged_image("its pixels are gone")
+        return whole(self, index, window)
+
+    whole = DicomFile.frame
+    monkeypatch.setattr(DicomFile, "frame", frame)
+    found = list(slices_of(ct(np.stack([phantom()] * 3)), "a"))
+    assert [each.name for each in found] == ["a#0", "a#1", "a#2"]
+    assert [isinstance(each.image, UnusableImageError) for each in found] == [False, True, False]
+
+
+def test_each_file_is_found_once_under_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/a.png").write_bytes(png())
+    paths = ["in/a.png", "in", str(tmp_path / "in" / "a.png"), "./in/*.png", "in/b.png"]
+    assert [(found.name, found.repeated) for found in find(paths)] == [
+        ("in/a.png", False),
+        ("in/a.png", True),
+        (str(tmp_path / "in" / "a.png"), True),
+        ("in/a.png", True),
+        ("in/b.png", False),
+    ]
+
+
+def test_a_folder_and_a_zip_without_files_are_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".hidden").write_bytes(png())
+    for path in (tmp_path / "empty", archive(tmp_path / "e.zip", {})):
+        assert codes(path) == {str(path): "no_files"}
+
+
+def given(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_a_dash_is_standard_input_once_and_may_be_a_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, png())
+    assert list(find(["-", "-"])) == [Found("-", png(), True), Found("-", b"", True, repeated=True)]
+    given(monkeypatch, archive(tmp_path / "a.zip", {"x.png": png()}).read_bytes())
+    assert list(find(["-"])) == [Found("-!x.png", png(), False)]
+
+
+def test_a_pipe_and_a_device_without_end_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, png())
+    os.close(write_end)
+    assert [found.data for found in find([f"/dev/fd/{read_end}"])] == [png()]
+    os.close(read_end)
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
+    assert codes(Path("/dev/zero")) == {"/dev/zero": "file_too_large"}
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "[" * 300, "~nobody/?", "\udcff.png"])
+def test_a_path_that_cannot_be_stops_no_other(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("good.png").write_bytes(png())
+    assert [found.data for found in find([path, "good.png"])][-1] == png()
+    assert all(isinstance(found.data, bytes | SourceError) for found in find([path, "good.png"]))

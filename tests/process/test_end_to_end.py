@@ -163,7 +163,10 @@ def test_the_shipped_model_answers_and_prometheus_can_read_what_happened(shipped
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"host": "0.0.0.0"}, "other machines can reach the service: set COVIDCT_API_KEYS"),  # noqa: S104
+        (
+            {"host": "0.0.0.0", "api_key": "client-key-0123456789"},  # noqa: S104 - the client's key has no effect
+            "other machines can reach the service: set COVIDCT_API_KEYS",
+        ),
         ({"api_keys": "user-key-0123456789"}, None),
     ],
 )
@@ -178,7 +181,9 @@ def test_the_log_is_json_lines_and_says_who_can_reach_a_service_without_keys(
     assert [line["status"] for line in lines if line.get("route") in ("/model", "unmatched")] == [200, 404]
     assert ("no API keys" in output) is (said is not None)
     assert said is None or said in output
+    assert ("COVIDCT_API_KEY is the client's key" in output) is ("api_key" in settings)
     assert "user-key" not in output
+    assert "client-key" not in output
 
 
 def test_keys_that_cannot_be_used_are_one_line_that_names_the_setting(models: Path) -> None:

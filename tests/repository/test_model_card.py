@@ -1,6 +1,7 @@
 """The figures in prose are those of metrics.json."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,30 @@ def test_files_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], ca
             f"{agreement['largest_difference']:.4f}",
         ]
         assert f"| `{file['name']}` | {' | '.join(cells)} |" in card
+
+
+def test_the_cards_of_all_files_state_the_figures_of_metrics_json(metrics: dict[str, Any]) -> None:
+    """README and model card quote metrics.json; a service and `covid-ct model show` quote the file that they use."""
+    judgement = metrics["judgement"]
+    for file in metrics["files"]:
+        with zipfile.ZipFile(ROOT / "models" / file["name"]) as archive:
+            (name,) = (each for each in archive.namelist() if each.endswith("/card.json"))
+            own = json.loads(archive.read(name))
+        assert own["precision"] == file["precision"]
+        assert own["version"] == metrics["model"]["version"]
+        assert own["test_metrics"] == metrics["splits"]["test"]["figures"]
+        sources = {name: source["figures"] for name, source in judgement["sources"].items()}
+        assert own["left_out_metrics"] == sources
+        points = {name: point["threshold"] for name, point in judgement["operating_points"].items()}
+        assert (own["operating_points"], own["threshold"]) == (points, points["balanced"])
+
+
+def test_each_file_has_the_figures_of_its_card_as_far_as_they_are_quoted(metrics: dict[str, Any]) -> None:
+    """Equal labels give equal sensitivity, specificity and accuracy; only the AUC may change with rounding."""
+    for file in metrics["files"]:
+        agreement = metrics["agreement"][file["name"]]
+        assert agreement["decisions_equal"] == 1.0
+        assert f"{agreement['auc']:.3f}" == f"{metrics['splits']['test']['figures']['auc']['value']:.3f}"
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "auc", "sensitivity", "specificity"])

@@ -9,6 +9,7 @@ const COLUMNS = [
   ["probability", ({ answer }) => answer?.probability],
   ["label", ({ answer }) => answer && labelOf(answer)],
   ["threshold", ({ answer }) => answer?.threshold],
+  ["operating_point", ({ answer }) => answer?.operating_point],
   ["lung_involvement", ({ answer }) => answer?.lung_involvement?.both],
   ["lung_involvement_left", ({ answer }) => answer?.lung_involvement?.left],
   ["lung_involvement_right", ({ answer }) => answer?.lung_involvement?.right],

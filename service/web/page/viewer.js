@@ -99,7 +99,7 @@ function answered(answer, picture, card) {
   if (kind === "none") {
     return [paragraph("verdict none", `No answer: ${lower(reason(answer))}`), paragraph("callout", `${doubt(answer, card)} ${remedy(answer)}`), origin];
   }
-  const words = card ? worth(answer.label, card) : "";
+  const words = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has figures of its threshold only
   return [
     paragraph(`verdict ${kind}`, answer.label),
     paragraph("figure", element("strong", { textContent: percent(answer.probability) }), element("span", { textContent: `probability of COVID-19, says the model: ${relation(answer)}` })),

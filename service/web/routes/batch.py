@@ -12,8 +12,9 @@ from service.inference.pipeline import assess_image, run_bounded
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
+from service.model.card import OperatingPoint
 from service.web.answers import prediction_body
-from service.web.dependencies import ReadyState
+from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
 from service.web.problems import documented, problem_body
 from service.web.request_id import request_id_of
@@ -34,24 +35,30 @@ _log = logging.getLogger("covidct.batch")
     openapi_extra=OPENAPI_BODY_OF_MANY,
     responses=documented(400, 401, 408, 413, 415, 500, 503, 504),
 )
-async def predict_batch(request: Request, state: ReadyState) -> BatchBody:
+async def predict_batch(request: Request, state: ReadyState, point_name: PointName = None) -> BatchBody:
     """Read all images, then decode, queue and predict each."""
     stages = StageTimer(state.metrics)
     files = await read_uploads(request, state.settings.max_images_per_request)
     stages.finish("read")
     request_id = request_id_of(request.scope)
     with state.model() as model:
-        one = partial(_one, files, model, state, stages, request_id)
+        one = partial(_one, files, model, model.point_of(point_name), state, stages, request_id)
         results = await cancel_on_disconnect(request, run_bounded(len(files), one, model))
     return BatchBody(request_id=request_id, results=results)
 
 
 async def _one(
-    files: list[bytes], model: ServedModel, state: ServiceState, stages: StageTimer, request_id: str, index: int
+    files: list[bytes],
+    model: ServedModel,
+    point: OperatingPoint,
+    state: ServiceState,
+    stages: StageTimer,
+    request_id: str,
+    index: int,
 ) -> BatchResult:
     own = stages.copy()
     try:
-        assessment = await assess_image(files[index], model, state, own)
+        assessment = await assess_image(files[index], model, state, own, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason

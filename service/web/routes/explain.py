@@ -18,7 +18,7 @@ from service.inference.served_model import ServedModel
 from service.inference.stages import StageTimer
 from service.web.answers import prediction_body
 from service.web.content_negotiation import choose_media_type
-from service.web.dependencies import ReadyState
+from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
 from service.web.problems import documented
 from service.web.request_id import request_id_of
@@ -49,7 +49,8 @@ router = APIRouter()
     "probability of lesion in colour, its contour at 0.25 and a colour bar; with `?lungs=true` also the outline of the "
     "lungs; with `?map=true` the bare map, grey) or JSON with the prediction, the values of lesion and lung, and the "
     "pictures in base64. From the same pass through the network as the probability, which a PNG has in the headers "
-    f"X-COVIDCT-Probability and X-COVIDCT-Label. {DISCLAIMER}",
+    "X-COVIDCT-Probability, X-COVIDCT-Threshold, X-COVIDCT-Operating-Point and, unless a check has failed, "
+    f"X-COVIDCT-Label. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY,
     response_class=Response,
     responses={
@@ -62,7 +63,12 @@ router = APIRouter()
     },
 )
 async def explain(
-    request: Request, state: ReadyState, bare: _Bare = False, with_lungs: _WithLungs = False, max_side: _MaxSide = None
+    request: Request,
+    state: ReadyState,
+    bare: _Bare = False,
+    with_lungs: _WithLungs = False,
+    max_side: _MaxSide = None,
+    point_name: PointName = None,
 ) -> Response:
     """Read, decode, queue, predict, draw."""
     wanted = choose_media_type(request.headers.get("accept", ""), (_PNG, _JSON))
@@ -70,7 +76,8 @@ async def explain(
     data = await read_upload(request)
     stages.finish("read")
     with state.model() as model:
-        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages))
+        point = model.point_of(point_name)
+        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
         pictures = _Pictures(assessment, with_lungs, max_side)
         draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
         if wanted == _PNG:
@@ -100,9 +107,12 @@ def _as_png(pictures: _Pictures, bare: bool) -> Response:
     image = map_image(assessment.prediction.heatmap) if bare else with_colour_bar(pictures.overlay())
     headers = {
         "X-COVIDCT-Probability": f"{assessment.prediction.probability:.6f}",
-        "X-COVIDCT-Label": assessment.label,
+        "X-COVIDCT-Threshold": f"{assessment.point.threshold:g}",
+        "X-COVIDCT-Operating-Point": assessment.point.name,
         "X-COVIDCT-Flagged": str(assessment.check.failed).lower(),
     }
+    if assessment.label is not None:
+        headers["X-COVIDCT-Label"] = assessment.label
     return Response(png(image), headers=headers, media_type=_PNG)
 
 

@@ -1,10 +1,10 @@
 """Routes for operators and their tools: metrics, health, the model card."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.errors import ErrorCode, OverloadedError
 from service.metrics import CONTENT_TYPE
-from service.web.dependencies import AnyState, ReadyState
+from service.web.dependencies import AnyState, ReadyState, known_query
 from service.web.problems import documented
 from service.web.schemas import Health, ModelBody, PublicCard
 
@@ -44,7 +44,7 @@ async def ready(state: AnyState) -> Health:
     return Health(status="ok")
 
 
-@router.get("/model", summary="Model card", responses=documented(503))
+@router.get("/model", summary="Model card", responses=documented(400, 503), dependencies=[Depends(known_query)])
 async def model(state: ReadyState) -> ModelBody:
     """Return the served model's card, device and precision."""
     with state.model() as served:
@@ -54,4 +54,6 @@ async def model(state: ReadyState) -> ModelBody:
             sha256=predictor.sha256,
             device=predictor.device.type,
             precision=predictor.precision,
+            operating_point=served.operating_point.name,
+            agreement=predictor.agreement,
         )

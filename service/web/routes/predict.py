@@ -8,7 +8,7 @@ from service import DISCLAIMER
 from service.inference.pipeline import assess_image
 from service.inference.stages import StageTimer
 from service.web.answers import prediction_body
-from service.web.dependencies import ReadyState
+from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
 from service.web.problems import documented
 from service.web.request_id import request_id_of
@@ -27,11 +27,12 @@ router = APIRouter()
     openapi_extra=OPENAPI_BODY,
     responses=documented(400, 401, 408, 413, 415, 422, 500, 503, 504),
 )
-async def predict(request: Request, state: ReadyState) -> PredictionBody:
+async def predict(request: Request, state: ReadyState, point_name: PointName = None) -> PredictionBody:
     """Read, decode, queue, predict."""
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
     stages.finish("read")
     with state.model() as model:
-        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages))
+        point = model.point_of(point_name)
+        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
         return prediction_body(assessment, model, request_id_of(request.scope), stages)

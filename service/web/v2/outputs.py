@@ -39,8 +39,8 @@ def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[st
 
     columns: dict[str, Column] = {
         "probability": numbers(lambda each: each.prediction.probability),
-        "label": [each.label for each in assessments],
-        "threshold": numbers(lambda _: model.card.threshold),
+        "label": [each.label or "" for each in assessments],
+        "threshold": numbers(lambda each: each.point.threshold),
         "out_of_distribution": numbers(lambda each: each.check.score),
         "heatmap": numbers(lambda each: each.prediction.heatmap),
     }

@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import importlib.metadata
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -11,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from service import DISCLAIMER
+from service import DISCLAIMER, __version__
 from service.errors import (
     ClientGoneError,
     ErrorCode,
@@ -58,8 +57,7 @@ router.include_router(models.router)
 @router.get(PREFIX, summary="Server metadata")
 async def server() -> ServerMetadata:
     """Return name, version and protocol extensions."""
-    version = _version_of_package()
-    return ServerMetadata(name="covid-ct", version=version, extensions=list(_EXTENSIONS))
+    return ServerMetadata(name="covid-ct", version=__version__, extensions=list(_EXTENSIONS))
 
 
 @router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=errors(503))
@@ -224,11 +222,3 @@ def _answer(asked: InferRequest, assessments: Sequence[Assessment], model: Serve
     if not binary:
         return Response(header, media_type="application/json")
     return Response(header + binary, headers={HEADER_LENGTH: str(len(header))}, media_type=_OCTETS)
-
-
-def _version_of_package() -> str:
-    """Return the version of this software; `unknown` in the container, which has no installed package."""
-    try:
-        return importlib.metadata.version("covid-ct")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -1,4 +1,6 @@
 import asyncio
+import json
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -17,6 +19,19 @@ async def test_the_model_route_tells_card_hash_and_device(models: Path) -> None:
     assert body["card"]["name"] == "tiny"
     assert len(body["sha256"]) == 64
     assert body["device"] == "cpu"
+    assert body["agreement"] is None
+
+
+async def test_the_model_route_tells_how_far_its_file_is_from_the_figures_of_the_card(
+    models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    path = tmp_path / "models" / "metrics.json"
+    manifest = json.loads(path.read_text())
+    own = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
+    path.write_text(json.dumps(manifest | {"agreement": {manifest["files"][0]["name"]: own | {"later": 1}}}))
+    async with serve(tmp_path / "models") as client:
+        assert (await client.get("/model")).json()["agreement"] == own
 
 
 async def test_before_the_start_nothing_is_ready_and_health_says_so(models: Path) -> None:

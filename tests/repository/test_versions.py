@@ -1,0 +1,29 @@
+"""One version for package, OpenAPI document, V2 server and images; the model has its own."""
+
+import asyncio
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from service import __version__
+from service.settings import Settings
+from service.web.app import create_app
+from service.web.v2.routes import server
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_package_openapi_and_v2_state_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "service/__init__.py"
+    assert create_app(Settings()).openapi()["info"]["version"] == __version__
+    assert asyncio.run(server()).version == __version__
+
+
+@pytest.mark.parametrize("image", ["cpu", "cuda"])
+def test_an_image_has_the_version_of_its_package(image: str) -> None:
+    text = (ROOT / "docker" / f"{image}.Dockerfile").read_text()
+    assert re.findall(r"^ARG VERSION=(.*)$", text, flags=re.MULTILINE) == [__version__]
