@@ -76,7 +76,7 @@ def test_clients_that_leave_during_their_upload_or_their_prediction_free_their_s
     body = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + slow + b"\r\n--xyz--\r\n"
     with running(models, max_concurrent_requests=2) as server:
         for share, resets in ((0.5, False), (1.0, False), (1.0, True)):
-            for _ in range(20):
+            for _ in range(8):
                 with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
                     # with a linger time of 0 seconds, the end of a socket resets its connection
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", resets, 0))
