@@ -62,6 +62,9 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, training.steps, pct_start=0.1)
     state = _State(network, optimiser, schedule, samples)
     state.restore(training.checkpoint)
+    if state.step >= training.steps:  # resumed after its end: draw nothing
+        network.load_state_dict(state.average)
+        return network.eval()
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
         waiting = drawing.submit(samples.batch, training.batch_size)

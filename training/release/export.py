@@ -89,11 +89,15 @@ def make_card(
 
 
 def export(deployable: nn.Module, card: ModelCard, folder: Path) -> ManifestFile:
-    """Write the model file; with precision fp16, `deployable` is in fp16 afterwards."""
-    path = folder / f"{card.name}-{card.architecture.split()[0]}.{card.precision}.pt"
+    """Write the model file; with precision fp16, `deployable` is in fp16 afterwards.
+
+    Version and hash are part of its name, so that no file is ever overwritten by another one.
+    """
     data = model_bytes(deployable.half() if card.precision == "fp16" else deployable, card)
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    return ManifestFile(name=path.name, precision=card.precision, sha256=sha256(data).hexdigest(), bytes=len(data))
+    name = f"{card.name}-{card.architecture.split()[0]}-{card.version}-{sha256(data).hexdigest()[:8]}"
+    file = ManifestFile.describe(f"{name}.{card.precision}.pt", card.precision, data)
+    write_atomically(folder / file.name, lambda temporary: temporary.write_bytes(data))
+    return file
 
 
 def architecture_of(architecture: Architecture) -> str:
