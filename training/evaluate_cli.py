@@ -14,11 +14,13 @@ from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.report_scores import predict
 from training.evaluation.scores import score
 from training.evaluation.shortcut_audit import header_rule
+from training.options import check_paths
 from training.report_recipe import ReportRecipe
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score each model file of a folder on test, altered test and other sources; on val if it was not trained on it."""
+    check_paths(options, ("data", "models", "external"), ("patients", "exclude"))
     manifest = read_manifest(options.models)
     data = read_data(options.data, options.counts, options.exclude)
     patients = known_patients(options.patients, options.data, data.test)

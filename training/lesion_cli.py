@@ -21,7 +21,7 @@ from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import NO_OPTIONS, LesionRecipe
 from training.network.weights import check_weights
-from training.options import read_recipe
+from training.options import check_paths, read_recipe
 from training.release.lesion_release import LesionData, LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.release.promotion import promote
@@ -77,16 +77,11 @@ def _check_paths(options: argparse.Namespace) -> None:
         check_folder("--release", options.release)
     if options.release_anyway and options.release is None:
         raise TrainingError("--release-anyway: pass --release too")
-    folders = {"--data": options.data, "--lesions": options.lesions, "--clear": options.clear}
-    folders |= {"--unseen": options.unseen, "--other": options.other}
-    named = [*folders.items(), *(("--labelled", folder) for folder in options.labelled)]
-    for option, folder in named:
-        if folder is not None and not folder.is_dir():
-            raise TrainingError(f"{option} {folder}: there is no such folder")
-    for option in ("patients", "corrections", "exclude", "weights"):
-        path = getattr(options, option)
-        if path is not None and not path.is_file():
-            raise TrainingError(f"--{option} {path}: there is no such file")
+    check_paths(
+        options,
+        ("data", "lesions", "clear", "unseen", "other", "labelled"),
+        ("patients", "corrections", "exclude", "weights"),
+    )
 
 
 def read_lesion_data(options: argparse.Namespace) -> LesionData:

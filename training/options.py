@@ -95,6 +95,24 @@ def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Col
         raise TrainingError(f"--{option} {problem['input']}: {problem['msg']}") from error
 
 
+def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequence[str]) -> None:
+    """Check that the folders and files of some options are there, before anything is read.
+
+    Args:
+        options: parsed options.
+        folders, files: names of options, such as `data`; their value is a path, a list of paths or None.
+
+    Raises:
+        TrainingError: one is missing or of the other kind; the message names the option.
+    """
+    for names, kind, is_there in ((folders, "folder", Path.is_dir), (files, "file", Path.is_file)):
+        for name in names:
+            value = getattr(options, name)
+            for path in value if isinstance(value, list) else [value]:
+                if path is not None and not is_there(path):
+                    raise TrainingError(f"--{name} {path}: there is no such {kind}")
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
         raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda, cuda:N or mps")

@@ -11,7 +11,7 @@ from training.data.patients import known_patients
 from training.errors import TrainingError
 from training.learning.report_fit import FitSettings, claim
 from training.network.weights import check_weights
-from training.options import read_recipe
+from training.options import check_paths, read_recipe
 from training.release.report_page import write_page
 from training.release.report_run import ReportJob, run_report
 from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
@@ -30,6 +30,7 @@ def report(options: argparse.Namespace) -> None:
     """Check all inputs, then train or resume each network with each seed, and write the page."""
     recipe = read_recipe(options, ReportRecipe, NO_OPTIONS)
     check_folder("--out", options.out)
+    check_paths(options, ("data",), ("patients", "exclude"))
     weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
     pairs = list(product(dict.fromkeys(options.architectures), dict.fromkeys(options.seeds)))

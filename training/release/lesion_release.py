@@ -23,7 +23,7 @@ from training.evaluation.answers import Answers, resumed_answers
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
-from training.evaluation.plots import draw_confusion, draw_roc
+from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_roc
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
 from training.network.lesion_reader import LesionReader
@@ -258,6 +258,7 @@ def _write(folder: Path, report: LesionReport, sets: Sequence[tuple[str, Answers
     write_atomically(folder / "predictions.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
     plots = {
         "roc": draw_roc(report.splits),
+        "precision_recall": draw_precision_recall(report.splits),
         "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
     }
     (folder / "figures").mkdir(exist_ok=True)

@@ -43,14 +43,15 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
 
 def compare_models(new: Path, old: Path) -> Comparison:
     """Compare two models folders by the AUC on left-out sources that both have; test is shown and decides nothing."""
-    first, second = _figures(new), _figures(old) if (old / MANIFEST_NAME).is_file() else {}
+    there_is_one = (old / MANIFEST_NAME).is_file()
+    first, second = _figures(new), _figures(old) if there_is_one else {}
     lines = [f"release: {name}: auc {_text(second, name)} in {old}, {_text(first, name)} in {new}" for name in first]
     shared = [name for name in first if name in second and name != "test"]
     chance = [name for name, (_, low) in first.items() if name != "test" and low <= 0.5]
     objection = None
     if len(chance) == len(first) - ("test" in first):
         objection = "the new model is no better than chance on any left-out source"
-    elif second and not shared:
+    elif there_is_one and not shared:
         objection = f"the model in {old} has no figures for the same left-out sources, so they can't be compared"
     elif shared:
         means = [sum(each[name][0] for name in shared) / len(shared) for each in (first, second)]

@@ -13,7 +13,14 @@ from service.model.file import load_on_cpu
 from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import draw_confusion, draw_curves, draw_misclassified, draw_reliability, draw_roc
+from training.evaluation.plots import (
+    draw_confusion,
+    draw_curves,
+    draw_misclassified,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
 from training.evaluation.report_scores import Evaluation, Probabilities, evaluate, predict, predict_splits
 from training.learning.report_fit import FitSettings, claim, fit
 from training.network.deployable import Deployable
@@ -119,6 +126,7 @@ def _draw(folder: Path, report: Report, probabilities: Probabilities, data: Covi
         "curves": draw_curves(report.history, report.kept_epoch),
         "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
         "roc": draw_roc(report.splits),
+        "precision_recall": draw_precision_recall(report.splits),
         "reliability": draw_reliability(tenths),
         "misclassified": draw_misclassified(data.test, probabilities.test, THRESHOLD),
     }
