@@ -1,5 +1,6 @@
 """Entry point of `python -m training`: expected errors are one line on stderr."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,5 +32,17 @@ def _fail(line: str, status: int) -> int:
     return status
 
 
+def fix_hash_seed() -> None:
+    """Start this process again with a fixed seed of Python's hashes, unless it has one.
+
+    torch.jit.script writes the constants of a layer in the order of a set of strings, so two runs of one seed would
+    otherwise write model files that differ in bytes, though not in answers.
+    """
+    if "PYTHONHASHSEED" not in os.environ:
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 if __name__ == "__main__":
+    fix_hash_seed()
     sys.exit(main())

@@ -29,9 +29,9 @@ _OPERATIONS_PER_SLICE: Final = 120e9
 def report(options: argparse.Namespace) -> None:
     """Check all inputs, then train or resume each network with each seed, and write the page."""
     recipe = read_recipe(options, ReportRecipe, NO_OPTIONS)
+    weights = dict(_weights_of(each) for each in options.weights)
     check_folder("--out", options.out)
     check_paths(options, ("data",), ("patients", "exclude"))
-    weights = dict(_weights_of(each) for each in options.weights)
     machine = find_machine(options.device, options.precision, options.workers)
     pairs = list(product(dict.fromkeys(options.architectures), dict.fromkeys(options.seeds)))
     for name in {architecture: None for architecture, _ in pairs}:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.external_ct import write_external_ct
-from training.__main__ import main
+from training.__main__ import fix_hash_seed, main
 from training.release.report import Report
 from training.release.report_run import ReportJob
 from training.run.progress import progress
@@ -106,6 +106,16 @@ def test_an_error_after_a_progress_bar_is_on_a_line_of_its_own(
     bar, _, line = capsys.readouterr().err.rpartition("\r")
     assert "training" in bar
     assert line == "error: runs/x/last.pt: No space left on device\n"
+
+
+def test_two_runs_have_the_same_order_of_hashes_so_that_their_files_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda path, arguments: started.append(arguments))
+    monkeypatch.setattr("sys.orig_argv", ["python", "-W", "error", "-m", "training", "report"])
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    fix_hash_seed()
+    fix_hash_seed()
+    assert started == [[sys.executable, "-W", "error", "-m", "training", "report"]]
 
 
 def test_a_long_run_without_a_terminal_wants_a_yes(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:

@@ -12,6 +12,14 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES: Final = 30.0
 """Where stderr is a file, each update of a bar is a line, so there are few."""
 
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar whose figures wait for its next update instead of printing it at once."""
+
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = False, **figures: Any) -> None:
+        super().set_postfix(ordered_dict, refresh=False, **figures)
+
+
 _open_bars: "WeakSet[tqdm[Any]]" = WeakSet()
 _quiet = False
 
@@ -41,7 +49,7 @@ def stage(number: int, total: int, title: str) -> None:
 def progress(items: Iterable[T], title: str, unit: str) -> "tqdm[T]":
     """Wrap `items` in a progress bar with the time left, which disappears at the end."""
     terminal = sys.stderr.isatty()
-    bar = tqdm(
+    bar = _Bar(
         items,
         desc=title,
         unit=unit,
