@@ -10,7 +10,7 @@ import torch
 
 from service.errors import ModelFileError
 from service.model.card import Manifest, ManifestFile, Precision
-from service.model.file import load_model, read_manifest, synthetic_slice
+from service.model.file import Artifact, load_model, read_manifest, synthetic_slice
 from service.model.hardware import (
     choose_device,
     has_native_bf16,
@@ -57,11 +57,8 @@ def load_predictor(options: LoadOptions) -> Predictor:
     if device.type == "cpu":
         torch.set_num_threads(threads)
         keep_freed_memory()
-    manifest = read_manifest(options.folder)
-    precision = choose_precision(options.precision, device, manifest)
-    file = choose_file(manifest, precision)
-    path = options.folder / file.name
-    artifact = load_model(path, device, precision, file.sha256)
+    manifest, precision, artifact = _read_model(options, device)
+    path = options.folder / choose_file(manifest, precision).name
     shares = manifest.probability_shares
     predictor = Predictor(artifact, device, precision, options.max_batch_size, threads, shares)
     try:
@@ -101,6 +98,20 @@ def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
     """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
     wanted = "int8" if precision == "int8" else "fp16"
     return next(file for file in manifest.files if file.precision == wanted)
+
+
+def _read_model(options: LoadOptions, device: torch.device) -> tuple[Manifest, Precision, Artifact]:
+    """Read manifest and file, again if the manifest was replaced in between: a release removes the old files last."""
+    manifest = read_manifest(options.folder)
+    while True:
+        precision = choose_precision(options.precision, device, manifest)
+        file = choose_file(manifest, precision)
+        try:
+            return manifest, precision, load_model(options.folder / file.name, device, precision, file.sha256)
+        except ModelFileError:
+            previous, manifest = manifest, read_manifest(options.folder)
+            if manifest == previous:
+                raise
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:

@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_atomically
+from training.run.history import write_history
 from training.run.machine import Machine
 from training.run.progress import progress, say
 from training.run.record import EpochRecord
@@ -162,6 +163,7 @@ class FineTuning:
             "history": [asdict(row) for row in self.history],
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
+        write_history(self._last.with_name("history.csv"), state["history"])
         say(str(record))  # after the write: a kill can no longer undo this epoch
 
 

@@ -38,9 +38,8 @@ INTENDED_USE: Final = (
 )
 LIMITS: Final = (
     "Trained on a few hundred slices cut out of papers, with both classes from different sources and file formats, so "
-    "part of what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Slices of "
-    "one patient are counted as independent in the intervals. Never tested on another hospital's data; expect it to "
-    "fail there. One slice, not a scan; no clinical data."
+    "part of what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Never "
+    "tested on another hospital's data; expect it to fail there. One slice, not a scan; no clinical data."
 )
 
 

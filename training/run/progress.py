@@ -17,7 +17,7 @@ class _Bar(tqdm):  # type: ignore[type-arg]
     """A bar whose figures wait for its next update instead of printing it at once."""
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = False, **figures: Any) -> None:
-        super().set_postfix(ordered_dict, refresh=False, **figures)
+        super().set_postfix(ordered_dict, refresh=bool(refresh), **figures)
 
 
 _open_bars: "WeakSet[tqdm[Any]]" = WeakSet()
