@@ -93,18 +93,24 @@ def read_lesion_data(options: argparse.Namespace) -> LesionData:
     covid_ct = read_data(options.data, options.counts, options.exclude)
     corrections = read_corrections(options.corrections) if options.corrections else {}
     train, test = covid_ct.train_and_val(), covid_ct.test
-    patients = known_patients(options.patients, options.data, train)
-    slices = from_covid_ct(train, group_by_paper(train, patients) if patients else _alone(train), corrections)
+    everyone = Split("all", train.slices + test.slices)
+    patients = known_patients(options.patients, options.data, everyone)
+    papers = group_by_paper(everyone, patients) if patients else tuple(each.path for each in everyone.slices)
+    count = len(train.slices)
+    learned = set(papers[:count])
+    slices = from_covid_ct(train, papers[:count], corrections)
     for folder in options.labelled:
         slices += read_labelled(folder)
     slices += read_lesions(options.lesions)
     slices += read_images(options.clear, "clear")
-    # intervals on test resample patients; papers matter for training alone
-    of_test = known_patients(options.patients, options.data, test) if patients else None
     return LesionData(
         train=slices,
-        test=from_covid_ct(test, of_test or _alone(test), {}),
-        patients_are_known=of_test is not None,
+        # intervals on test resample patients; papers matter for training alone
+        test=from_covid_ct(test, (patients or papers)[count:], {}),
+        patients_are_known=patients is not None,
+        known_papers=frozenset(
+            each.path for each, paper in zip(test.slices, papers[count:], strict=True) if paper in learned
+        ),
         corrections=corrections,
         other=read_images(options.other, "other") if options.other else [],
         unseen=read_images(options.unseen, "clear") if options.unseen else [],
@@ -127,11 +133,6 @@ def _confirm(recipe: LesionRecipe, machine: Machine, *, sure: bool) -> None:
     slices = recipe.batch_size * (recipe.steps + recipe.left_out_steps)
     hours = slices * _OPERATIONS_PER_SLICE / operations_per_second(machine) / 3600
     confirm_cost(hours, f"on {machine}, and 1 GB of disk", sure=sure)
-
-
-def _alone(split: Split) -> tuple[str, ...]:
-    """Make each slice its own group."""
-    return tuple(each.path for each in split.slices)
 
 
 def _with_both_classes(slices: list[CtSlice]) -> tuple[str, ...]:

@@ -217,8 +217,8 @@ def _point(
     return OperatingPoint(
         threshold=threshold,
         rule=f"{rule} over left-out {', '.join(sources)}",
-        sensitivity=float(sensitivity),
-        specificity=float(specificity),
+        sensitivity=round(float(sensitivity), 4),
+        specificity=round(float(specificity), 4),
         low=round(float(low), 2),
         high=round(float(high), 2),
     )

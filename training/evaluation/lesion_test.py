@@ -1,6 +1,6 @@
 """The look at official test: official and corrected labels, and the same slices altered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +40,8 @@ class TestScores:
 
     Attributes:
         scores: `test` with official labels, `test_corrected` with known errors corrected or left out,
-            `test_without_notes` without every slice that the table of errors names.
+            `test_without_notes` without every slice that the table of errors names, `test_new_papers` without slices
+            that share a paper or a patient with a training slice.
         formats: by format and colour mode of the file.
         probability_shares: share of probabilities at or below 0.1, 0.2, ... 1.0.
     """
@@ -63,6 +64,7 @@ def score_test(
     answers: Answers,
     slices: Sequence[CtSlice],
     corrections: Mapping[str, int | None],
+    known_papers: Collection[str],
     threshold: float,
     seed: int,
     *,
@@ -73,7 +75,11 @@ def score_test(
     true = [corrections.get(each.name, each.label) for each in slices]
     without = [None if each.name in corrections else each.label for each in slices]
     scores = {}
-    for name, labels in {"test": official, "test_corrected": true, "test_without_notes": without}.items():
+    new = [None if each.name in known_papers else each.label for each in slices]
+    sets = {"test": official, "test_corrected": true, "test_without_notes": without}
+    if len(set(new) - {None}) == 2:
+        sets["test_new_papers"] = new
+    for name, labels in sets.items():
         usable = [i for i, label in enumerate(labels) if label is not None]
         scores[name] = score(
             answers.probability[usable],

@@ -47,6 +47,7 @@ class LesionData:
         train: slices to learn from, of all sources.
         test: official test of COVID-CT, with official labels.
         patients_are_known: whether the groups of test are patients.
+        known_papers: names of test slices that share a paper or a patient with a training slice.
         corrections: path of a COVID-CT slice -> its true label, None where it has none.
         other: pictures that are no chest slices; every second one is for the finder, the others for judging.
         unseen: further chest slices that are never trained on, for judging the checks.
@@ -55,6 +56,7 @@ class LesionData:
     train: list[CtSlice]
     test: list[CtSlice]
     patients_are_known: bool
+    known_papers: frozenset[str]
     corrections: Mapping[str, int | None]
     other: list[CtSlice]
     unseen: list[CtSlice]
@@ -151,6 +153,7 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
         answers["plain"],
         data.test,
         data.corrections,
+        data.known_papers,
         judgement.threshold,
         seed,
         patients_are_known=data.patients_are_known,

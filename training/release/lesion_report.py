@@ -48,7 +48,8 @@ class LesionReport(Provenance):
     Attributes:
         judgement: calibration, thresholds and scores from sources that were left out of training.
         splits: official test of the shipped network: `test` with official labels, `test_corrected` with known label
-            errors corrected, `test_without_notes` without the slices concerned.
+            errors corrected, `test_without_notes` without the slices concerned, `test_new_papers` without slices that
+            share a paper or a patient with a training slice.
         test_calibration_error: with official labels, over ten equal bins.
         formats: official test by format and colour mode of the files.
         altered: of official test, by alteration.

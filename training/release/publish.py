@@ -69,9 +69,13 @@ def copy_model(source: Path, folder: Path) -> None:
     staging = staging_folder(folder)
     try:
         shutil.rmtree(staging)
-        shutil.copytree(source, staging, ignore=shutil.ignore_patterns(_STAGING_NAME))
-    except OSError as error:  # shutil.Error is one, without a strerror
-        raise TrainingError(f"{folder}: can't copy the model: {error.strerror or error}; run it again") from error
+        for path in source.rglob("*"):
+            place = path.relative_to(source)
+            if path.is_file() and place.parts[0] != _STAGING_NAME:
+                (staging / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, staging / place)
+    except OSError as error:
+        raise TrainingError(f"{folder}: can't copy the model: {error.strerror}; run it again") from error
     publish(folder)
 
 

@@ -49,6 +49,8 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
+    for stale in folder.glob(".*.*"):  # half-written files of a killed process
+        stale.unlink(missing_ok=True)
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
         return

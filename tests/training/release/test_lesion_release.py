@@ -103,7 +103,7 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert metrics["processor"]
     assert {"python", "torch", "numpy", "scikit-learn", "imagecodecs"} <= metrics["versions"].keys()
     assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()
-    assert {"test", "test_corrected", "test_without_notes"} == metrics["splits"].keys()
+    assert {"test", "test_corrected", "test_without_notes"} <= metrics["splits"].keys()
     assert all(each["figures"] for each in metrics["agreement"].values()), "the int8 file has a whole row too"
     assert metrics["formats"]["PNG L"]["count"] == 4
     for point in metrics["judgement"]["operating_points"].values():

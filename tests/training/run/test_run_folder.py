@@ -38,6 +38,19 @@ def test_broken_settings_are_named_with_the_way_out(tmp_path: Path, content: str
     claim_run_folder(tmp_path, {"seed": 0})
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path, {"seed": 0})
+    (tmp_path / ".last.pt.x1y2.pt").write_bytes(b"half a gigabyte")
+    claim_run_folder(tmp_path, {"seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files, here Linux's /proc")
+def test_a_folder_that_takes_no_files_is_one_line() -> None:
+    with pytest.raises(TrainingError, match=r"/proc/run: can't create the run folder: [^\n]+$"):
+        claim_run_folder(Path("/proc/run"), {"seed": 0})
+
+
 def test_a_folder_that_is_no_run_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(TrainingError, match=r"--fresh: .* it is not a run; delete it yourself"):
