@@ -95,6 +95,13 @@ def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add_run(parser, "--out", "runs/report")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load slices (CPU: none, GPU: up to 8)")
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5,
+        metavar="N",
+        help="least time between two checkpoints of 1.1 GB; 0 writes one each epoch (5)",
+    )
     add_recipe_fields(parser, report_recipe.ReportRecipe, report_recipe.NO_OPTIONS)
 
 

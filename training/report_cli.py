@@ -42,7 +42,8 @@ def report(options: argparse.Namespace) -> None:
     for architecture, seed in pairs:
         changed = ReportRecipe.model_validate({**recipe.model_dump(), "architecture": architecture, "seed": seed})
         folder = options.out / f"{architecture}-{seed}"
-        settings = FitSettings(changed, machine, weights.get(architecture), folder)
+        seconds = 60 * options.checkpoint_minutes
+        settings = FitSettings(changed, machine, weights.get(architecture), folder, seconds)
         jobs.append(ReportJob(settings, options.model_version, patients))
     if options.fresh or not options.out.exists():
         _confirm(recipe, machine, len(data.train.slices) * len(jobs), sure=options.yes)

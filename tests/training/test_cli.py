@@ -14,6 +14,7 @@ from training.run.progress import progress
 
 TRAIN = ["train", "--data", "nowhere", "--lesions", "x", "--clear", "y"]
 SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize", "40", "--batch-size", "8"]
+EVERY_EPOCH = ["--checkpoint-minutes", "0"]
 
 
 def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
@@ -139,7 +140,7 @@ def test_a_run_that_filled_the_disk_continues_with_the_same_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["report", "--data", str(data_root), "--weights", f"vgg19_bn={thin_weights}", *SMALL, "--epochs", "2"]
-    command += ["--architectures", "vgg19_bn", "--out", str(tmp_path)]
+    command += ["--architectures", "vgg19_bn", "--out", str(tmp_path), *EVERY_EPOCH]
     written: list[str] = []
 
     def sync_until_the_disk_is_full(path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_killed_command_resumes_when_it_is_run_again(data_root: Path, thin_wei
     """A real process, killed with SIGKILL once its first checkpoint is there."""
     command = [sys.executable, "-m", "tests.support.thin_vgg", "report", "--data", str(data_root)]
     command += ["--weights", f"vgg19_bn={thin_weights}", "--architectures", "vgg19_bn", "--out", str(tmp_path / "out")]
-    command += [*SMALL, "--epochs", "3"]
+    command += [*SMALL, *EVERY_EPOCH, "--epochs", "3"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -26,12 +26,14 @@ class FitSettings:
     Attributes:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
         run_folder: checkpoints of this run, from which an interrupted run resumes.
+        checkpoint_seconds: least time between two checkpoints.
     """
 
     recipe: ReportRecipe
     machine: Machine
     weights: Path | None
     run_folder: Path
+    checkpoint_seconds: float = 0.0
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -71,7 +73,7 @@ def fit(settings: FitSettings, data: CovidCt) -> FittedNetwork:
     network = SliceNetwork(recipe.architecture)
     source = load_imagenet(network, recipe.architecture, settings.weights)
     network = network.to(memory_format=torch.channels_last).to(machine.device)
-    tuning = FineTuning(network, recipe, machine, settings.run_folder)
+    tuning = FineTuning(network, recipe, machine, settings.run_folder, settings.checkpoint_seconds)
     if tuning.resume():
         say(f"{settings.run_folder}: continuing after epoch {tuning.history[-1].epoch}")
     tuning.run(data)
