@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
-from torchmetrics.functional.classification import binary_auroc
 
 from training.data.batches import Batch, in_batches, plain_inputs, training_batches
 from training.data.covid_ct import CovidCt, Split
@@ -147,7 +147,7 @@ class FineTuning:
             train_accuracy=None,
             val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
             val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
-            val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
+            val_auc=float(roc_auc_score(val.labels, logits[:, 1] - logits[:, 0])),
             seconds=time.perf_counter() - started,
         )
 
