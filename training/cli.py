@@ -1,38 +1,111 @@
-"""Commands of `python -m training`: train, report, evaluate."""
+"""Commands of `python -m training` and their options. Imports no torch, which takes seconds, before a command runs."""
 
 import argparse
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import get_args
 
-import torch
-
-from service.model.card import ModelCard
-from service.model.file import load_on_cpu, read_manifest
-from training.data.batches import plain_inputs
-from training.data.external_ct import read_external
-from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.report_scores import predict
-from training.evaluation.scores import score
-from training.evaluation.shortcut_audit import header_rule
-from training.lesion_cli import add_train
-from training.options import add_data, read_data
-from training.report_cli import add_report
-from training.report_recipe import ReportRecipe
+from training import lesion_recipe, report_recipe
+from training.options import Parser, add_data, add_recipe_fields, add_run
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Build the parser; each command sets `command`, a function of the parsed options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training",
         description="Train and evaluate the network of the service. Research only, not a medical device.",
     )
+    parser.add_argument("--version", action="version", version=f"covid-ct {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_train(commands)
-    add_report(commands)
+    _add_train(commands)
+    _add_report(commands)
     _add_evaluate(commands)
     return parser
 
 
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train, judge on left-out sources, and export the model that ships",
+        description="Train the lung finder and the lesion network, judge them on sources that they never saw, evaluate "
+        "official test once, and export into the run folder. After an interrupt, the same command resumes the run.",
+    )
+    parser.set_defaults(command=_train)
+    add_data(parser)
+    parser.add_argument("--corrections", type=Path, help="CSV of file, split, class, problem: COVID-CT's label errors")
+    parser.add_argument(
+        "--lesions", type=Path, required=True, help="folder with slices.csv (file, source, volume) and lesion masks"
+    )
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="slices of another source: slices.csv (file, label, source, patient), or folders COVID and NonCOVID; "
+        "repeatable",
+    )
+    parser.add_argument("--clear", type=Path, required=True, help="folder of chest slices without COVID, lungs clear")
+    parser.add_argument("--unseen", type=Path, help="folder of chest slices that are only for judging the refusals")
+    parser.add_argument(
+        "--other", type=Path, help="folder of pictures that are no slices; every second one is trained on"
+    )
+    parser.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="labelled source that the judged network never sees; repeatable (default: every other source with both "
+        "classes)",
+    )
+    parser.add_argument("--weights", type=Path, help="ImageNet weights in torchvision's layout (default: downloaded)")
+    add_run(parser, "--run", "runs/lesion")
+    parser.add_argument(
+        "--release",
+        type=Path,
+        nargs="?",
+        const=Path("models"),
+        metavar="DIR",
+        help="compare the finished model with the one in this folder (models), and replace it if it is better",
+    )
+    parser.add_argument(
+        "--release-anyway", action="store_true", help="with --release: replace it although the new model is no better"
+    )
+    add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
+
+
+def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
+    architectures = get_args(report_recipe.Architecture)
+    parser = commands.add_parser(
+        "report",
+        help="repeat the experiment of the report: VGG-19 and VGG-16, fine-tuned on COVID-CT alone",
+        description="Fine-tune each network with each seed, score test once, and write report.md with the report's "
+        "figures next to these. After an interrupt, the same command resumes; finished runs are not repeated.",
+    )
+    parser.set_defaults(command=_report)
+    add_data(parser)
+    parser.add_argument("--architectures", nargs="+", choices=architectures, default=architectures, help="(all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="NETWORK=FILE",
+        help="ImageNet weights of one network, in torchvision's layout; repeatable (default: downloaded)",
+    )
+    add_run(parser, "--out", "runs/report")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load slices (CPU: none, GPU: up to 8)")
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=5,
+        metavar="N",
+        help="least time between two checkpoints of 1.1 GB; 0 writes one each epoch (5)",
+    )
+    add_recipe_fields(parser, report_recipe.ReportRecipe, report_recipe.NO_OPTIONS)
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser("evaluate", help="score the model files of a folder on test and altered test")
     parser.set_defaults(command=_evaluate)
     add_data(parser)
@@ -47,27 +120,26 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
 
 
+def _train(options: argparse.Namespace) -> None:
+    from training.lesion_cli import train
+
+    train(options)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from training.report_cli import report
+
+    report(options)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    """Score each model file of a folder on test, altered test and other sources; on val if it was not trained on it."""
-    manifest = read_manifest(options.models)
-    data = read_data(options)
-    external = [read_external(folder, data) for folder in options.external]
-    for file in manifest.files:
-        artifact = load_on_cpu(options.models, file)
-        card = artifact.card
-        print(f"{file.name}: {card.name} {card.version}, {card.architecture}, threshold {card.threshold:.3f}")
-        splits = {"val": data.val} if _kept_validation_out(card) else {}
-        splits["test"] = data.test
-        splits |= {f"test, {name}": altered(data.test, alter) for name, alter in ALTERATIONS.items()}
-        splits |= {f"external, {split.name}": split for split in external}
-        for name, split in splits.items():
-            images = plain_inputs(split, card.input_size)
-            probabilities = predict(artifact.network, images, torch.device("cpu"), f"evaluating {name}")
-            print(f"{name} {score(probabilities, split.labels, card.threshold, seed=0)}")
-    rule = header_rule(data, seed=0)
-    print(f"test, by file format alone: accuracy {rule.accuracy:.3f}, auc {rule.auc:.3f}")
+    from training.evaluate_cli import evaluate
+
+    evaluate(options)
 
 
-def _kept_validation_out(card: ModelCard) -> bool:
-    """Read from a card whether validation only chose the epoch; the recipe `lesion` is trained on it."""
-    return bool(card.training_config.get("name") == ReportRecipe.model_fields["name"].default)
+def _version() -> str:
+    try:
+        return version("covid-ct")
+    except PackageNotFoundError:  # copied, not installed, as in the container
+        return "unknown"

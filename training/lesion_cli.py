@@ -1,102 +1,87 @@
 """The command `train`: everything from public data to the model that ships."""
 
 import argparse
-import shutil
 import sys
-from pathlib import Path
 from typing import Final
 
-from training.data.covid_ct import Split
+from training.data.covid_ct import Split, read_data
 from training.data.ct_slices import (
     CtSlice,
+    content_hash,
     from_covid_ct,
     read_corrections,
     read_images,
     read_labelled,
     read_lesions,
 )
-from training.data.papers import read_groups
+from training.data.left_out import check_left_out
+from training.data.papers import group_by_paper
+from training.data.patients import find_table, known_patients
 from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
-from training.lesion_recipe import LesionRecipe
-from training.options import add_data, add_machine, add_recipe_fields, read_data, read_recipe
+from training.lesion_recipe import NO_OPTIONS, LesionRecipe
+from training.network.weights import check_weights
+from training.options import check_paths, read_recipe
 from training.release.lesion_release import LesionData, LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
-from training.run.machine import find_machine
-from training.run.run_folder import claim_run_folder
+from training.release.promotion import promote
+from training.run.cost import confirm_cost, operations_per_second
+from training.run.machine import Machine, find_machine
+from training.run.progress import say
+from training.run.record import hash_file
+from training.run.run_folder import check_folder, claim_run_folder
 
-_NO_OPTIONS: Final = ("name", "architecture")
-"""Fields of the recipe that are no options."""
-
-
-def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to a parser."""
-    parser = commands.add_parser(
-        "train",
-        help="train, judge on left-out sources, and export the model that ships",
-        description="Train the lung finder and the lesion network, judge them on sources that they never saw, evaluate "
-        "official test once, and export. After an interrupt, the same command resumes the run.",
-    )
-    parser.set_defaults(command=_train)
-    add_data(parser)
-    parser.add_argument(
-        "--patients", type=Path, help="CSV of file, class, split, patient of COVID-CT; default: every slice a patient"
-    )
-    parser.add_argument("--corrections", type=Path, help="CSV of file, split, class, problem: COVID-CT's label errors")
-    parser.add_argument(
-        "--lesions", type=Path, required=True, help="folder with slices.csv (file, source, volume) and lesion masks"
-    )
-    parser.add_argument(
-        "--labelled",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="slices of another source: slices.csv (file, label, source, patient), or folders COVID and NonCOVID; "
-        "repeatable",
-    )
-    parser.add_argument("--clear", type=Path, required=True, help="folder of chest slices without COVID, lungs clear")
-    parser.add_argument("--unseen", type=Path, help="folder of chest slices that are only for judging the refusals")
-    parser.add_argument(
-        "--other", type=Path, help="folder of pictures that are no slices; every second one is trained on"
-    )
-    parser.add_argument(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help="labelled source that the judged network never sees; repeatable (default: every other source with both "
-        "classes)",
-    )
-    parser.add_argument("--weights", type=Path, help="ImageNet weights in torchvision's layout (default: downloaded)")
-    parser.add_argument("--run", type=Path, default=Path("runs/lesion"), help="folder for checkpoints (runs/lesion)")
-    parser.add_argument("--fresh", action="store_true", help="delete the run folder first")
-    parser.add_argument("--models", type=Path, help="folder for the results (default: model/ in the run folder)")
-    parser.add_argument("--model-version", default="1.0.0", help="version in the model's card (1.0.0)")
-    add_machine(parser)
-    add_recipe_fields(parser, LesionRecipe, _NO_OPTIONS)
+_OPERATIONS_PER_SLICE: Final = 90e9
+"""Of one slice in one training step: VGG-19 forwards on 192 x 256 pixels, and backwards through three of its blocks."""
 
 
-def _train(options: argparse.Namespace) -> None:
-    recipe = read_recipe(options, LesionRecipe, _NO_OPTIONS)
+def train(options: argparse.Namespace) -> None:
+    """Check all inputs, train or resume, print the results, and release the model if that was asked for."""
+    recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
+    _check_paths(options)
     machine = find_machine(options.device, options.precision, 0)
+    weights = check_weights(recipe.architecture, options.weights)
     data = read_lesion_data(options)
-    if options.fresh and options.run.exists():
-        shutil.rmtree(options.run)
     leave_out = tuple(options.leave_out) or _with_both_classes(data.train)
+    check_left_out(data.train, leave_out)
+    inputs = _inputs(options, data) | {"weights": weights}
     fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
-    job = LesionJob(fit, options.models or options.run / "model", options.model_version)
+    job = LesionJob(fit, options.model_version, inputs)
+    if options.fresh or not options.run.exists():
+        _confirm(recipe, machine, sure=options.yes)
     claim_run_folder(
         options.run,
         {
             "recipe": recipe.model_dump(mode="json"),
             "leave_out": list(leave_out),
             "data": {name: own.model_dump() for name, own in job.fingerprints(data).items()},
+            "inputs": inputs,
         },
+        fresh=options.fresh,
     )
-    print(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(leave_out)}", file=sys.stderr)
+    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(leave_out)}")
     _print(release_lesions(job, data))
-    print(f"written: {job.models_folder}")
+    print(f"written: {job.models_folder}", file=sys.stderr)
+    if options.release is not None:
+        promote(job.models_folder, options.release, anyway=options.release_anyway)
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Check what the options name before anything is read.
+
+    Raises:
+        TrainingError: a path is not there or of the wrong kind; the message names the option.
+    """
+    check_folder("--run", options.run)
+    if options.release is not None:
+        check_folder("--release", options.release)
+    if options.release_anyway and options.release is None:
+        raise TrainingError("--release-anyway: pass --release too")
+    check_paths(
+        options,
+        ("data", "lesions", "clear", "unseen", "other", "labelled"),
+        ("patients", "corrections", "exclude", "weights"),
+    )
 
 
 def read_lesion_data(options: argparse.Namespace) -> LesionData:
@@ -105,27 +90,49 @@ def read_lesion_data(options: argparse.Namespace) -> LesionData:
     Raises:
         TrainingError: a source can't be read; names the file.
     """
-    covid_ct = read_data(options)
+    covid_ct = read_data(options.data, options.counts, options.exclude)
     corrections = read_corrections(options.corrections) if options.corrections else {}
-    train = covid_ct.train_and_val()
-    slices = from_covid_ct(train, _groups(options.patients, train), corrections)
+    train, test = covid_ct.train_and_val(), covid_ct.test
+    everyone = Split("all", train.slices + test.slices)
+    patients = known_patients(options.patients, options.data, everyone)
+    papers = group_by_paper(everyone, patients) if patients else tuple(each.path for each in everyone.slices)
+    count = len(train.slices)
+    learned = set(papers[:count])
+    slices = from_covid_ct(train, papers[:count], corrections)
     for folder in options.labelled:
         slices += read_labelled(folder)
     slices += read_lesions(options.lesions)
     slices += read_images(options.clear, "clear")
     return LesionData(
         train=slices,
-        test=from_covid_ct(covid_ct.test, _groups(options.patients, covid_ct.test), {}),
+        # intervals on test resample patients; papers matter for training alone
+        test=from_covid_ct(test, (patients or papers)[count:], {}),
+        patients_are_known=patients is not None,
+        known_papers=frozenset(
+            each.path for each, paper in zip(test.slices, papers[count:], strict=True) if paper in learned
+        ),
         corrections=corrections,
         other=read_images(options.other, "other") if options.other else [],
         unseen=read_images(options.unseen, "clear") if options.unseen else [],
     )
 
 
-def _groups(patients: Path | None, split: Split) -> tuple[str, ...]:
-    if patients is None:
-        return tuple(each.path for each in split.slices)
-    return read_groups(patients, split)
+def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
+    """Hash everything that a run is made from and that its fingerprints of grey values do not cover."""
+    tables = {
+        "patients": find_table(options.patients, options.data),
+        "corrections": options.corrections,
+        "exclude": options.exclude,
+    }
+    hashes = {name: hash_file(path) for name, path in tables.items() if path is not None}
+    slices = {"train": data.train, "test": data.test, "other": data.other, "unseen": data.unseen}
+    return hashes | {f"{name} slices": content_hash(own) for name, own in slices.items()}
+
+
+def _confirm(recipe: LesionRecipe, machine: Machine, *, sure: bool) -> None:
+    slices = recipe.batch_size * (recipe.steps + recipe.left_out_steps)
+    hours = slices * _OPERATIONS_PER_SLICE / operations_per_second(machine) / 3600
+    confirm_cost(hours, f"on {machine}, and 1 GB of disk", sure=sure)
 
 
 def _with_both_classes(slices: list[CtSlice]) -> tuple[str, ...]:
@@ -146,10 +153,9 @@ def _print(report: LesionReport) -> None:
         )
         print(f"left out, {name} (n = {source.count}): {parts}")
     for name, scores in report.splits.items():
-        parts = ", ".join(
-            f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in scores.figures.items()
-        )
-        print(f"{name} (n = {scores.count}, threshold {scores.threshold:.3f}): {parts}")
+        print(f"{name} {scores}")
+        if scores.patients:
+            print(f"{name}, by patient {scores.patients}")
     for name, altered in report.altered.items():
         print(f"test, {name}: auc {altered.auc_change:+.3f}, accuracy {altered.accuracy_change:+.3f}")
     lesions = report.judgement.lesions

@@ -34,3 +34,6 @@ class LesionRecipe(BaseModel):
 
 LEFT_OUT_PARTS: Final = 4
 """One of so many groups of COVID-CT, and of the volumes with lesion masks, is left out."""
+
+NO_OPTIONS: Final = ("name", "architecture")
+"""Fields that are no options of the command line."""

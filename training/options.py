@@ -1,16 +1,40 @@
-"""Options that several commands share, and options for the fields of a recipe."""
+"""Options that several commands share, and options for the fields of a recipe. Imports no torch, so --help is fast."""
 
 import argparse
-from collections.abc import Collection
+import difflib
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, read_covid_ct
 from training.errors import TrainingError
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which suggests the right option for a mistyped one."""
+
+    def __init__(self, **settings: object) -> None:
+        # no abbreviations: --seed would be --seeds in one command and an option in another
+        super().__init__(**{**settings, "allow_abbrev": False})  # type: ignore[arg-type]
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse like the base class, but report an unknown option here, where the right ones are known."""
+        known, unknown = super().parse_known_args(args, namespace)
+        for text in unknown:
+            if text.startswith("-"):
+                near = difflib.get_close_matches(text.partition("=")[0], self._option_string_actions, n=1)
+                self.error(f"unknown option {text}" + (f"; did you mean {near[0]}?" if near else ""))
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -19,22 +43,31 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--counts", choices=("official", "any"), default="official", help="lengths of the split lists (official)"
     )
-
-
-def read_data(options: argparse.Namespace) -> CovidCt:
-    """Read COVID-CT as the options of `add_data` say.
-
-    Raises:
-        TrainingError: the data can't be read; the message names the file.
-    """
-    return read_covid_ct(options.data, OFFICIAL_COUNTS if options.counts == "official" else None)
-
-
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose device and number format."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="autocast format (auto)"
+        "--patients",
+        type=Path,
+        help="CSV of file, class, split, patient of COVID-CT (patients.csv in the folder of --data, if it is there)",
+    )
+    parser.add_argument(
+        "--exclude", type=Path, help="CSV of file, class: slices of COVID-CT that are not read at all (none)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
+    """Add the options of a run: its folder, named `option`, and what it computes with."""
+    parser.add_argument(option, type=Path, default=Path(folder), help=f"folder of the run, for everything ({folder})")
+    parser.add_argument("--fresh", action="store_true", help="delete the folder once all inputs were checked")
+    parser.add_argument("--yes", action="store_true", help="start runs of more than an hour without asking")
+    parser.add_argument("--model-version", type=_version, default="1.0.0", help="version in the model's card (1.0.0)")
+    parser.add_argument(
+        "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (auto: a CUDA GPU if any)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="autocast format of training (auto: what the device multiplies in hardware)",
     )
 
 
@@ -60,3 +93,34 @@ def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Col
         problem = error.errors(include_url=False)[0]
         option = str(problem["loc"][0]).replace("_", "-")
         raise TrainingError(f"--{option} {problem['input']}: {problem['msg']}") from error
+
+
+def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequence[str]) -> None:
+    """Check that the folders and files of some options are there, before anything is read.
+
+    Args:
+        options: parsed options.
+        folders, files: names of options, such as `data`; their value is a path, a list of paths or None.
+
+    Raises:
+        TrainingError: one is missing or of the other kind; the message names the option.
+    """
+    for names, kind, is_there in ((folders, "folder", Path.is_dir), (files, "file", Path.is_file)):
+        for name in names:
+            value = getattr(options, name)
+            for path in value if isinstance(value, list) else [value]:
+                if path is not None and not is_there(path):
+                    raise TrainingError(f"--{name} {path}: there is no such {kind}")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
+        raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda, cuda:N or mps")
+    return text
+
+
+def _version(text: str) -> str:
+    """Accept what can be part of a file name."""
+    if not re.fullmatch(r"\d[0-9A-Za-z.+]*", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 2.1.0")
+    return text

@@ -1,71 +1,69 @@
 """The command `report`: the experiment of the report that this project started from."""
 
 import argparse
-import shutil
 import sys
 from itertools import product
 from pathlib import Path
 from typing import Final, get_args
 
+from training.data.covid_ct import read_data
+from training.data.patients import known_patients
 from training.errors import TrainingError
-from training.learning.report_fit import FitSettings
-from training.options import add_data, add_machine, add_recipe_fields, read_data, read_recipe
+from training.learning.report_fit import FitSettings, claim
+from training.network.weights import check_weights
+from training.options import check_paths, read_recipe
 from training.release.report_page import write_page
 from training.release.report_run import ReportJob, run_report
-from training.report_recipe import Architecture, ReportRecipe
-from training.run.machine import find_machine
+from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
+from training.run.cost import confirm_cost, operations_per_second
+from training.run.machine import Machine, find_machine
 from training.run.progress import say
+from training.run.run_folder import check_folder, delete
 
 _ARCHITECTURES: Final = get_args(Architecture)
-_NO_OPTIONS: Final = ("name", "architecture", "seed")
-"""Fields of the recipe that `--architectures` and `--seeds` set."""
+
+_OPERATIONS_PER_SLICE: Final = 120e9
+"""Of a slice of 224 x 224 pixels in a training step of VGG-19: 20 G multiplications and as many additions, thrice."""
 
 
-def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to a parser."""
-    parser = commands.add_parser(
-        "report",
-        help="repeat the experiment of the report: VGG-19 and VGG-16, fine-tuned on COVID-CT alone",
-        description="Fine-tune each network with each seed, score test once, and write report.md with the report's "
-        "figures next to these. After an interrupt, the same command resumes; finished runs are not repeated.",
-    )
-    parser.set_defaults(command=_report)
-    add_data(parser)
-    parser.add_argument("--architectures", nargs="+", choices=_ARCHITECTURES, default=_ARCHITECTURES, help="(all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="(0)")
-    parser.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="NETWORK=FILE",
-        help="ImageNet weights of one network, in torchvision's layout; repeatable (default: downloaded)",
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/report"), help="folder for all results (runs/report)")
-    parser.add_argument("--fresh", action="store_true", help="delete the folder first")
-    parser.add_argument("--model-version", default="1.0.0", help="version in the models' cards (1.0.0)")
-    add_machine(parser)
-    parser.add_argument("--workers", type=int, help="processes that load slices (CPU: none, GPU: up to 8)")
-    add_recipe_fields(parser, ReportRecipe, _NO_OPTIONS)
-
-
-def _report(options: argparse.Namespace) -> None:
-    recipe = read_recipe(options, ReportRecipe, _NO_OPTIONS)
+def report(options: argparse.Namespace) -> None:
+    """Check all inputs, then train or resume each network with each seed, and write the page."""
+    recipe = read_recipe(options, ReportRecipe, NO_OPTIONS)
     weights = dict(_weights_of(each) for each in options.weights)
+    check_folder("--out", options.out)
+    check_paths(options, ("data",), ("patients", "exclude"))
     machine = find_machine(options.device, options.precision, options.workers)
-    data = read_data(options)
-    if options.fresh and options.out.exists():
-        shutil.rmtree(options.out)
-    print(f"recipe report on {machine}; folder {options.out}", file=sys.stderr)
     pairs = list(product(dict.fromkeys(options.architectures), dict.fromkeys(options.seeds)))
-    reports = []
-    for number, (architecture, seed) in enumerate(pairs, 1):
-        say(f"run {number} of {len(pairs)}: {architecture}, seed {seed}")
+    for name in {architecture: None for architecture, _ in pairs}:
+        check_weights(name, weights.get(name))
+    data = read_data(options.data, options.counts, options.exclude)
+    patients = known_patients(options.patients, options.data, data.test)
+    jobs = []
+    for architecture, seed in pairs:
         changed = ReportRecipe.model_validate({**recipe.model_dump(), "architecture": architecture, "seed": seed})
         folder = options.out / f"{architecture}-{seed}"
-        settings = FitSettings(changed, machine, weights.get(architecture), folder)
-        reports.append(run_report(ReportJob(settings, options.model_version), data))
-    print(write_page(options.out, reports, data))
-    print(f"written: {options.out / 'report.md'} and plots")
+        seconds = 60 * options.checkpoint_minutes
+        settings = FitSettings(changed, machine, weights.get(architecture), folder, seconds)
+        jobs.append(ReportJob(settings, options.model_version, patients))
+    if options.fresh or not options.out.exists():
+        _confirm(recipe, machine, len(data.train.slices) * len(jobs), sure=options.yes)
+    if options.fresh:
+        delete(options.out)
+    for job in jobs:
+        claim(job.settings, data)
+    say(f"recipe report on {machine}; folder {options.out}")
+    reports = []
+    for number, job in enumerate(jobs, 1):
+        say(f"{number}/{len(jobs)} {job.settings.recipe.architecture}, seed {job.settings.recipe.seed}")
+        reports.append(run_report(job, data))
+    print(write_page(options.out, reports, data, patients))
+    print(f"written: {options.out / 'report.md'} and plots", file=sys.stderr)
+
+
+def _confirm(recipe: ReportRecipe, machine: Machine, slices: int, *, sure: bool) -> None:
+    operations = _OPERATIONS_PER_SLICE * (recipe.input_size / 224) ** 2 * slices * recipe.epochs
+    hours = operations / operations_per_second(machine) / 3600
+    confirm_cost(hours, f"{recipe.epochs} epochs a network, on {machine}, and 2 GB of disk a network", sure=sure)
 
 
 def _weights_of(text: str) -> tuple[str, Path]:

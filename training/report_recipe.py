@@ -11,6 +11,10 @@ THRESHOLD: Final = 0.5
 """Probability at or above which a slice is called COVID, as in the report."""
 
 
+NO_OPTIONS: Final = ("name", "architecture", "seed")
+"""Fields that the options `--architectures` and `--seeds` set."""
+
+
 class ReportRecipe(BaseModel):
     """The recipe `report`; each field is an option of the command line by the same name, unless it has its own."""
 

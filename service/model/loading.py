@@ -10,7 +10,7 @@ import torch
 
 from service.errors import ModelFileError
 from service.model.card import Manifest, ManifestFile, Precision
-from service.model.file import load_model, read_manifest, synthetic_slice
+from service.model.file import Artifact, load_model, read_manifest, synthetic_slice
 from service.model.hardware import (
     choose_device,
     has_native_bf16,
@@ -65,10 +65,7 @@ def choose(options: LoadOptions) -> Choice:
     Raises:
         ModelFileError: no manifest, no such device, or no file for the precision; one line.
     """
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        raise ModelFileError(f"device {options.device}: {error}") from error
+    device = _device(options)
     manifest = read_manifest(options.folder)
     precision = choose_precision(options.precision, device, manifest)
     return Choice(manifest, choose_file(manifest, precision), device, precision)
@@ -80,19 +77,18 @@ def load_predictor(options: LoadOptions) -> Predictor:
     Raises:
         ModelFileError: no model, not the released file, or its answer differs from its card; one line.
     """
-    choice = choose(options)
-    device, precision = choice.device, choice.precision
+    device = _device(options)
     threads = options.threads or usable_processors()
     if device.type == "cpu":
         torch.set_num_threads(threads)
         keep_freed_memory()
+    choice, artifact = _read_model(options)
     path = options.folder / choice.file.name
-    artifact = load_model(path, device, precision, choice.file.sha256)
     manifest = choice.manifest
     predictor = Predictor(
         artifact,
         device,
-        precision,
+        choice.precision,
         options.max_batch_size,
         threads,
         manifest.probability_shares,
@@ -135,6 +131,27 @@ def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
     """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
     wanted = "int8" if precision == "int8" else "fp16"
     return next(file for file in manifest.files if file.precision == wanted)
+
+
+def _device(options: LoadOptions) -> torch.device:
+    try:
+        return choose_device(options.device)
+    except ValueError as error:
+        raise ModelFileError(f"device {options.device}: {error}") from error
+
+
+def _read_model(options: LoadOptions) -> tuple[Choice, Artifact]:
+    """Read manifest and file, again if the manifest was replaced in between: a release removes the old files last."""
+    choice = choose(options)
+    while True:
+        try:
+            file = choice.file
+            return choice, load_model(options.folder / file.name, choice.device, choice.precision, file.sha256)
+        except ModelFileError:
+            again = choose(options)
+            if again.manifest == choice.manifest:
+                raise
+            choice = again
 
 
 def _warm_up(predictor: Predictor, path: Path) -> None:

@@ -1,3 +1,5 @@
+import errno
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -5,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.external_ct import write_external_ct
-from training.__main__ import main
+from training.__main__ import fix_hash_seed, main
 from training.release.report import Report
 from training.release.report_run import ReportJob
+from training.run.progress import progress
 
 TRAIN = ["train", "--data", "nowhere", "--lesions", "x", "--clear", "y"]
 SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize", "40", "--batch-size", "8"]
+EVERY_EPOCH = ["--checkpoint-minutes", "0"]
 
 
 def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
@@ -25,7 +29,7 @@ def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
         assert line == f"{name} {scores}"
         auc = scores.figures["auc"]
         assert line.startswith(f"{name} (n = 8, threshold 0.500): accuracy ")
-        assert line.endswith(f"auc {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})")
+        assert f"auc {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})" in line
     assert any(line.startswith("test, masked (n = 8") for line in lines)
     assert any(line.startswith("external, hospital (n = 6") for line in lines)
 
@@ -33,7 +37,10 @@ def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["report", "--data", "nowhere"], "neither CT_NonCOVID.zip nor the folder CT_NonCOVID is there"),
+        (["report", "--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["report", "--data", "tests", "--weights", "vgg19_bn=README.md"], "README.md: not a PyTorch state dict"),
+        (["report", "--data", "tests", "--out", "README.md"], "--out README.md: README.md is a file, not a folder"),
+        (["report", "--data", "tests", "--out", "README.md/run"], "README.md is a file, not a folder"),
         (["report", "--data", "nowhere", "--epochs", "0"], "--epochs 0: Input should be greater than 0"),
         (["report", "--data", "nowhere", "--weights", "vgg.pth"], "--weights vgg.pth: must be vgg19_bn or vgg16_bn"),
         (["report", "--data", "nowhere", "--weights", "vgg19_bn=gone.pth"], "gone.pth: there is no such file"),
@@ -41,8 +48,12 @@ def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
             ["train", "--data", "nowhere", "--lesions", "x", "--clear", "y", "--steps", "few"],
             "--steps few: Input should",
         ),
-        (TRAIN, "neither CT_NonCOVID.zip nor the folder"),
-        (["evaluate", "--data", "nowhere", "--models", "nowhere"], "nowhere/metrics.json: can't read the manifest"),
+        (TRAIN, "--data nowhere: there is no such folder"),
+        ([*TRAIN, "--run", "README.md"], "--run README.md: README.md is a file, not a folder"),
+        ([*TRAIN, "--release", "README.md"], "--release README.md: README.md is a file, not a folder"),
+        ([*TRAIN, "--release-anyway"], "--release-anyway: pass --release too"),
+        (["evaluate", "--data", "tests", "--models", "README.md"], "--models README.md: there is no such folder"),
+        (["evaluate", "--data", "tests", "--models", "tests"], "tests/metrics.json: can't read the manifest"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_status_1(
@@ -55,11 +66,105 @@ def test_a_mistake_is_one_line_on_stderr_and_status_1(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--lesion", "x"], "unknown option --lesion; did you mean --lesions?"),
+        (["report", "--data", "x", "--seed", "1"], "unknown option --seed; did you mean --seeds?"),
+        (["report", "--data", "x", "--device", "tpu"], "tpu is not auto, cpu, cuda, cuda:N or mps"),
+        (["report", "--data", "x", "--model-version", "../2"], "../2 is not a version such as 2.1.0"),
+        (["trian"], "invalid choice: 'trian'"),
+    ],
+)
+def test_a_mistyped_option_is_one_line_with_the_right_one(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = ["--data", "x", "--lesions", "y", "--clear", "z"] if arguments[0] == "train" else []
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, *required])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_and_mistakes_need_no_torch() -> None:
+    """Importing torch takes seconds, which nobody waits for to read a list of options."""
+    code = "import sys, training.__main__; training.__main__.make_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_after_a_progress_bar_is_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_the_disk(*_: object) -> None:
+        for _ in progress(range(3), "training", "step"):
+            raise OSError(errno.ENOSPC, "No space left on device", "runs/x/last.pt")
+
+    monkeypatch.setattr("training.report_cli.report", fill_the_disk)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["report", "--data", "x"]) == 1
+    bar, _, line = capsys.readouterr().err.rpartition("\r")
+    assert "training" in bar
+    assert line == "error: runs/x/last.pt: No space left on device\n"
+
+
+def test_two_runs_have_the_same_order_of_hashes_so_that_their_files_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda path, arguments: started.append(arguments))
+    monkeypatch.setattr("sys.orig_argv", ["python", "-W", "error", "-m", "training", "report"])
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    fix_hash_seed()
+    fix_hash_seed()
+    assert started == [[sys.executable, "-W", "error", "-m", "training", "report"]]
+
+
+def test_a_long_run_without_a_terminal_wants_a_yes(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["report", "--data", str(data_root), "--weights", f"vgg19_bn={thin_weights}", "--out", str(out)]
+    command += ["--architectures", "vgg19_bn", "--counts", "any", "--device", "cpu", "--epochs", "10000000"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", io.StringIO())
+        patch.setattr("sys.stderr", captured := io.StringIO())
+        assert main(command) == 1
+    assert "hours; pass --yes to start it" in captured.getvalue()
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_run_that_filled_the_disk_continues_with_the_same_command(
+    data_root: Path,
+    thin_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["report", "--data", str(data_root), "--weights", f"vgg19_bn={thin_weights}", *SMALL, "--epochs", "2"]
+    command += ["--architectures", "vgg19_bn", "--out", str(tmp_path), *EVERY_EPOCH]
+    written: list[str] = []
+
+    def sync_until_the_disk_is_full(path: Path) -> None:
+        written.append(path.name)
+        if sum("last.pt" in name for name in written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.run.atomic_write.sync", sync_until_the_disk_is_full)
+        assert main(command) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path}/vgg19_bn-0/last.pt: can't write the file: No space left on device; ")
+    assert not list(tmp_path.rglob(".last.pt*")), "half a file is left"
+    assert main(command) == 0
+    progress_lines = capsys.readouterr().err
+    assert "continuing after epoch 0" in progress_lines
+    assert "epoch 2: " in progress_lines
+
+
 def test_a_killed_command_resumes_when_it_is_run_again(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:
     """A real process, killed with SIGKILL once its first checkpoint is there."""
     command = [sys.executable, "-m", "tests.support.thin_vgg", "report", "--data", str(data_root)]
     command += ["--weights", f"vgg19_bn={thin_weights}", "--architectures", "vgg19_bn", "--out", str(tmp_path / "out")]
-    command += [*SMALL, "--epochs", "3"]
+    command += [*SMALL, *EVERY_EPOCH, "--epochs", "3"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

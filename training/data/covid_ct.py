@@ -6,8 +6,9 @@ Zhao et al. 2020, arXiv 2003.13865. The images come from papers. They are for re
 import hashlib
 import io
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +20,10 @@ from PIL import Image
 from service.errors import ServiceError
 from service.imaging.decode import Slice, decode
 from service.model.card import SplitFingerprint
+from training.data.near_copies import ALIKE, find_near_copies
+from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.run.progress import progress
+from training.run.progress import progress, warn
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
 Counts: TypeAlias = Mapping[tuple[SplitName, str], int]
@@ -92,23 +95,40 @@ class CovidCt(NamedTuple):
         return Split("train", self.train.slices + self.val.slices)
 
 
-def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS) -> CovidCt:
-    """Read and check the whole data set.
+def read_data(root: Path, counts: str, exclude: Path | None) -> CovidCt:
+    """Read COVID-CT as the options `--data`, `--counts` and `--exclude` say.
+
+    Raises:
+        TrainingError: the data or the table can't be read; the message names the file.
+    """
+    excluded = read_rows(exclude, ("file", "class")) if exclude else []
+    paths = {f"CT_{row['class']}/{row['file']}" for row in excluded}
+    return read_covid_ct(root, OFFICIAL_COUNTS if counts == "official" else None, paths)
+
+
+def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS, excluded: Collection[str] = ()) -> CovidCt:
+    """Read and check the whole data set; warn of slices that are near copies of slices in another split.
 
     Args:
         root: folder with `Images-processed/` (zips, or the folders in them) and `Data-split/`.
         counts: images that each list must name; None accepts any number.
+        excluded: paths, such as `CT_COVID/a.png`, of slices to leave out of their split.
 
     Raises:
         TrainingError: something is missing, miscounted, undecodable or in two splits; the message names the file.
     """
     sources = {label: _open_images(root, label) for label in LABELS}
-    splits = []
+    splits, unknown = [], set(excluded)
     for name in SPLITS:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
-        bar = progress(listed, f"reading {name}", "slice")
+        kept = [(label, file) for label, file in listed if f"CT_{label}/{file}" not in excluded]
+        unknown -= {f"CT_{label}/{file}" for label, file in listed}
+        bar = progress(kept, f"reading {name}", "slice")
         splits.append(Split(name, tuple(_read_slice(sources[label], label, file) for label, file in bar)))
+    if unknown:
+        raise TrainingError(f"--exclude: {min(unknown)} is in no split list")
     _check_disjoint(splits)
+    _warn_of_near_copies(splits)
     return CovidCt(*splits)
 
 
@@ -161,7 +181,10 @@ def _read_slice(images: _Images, label: str, file: str) -> LabelledSlice:
     path = f"CT_{label}/{file}"
     if file not in images:
         raise TrainingError(f"{path}: listed in the split lists, but not among the images")
-    data = images[file].read_bytes()
+    try:
+        data = images[file].read_bytes()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as error:
+        raise TrainingError(f"{path}: damaged in its zip or folder ({error}); download the file again") from error
     try:
         ct_slice = decode(data)
         return LabelledSlice(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), encoding_of(data), ct_slice)
@@ -188,3 +211,18 @@ def _check_disjoint(splits: list[Split]) -> None:
             where, path = seen.setdefault(pixel_hash(each.pixels), (split.name, each.path))
             if where != split.name:
                 raise TrainingError(f"{each.path} of {split.name} is the same image as {path} of {where}")
+
+
+def _warn_of_near_copies(splits: list[Split]) -> None:
+    """Name pictures that training shares with validation or test under another name, size or format."""
+    train, val, test = splits
+    for first, second in ((train, val), (train, test), (val, test)):
+        pixels = [[each.pixels for each in split.slices] for split in (first, second)]
+        copies = find_near_copies(pixels[0], pixels[1])
+        if copies:
+            pairs = [f"{first.slices[each.first].path} and {second.slices[each.second].path}" for each in copies]
+            more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
+            warn(
+                f"{first.name} and {second.name} share pictures (correlation above {ALIKE}): {'; '.join(pairs[:3])}"
+                f"{more}; --exclude FILE leaves slices out"
+            )

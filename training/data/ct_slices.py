@@ -1,6 +1,5 @@
 """Slices of several sources with what is known of each: label, patient, lesion mask, lung mask."""
 
-import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from service.errors import ServiceError
 from service.imaging.decode import Slice, decode, to_input
 from service.model.card import SplitFingerprint
 from training.data.covid_ct import LABELS, Split, hash_of_files
+from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.run.progress import progress
 
@@ -41,6 +41,7 @@ class CtSlice:
         label: 1 is COVID, 0 is not, None is not known.
         lesion: where lesions are; None where nobody drew them.
         lung: where lungs are, lesions included; None where nobody drew them.
+        encoding: format and colour mode of COVID-CT's file; only scores by format read it.
     """
 
     source: str
@@ -51,6 +52,7 @@ class CtSlice:
     label: int | None = None
     lesion: Mask | None = None
     lung: Mask | None = None
+    encoding: str | None = None
 
 
 def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str, int | None]) -> list[CtSlice]:
@@ -69,6 +71,7 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
             kind="labelled",
             grey=_resized(each.pixels),
             label=corrections.get(each.path, each.label),
+            encoding=each.encoding,
         )
         for each, group in zip(split.slices, groups, strict=True)
     ]
@@ -85,7 +88,7 @@ def read_labelled(folder: Path) -> list[CtSlice]:
         rows = [
             # a source may name its parts behind a space: covid-ct-md CAP
             ((row["source"] or folder.name).split(" ")[0], row["file"], row["label"], row["patient"] or row["file"])
-            for row in _rows(table, ("file", "label", "source", "patient"))
+            for row in read_rows(table, ("file", "label", "source", "patient"))
         ]
     else:
         rows = [
@@ -110,7 +113,7 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     Raises:
         TrainingError: a column or file is missing, or a mask has another size than its slice.
     """
-    rows = _rows(folder / "slices.csv", ("file", "source", "volume"))
+    rows = read_rows(folder / "slices.csv", ("file", "source", "volume"))
     slices = []
     for row in progress(rows, f"reading {folder.name}", "slice"):
         path = folder / row["file"]
@@ -148,7 +151,7 @@ def read_corrections(path: Path) -> dict[str, int | None]:
         TrainingError: the table can't be read or lacks a column.
     """
     corrections: dict[str, int | None] = {}
-    for row in _rows(path, ("file", "split", "class", "problem")):
+    for row in read_rows(path, ("file", "split", "class", "problem")):
         wrong = row["problem"].startswith(("a control", "another disease"))
         corrections[f"CT_{row['class']}/{row['file']}"] = 0 if wrong else None
     return corrections
@@ -160,6 +163,16 @@ def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
     for each in slices:
         hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
     return {name: SplitFingerprint(count=len(own), sha256=hash_of_files(own)) for name, own in sorted(hashes.items())}
+
+
+def content_hash(slices: Sequence[CtSlice]) -> str:
+    """Hash everything that is known of slices: names, groups, labels, grey values and masks."""
+    digest = hashlib.sha256()
+    for each in slices:
+        digest.update(repr((each.source, each.name, each.group, each.kind, each.label)).encode())
+        for pixels in (each.grey, each.lesion, each.lung):
+            digest.update(b"none" if pixels is None else pixels.tobytes())
+    return digest.hexdigest()
 
 
 def _resized(pixels: Slice) -> NDArray[np.uint8]:
@@ -186,20 +199,6 @@ def _read_mask(path: Path, of: Path) -> Mask:
             return np.asarray(resized) > 127
     except OSError as error:
         raise TrainingError(f"{path}: can't read the mask: {error}") from error
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = [column for column in columns if column not in (rows.fieldnames or ())]
-            if missing:
-                raise TrainingError(f"{path}: no column {missing[0]}; the first line must name {', '.join(columns)}")
-            return list(rows)
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the table: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path}: not a CSV file in UTF-8: {error}") from error
 
 
 _SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp"}

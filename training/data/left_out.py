@@ -19,13 +19,22 @@ def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[b
     slices are all their own group, such as clear lungs, are not divided.
 
     Raises:
+        TrainingError: as `check_left_out`.
+    """
+    check_left_out(slices, sources)
+    return [each.source in sources or (_is_divided(each) and _part(each) == 0) for each in slices]
+
+
+def check_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> None:
+    """Check before training that there are slices of every source that is to be left out.
+
+    Raises:
         TrainingError: no slice is of a source that was named.
     """
     known = {each.source for each in slices}
     unknown = [name for name in sources if name not in known]
     if unknown:
         raise TrainingError(f"--leave-out {unknown[0]}: no such source; there are {', '.join(sorted(known))}")
-    return [each.source in sources or (_is_divided(each) and _part(each) == 0) for each in slices]
 
 
 def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:

@@ -1,13 +1,35 @@
 """Table of patients: the patient of each slice, so that no patient is on both sides of a fold."""
 
-import csv
 from pathlib import Path
 from typing import Final
 
 from training.data.covid_ct import Split
+from training.data.tables import read_rows
 from training.errors import TrainingError
+from training.run.progress import warn
 
 _COLUMNS: Final = ("file", "class", "split", "patient")
+_DEFAULT_NAME: Final = "patients.csv"
+
+
+def find_table(table: Path | None, root: Path) -> Path | None:
+    """Return the table of patients: the one that was named, or `patients.csv` in the folder of COVID-CT, or None."""
+    return table or next(iter(path for path in (root / _DEFAULT_NAME,) if path.is_file()), None)
+
+
+def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, ...] | None:
+    """Read the patients of a split where a table gives them; without a table, warn and return None.
+
+    Raises:
+        TrainingError: the table can't be read, or lacks a slice.
+    """
+    found = find_table(table, root)
+    if found is None:
+        warn(
+            f"no --patients and no {root / _DEFAULT_NAME}: each slice counts as a patient, so intervals are too narrow"
+        )
+        return None
+    return read_patients(found, split)
 
 
 def read_patients(path: Path, split: Split) -> tuple[str, ...]:
@@ -22,28 +44,13 @@ def read_patients(path: Path, split: Split) -> tuple[str, ...]:
     Raises:
         TrainingError: the table can't be read, or lacks a slice; the message names file and slice.
     """
-    patients = _read_table(path)
+    patients = {
+        f"CT_{row['class']}/{row['file']}": f"{row['class']} {row['patient']}" if row["patient"] else ""
+        for row in read_rows(path, _COLUMNS)
+    }
     unknown = [each.path for each in split.slices if not patients.get(each.path)]
     if unknown:
         raise TrainingError(
             f"{path}: no patient for {unknown[0]} ({len(unknown)} such images); add a row with the patient for each"
         )
     return tuple(patients[each.path] for each in split.slices)
-
-
-def _read_table(path: Path) -> dict[str, str]:
-    """Map paths such as `CT_COVID/a.png` to class and patient, empty for a row without a patient."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = [column for column in _COLUMNS if column not in (rows.fieldnames or ())]
-            if missing:
-                raise TrainingError(f"{path}: no column {missing[0]}; the first line must be {','.join(_COLUMNS)}")
-            return {
-                f"CT_{row['class']}/{row['file']}": f"{row['class']} {row['patient']}" if row["patient"] else ""
-                for row in rows
-            }
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the table of patients: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f"{path}: not a CSV file in UTF-8: {error}") from error

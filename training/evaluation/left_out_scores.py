@@ -1,9 +1,9 @@
 """Calibration, threshold and scores from answers to sources that were left out of training."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,13 @@ from service.model.card import Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
-from training.evaluation.calibration import BINS
 from training.evaluation.lesion_scores import LesionScores, is_inside, score_lesions, to_grid
-from training.evaluation.scores import auc_by_column
+from training.evaluation.scores import ScoreName, figures_with_intervals
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
 RESAMPLES: Final = 1000
+THRESHOLD_RESAMPLES: Final = 200
 SCREENING_SENSITIVITY: Final = 0.90
 
 
@@ -36,22 +36,28 @@ class SourceScores(Record):
 
     Attributes:
         groups: number of patients or papers; equal to `count` where the source does not tell them.
-        figures: auc, sensitivity and specificity at the threshold, calibration_error (10 equal bins).
+        figures: at the threshold.
     """
 
     count: int
     positives: int
     groups: int
-    figures: dict[str, Interval]
+    figures: dict[ScoreName, Interval]
 
 
 class OperatingPoint(Record):
-    """A threshold, its rule, and its mean sensitivity and specificity over left-out sources."""
+    """A threshold, its rule, and its mean sensitivity and specificity over left-out sources.
+
+    Attributes:
+        low, high: 95 % of the thresholds that the same rule chooses on resamples of the patients; None in old records.
+    """
 
     threshold: float
     rule: str
     sensitivity: float
     specificity: float
+    low: float | None = None
+    high: float | None = None
 
 
 class LeftOutJudgement(Record):
@@ -87,6 +93,9 @@ class SourceAnswers:
     groups: NDArray[np.str_]
 
 
+_Choose: TypeAlias = Callable[[Mapping[str, SourceAnswers], PlattCalibration], float]
+
+
 def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
     """Calibrate, choose thresholds and score on answers to slices that the network was not trained on.
 
@@ -97,14 +106,14 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
     if not sources:
         raise TrainingError("no left-out source has slices of both classes; pass --leave-out SOURCE with both")
     platt = fit_platt(sources)
-    points = {
-        "balanced": (choose_balanced_threshold(sources, platt), "highest balanced accuracy of the worst source"),
-        "screening": (choose_screening_threshold(sources, platt), "highest with mean sensitivity >= 0.90"),
+    rules = {
+        "balanced": (choose_balanced_threshold, "highest balanced accuracy of the worst source"),
+        "screening": (choose_screening_threshold, "highest with mean sensitivity >= 0.90"),
     }
-    threshold = points["balanced"][0]
+    threshold = choose_balanced_threshold(sources, platt)
     return LeftOutJudgement(
         calibration=platt,
-        operating_points={name: _point(sources, platt, *point) for name, point in points.items()},
+        operating_points={name: _point(sources, platt, *rule, seed) for name, rule in rules.items()},
         sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
         lesions=score_lesions(answers, slices),
         strongest_inside_lung=_strongest_inside(answers, slices),
@@ -170,56 +179,53 @@ def choose_screening_threshold(sources: Mapping[str, SourceAnswers], platt: Plat
 
 def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: float, seed: int) -> SourceScores:
     """Score one source; intervals resample its groups, not its slices, because slices of a patient are alike."""
-    probability = calibrated(answers.log_odds, platt)
+    rows = [np.arange(len(answers.labels)), *_resamples(answers, RESAMPLES, derive_seed(seed, "left-out"))]
+    weights = np.stack([np.bincount(row, minlength=len(answers.labels)) for row in rows], axis=1).astype(np.float64)
+    return SourceScores(
+        count=len(answers.labels),
+        positives=int(answers.labels.sum()),
+        groups=len(np.unique(answers.groups)),
+        figures=figures_with_intervals(calibrated(answers.log_odds, platt), answers.labels, threshold, weights),
+    )
+
+
+def _resamples(answers: SourceAnswers, count: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Draw groups with replacement, with all their slices, until `count` resamples have both classes."""
     names, group = np.unique(answers.groups, return_inverse=True)
     members = [np.flatnonzero(group == number) for number in range(len(names))]
-    generator = np.random.default_rng(derive_seed(seed, "left-out"))
-    rows = [np.arange(len(probability))]
-    while len(rows) <= RESAMPLES:
+    generator = np.random.default_rng(seed)
+    while count:
         drawn = np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))])
         if 0 < answers.labels[drawn].sum() < len(drawn):
-            rows.append(drawn)
-    values = np.array([_figures(probability[row], answers.labels[row], threshold) for row in rows])
-    low, high = np.percentile(values[1:], [2.5, 97.5], axis=0)
-    return SourceScores(
-        count=len(probability),
-        positives=int(answers.labels.sum()),
-        groups=len(names),
-        figures={
-            name: Interval(value=float(values[0, i]), low=float(low[i]), high=float(high[i]))
-            for i, name in enumerate(("auc", "sensitivity", "specificity", "accuracy", "calibration_error"))
-        },
-    )
-
-
-def _figures(probability: NDArray[np.float64], labels: NDArray[np.int64], threshold: float) -> tuple[float, ...]:
-    called = probability >= threshold
-    return (
-        float(auc_by_column(probability[:, None], labels[:, None])[0]),
-        float(called[labels == 1].mean()),
-        float((~called)[labels == 0].mean()),
-        float((called == labels).mean()),
-        calibration_error(probability, labels),
-    )
-
-
-def calibration_error(probability: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean distance of probability and share of COVID over ten equal bins (Naeini et al. 2015)."""
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    distances = np.bincount(bins, weights=probability - labels, minlength=BINS)
-    return float(np.abs(distances).sum() / len(labels))
+            count -= 1
+            yield drawn
 
 
 def _point(
-    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, threshold: float, rule: str
+    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, choose: _Choose, rule: str, seed: int
 ) -> OperatingPoint:
+    threshold = choose(sources, platt)
     sensitivity, specificity = np.mean([_rates(each, platt, threshold) for each in sources.values()], axis=0)
+    draws = [
+        _resamples(each, THRESHOLD_RESAMPLES, derive_seed(seed, "threshold", name)) for name, each in sources.items()
+    ]
+    chosen = [
+        choose({name: _take(each, rows) for (name, each), rows in zip(sources.items(), resample, strict=True)}, platt)
+        for resample in zip(*draws, strict=True)
+    ]
+    low, high = np.percentile(chosen, [2.5, 97.5])
     return OperatingPoint(
         threshold=threshold,
         rule=f"{rule} over left-out {', '.join(sources)}",
-        sensitivity=float(sensitivity),
-        specificity=float(specificity),
+        sensitivity=round(float(sensitivity), 4),
+        specificity=round(float(specificity), 4),
+        low=round(float(low), 2),
+        high=round(float(high), 2),
     )
+
+
+def _take(answers: SourceAnswers, rows: NDArray[np.int64]) -> SourceAnswers:
+    return SourceAnswers(answers.log_odds[rows], answers.labels[rows], answers.groups[rows])
 
 
 def _strongest_inside(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, float]:

@@ -1,22 +1,19 @@
 """The look at official test: official and corrected labels, and the same slices altered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from service.imaging.decode import to_input
-from service.model.card import Interval
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.alterations import ALTERATIONS
 from training.evaluation.answers import Answers
-from training.evaluation.left_out_scores import calibration_error
-from training.evaluation.scores import Scores, score
+from training.evaluation.scores import ScoreName, Scores, score, weighted_scores
 from training.network.lung_box import find_box
 from training.network.lung_finder import LungFinder, shrink
 from training.run.record import Record
-from training.run.seeding import derive_seed
 
 
 class AlteredScores(Record):
@@ -28,18 +25,29 @@ class AlteredScores(Record):
     accuracy_change: float
 
 
+class FormatScores(Record):
+    """Scores on the test slices of one file format; a rate is None without slices of its class."""
+
+    count: int
+    positives: int
+    sensitivity: float | None
+    specificity: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class TestScores:
     """Scores of official test.
 
     Attributes:
-        scores: `test` with official labels, `test_corrected` with known errors corrected or left out.
-        calibration_error: with official labels, over ten equal bins.
+        scores: `test` with official labels, `test_corrected` with known errors corrected or left out,
+            `test_without_notes` without every slice that the table of errors names, `test_new_papers` without slices
+            that share a paper or a patient with a training slice.
+        formats: by format and colour mode of the file.
         probability_shares: share of probabilities at or below 0.1, 0.2, ... 1.0.
     """
 
     scores: dict[str, Scores]
-    calibration_error: Interval
+    formats: dict[str, FormatScores]
     probability_shares: tuple[float, ...]
 
 
@@ -53,20 +61,36 @@ def alter(slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSli
 
 
 def score_test(
-    answers: Answers, slices: Sequence[CtSlice], corrections: Mapping[str, int | None], threshold: float, seed: int
+    answers: Answers,
+    slices: Sequence[CtSlice],
+    corrections: Mapping[str, int | None],
+    known_papers: Collection[str],
+    threshold: float,
+    seed: int,
+    *,
+    patients_are_known: bool = False,
 ) -> TestScores:
-    """Score the answers to the unaltered test split."""
-    probability = torch.from_numpy(answers.probability)
-    labels = torch.tensor([each.label for each in slices])
+    """Score the answers to the unaltered test split; where patients are known, they are the groups of the slices."""
+    official = [each.label for each in slices]
     true = [corrections.get(each.name, each.label) for each in slices]
-    usable = torch.tensor([label is not None for label in true])
-    corrected = torch.tensor([label for label in true if label is not None])
+    without = [None if each.name in corrections else each.label for each in slices]
+    scores = {}
+    new = [None if each.name in known_papers else each.label for each in slices]
+    sets = {"test": official, "test_corrected": true, "test_without_notes": without}
+    if len(set(new) - {None}) == 2:
+        sets["test_new_papers"] = new
+    for name, labels in sets.items():
+        usable = [i for i, label in enumerate(labels) if label is not None]
+        scores[name] = score(
+            answers.probability[usable],
+            np.array([labels[i] for i in usable]),
+            threshold,
+            seed,
+            [slices[i].group for i in usable] if patients_are_known else None,
+        )
     return TestScores(
-        scores={
-            "test": score(probability, labels, threshold, seed),
-            "test_corrected": score(probability[usable], corrected, threshold, seed),
-        },
-        calibration_error=_calibration_error(answers.probability.astype(np.float64), labels.numpy(), seed),
+        scores=scores,
+        formats=_by_format(answers, slices, threshold),
         probability_shares=tuple(round(float((answers.probability <= tenth / 10).mean()), 4) for tenth in range(1, 11)),
     )
 
@@ -75,20 +99,40 @@ def score_altered(
     answers: Mapping[str, Answers], slices: Sequence[CtSlice], threshold: float
 ) -> dict[str, AlteredScores]:
     """Score the altered test splits against the plain one."""
-    labels = torch.tensor([each.label for each in slices])
-    figures = {
-        name: score(torch.from_numpy(each.probability), labels, threshold, 0).figures for name, each in answers.items()
-    }
+    figures = {name: _scores(each, slices, threshold) for name, each in answers.items()}
     plain = figures.pop("plain")
     return {
         name: AlteredScores(
-            auc=own["auc"].value,
-            accuracy=own["accuracy"].value,
-            auc_change=own["auc"].value - plain["auc"].value,
-            accuracy_change=own["accuracy"].value - plain["accuracy"].value,
+            auc=own["auc"],
+            accuracy=own["accuracy"],
+            auc_change=own["auc"] - plain["auc"],
+            accuracy_change=own["accuracy"] - plain["accuracy"],
         )
         for name, own in figures.items()
     }
+
+
+def _scores(answers: Answers, slices: Sequence[CtSlice], threshold: float) -> dict[ScoreName, float]:
+    """Score without intervals."""
+    labels = np.array([each.label for each in slices])
+    probability = answers.probability.astype(np.float64)
+    values = weighted_scores(probability, labels, threshold, np.ones((len(labels), 1)))
+    return {name: round(float(value[0]), 4) for name, value in values.items()}
+
+
+def _by_format(answers: Answers, slices: Sequence[CtSlice], threshold: float) -> dict[str, FormatScores]:
+    scores = {}
+    for encoding in sorted({each.encoding or "unknown" for each in slices}):
+        own = np.array([(each.encoding or "unknown") == encoding for each in slices])
+        labels = np.array([each.label for each in slices])[own]
+        called = answers.probability[own] >= threshold
+        scores[encoding] = FormatScores(
+            count=len(labels),
+            positives=int(labels.sum()),
+            sensitivity=round(float(called[labels == 1].mean()), 4) if labels.any() else None,
+            specificity=round(float((~called)[labels == 0].mean()), 4) if not labels.all() else None,
+        )
+    return scores
 
 
 def _blacken(each: CtSlice, finder: LungFinder) -> CtSlice:
@@ -99,11 +143,3 @@ def _blacken(each: CtSlice, finder: LungFinder) -> CtSlice:
     grey = np.zeros_like(each.grey)
     grey[y0:y1, x0:x1] = each.grey[y0:y1, x0:x1]
     return replace(each, grey=grey)
-
-
-def _calibration_error(probability: "np.ndarray", labels: "np.ndarray", seed: int) -> Interval:
-    generator = np.random.default_rng(derive_seed(seed, "calibration"))
-    drawn = [generator.integers(len(labels), size=len(labels)) for _ in range(1000)]
-    values = [calibration_error(probability[rows], labels[rows]) for rows in drawn]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(value=calibration_error(probability, labels), low=float(low), high=float(high))

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Final
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
@@ -28,12 +30,12 @@ def draw_sample(split: Split) -> Figure:
     """
     figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
     for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
-        part.suptitle(f"{LABELS[label]} (label {label})")
+        part.suptitle(f"{LABELS[label]} (label {label}); not for publishing, the papers' authors own these slices")
         slices = [each for each in split.slices if each.label == label]
         chosen = [slices[i] for i in np.linspace(0, len(slices) - 1, 2 * _COLUMNS).astype(int)]
         for axes, labelled in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
             axes.imshow(labelled.pixels[0], cmap="gray", vmin=0, vmax=255)
-            axes.set_title(Path(labelled.path).name[:24], fontsize=7)
+            axes.set_title("\n".join(wrap(Path(labelled.path).name, 26)), fontsize=6)
             axes.axis("off")
     return figure
 
@@ -70,18 +72,39 @@ def draw_roc(splits: dict[str, Scores]) -> Figure:
         auc = split.figures["auc"]
         label = f"{name}: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"
         (line,) = axes.plot(split.roc.false_positive_rate, split.roc.true_positive_rate, label=label)
-        point = (1 - split.figures["specificity"].value, split.figures["sensitivity"].value)
-        axes.plot(*point, "o", color=line.get_color())
+        sensitivity, specificity = (split.figures[key].value for key in ("sensitivity", "specificity"))
+        point = f"threshold {split.threshold:.2f}: sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
+        axes.plot(1 - specificity, sensitivity, "o", color=line.get_color(), label=point)
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set_xlabel("1 - specificity")
     axes.set_ylabel("sensitivity (COVID)")
     axes.set_aspect("equal")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="lower right", fontsize=7)
+    return figure
+
+
+def draw_precision_recall(splits: Mapping[str, Scores]) -> Figure:
+    """Draw precision over sensitivity of each split, and the precision of a guess, which is the share of COVID."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for name, split in splits.items():
+        recall = np.array(split.roc.true_positive_rate)
+        found = recall * split.positives
+        called = found + np.array(split.roc.false_positive_rate) * (split.count - split.positives)
+        some = called > 0
+        area = split.figures.get("auprc")
+        label = name if area is None else f"{name}: AUPRC {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+        (line,) = axes.plot(recall[some], found[some] / called[some], label=label)
+        axes.axhline(split.positives / split.count, color=line.get_color(), linestyle=":")
+    axes.set_xlabel("sensitivity (COVID)")
+    axes.set_ylabel("precision")
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="lower left", fontsize=7)
     return figure
 
 
 def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
-    """Draw the share of COVID over the predicted probability, by tenths, with the number of slices at each point."""
+    """Draw the share of COVID over the predicted probability, by tenths, with counts and 95 % Wilson intervals."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
@@ -92,7 +115,18 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
             if each.mean_probability is not None and each.share_of_covid is not None
         ]
         error = sum(count * abs(x - y) for x, y, count in points) / sum(count for _, _, count in points)
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=f"{name}: error {error:.3f}")
+        intervals = [binomtest(round(y * count), count).proportion_ci(method="wilson") for _, y, count in points]
+        axes.errorbar(
+            [x for x, _, _ in points],
+            [y for _, y, _ in points],
+            yerr=[
+                [max(0.0, y - own.low) for (_, y, _), own in zip(points, intervals, strict=True)],
+                [max(0.0, own.high - y) for (_, y, _), own in zip(points, intervals, strict=True)],
+            ],
+            fmt="o-",
+            capsize=2,
+            label=f"{name}: error {error:.3f}",
+        )
         for x, y, count in points:
             axes.annotate(str(count), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)
     axes.set_xlabel("probability of COVID")
@@ -103,7 +137,7 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
 
 
 def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
-    """Draw confusion matrices in numbers of slices, one panel per split."""
+    """Draw confusion matrices in numbers of slices and shares of the true class, one panel per split."""
     figure = Figure(figsize=(3.6 * len(matrices), 3.4), layout="constrained")
     for axes, (name, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
         cells = np.array(
@@ -118,7 +152,8 @@ def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int6
     axes.imshow(cells, cmap="Blues", vmin=0)
     for (row, column), number in np.ndenumerate(cells):
         color = "white" if number > cells.max() / 2 else "black"
-        axes.text(column, row, str(number), ha="center", va="center", color=color)
+        text = f"{number}\n{number / max(1, cells[row].sum()):.1%}"
+        axes.text(column, row, text, ha="center", va="center", color=color)
     axes.set_xticks((0, 1), LABELS)
     axes.set_yticks((0, 1), LABELS)
     axes.set_xlabel("predicted")

@@ -1,5 +1,6 @@
 """Scores of the report's networks: all probabilities first, then figures that are functions of them alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,10 +61,12 @@ def predict_splits(network: Network, data: CovidCt, input_size: int, device: tor
     return Probabilities(answers["val"], answers["test"], {name: answers[f"test, {name}"] for name in ALTERATIONS})
 
 
-def evaluate(probabilities: Probabilities, data: CovidCt, seed: int) -> Evaluation:
-    """Compute all figures; `seed` is that of the intervals."""
+def evaluate(
+    probabilities: Probabilities, data: CovidCt, seed: int, patients: Sequence[str] | None = None
+) -> Evaluation:
+    """Compute all figures; `seed` is that of the intervals, `patients` has one name a test slice."""
     val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
-    test = score(probabilities.test, data.test.labels, THRESHOLD, seed)
+    test = score(probabilities.test, data.test.labels, THRESHOLD, seed, patients)
     shares = [(probabilities.test <= tenth / 10).double().mean().item() for tenth in range(1, 11)]
     return Evaluation(
         probability_shares=tuple(round(share, 4) for share in shares),

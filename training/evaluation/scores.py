@@ -1,37 +1,37 @@
-"""Scores of a binary classifier's probabilities, with intervals. torchmetrics computes them.
+"""Scores of a binary classifier's probabilities, with bootstrap intervals over patients or slices.
 
 COVID is the positive class everywhere: sensitivity is recall of COVID, specificity is recall of NonCOVID, precision is
-the positive predictive value.
+the positive predictive value, npv the negative one.
+
+A resample is a column of weights, how often it draws each slice, so that one product scores all resamples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import rankdata
-from torchmetrics.functional.classification import (
-    binary_confusion_matrix,
-    binary_roc,
-    multilabel_accuracy,
-    multilabel_f1_score,
-    multilabel_precision,
-    multilabel_recall,
-    multilabel_specificity,
-)
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
 
 from service.model.card import Interval
+from training.evaluation.calibration import BINS
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
-ScoreName: TypeAlias = Literal["accuracy", "sensitivity", "specificity", "precision", "f1", "auc"]
+ScoreName: TypeAlias = Literal[
+    "accuracy", "sensitivity", "specificity", "precision", "npv", "f1", "auc", "auprc", "log_loss", "brier",
+    "calibration_error",
+]  # fmt: skip
+
+Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES: Final = 2000
 """Bootstrap resamples; each 2.5 % tail then has 50 of them."""
 
-_ROC_POINTS_DECIMALS: Final = 4
+_DECIMALS: Final = 4
+"""Of figures and points of curves; one of 203 slices is 0.005."""
 
 
 class ConfusionMatrix(Record):
@@ -51,13 +51,25 @@ class RocCurve(Record):
     threshold: list[float]
 
 
+class PatientScores(Record):
+    """Scores of the mean probability of each patient, with intervals over patients."""
+
+    count: int
+    positives: int
+    figures: dict[ScoreName, Interval]
+
+    def __str__(self) -> str:
+        return f"(n = {self.count}): {_text(self.figures)}"
+
+
 class Scores(Record):
     """Scores of one set of probabilities.
 
     Attributes:
-        figures: each with its 95 % interval: percentiles of a bootstrap that resamples slices within each class
-            (Efron 1979, doi 10.1214/aos/1176344552). It treats slices as independent. Slices of one patient are
-            not, so the intervals are somewhat too narrow.
+        figures: each with its 95 % interval: percentiles of a bootstrap (Efron 1979, doi 10.1214/aos/1176344552) that
+            resamples the patients of each class with all their slices, where patients are known, else the slices.
+            Intervals over slices are too narrow, because slices of one patient are alike.
+        patients: one score a patient; None where patients are not known.
     """
 
     count: int
@@ -66,99 +78,159 @@ class Scores(Record):
     figures: dict[ScoreName, Interval]
     confusion_matrix: ConfusionMatrix
     roc: RocCurve
+    patients: PatientScores | None = None
 
     def __str__(self) -> str:
-        parts = [f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in self.figures.items()]
-        return f"(n = {self.count}, threshold {self.threshold:.3f}): {', '.join(parts)}"
+        of = f" of {self.patients.count} patients" if self.patients else ""
+        return f"(n = {self.count}{of}, threshold {self.threshold:.3f}): {_text(self.figures)}"
 
 
-def score(probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int) -> Scores:
-    """Score float (N,) probabilities of COVID against int64 (N,) labels; both classes must occur."""
-    tn, fp, fn, tp = binary_confusion_matrix(_calls(probabilities, threshold), labels).flatten().tolist()
-    fpr, tpr, thresholds = binary_roc(probabilities, labels)
+def score(
+    probabilities: ArrayLike | torch.Tensor,
+    labels: ArrayLike | torch.Tensor,
+    threshold: float,
+    seed: int,
+    groups: Sequence[str] | None = None,
+) -> Scores:
+    """Score probabilities of COVID; both classes must occur.
+
+    Args:
+        probabilities: (N,).
+        labels: (N,), 1 is COVID.
+        threshold: at or above it a slice is called COVID.
+        seed: of the intervals.
+        groups: patient of each slice; None takes each slice as a patient.
+    """
+    p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)
+    tn, fp, fn, tp = (int(((p >= threshold) == call)[y == label].sum()) for label in (0, 1) for call in (False, True))
+    false_positive, true_positive, thresholds = roc_curve(y, p, drop_intermediate=False)
     return Scores(
-        count=len(labels),
-        positives=int(labels.sum()),
+        count=len(y),
+        positives=int(y.sum()),
         threshold=threshold,
-        figures=_with_intervals(probabilities, labels, threshold, seed),
+        figures=figures_with_intervals(p, y, threshold, bootstrap_weights(y, seed, groups)),
         confusion_matrix=ConfusionMatrix(true_positives=tp, false_positives=fp, true_negatives=tn, false_negatives=fn),
         roc=RocCurve(
-            false_positive_rate=_rounded(fpr), true_positive_rate=_rounded(tpr), threshold=_rounded(thresholds)
+            false_positive_rate=_rounded(false_positive),
+            true_positive_rate=_rounded(true_positive),
+            threshold=_rounded(np.minimum(thresholds, 1.0)),
         ),
+        patients=_by_patient(p, y, threshold, seed, groups) if groups is not None else None,
     )
 
 
-def _with_intervals(
-    probabilities: torch.Tensor, labels: torch.Tensor, threshold: float, seed: int
-) -> dict[ScoreName, Interval]:
-    # column 0 is the original set, the others are its resamples
-    rows = torch.cat([torch.arange(len(labels))[:, None], _resampled_rows(labels, seed)], dim=1)
-    by_column = _scores_by_column(probabilities[rows], labels[rows], threshold)
-    return {name: _interval(values) for name, values in by_column.items()}
+def bootstrap_weights(labels: NDArray[np.int64], seed: int, groups: Sequence[str] | None = None) -> Floats:
+    """Draw groups with replacement within each class; return how often each resample has each slice.
 
-
-def _interval(values: torch.Tensor) -> Interval:
-    low, high = np.percentile(values[1:].numpy(), [2.5, 97.5])
-    return Interval(value=values[0].item(), low=float(low), high=float(high))
-
-
-def _resampled_rows(labels: torch.Tensor, seed: int) -> torch.Tensor:
-    """Draw indices with replacement within each class: int64 (N, RESAMPLES)."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
-    rows = []
-    for label in (0, 1):
-        members = (labels == label).nonzero().flatten()
-        rows.append(members[torch.randint(len(members), (len(members), RESAMPLES), generator=generator)])
-    return torch.cat(rows)
-
-
-def _scores_by_column(
-    probabilities: torch.Tensor, labels: torch.Tensor, threshold: float
-) -> dict[ScoreName, torch.Tensor]:
-    """Score each column of (N, R) probabilities and labels: float (R,) each.
-
-    torchmetrics' multilabel functions score each column separately, so one call is enough for all resamples.
+    Returns:
+        (N, 1 + RESAMPLES); column 0 has each slice once.
     """
-    calls = _calls(probabilities, threshold)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
+    names = np.arange(len(labels)) if groups is None else np.asarray(groups)
+    weights = np.ones((len(labels), 1 + RESAMPLES))
+    for label in (0, 1):
+        rows = np.flatnonzero(labels == label)
+        found, group = np.unique(names[rows], return_inverse=True)
+        drawn = torch.randint(len(found), (len(found), RESAMPLES), generator=generator).numpy()
+        times = np.stack([np.bincount(column, minlength=len(found)) for column in drawn.T], axis=1)
+        weights[rows, 1:] = times[group]
+    return weights
 
-    def by_column(metric: Callable[..., torch.Tensor]) -> torch.Tensor:
-        return metric(calls, labels, num_labels=labels.shape[1], average=None)
 
+def figures_with_intervals(
+    probabilities: Floats, labels: NDArray[np.int64], threshold: float, weights: Floats
+) -> dict[ScoreName, Interval]:
+    """Score the original set, column 0 of the weights, with percentiles of its resamples, the other columns."""
+    by_column = weighted_scores(probabilities, labels, threshold, weights)
+    return {name: interval(values) for name, values in by_column.items()}
+
+
+def interval(values: Floats) -> Interval:
+    """Take the first value, and the 95 % interval of the others."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Interval(value=round(float(values[0]), _DECIMALS), low=round(low, _DECIMALS), high=round(high, _DECIMALS))
+
+
+def weighted_scores(
+    probabilities: Floats, labels: NDArray[np.int64], threshold: float, weights: Floats
+) -> dict[ScoreName, Floats]:
+    """Compute every score for each column of weights: (R,) each; a share of nothing is 0."""
+    p, covid, called = probabilities, labels == 1, probabilities >= threshold
+    tp, fp, fn, tn = (
+        cells.astype(np.float64) @ weights
+        for cells in (called & covid, called & ~covid, ~called & covid, ~called & ~covid)
+    )
+    total = tp + fp + fn + tn
+    likely = np.clip(np.where(covid, p, 1 - p), 1e-7, 1)
+    bins = np.minimum((p * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, np.newaxis]
     return {
-        "accuracy": by_column(multilabel_accuracy),
-        "sensitivity": by_column(multilabel_recall),
-        "specificity": by_column(multilabel_specificity),
-        "precision": by_column(multilabel_precision),
-        "f1": by_column(multilabel_f1_score),
-        "auc": torch.from_numpy(auc_by_column(probabilities.numpy(), labels.numpy())),
+        "accuracy": (tp + tn) / total,
+        "sensitivity": _share(tp, tp + fn),
+        "specificity": _share(tn, tn + fp),
+        "precision": _share(tp, tp + fp),
+        "npv": _share(tn, tn + fn),
+        "f1": _share(2 * tp, 2 * tp + fp + fn),
+        "auc": weighted_auc(p, labels, weights),
+        "auprc": _average_precision(p, labels, weights),
+        "log_loss": -np.log(likely) @ weights / total,
+        "brier": (p - labels) ** 2 @ weights / total,
+        # mean distance of probability and share of COVID over ten equal bins (Naeini et al. 2015)
+        "calibration_error": np.abs((bins * (p - labels)) @ weights).sum(0) / total,
     }
 
 
-def auc(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
-    """Compute the area under the ROC curve of float (N,) probabilities and int64 (N,) labels."""
-    return float(auc_by_column(probabilities[:, None].numpy(), labels[:, None].numpy())[0])
+def weighted_auc(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> Floats:
+    """Compute the area under the ROC curve for each column of weights: (R,).
 
-
-def auc_by_column(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compute the area under the ROC curve of each column of (N, R) scores and labels: (R,).
-
-    The share of pairs of a COVID and a NonCOVID slice in the right order, ties counted half (Mann & Whitney 1947). By
-    ranks, because torchmetrics would take thousands of resamples one by one.
+    The share of pairs of a COVID and a NonCOVID slice in the right order, ties counted half (Mann & Whitney 1947).
     """
-    ranks = rankdata(scores, axis=0)
-    positives = labels.sum(0)
-    pairs = positives * (len(labels) - positives)
-    area: NDArray[np.float64] = ((ranks * labels).sum(0) - positives * (positives + 1) / 2) / pairs
-    return area
+    positives, negatives = _by_score(scores, labels, weights)
+    below = np.cumsum(negatives, axis=0) - negatives / 2
+    pairs = positives.sum(0) * negatives.sum(0)
+    return _share((positives * below).sum(0), pairs)
 
 
-def _calls(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Call slices with p >= t COVID, like the service: int64 (N,), 1 is COVID. torchmetrics itself tests p > t."""
-    return (probabilities >= threshold).long()
+def _average_precision(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> Floats:
+    """Compute the area under the precision-recall curve as scikit-learn's average precision: (R,)."""
+    positives, negatives = (each[::-1] for each in _by_score(scores, labels, weights))
+    above, called = np.cumsum(positives, axis=0), np.cumsum(positives + negatives, axis=0)
+    return _share((positives * _share(above, called)).sum(0), positives.sum(0))
 
 
-def _rounded(values: torch.Tensor) -> list[float]:
-    return [round(value, _ROC_POINTS_DECIMALS) for value in values.tolist()]
+def _by_score(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> tuple[Floats, Floats]:
+    """Sum the weights of COVID and of NonCOVID slices at each score, lowest first: (scores, R) each."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.unique(scores[order], return_index=True)[1]
+    covid = labels[order, np.newaxis]
+    return (
+        np.add.reduceat(weights[order] * covid, starts, axis=0),
+        np.add.reduceat(weights[order] * (1 - covid), starts, axis=0),
+    )
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def _by_patient(p: Floats, y: NDArray[np.int64], threshold: float, seed: int, groups: Sequence[str]) -> PatientScores:
+    """Score the mean probability of each patient; one with slices of both labels counts once in each class."""
+    keys, patient = np.unique([f"{label} {group}" for label, group in zip(y, groups, strict=True)], return_inverse=True)
+    counts = np.bincount(patient)
+    means = np.bincount(patient, weights=p) / counts
+    labels = (np.bincount(patient, weights=y) / counts).astype(np.int64)
+    return PatientScores(
+        count=len(keys),
+        positives=int(labels.sum()),
+        figures=figures_with_intervals(means, labels, threshold, bootstrap_weights(labels, seed)),
+    )
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(value, _DECIMALS) for value in values.tolist()]
+
+
+def _text(figures: dict[ScoreName, Interval]) -> str:
+    return ", ".join(f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in figures.items())
 
 
 class MeanAndDeviation(Record):

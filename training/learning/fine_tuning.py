@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
-from torchmetrics.functional.classification import binary_auroc
 
 from training.data.batches import Batch, in_batches, plain_inputs, training_batches
 from training.data.covid_ct import CovidCt, Split
@@ -15,6 +15,7 @@ from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_atomically
+from training.run.history import write_history
 from training.run.machine import Machine
 from training.run.progress import progress, say
 from training.run.record import EpochRecord
@@ -49,15 +50,24 @@ class EarlyStopping:
 
 
 class FineTuning:
-    """A fine-tuning run in a folder, which resumes after its last complete epoch.
+    """A fine-tuning run in a folder, which resumes after the last epoch that it wrote.
 
-    `last.pt` has everything that the next epoch needs, `best.pt` the weights of the best epoch so far.
+    `last.pt` has everything that the next epoch needs, 1.1 GB for VGG-19, and is written at most every
+    `checkpoint_seconds`, and at the end. `best.pt` has the weights of the best epoch so far. Epochs after the last
+    checkpoint are repeated by a resumed run, with the same results.
 
     Attributes:
         history: one row per epoch, epoch 0 first.
     """
 
-    def __init__(self, network: SliceNetwork, recipe: ReportRecipe, machine: Machine, folder: Path) -> None:
+    def __init__(
+        self,
+        network: SliceNetwork,
+        recipe: ReportRecipe,
+        machine: Machine,
+        folder: Path,
+        checkpoint_seconds: float = 0.0,
+    ) -> None:
         self._network = network
         self._recipe = recipe
         self._machine = machine
@@ -65,6 +75,8 @@ class FineTuning:
         self._optimiser = torch.optim.SGD(network.parameters(), recipe.learning_rate, recipe.momentum)
         self._scaler = machine.scaler()
         self.history: list[EpochRecord] = []
+        self._checkpoint_seconds = checkpoint_seconds
+        self._written = time.perf_counter()
 
     def resume(self) -> bool:
         """Restore the last complete epoch; return whether there was one.
@@ -135,7 +147,7 @@ class FineTuning:
             train_accuracy=None,
             val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
             val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
-            val_auc=binary_auroc(logits[:, 1] - logits[:, 0], val.labels).item(),
+            val_auc=float(roc_auc_score(val.labels, logits[:, 1] - logits[:, 0])),
             seconds=time.perf_counter() - started,
         )
 
@@ -155,6 +167,11 @@ class FineTuning:
         self.history.append(record)
         if self.best is record:
             write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
+        if self._is_over() or time.perf_counter() - self._written >= self._checkpoint_seconds:
+            self._write_checkpoint()
+        say(str(record))  # after the write: a kill can no longer undo an epoch that was written
+
+    def _write_checkpoint(self) -> None:
         state = {
             "network": self._network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
@@ -162,7 +179,8 @@ class FineTuning:
             "history": [asdict(row) for row in self.history],
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
-        say(str(record))  # after the write: a kill can no longer undo this epoch
+        write_history(self._last.with_name("history.csv"), state["history"])
+        self._written = time.perf_counter()
 
 
 def predict_logits(network: SliceNetwork, split: Split, machine: Machine, input_size: int) -> torch.Tensor:

@@ -22,11 +22,14 @@ from training.network.lung_finder import LungFinder
 from training.network.weights import load_features
 from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
-from training.run.progress import say
+from training.run.progress import stage
 from training.run.run_folder import restoring
 from training.run.seeding import derive_seed
 
 _SOURCE: Final = "covid-ct"
+
+STAGES: Final = 9
+"""Of a whole run: four here, then left-out answers, test, refusals, export, and a check of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,18 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     network, left_out_network = LesionNetwork(), LesionNetwork()
     weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
     left_out_network.features.load_state_dict(network.features.state_dict())
+    stage(1, STAGES, "the lung finder")
     finder = _finder(settings, slices, other)
     found = resumed_lungs(folder / "lungs.npz", finder, slices)
-    say(f"stage 2/3: a network without {sum(left_out)} left-out slices")
+    stage(2, STAGES, f"a network without {sum(left_out)} left-out slices")
     seen = [index for index, out in enumerate(left_out) if not out]
     left_out_network = _train(
         settings, left_out_network, slices, found, seen, folder / "left-out.ckpt", recipe.left_out_steps
     )
-    say(f"stage 3/3: the network on all {len(slices)} slices")
+    stage(3, STAGES, f"the network on all {len(slices)} slices")
     every = list(range(len(slices)))
     network = _train(settings, network, slices, found, every, folder / "network.ckpt", recipe.steps)
+    stage(4, STAGES, "the appearance of lungs")
     return FittedLesions(
         finder,
         left_out,
@@ -124,7 +129,6 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
         with restoring(path):
             finder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return finder.eval()
-    say("stage 1/3: the lung finder")
     with_lungs = [each for each in slices if each.kind in ("lesions", "clear")]
     pictures = LungPictures(with_lungs, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
     training = LungTraining(

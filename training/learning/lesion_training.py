@@ -13,6 +13,7 @@ from torch import nn
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.network.lesion_network import LesionNetwork, log_probability
 from training.run.atomic_write import write_atomically
+from training.run.history import append_row
 from training.run.machine import Machine
 from training.run.progress import progress, say
 from training.run.run_folder import restoring
@@ -40,6 +41,11 @@ class LesionTraining:
     machine: Machine
     checkpoint: Path
 
+    @property
+    def losses_path(self) -> Path:
+        """CSV with the losses at each checkpoint."""
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}-losses.csv")
+
 
 def train_lesion_network(network: LesionNetwork, samples: LesionSamples, training: LesionTraining) -> LesionNetwork:
     """Train to the last step and return the network with its averaged weights, in evaluation mode.
@@ -62,6 +68,9 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, training.steps, pct_start=0.1)
     state = _State(network, optimiser, schedule, samples)
     state.restore(training.checkpoint)
+    if state.step >= training.steps:  # resumed after its end: draw nothing
+        network.load_state_dict(state.average)
+        return network.eval()
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
         waiting = drawing.submit(samples.batch, training.batch_size)
@@ -74,6 +83,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             bar.set_postfix(state.running)
             if (step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps:
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
+                append_row(training.losses_path, {"step": step + 1, **state.running})
                 state.save(training.checkpoint, position)
     network.load_state_dict(state.average)
     return network.eval()

@@ -12,11 +12,25 @@ import torchvision
 from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
 from training.network.vgg import Features, empty_vgg
+from training.run.record import hash_file
 
 _TORCHVISION_WEIGHTS: Final = {
     "vgg19_bn": torchvision.models.VGG19_BN_Weights.IMAGENET1K_V1,
     "vgg16_bn": torchvision.models.VGG16_BN_Weights.IMAGENET1K_V1,
 }
+
+
+def check_weights(architecture: str, weights: Path | None) -> str:
+    """Check before any work that pretrained weights can be had, and return their hash.
+
+    Returns:
+        SHA-256 of the file; without a file, the name of torchvision's weights, whose download is checked by its hash.
+
+    Raises:
+        TrainingError: as `load_imagenet`, except for weights of another architecture.
+    """
+    _read_weights(architecture, weights)
+    return hash_file(weights) if weights else str(_TORCHVISION_WEIGHTS[architecture])
 
 
 def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None) -> str:

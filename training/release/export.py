@@ -38,9 +38,8 @@ INTENDED_USE: Final = (
 )
 LIMITS: Final = (
     "Trained on a few hundred slices cut out of papers, with both classes from different sources and file formats, so "
-    "part of what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Slices of "
-    "one patient are counted as independent in the intervals. Never tested on another hospital's data; expect it to "
-    "fail there. One slice, not a scan; no clinical data."
+    "part of what tells them apart is not disease. NonCOVID holds other diseases and healthy lungs together. Never "
+    "tested on another hospital's data; expect it to fail there. One slice, not a scan; no clinical data."
 )
 
 
@@ -89,11 +88,15 @@ def make_card(
 
 
 def export(deployable: nn.Module, card: ModelCard, folder: Path) -> ManifestFile:
-    """Write the model file; with precision fp16, `deployable` is in fp16 afterwards."""
-    path = folder / f"{card.name}-{card.architecture.split()[0]}.{card.precision}.pt"
+    """Write the model file; with precision fp16, `deployable` is in fp16 afterwards.
+
+    Version and hash are part of its name, so that no file is ever overwritten by another one.
+    """
     data = model_bytes(deployable.half() if card.precision == "fp16" else deployable, card)
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    return ManifestFile(name=path.name, precision=card.precision, sha256=sha256(data).hexdigest(), bytes=len(data))
+    name = f"{card.name}-{card.architecture.split()[0]}-{card.version}-{sha256(data).hexdigest()[:8]}"
+    file = ManifestFile.describe(f"{name}.{card.precision}.pt", card.precision, data)
+    write_atomically(folder / file.name, lambda temporary: temporary.write_bytes(data))
+    return file
 
 
 def architecture_of(architecture: Architecture) -> str:

@@ -69,7 +69,6 @@ def export_files(
         slices: training slices, of which some set the scales of int8.
         folder: of the model files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     stride = max(1, len(slices) // _CALIBRATION_SLICES)
     greys = [torch.from_numpy(each.grey)[None, None] for each in slices[::stride]]
     with torch.inference_mode():

@@ -1,35 +1,42 @@
-"""A release of the recipe `lesion`: train, judge on left-out sources, evaluate test once, export, report."""
+"""A release of the recipe `lesion`: train, judge on left-out sources, evaluate test once, export, report.
+
+Every stage is resumed from the run folder, so that a killed run repeats at most the stage that it was in.
+"""
 
 import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, SplitFingerprint
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.evaluation.answers import Answers, resumed_answers
-from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, measure_checks
+from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
-from training.evaluation.plots import draw_confusion, draw_roc
-from training.evaluation.scores import auc
-from training.learning.lesion_fit import LesionFitSettings, fit_lesions
+from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_roc
+from training.evaluation.scores import score
+from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
 from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
-from training.release.lesion_report import LesionFileAgreement, LesionReport
+from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
+from training.release.publish import publish, staging_folder
 from training.release.report import ModelName
 from training.run.atomic_write import write_atomically
 from training.run.machine import peak_memory_bytes
-from training.run.progress import say
-from training.run.record import Provenance, git_commit, library_versions
+from training.run.progress import say, stage
+from training.run.record import Provenance, make_provenance, write_schema
+from training.run.run_folder import resumed_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class LesionData:
     Attributes:
         train: slices to learn from, of all sources.
         test: official test of COVID-CT, with official labels.
+        patients_are_known: whether the groups of test are patients.
+        known_papers: names of test slices that share a paper or a patient with a training slice.
         corrections: path of a COVID-CT slice -> its true label, None where it has none.
         other: pictures that are no chest slices; every second one is for the finder, the others for judging.
         unseen: further chest slices that are never trained on, for judging the checks.
@@ -46,6 +55,8 @@ class LesionData:
 
     train: list[CtSlice]
     test: list[CtSlice]
+    patients_are_known: bool
+    known_papers: frozenset[str]
     corrections: Mapping[str, int | None]
     other: list[CtSlice]
     unseen: list[CtSlice]
@@ -53,11 +64,16 @@ class LesionData:
 
 @dataclass(frozen=True, slots=True)
 class LesionJob:
-    """Settings of a release: how to train, where results go, and the model's version."""
+    """Settings of a release: how to train, the model's version, and SHA-256 of its inputs by name."""
 
     fit: LesionFitSettings
-    models_folder: Path
     version: str
+    inputs: Mapping[str, str]
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder for model files, metrics.json, predictions.csv and figures."""
+        return self.fit.run_folder / "model"
 
     def fingerprints(self, data: LesionData) -> dict[str, SplitFingerprint]:
         """Identify all data that a release is made from."""
@@ -65,62 +81,133 @@ class LesionJob:
         return fingerprints(data.train) | test
 
 
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """The shipped network with its answers to test, by alteration, and what is refused."""
+
+    reader: LesionReader
+    answers: dict[str, Answers]
+    scores: TestScores
+    checks: Checks
+
+
 def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
-    """Train, choose calibration and thresholds on left-out sources, look at test once, export and report."""
-    started, seed = time.perf_counter(), job.fit.recipe.seed
+    """Train, choose calibration and thresholds on left-out sources, look at test once, export and report.
+
+    A finished run is read and not repeated.
+    """
+    finished = _read(job)
+    if finished:
+        say(f"{job.models_folder}: this run is finished; --fresh repeats it")
+        return finished
+    started = time.perf_counter()
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
     trained = time.perf_counter()
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
+    judged = _answer_left_out(job, fitted, left_out)
+    judgement = judge_left_out(judged, left_out, job.fit.recipe.seed)
+    tested = _test(job, data, fitted, judgement)
+    report = _export(job, data, fitted, judgement, tested)
+    seconds = {"training": trained - started, "evaluation_and_export": time.perf_counter() - trained}
+    report = report.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
+    sets = [("left-out", judged, left_out), ("test", tested.answers["plain"], data.test)]
+    _write(staging_folder(job.models_folder), report, sets)
+    publish(job.models_folder)
+    return report
+
+
+def _read(job: LesionJob) -> LesionReport | None:
+    """Read the record of a finished run; None if there is none of this version."""
+    try:
+        report = LesionReport.model_validate_json((job.models_folder / MANIFEST_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return report if report.model.version == job.version else None
+
+
+def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Answers:
+    stage(5, STAGES, "answers to left-out slices, calibration, thresholds")
     judge = LesionReader(fitted.finder, fitted.left_out_network, fitted.left_out_appearance).eval()
     machine = job.fit.machine
-    folder = job.fit.run_folder
-    judged = resumed_answers(
-        folder / "left-out-answers.npz", judge.to(machine.device), left_out, machine, "answering left-out slices"
-    )
-    judgement = judge_left_out(judged, left_out, seed)
-    say("left-out sources are judged; now the only look at test")
-    platt = judgement.calibration
-    reader = (
-        LesionReader(fitted.finder, fitted.network, fitted.appearance, platt.slope, platt.offset)
-        .eval()
-        .half()
-        .float()
-        .to(machine.device)
-    )
-    exact = machine.without_autocast()
-    test = {
+    path = job.fit.run_folder / "left-out-answers.npz"
+    return resumed_answers(path, judge.to(machine.device), left_out, machine, "answering left-out slices")
+
+
+def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
+    stage(6, STAGES, "the only look at test")
+    machine, platt, seed = job.fit.machine, judgement.calibration, job.fit.recipe.seed
+    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, platt.slope, platt.offset)
+    reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
+    answers = {
         # changes of altered slices are larger than what autocast rounds
         name: resumed_answers(
-            folder / f"test-{name}-answers.npz",
+            job.fit.run_folder / f"test-{name}-answers.npz",
             reader,
             slices,
-            exact if name == "plain" else machine,
+            machine.without_autocast() if name == "plain" else machine,
             f"answering test, {name}",
         )
         for name, slices in alter(data.test, fitted.finder).items()
     }
-    scores = score_test(test["plain"], data.test, data.corrections, judgement.threshold, seed)
+    scores = score_test(
+        answers["plain"],
+        data.test,
+        data.corrections,
+        data.known_papers,
+        judgement.threshold,
+        seed,
+        patients_are_known=data.patients_are_known,
+    )
+    stage(7, STAGES, "what is refused")
     others = {"photographs": data.other[1::2]} if data.other else {}
-    checks = measure_checks(reader, [*data.train, *data.test, *data.unseen], others, machine, seed)
-    provenance = _provenance(job, data)
-    files = export_files(reader.cpu(), _content(job, judgement, scores, provenance), data.train, job.models_folder)
-    report = LesionReport(
+    slices = [*data.train, *data.test, *data.unseen]
+    measure = partial(measure_checks, reader, slices, others, machine, seed)
+    return _Tested(reader, answers, scores, resumed_record(job.fit.run_folder / "checks.json", Checks, measure))
+
+
+def _export(
+    job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement, tested: _Tested
+) -> LesionReport:
+    """Write the model files into the staging folder, check them, and put the report together."""
+    stage(8, STAGES, "export")
+    folder, staging = job.fit.run_folder, staging_folder(job.models_folder)
+    provenance = make_provenance(
+        job.fit.recipe.model_dump(mode="json"), job.fingerprints(data), job.inputs, str(job.fit.machine)
+    )
+    content = _content(job, judgement, tested.scores, provenance)
+    exported = resumed_record(
+        folder / "files.json",
+        ExportedFiles,
+        lambda: ExportedFiles(
+            version=job.version, files=tuple(export_files(tested.reader.cpu(), content, data.train, staging))
+        ),
+        lambda stored: stored.version == job.version and stored.are_in(staging),
+    )
+    stage(9, STAGES, "a check of the files")
+    agreement = {
+        file.name: resumed_record(
+            folder / f"agreement-{file.sha256[:8]}.json",
+            LesionFileAgreement,
+            partial(_agreement, staging, file, tested.answers["plain"], data, judgement.threshold, job.fit.recipe.seed),
+        )
+        for file in exported.files
+    }
+    return LesionReport(
         **dict(provenance),
-        files=tuple(files),
+        files=exported.files,
         model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
         positive_label=LABELS[1],
         judgement=judgement,
-        splits=scores.scores,
-        test_calibration_error=scores.calibration_error,
-        altered=score_altered(test, data.test, judgement.threshold),
-        checks=checks,
-        agreement={file.name: _agreement(job, file, test["plain"], data.test, judgement) for file in files},
-        probability_shares=scores.probability_shares,
-        wall_time_seconds={"training": trained - started, "evaluation_and_export": time.perf_counter() - trained},
-        peak_memory_bytes=peak_memory_bytes(),
+        splits=tested.scores.scores,
+        test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
+        formats=tested.scores.formats,
+        altered=score_altered(tested.answers, data.test, judgement.threshold),
+        checks=tested.checks,
+        agreement=agreement,
+        probability_shares=tested.scores.probability_shares,
+        wall_time_seconds={},
+        peak_memory_bytes=0,
     )
-    _write(job.models_folder, report, [("left-out", judged, left_out), ("test", test["plain"], data.test)])
-    return report
 
 
 def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, provenance: Provenance) -> CardContent:
@@ -134,42 +221,34 @@ def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, pr
         checks_rule=CHECKS_RULE,
         calibration=Calibration(**judgement.calibration.model_dump()),
         test_metrics={str(name): figure for name, figure in scores.scores["test"].figures.items()},
-        left_out_metrics={name: each.figures for name, each in judgement.sources.items()},
+        left_out_metrics={
+            source: {str(name): figure for name, figure in each.figures.items()}
+            for source, each in judgement.sources.items()
+        },
         provenance=provenance,
     )
 
 
-def _provenance(job: LesionJob, data: LesionData) -> Provenance:
-    return Provenance(
-        config=job.fit.recipe.model_dump(mode="json"),
-        data=job.fingerprints(data),
-        git_commit=git_commit(),
-        versions=library_versions(),
-        machine=str(job.fit.machine),
-    )
-
-
 def _agreement(
-    job: LesionJob, file: ManifestFile, answers: Answers, slices: Sequence[CtSlice], judgement: LeftOutJudgement
+    folder: Path, file: ManifestFile, answers: Answers, data: LesionData, threshold: float, seed: int
 ) -> LesionFileAgreement:
     """Load a written file like the service does and compare its answers to test."""
-    network = load_on_cpu(job.models_folder, file).network
-    own = []
+    network = load_on_cpu(folder, file).network
     with torch.inference_mode():
-        for each in slices:
-            own.append(network(torch.from_numpy(each.grey)[None, None])["probability"].item())
+        own = [network(torch.from_numpy(each.grey)[None, None])["probability"].item() for each in data.test]
     probability = np.array(own)
-    labels = torch.tensor([each.label for each in slices])
-    threshold = judgement.threshold
+    groups = [each.group for each in data.test] if data.patients_are_known else None
+    figures = score(probability, np.array([each.label for each in data.test]), threshold, seed, groups).figures
     return LesionFileAgreement(
         largest_difference=float(np.abs(probability - answers.probability).max()),
-        auc=auc(torch.from_numpy(probability), labels),
+        auc=figures["auc"].value,
         decisions_equal=float(((probability >= threshold) == (answers.probability >= threshold)).mean()),
+        figures=figures,
     )
 
 
 def _write(folder: Path, report: LesionReport, sets: Sequence[tuple[str, Answers, Sequence[CtSlice]]]) -> None:
-    """Write predictions and plots, then the manifest, which makes the model files valid."""
+    """Write predictions, plots, the manifest and its JSON Schema."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("set", "source", "file", "label", "probability", "lung_involvement"))
@@ -182,10 +261,12 @@ def _write(folder: Path, report: LesionReport, sets: Sequence[tuple[str, Answers
     write_atomically(folder / "predictions.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
     plots = {
         "roc": draw_roc(report.splits),
+        "precision_recall": draw_precision_recall(report.splits),
         "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
     }
     (folder / "figures").mkdir(exist_ok=True)
     for name, plot in plots.items():
         # no Software tag: it would change the committed file with every release of matplotlib
         plot.savefig(folder / "figures" / f"{name}.png", dpi=110, metadata={"Software": None})
+    write_schema(LesionReport, folder)
     report.write(folder / MANIFEST_NAME)

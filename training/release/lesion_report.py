@@ -1,14 +1,17 @@
 """metrics.json of the recipe `lesion`: everything that a run did and found. models/README.md documents the schema."""
 
+from pathlib import Path
 from typing import Literal
+
+from pydantic import Field
 
 from service.model.card import Interval, ManifestFile
 from training.evaluation.checks import Checks
 from training.evaluation.left_out_scores import LeftOutJudgement
-from training.evaluation.lesion_test import AlteredScores
-from training.evaluation.scores import Scores
+from training.evaluation.lesion_test import AlteredScores, FormatScores
+from training.evaluation.scores import ScoreName, Scores
 from training.release.report import ModelName
-from training.run.record import Provenance, Record
+from training.run.record import Provenance, Record, hash_file
 
 
 class LesionFileAgreement(Record):
@@ -18,11 +21,25 @@ class LesionFileAgreement(Record):
         largest_difference: of a probability.
         auc: of the file.
         decisions_equal: share of slices with the same label.
+        figures: of the file, all of them, with intervals.
     """
 
     largest_difference: float
     auc: float
     decisions_equal: float
+    figures: dict[ScoreName, Interval] = Field(default_factory=dict)
+
+
+class ExportedFiles(Record):
+    """The model files of a version, written but not yet checked."""
+
+    version: str
+    files: tuple[ManifestFile, ...]
+
+    def are_in(self, folder: Path) -> bool:
+        """Whether a folder still has all of them, unchanged."""
+        paths = {folder / file.name: file.sha256 for file in self.files}
+        return all(path.is_file() and hash_file(path) == own for path, own in paths.items())
 
 
 class LesionReport(Provenance):
@@ -31,8 +48,10 @@ class LesionReport(Provenance):
     Attributes:
         judgement: calibration, thresholds and scores from sources that were left out of training.
         splits: official test of the shipped network: `test` with official labels, `test_corrected` with known label
-            errors corrected.
+            errors corrected, `test_without_notes` without the slices concerned, `test_new_papers` without slices that
+            share a paper or a patient with a training slice.
         test_calibration_error: with official labels, over ten equal bins.
+        formats: official test by format and colour mode of the files.
         altered: of official test, by alteration.
         checks: refusals.
         agreement: by model file.
@@ -46,6 +65,7 @@ class LesionReport(Provenance):
     judgement: LeftOutJudgement
     splits: dict[str, Scores]
     test_calibration_error: Interval
+    formats: dict[str, FormatScores] = Field(default_factory=dict)
     altered: dict[str, AlteredScores]
     checks: Checks
     agreement: dict[str, LesionFileAgreement]

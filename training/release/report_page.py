@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from service.model.card import Interval
 from training.data.covid_ct import CovidCt
 from training.evaluation.plots import draw_roc, draw_sample
-from training.evaluation.scores import RESAMPLES, ScoreName, auc_by_column, mean_and_deviation
+from training.evaluation.scores import ScoreName, bootstrap_weights, interval, mean_and_deviation, weighted_auc
 from training.release.predictions_csv import read_test_predictions
 from training.release.report import Report
 from training.report_recipe import ReportRecipe
@@ -23,13 +23,14 @@ _PUBLISHED: Final = {"vgg19_bn": ("0.842", "0.76"), "vgg16_bn": ("0.569", "0.54"
 """AUC and accuracy on test in the report."""
 
 
-def write_page(folder: Path, reports: Sequence[Report], data: CovidCt) -> str:
+def write_page(folder: Path, reports: Sequence[Report], data: CovidCt, patients: Sequence[str] | None = None) -> str:
     """Write report.md and two plots into the folder of the runs; return the text.
 
     Args:
         folder: that holds the folder NETWORK-SEED of each run.
         reports: of at least one run.
         data: that all of them were trained and tested on.
+        patients: of the test slices, if they are known.
     """
     networks: dict[str, list[Report]] = {}
     for each in reports:
@@ -39,7 +40,7 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt) -> str:
     draw_sample(data.train).savefig(folder / "sample.png", dpi=110)
     lines = [
         *_table(networks, len(data.test.slices)),
-        *_differences(folder, networks, data),
+        *_differences(folder, networks, data, patients),
         *_remarks(reports),
         *_figures(networks),
     ]
@@ -48,24 +49,25 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt) -> str:
     return text
 
 
-def difference_of_auc(first: NDArray[np.float64], second: NDArray[np.float64], labels: NDArray[np.int64]) -> Interval:
+def difference_of_auc(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    patients: Sequence[str] | None = None,
+) -> Interval:
     """Compute the AUC of `first` minus that of `second`, with a 95 % interval.
 
-    The bootstrap resamples slices within classes and scores both on the same resamples (Efron & Tibshirani 1993,
-    chapter 16).
+    The bootstrap resamples patients, or slices, within classes and scores both on the same resamples (Efron &
+    Tibshirani 1993, chapter 16).
 
     Args:
         first, second: (seeds, N) scores; the mean AUC over seeds is compared.
         labels: (N,), 0 or 1.
+        patients: (N,); None takes each slice as a patient.
     """
-    generator = np.random.default_rng(0)
-    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
-    everyone = np.arange(len(labels))
-    samples = [np.concatenate([generator.choice(rows, len(rows)) for rows in classes]) for _ in range(RESAMPLES)]
-    values = [_mean_auc(first[:, rows], labels[rows]) - _mean_auc(second[:, rows], labels[rows]) for rows in samples]
-    low, high = np.percentile(values, [2.5, 97.5])
-    value = _mean_auc(first[:, everyone], labels) - _mean_auc(second[:, everyone], labels)
-    return Interval(value=round(value, 4), low=round(float(low), 4), high=round(float(high), 4))
+    weights = bootstrap_weights(labels, 0, patients)
+    means = [np.mean([weighted_auc(row, labels, weights) for row in scores], axis=0) for scores in (first, second)]
+    return interval(means[0] - means[1])
 
 
 def _table(networks: Mapping[str, Sequence[Report]], count: int) -> list[str]:
@@ -87,17 +89,19 @@ def _table(networks: Mapping[str, Sequence[Report]], count: int) -> list[str]:
     return lines
 
 
-def _differences(folder: Path, networks: Mapping[str, Sequence[Report]], data: CovidCt) -> list[str]:
+def _differences(
+    folder: Path, networks: Mapping[str, Sequence[Report]], data: CovidCt, patients: Sequence[str] | None
+) -> list[str]:
     """Compare each two networks on the same slices."""
     labels = data.test.labels.numpy()
     scores = {
         name: np.array([read_test_predictions(folder / _name(run) / "model" / "predictions.csv") for run in runs])
         for name, runs in networks.items()
     }
-    lines = []
+    lines, over = [], "slices" if patients is None else f"{len(set(patients))} patients"
     for first, second in combinations(scores, 2):
-        each = difference_of_auc(scores[first], scores[second], labels)
-        interval = f"{each.value:+.3f} (95 % {each.low:+.3f} to {each.high:+.3f}, paired bootstrap over slices)"
+        each = difference_of_auc(scores[first], scores[second], labels, patients)
+        interval = f"{each.value:+.3f} (95 % {each.low:+.3f} to {each.high:+.3f}, paired bootstrap over {over})"
         lines += ["", f"AUC of {first} less that of {second}: {interval}."]
     return lines
 
@@ -150,8 +154,3 @@ def _name(report: Report) -> str:
     """Name of the run's folder."""
     recipe = _recipe(report)
     return f"{recipe.architecture}-{recipe.seed}"
-
-
-def _mean_auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    columns = np.broadcast_to(labels[:, np.newaxis], scores.T.shape)
-    return float(auc_by_column(scores.T, columns).mean())

@@ -1,6 +1,7 @@
 """One run of the report's experiment: train a network, score test once, write model file and metrics.json."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +13,34 @@ from service.model.file import load_on_cpu
 from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import draw_confusion, draw_curves, draw_misclassified, draw_reliability, draw_roc
+from training.evaluation.plots import (
+    draw_confusion,
+    draw_curves,
+    draw_misclassified,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
 from training.evaluation.report_scores import Evaluation, Probabilities, evaluate, predict, predict_splits
 from training.learning.report_fit import FitSettings, claim, fit
 from training.network.deployable import Deployable
 from training.release.export import NAME, architecture_of, export, make_card
 from training.release.predictions_csv import write_predictions
+from training.release.publish import publish, staging_folder
 from training.release.report import ModelName, Report
 from training.report_recipe import THRESHOLD
 from training.run.machine import peak_memory_bytes
 from training.run.progress import say
-from training.run.record import Provenance
+from training.run.record import Provenance, write_schema
 
 
 @dataclass(frozen=True, slots=True)
 class ReportJob:
-    """Settings of a training run, and the model's version for its card."""
+    """Settings of a training run, the model's version for its card, and the patients of test, if they are known."""
 
     settings: FitSettings
     version: str
+    patients: Sequence[str] | None = None
 
     @property
     def models_folder(self) -> Path:
@@ -58,9 +68,9 @@ def _run(job: ReportJob, data: CovidCt) -> Report:
     # rounded to fp16 and held in fp32, so that all figures are those of the file
     deployable = Deployable(fitted.network.eval()).to(machine.device).eval().half().float()
     probabilities = predict_splits(deployable, data, recipe.input_size, machine.device)
-    evaluation = evaluate(probabilities, data, recipe.seed)
+    evaluation = evaluate(probabilities, data, recipe.seed, job.patients)
     provenance = settings.provenance(data.fingerprints())
-    job.models_folder.mkdir(parents=True, exist_ok=True)
+    folder = staging_folder(job.models_folder)
     file = _export(job, deployable.cpu(), evaluation, provenance)
     report = Report(
         **dict(evaluation),
@@ -78,9 +88,11 @@ def _run(job: ReportJob, data: CovidCt) -> Report:
         },
         peak_memory_bytes=peak_memory_bytes(),
     )
-    write_predictions(job.models_folder / "predictions.csv", probabilities, data)
-    _draw(job.models_folder / "figures", report, probabilities, data)
-    report.write(job.models_folder / MANIFEST_NAME)  # last, because it makes the model file valid
+    write_predictions(folder / "predictions.csv", probabilities, data)
+    _draw(folder / "figures", report, probabilities, data)
+    write_schema(Report, folder)
+    report.write(folder / MANIFEST_NAME)
+    publish(job.models_folder)
     return report
 
 
@@ -93,11 +105,11 @@ def _export(
         say(f"no model file: the network learned nothing, AUC on validation {auc.value:.3f} (from {auc.low:.3f})")
         return None
     card = make_card(deployable, job.settings.recipe, job.version, evaluation, provenance)
-    return export(deployable, card, job.models_folder)
+    return export(deployable, card, staging_folder(job.models_folder))
 
 
 def _difference(job: ReportJob, file: ManifestFile, data: CovidCt, test: torch.Tensor) -> float:
-    network = load_on_cpu(job.models_folder, file).network
+    network = load_on_cpu(staging_folder(job.models_folder), file).network
     images = plain_inputs(data.test, job.settings.recipe.input_size)
     own = predict(network, images, torch.device("cpu"), f"checking {file.name}")
     return (own - test).abs().max().item()
@@ -114,6 +126,7 @@ def _draw(folder: Path, report: Report, probabilities: Probabilities, data: Covi
         "curves": draw_curves(report.history, report.kept_epoch),
         "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
         "roc": draw_roc(report.splits),
+        "precision_recall": draw_precision_recall(report.splits),
         "reliability": draw_reliability(tenths),
         "misclassified": draw_misclassified(data.test, probabilities.test, THRESHOLD),
     }

@@ -48,7 +48,7 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     """Choose device and autocast format.
 
     Args:
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, bf16 or fp16; auto is bf16 where the processor computes it natively, then fp16 on a GPU.
         workers: data loading processes; None: for a GPU one for each processor, at most 8; for a CPU none, because they
             would compete with training for processors.
@@ -56,10 +56,8 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     Raises:
         TrainingError: the device is not available.
     """
-    try:
-        chosen = choose_device(device)
-    except ValueError as error:
-        raise TrainingError(f"--device {device}: {error}") from error
+    chosen = _choose(device)
+    _compute_exactly()
     if precision == "auto":
         fallback = "fp16" if chosen.type == "cuda" else "fp32"
         precision = "bf16" if has_native_bf16(chosen) else fallback
@@ -67,6 +65,28 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     if workers is None:
         workers = min(8, usable_processors()) if chosen.type == "cuda" else 0
     return Machine(chosen, dtype, workers)
+
+
+def _choose(device: str) -> torch.device:
+    """Choose a device, also by number and Apple's, which the service does not offer."""
+    kind, _, number = device.partition(":")
+    try:
+        chosen = choose_device(kind)
+    except ValueError as error:
+        raise TrainingError(f"--device {device}: {error}") from error
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise TrainingError("--device mps: torch finds no Apple GPU; use auto or cpu")
+    if number and int(number) >= torch.cuda.device_count():
+        raise TrainingError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, from cuda:0")
+    return torch.device(device) if number else chosen
+
+
+def _compute_exactly() -> None:
+    """Turn off TF32, which rounds fp32 figures to 10 bits on a GPU, and algorithms that vary between runs."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def peak_memory_bytes() -> int:

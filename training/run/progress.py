@@ -1,19 +1,68 @@
-"""Progress bars and lines on stderr; stdout has only results."""
+"""Stages, progress bars and lines on stderr; stdout has only results."""
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
+_SECONDS_BETWEEN_LINES: Final = 30.0
+"""Where stderr is a file, each update of a bar is a line, so there are few."""
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar whose figures wait for its next update instead of printing it at once."""
+
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = False, **figures: Any) -> None:
+        super().set_postfix(ordered_dict, refresh=bool(refresh), **figures)
+
+
+_open_bars: "WeakSet[tqdm[Any]]" = WeakSet()
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Suppress bars and lines; warnings and errors remain."""
+    global _quiet
+    _quiet = quiet
+
 
 def say(line: str) -> None:
     """Print one line above the progress bars."""
-    tqdm.write(line, file=sys.stderr)
+    if not _quiet:
+        tqdm.write(line, file=sys.stderr)
+
+
+def warn(line: str) -> None:
+    """Print one line above the progress bars, with --quiet too."""
+    tqdm.write(f"warning: {line}", file=sys.stderr)
+
+
+def stage(number: int, total: int, title: str) -> None:
+    """Announce a stage of a run: `3/9 the network on all 540 slices`."""
+    say(f"{number}/{total} {title}")
 
 
 def progress(items: Iterable[T], title: str, unit: str) -> "tqdm[T]":
-    """Wrap `items` in a progress bar that disappears at the end."""
-    return tqdm(items, desc=title, unit=unit, leave=False)
+    """Wrap `items` in a progress bar with the time left, which disappears at the end."""
+    terminal = sys.stderr.isatty()
+    bar = _Bar(
+        items,
+        desc=title,
+        unit=unit,
+        leave=False,
+        disable=_quiet,
+        mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
+        delay=0 if terminal else _SECONDS_BETWEEN_LINES,
+    )
+    _open_bars.add(bar)
+    return bar
+
+
+def close_bars() -> None:
+    """Remove all progress bars, so that the next line on stderr starts at its first column."""
+    for bar in list(_open_bars):
+        bar.close()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from service.errors import ModelFileError
+from service.model.card import Manifest
 from service.model.file import read_manifest
 from service.model.loading import LoadOptions, choose_precision, load_predictor
 from service.model.prediction import Prediction
@@ -170,3 +171,25 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line_that_names_the_setting(m
     with pytest.raises(ModelFileError, match="device cuda") as caught:
         load_predictor(LoadOptions(models, device="cuda"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As during a release: the old manifest was read, then the old file is gone and a new manifest is in its place."""
+    old = write_models(tmp_path)
+
+    def replace_then_read(folder: Path) -> Manifest:
+        manifest = read_manifest(folder)
+        if (folder / old.name).is_file() and manifest.files == (old,):
+            (folder / old.name).rename(folder / "new.fp16.pt")
+            write_manifest(folder, old.model_copy(update={"name": "new.fp16.pt"}))
+        return manifest
+
+    monkeypatch.setattr("service.model.loading.read_manifest", replace_then_read)
+    predictor = load_predictor(LoadOptions(tmp_path, "cpu", "fp32"))
+    assert predictor.card.name == "tiny"
+    predictor.close()
+    (tmp_path / "new.fp16.pt").unlink()
+    with pytest.raises(ModelFileError, match=r"new\.fp16\.pt: can't read the model file"):
+        load_predictor(LoadOptions(tmp_path, "cpu", "fp32"))

@@ -3,11 +3,12 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.covid_ct import small_files, small_lists, write_data_set
-from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, SplitName, read_covid_ct
+from tests.support.covid_ct import png, small_files, small_lists, write_data_set
+from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, SplitName, read_covid_ct, read_data
 from training.errors import TrainingError
 
 COUNTS: dict[SplitName, int] = {"train": 2, "val": 1, "test": 1}
@@ -110,6 +111,45 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
     (root / "Images-processed/CT_COVID.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(TrainingError, match=r"CT_COVID\.zip: not a complete zip file"):
         read_covid_ct(root, counts=None)
+
+
+def test_a_damaged_image_inside_a_whole_zip_is_named(tmp_path: Path) -> None:
+    root = write_changed(tmp_path / "d", lambda _: None)
+    path = root / "Images-processed/CT_COVID.zip"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(TrainingError, match=r"CT_COVID/covid-train%0\.png: damaged in its zip .*Bad CRC-32"):
+        read_covid_ct(root, counts=None)
+
+
+def test_excluded_slices_are_not_read_and_an_unknown_one_is_refused(data_root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "exclude.csv"
+    table.write_text("file,class,why\ncovid-train%0.png,COVID,a control\n")
+    data = read_data(data_root, "any", table)
+    assert len(data.train.slices) == 15
+    assert "CT_COVID/covid-train%0.png" not in {each.path for each in data.train.slices}
+    table.write_text("file,class\ncovid-trian%0.png,COVID\n")
+    with pytest.raises(TrainingError, match=r"--exclude: CT_COVID/covid-trian%0\.png is in no split list"):
+        read_data(data_root, "any", table)
+
+
+def test_a_scaled_copy_in_another_split_is_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def leak(files: dict[str, dict[str, bytes]]) -> None:
+        files["COVID"] = {name: png(drawn(seed, 60)) for seed, name in enumerate(files["COVID"])}
+        files["NonCOVID"] = {name: png(drawn(50 + seed, 60)) for seed, name in enumerate(files["NonCOVID"])}
+        files["NonCOVID"]["noncovid-test%0.png"] = png(drawn(0, 90))
+
+    read_covid_ct(write_changed(tmp_path / "d", leak), counts=None)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "train and test share pictures" in warning
+    assert "CT_COVID/covid-train%0.png and CT_NonCOVID/noncovid-test%0.png; --exclude" in warning
+
+
+def drawn(seed: int, size: int) -> Image.Image:
+    """A smooth random picture, the same at every size."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def test_the_real_data_set_is_read_whole_and_its_splits_are_disjoint(covid_ct_root: Path) -> None:

@@ -37,7 +37,10 @@ def test_a_slice_without_a_row_or_a_patient_is_named(data: CovidCt, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"file,class,patient\n", r"patients\.csv: no column split; the first line must be file,class,split,patient"),
+        (
+            b"file,class,patient\n",
+            r"patients\.csv: no column split; the first line must name file, class, split, patient",
+        ),
         (b"", r"patients\.csv: no column file"),
         (b"file,class,split,patient\n\xff,COVID,train,1\n", r"patients\.csv: not a CSV file in UTF-8"),
     ],
@@ -50,5 +53,5 @@ def test_a_table_of_another_kind_is_refused(data: CovidCt, tmp_path: Path, conte
 
 
 def test_a_table_that_is_not_there_is_named(data: CovidCt, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"nowhere\.csv: can't read the table of patients: No such file"):
+    with pytest.raises(TrainingError, match=r"nowhere\.csv: can't read the table: No such file"):
         read_patients(tmp_path / "nowhere.csv", data.train)

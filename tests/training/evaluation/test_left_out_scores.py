@@ -4,8 +4,6 @@ import pytest
 from training.evaluation.left_out_scores import (
     PlattCalibration,
     SourceAnswers,
-    calibrated,
-    calibration_error,
     choose_balanced_threshold,
     choose_screening_threshold,
     fit_platt,
@@ -31,7 +29,7 @@ def test_calibration_takes_back_a_shift_of_all_sources() -> None:
     assert platt.offset == pytest.approx(-3.0, abs=0.5)
     assert "a, b" in platt.rule
     for each in sources.values():
-        assert calibration_error(calibrated(each.log_odds, platt), each.labels) < 0.06
+        assert score_source(each, platt, 0.5, 0).figures["calibration_error"].value < 0.06
 
 
 def test_a_large_source_counts_no_more_than_a_small_one() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from training.evaluation.scores import auc_by_column, mean_and_deviation, score
+from training.evaluation.scores import mean_and_deviation, score, weighted_scores
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
@@ -28,7 +28,7 @@ def test_a_threshold_may_lie_at_either_end(threshold: float, sensitivity: float,
     # where the youden rule puts it if probabilities are 0 or 1 themselves
     probabilities = torch.tensor([0.0] * 8 + [0.9, 1.0])
     figures = score(probabilities, LABELS, threshold, seed=0).figures
-    assert figures["sensitivity"].value == pytest.approx(sensitivity)
+    assert figures["sensitivity"].value == pytest.approx(sensitivity, abs=5e-5)
     assert figures["specificity"].value == specificity
 
 
@@ -44,9 +44,15 @@ def test_figures_agree_with_scikit_learn_on_random_predictions() -> None:
         "specificity": metrics.recall_score(labels, called, pos_label=0),
         "precision": metrics.precision_score(labels, called),
         "f1": metrics.f1_score(labels, called),
+        "npv": metrics.precision_score(1 - labels, ~called),
         "auc": metrics.roc_auc_score(labels, probabilities),
+        "auprc": metrics.average_precision_score(labels, probabilities),
+        "log_loss": metrics.log_loss(labels, probabilities.astype(np.float64).clip(1e-7, 1 - 1e-7)),
+        "brier": metrics.brier_score_loss(labels, probabilities),
     }
-    assert {name: interval.value for name, interval in figures.figures.items()} == pytest.approx(expected, abs=1e-6)
+    found = {name: interval.value for name, interval in figures.figures.items()}
+    assert found.pop("calibration_error") > 0
+    assert found == pytest.approx(expected, abs=5e-5)  # rounded to four decimals
 
 
 def test_intervals_hold_their_figure_and_shrink_with_more_slices() -> None:
@@ -69,12 +75,37 @@ def test_the_interval_of_auc_is_as_wide_as_hanley_and_mcneil_say() -> None:
     assert (auc.high - auc.low) / (2 * 1.96) == pytest.approx(math.sqrt(variance), rel=0.2)
 
 
-def test_the_area_of_each_column_counts_ties_half_as_scikit_learn_does() -> None:
+def test_a_weight_counts_a_slice_so_often_with_ties_as_scikit_learn_does() -> None:
     random = np.random.default_rng(1)
-    scores = random.integers(0, 6, (60, 3)).astype(np.float64)
-    labels = random.integers(0, 2, (60, 3))
-    expected = [metrics.roc_auc_score(labels[:, i], scores[:, i]) for i in range(3)]
-    assert auc_by_column(scores, labels) == pytest.approx(expected)
+    scores = random.integers(0, 6, 60) / 5
+    labels = random.integers(0, 2, 60)
+    weights = random.integers(0, 4, (60, 3)).astype(np.float64)
+    found = weighted_scores(scores, labels, 0.5, weights)
+    for name, metric in (("auc", metrics.roc_auc_score), ("auprc", metrics.average_precision_score)):
+        expected = [metric(labels, scores, sample_weight=column) for column in weights.T]
+        assert found[name] == pytest.approx(expected)  # type: ignore[index]
+    expected = [metrics.accuracy_score(labels, scores >= 0.5, sample_weight=column) for column in weights.T]
+    assert found["accuracy"] == pytest.approx(expected)
+
+
+def test_intervals_resample_patients_and_a_patient_has_one_mean() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    patients = [f"{label} {i // 8}" for label in (0, 1) for i in range(40)]
+    of_patient = np.repeat(generator.normal(0, 1, 10), 8)
+    probabilities = 1 / (1 + np.exp(-(of_patient + labels)))
+    by_slice = score(probabilities, labels, 0.5, seed=0)
+    by_patient = score(probabilities, labels, 0.5, seed=0, groups=patients)
+    assert by_slice.patients is None
+    assert by_patient.patients is not None
+    assert (by_patient.patients.count, by_patient.patients.positives) == (10, 5)
+    assert by_patient.figures["auc"].value == by_slice.figures["auc"].value == by_patient.patients.figures["auc"].value
+    width = {
+        name: each.figures["auc"].high - each.figures["auc"].low
+        for name, each in {"slices": by_slice, "patients": by_patient}.items()
+    }
+    assert width["patients"] > 1.5 * width["slices"]
+    assert " of 10 patients" in str(by_patient)
 
 
 def test_several_runs_have_a_mean_and_the_deviation_of_a_sample() -> None:

@@ -12,6 +12,7 @@ from training.learning.fine_tuning import EarlyStopping, FineTuning, predict_log
 from training.network.slice_network import SliceNetwork
 from training.network.weights import load_imagenet
 from training.report_recipe import ReportRecipe
+from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
 from training.run.record import EpochRecord
 
@@ -68,6 +69,30 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_one_that_was_not(
 def make(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_checkpoints_are_rare_where_epochs_are_short_and_the_last_one_is_written(
+    network: SliceNetwork,
+    data: CovidCt,
+    recipe: ReportRecipe,
+    machine: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+
+    def record(path: Path, write: object) -> None:
+        written.append(path.name)
+        write_atomically(path, write)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("training.learning.fine_tuning.write_atomically", record)
+    two = recipe.model_copy(update={"epochs": 2})
+    FineTuning(network, two, machine, tmp_path, checkpoint_seconds=3600).run(data)
+    assert written.count("last.pt") == 1
+    again = FineTuning(network, two, machine, tmp_path)
+    assert again.resume()
+    assert [each.epoch for each in again.history] == [0, 1, 2]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
 
 
 def test_a_finished_run_trains_no_further(

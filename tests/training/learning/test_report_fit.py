@@ -52,5 +52,5 @@ def test_weights_are_known_by_their_content_and_not_by_their_name(
     other.write_bytes(settings.weights.read_bytes() + b" ")
     with pytest.raises(TrainingError, match=r"this run has sha256 of weights = \w{64}, not \w{64}"):
         fit(dataclasses.replace(settings, weights=other), data)
-    with pytest.raises(TrainingError, match=r"gone\.pth: can't read the weights: No such file"):
+    with pytest.raises(TrainingError, match=r"gone\.pth: can't read the file: No such file"):
         fit(dataclasses.replace(settings, weights=tmp_path / "gone.pth"), data)

@@ -1,3 +1,6 @@
+import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,12 +67,50 @@ def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
 
 
+def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main([*options, "--run", str(run), "--model-version", "9.8.7"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    assert "this run is finished" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("thin")
-def test_the_same_command_resumes_and_writes_the_same_figures(run: Path, options: list[str], tmp_path: Path) -> None:
-    first = (run / "model" / "predictions.csv").read_text()
-    assert main([*options, "--run", str(run), "--models", str(tmp_path / "again")]) == 0
-    assert (tmp_path / "again" / "predictions.csv").read_text() == first
-    assert (tmp_path / "again" / MANIFEST_NAME).is_file()
+def test_export_is_resumed_file_by_file(run: Path, options: list[str], tmp_path: Path) -> None:
+    """As after a kill between the last check and the manifest: nothing that was written is made again."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, copy_function=os.link)
+    staging = copy / "model" / ".new"
+    staging.mkdir()
+    for path in (copy / "model").glob("*.pt"):
+        path.rename(staging / path.name)
+    (copy / "model" / MANIFEST_NAME).unlink()
+    stages = ("files.json", "checks.json", "left-out-answers.npz", "network.ckpt")
+    before = {name: (copy / name).stat().st_mtime_ns for name in stages}
+    assert main([*options, "--run", str(copy), "--model-version", "9.8.7"]) == 0
+    assert {name: (copy / name).stat().st_mtime_ns for name in stages} == before
+    first, again = (json.loads((folder / "model" / MANIFEST_NAME).read_text()) for folder in (run, copy))
+    for name in ("date", "wall_time_seconds", "peak_memory_bytes"):
+        first.pop(name), again.pop(name)
+    assert again == first
+    assert not staging.exists()
+
+
+def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -> None:
+    metrics = json.loads((run / "model" / MANIFEST_NAME).read_text())
+    assert {"weights", "train slices", "test slices"} <= metrics["inputs"].keys()
+    assert metrics["date"].endswith("+00:00")
+    assert metrics["command"].startswith("python -m training")
+    assert metrics["processor"]
+    assert {"python", "torch", "numpy", "scikit-learn", "imagecodecs"} <= metrics["versions"].keys()
+    assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()
+    assert {"test", "test_corrected", "test_without_notes"} <= metrics["splits"].keys()
+    assert all(each["figures"] for each in metrics["agreement"].values()), "the int8 file has a whole row too"
+    assert metrics["formats"]["PNG L"]["count"] == 4
+    for point in metrics["judgement"]["operating_points"].values():
+        assert point["low"] <= point["threshold"] <= point["high"]
+    schema = json.loads((run / "model" / metrics["json_schema"]).read_text())
+    assert schema["title"] == "LesionReport"
+    assert metrics.keys() <= schema["properties"].keys()
 
 
 def test_a_run_folder_of_another_recipe_is_refused(

@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,13 @@ from training.run.machine import Machine
 
 def test_the_models_folder_gets_model_file_figures_and_predictions(job: ReportJob, report: Report) -> None:
     names = {str(path.relative_to(job.models_folder)) for path in job.models_folder.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("confusion", "curves", "misclassified", "reliability", "roc")}
-    assert names == {"metrics.json", "predictions.csv", "covid-ct-vgg19_bn.fp16.pt"} | figures
+    figures = {
+        f"figures/{name}.png"
+        for name in ("confusion", "curves", "misclassified", "precision_recall", "reliability", "roc")
+    }
+    (model,) = {name for name in names if name.endswith(".pt")}
+    assert re.fullmatch(r"covid-ct-vgg19_bn-1\.2\.3-[0-9a-f]{8}\.fp16\.pt", model)
+    assert names - {model} == {"metrics.json", "metrics.schema.json", "predictions.csv"} | figures
 
 
 def test_the_manifest_pins_the_file_and_the_service_can_load_it(job: ReportJob, report: Report) -> None:

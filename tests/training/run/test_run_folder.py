@@ -1,10 +1,19 @@
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
 from training.errors import TrainingError
-from training.run.run_folder import restoring
+from training.run.atomic_write import write_atomically
+from training.run.record import Record
+from training.run.run_folder import claim_run_folder, delete, restoring, resumed_record
+
+
+class Count(Record):
+    """A record of one number."""
+
+    count: int
 
 
 def test_a_file_that_is_no_checkpoint_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -18,3 +27,66 @@ def test_a_file_that_is_no_checkpoint_is_named_with_the_way_out(tmp_path: Path) 
 def test_what_is_no_fault_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), restoring(tmp_path / "last.pt"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\0"])
+def test_broken_settings_are_named_with_the_way_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"run\.json: .*; --fresh starts over"):
+        claim_run_folder(tmp_path, {"seed": 0})
+    claim_run_folder(tmp_path, {"seed": 0}, fresh=True)
+    claim_run_folder(tmp_path, {"seed": 0})
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path, {"seed": 0})
+    (tmp_path / ".last.pt.x1y2.pt").write_bytes(b"half a gigabyte")
+    claim_run_folder(tmp_path, {"seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files, here Linux's /proc")
+def test_a_folder_that_takes_no_files_is_one_line() -> None:
+    with pytest.raises(TrainingError, match=r"/proc/run: can't create the run folder: [^\n]+$"):
+        claim_run_folder(Path("/proc/run"), {"seed": 0})
+
+
+def test_a_folder_that_is_no_run_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(TrainingError, match=r"--fresh: .* it is not a run; delete it yourself"):
+        delete(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+    delete(tmp_path / "absent")
+
+
+def test_a_stage_is_computed_again_only_if_its_record_is_gone_or_not_valid(tmp_path: Path) -> None:
+    path, counts = tmp_path / "checks.json", iter(range(9))
+
+    def compute() -> Count:
+        return Count(count=next(counts))
+
+    assert [resumed_record(path, Count, compute).count for _ in range(2)] == [0, 0]
+    assert resumed_record(path, Count, compute, lambda record: record.count > 0).count == 1
+    path.write_text('{"of another version": 1}')
+    assert resumed_record(path, Count, compute).count == 2
+
+
+@pytest.mark.parametrize("kind", ["text", "checkpoint"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, kind: str) -> None:
+    """The kernel refuses to let a file grow, as it does on a full disk."""
+    path = tmp_path / "last.pt"
+    path.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(temporary: Path) -> object:
+        return torch.save(torch.zeros(9999), temporary) if kind == "checkpoint" else temporary.write_text("x" * 9999)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(TrainingError, match=r"last\.pt: can't write the file: [^\n]*; with space") as raised:
+            write_atomically(path, write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(raised.value)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]

@@ -1,0 +1,109 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.model.card import MANIFEST_NAME
+from service.model.file import load_on_cpu, read_manifest
+from tests.support.tiny import tiny_card, write_models
+from training.errors import TrainingError
+from training.release.promotion import compare_models, promote
+from training.release.publish import copy_model, publish, staging_folder
+
+
+def write_model(folder: Path, version: str, auc: float = 0.9) -> Path:
+    """A loadable model with its plot, predictions, and figures in its manifest; returns `folder`."""
+    row = write_models(folder, tiny_card(0.5).model_copy(update={"version": version}))
+    named = row.model_copy(update={"name": f"tiny-{version}.fp16.pt"})
+    (folder / row.name).rename(folder / named.name)
+    figure = {"figures": {"auc": {"value": auc, "low": auc - 0.05, "high": auc + 0.05}}}
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest |= {"files": [named.model_dump()], "judgement": {"sources": {"hospital": figure}}}
+    manifest |= {"splits": {"test": figure}}
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    (folder / "predictions.csv").write_text(version)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "roc.png").write_text(version)
+    return folder
+
+
+def version_in(folder: Path) -> str:
+    (file,) = read_manifest(folder).files
+    return load_on_cpu(folder, file).card.version
+
+
+def test_a_release_killed_at_any_change_leaves_the_old_or_the_new_model(tmp_path: Path) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0"), write_model(tmp_path / "old", "1.0.0")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tests.support.killed_release", *map(str, (new, old, out))]
+    subprocess.run(command, check=True)
+    folders = sorted(out.iterdir(), key=lambda path: int(path.name))
+    versions = [version_in(folder) for folder in folders]
+    assert len(versions) >= 20, "it is killed at 20 points"
+    assert versions[0] == "1.0.0"
+    assert versions[-1] == "2.0.0"
+    assert versions == sorted(versions), "there is one switch"
+    for folder in folders[:: len(folders) // 4]:
+        copy_model(new, folder)  # the next release clears up
+        assert version_in(folder) == "2.0.0"
+        assert len(list(folder.glob("*.pt"))) == 1
+        assert not (folder / ".new").exists()
+        assert (folder / "figures" / "roc.png").read_text() == (folder / "predictions.csv").read_text() == "2.0.0"
+
+
+def test_the_text_of_the_card_stays_where_it_is(tmp_path: Path) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0"), write_model(tmp_path / "old", "1.0.0")
+    (old / "README.md").write_text("# the card")
+    copy_model(new, old)
+    assert (old / "README.md").read_text() == "# the card"
+    assert version_in(old) == "2.0.0"
+
+
+def test_an_incomplete_model_is_not_put_in_place(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "models", "1.0.0")
+    staging = staging_folder(folder)
+    with pytest.raises(TrainingError, match="no complete model to put in place"):
+        publish(folder)
+    manifest = (folder / MANIFEST_NAME).read_text().replace("tiny-1.0.0", "tiny-2.0.0")
+    (staging / MANIFEST_NAME).write_text(manifest)
+    with pytest.raises(TrainingError, match=r"tiny-2\.0\.0\.fp16\.pt: not the file of its manifest"):
+        publish(folder)
+    assert version_in(folder) == "1.0.0"
+
+
+def test_a_better_model_replaces_the_one_in_place_after_the_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0", auc=0.9), write_model(tmp_path / "old", "1.0.0", auc=0.8)
+    promote(new, old, anyway=False)
+    assert f"release: hospital: auc 0.800 in {old}, 0.900 in {new}" in capsys.readouterr().out
+    assert version_in(old) == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("auc", "reason"), [(0.8, "mean AUC on hospital is 0.800, no better than 0.850"), (0.52, "no better than chance")]
+)
+def test_a_model_that_is_no_better_needs_a_second_word(tmp_path: Path, auc: float, reason: str) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0", auc), write_model(tmp_path / "old", "1.0.0", auc=0.85)
+    with pytest.raises(TrainingError, match=f"is as it was: .*{reason}.*; add --release-anyway"):
+        promote(new, old, anyway=False)
+    assert version_in(old) == "1.0.0"
+    promote(new, old, anyway=True)
+    assert version_in(old) == "2.0.0"
+
+
+def test_a_model_without_the_same_figures_can_not_be_compared(tmp_path: Path) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0"), tmp_path / "old"
+    write_models(old)
+    objection = compare_models(new, old).objection
+    assert objection is not None
+    assert "no figures for the same left-out sources" in objection
+
+
+def test_an_empty_folder_takes_any_model_that_learned(tmp_path: Path) -> None:
+    new = write_model(tmp_path / "new", "2.0.0")
+    promote(new, tmp_path / "models", anyway=False)
+    assert version_in(tmp_path / "models") == "2.0.0"
+    assert version_in(new) == "2.0.0", "the run keeps its model"

@@ -1,0 +1,77 @@
+"""Comparison of a finished run's model with the one in place, and its release."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.model.card import MANIFEST_NAME
+from training.errors import TrainingError
+from training.release.publish import copy_model
+from training.run.progress import say
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Lines to print, and why the new model is no better; None if it is better."""
+
+    lines: list[str]
+    objection: str | None
+
+
+def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
+    """Print the comparison with the model in place, and replace that one if the new one is better.
+
+    Args:
+        run_model: folder with the model of a finished run.
+        folder: models folder that is served.
+        anyway: replace it although the new model is no better.
+
+    Raises:
+        TrainingError: the new model is no better and `anyway` was not given, or a file can't be written.
+    """
+    comparison = compare_models(run_model, folder)
+    for line in comparison.lines:
+        print(line)
+    if comparison.objection and not anyway:
+        raise TrainingError(
+            f"{folder} is as it was: {comparison.objection}; add --release-anyway to replace its model all the same"
+        )
+    copy_model(run_model, folder)
+    say(f"released into {folder}; update the text of its card, README.md, by metrics.json")
+
+
+def compare_models(new: Path, old: Path) -> Comparison:
+    """Compare two models folders by the AUC on left-out sources that both have; test is shown and decides nothing."""
+    there_is_one = (old / MANIFEST_NAME).is_file()
+    first, second = _figures(new), _figures(old) if there_is_one else {}
+    lines = [f"release: {name}: auc {_text(second, name)} in {old}, {_text(first, name)} in {new}" for name in first]
+    shared = [name for name in first if name in second and name != "test"]
+    chance = [name for name, (_, low) in first.items() if name != "test" and low <= 0.5]
+    objection = None
+    if len(chance) == len(first) - ("test" in first):
+        objection = "the new model is no better than chance on any left-out source"
+    elif there_is_one and not shared:
+        objection = f"the model in {old} has no figures for the same left-out sources, so they can't be compared"
+    elif shared:
+        means = [sum(each[name][0] for name in shared) / len(shared) for each in (first, second)]
+        if means[0] <= means[1]:
+            objection = f"mean AUC on {', '.join(shared)} is {means[0]:.3f}, no better than {means[1]:.3f}"
+    return Comparison(lines, objection)
+
+
+def _figures(folder: Path) -> dict[str, tuple[float, float]]:
+    """Read AUC and its lower bound, by left-out source and `test`, of any version of metrics.json."""
+    try:
+        metrics: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_bytes())
+        sources = metrics.get("judgement", {}).get("sources", {})
+        figures = {name: own["figures"]["auc"] for name, own in sources.items()}
+        if "test" in metrics.get("splits", {}):
+            figures["test"] = metrics["splits"]["test"]["figures"]["auc"]
+        return {name: (float(each["value"]), float(each["low"])) for name, each in figures.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
+
+
+def _text(figures: dict[str, tuple[float, float]], name: str) -> str:
+    return f"{figures[name][0]:.3f}" if name in figures else "unknown"
