@@ -9,8 +9,8 @@ import torch
 from service.imaging.decode import to_input
 from service.model.checks import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.data.generated_images import generated_images
 from training.evaluation.answers import CHECKS
-from training.evaluation.generated_images import generated_images
 from training.network.lesion_reader import LesionReader
 from training.run.machine import Machine
 from training.run.progress import progress

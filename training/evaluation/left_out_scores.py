@@ -7,13 +7,15 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 
 from service.model.card import Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
-from training.evaluation.lesion_scores import LesionScores, is_inside, score_lesions, to_grid
+from training.evaluation.heatmap_check import strongest_inside_lung
+from training.evaluation.lesion_scores import LesionScores, score_lesions
 from training.evaluation.scores import ScoreName, figures_with_intervals
 from training.run.record import Record
 from training.run.seeding import derive_seed
@@ -70,6 +72,7 @@ class LeftOutJudgement(Record):
         lesions: agreement of the maps with masks of left-out volumes.
         strongest_inside_lung: by source with labels, share of COVID slices whose strongest cell lies inside a lung as
             the lung finder, another network, sees it.
+        strongest_inside_segmented_lung: the same with lungs by a classic segmentation.
     """
 
     calibration: PlattCalibration
@@ -77,6 +80,7 @@ class LeftOutJudgement(Record):
     sources: dict[str, SourceScores]
     lesions: LesionScores
     strongest_inside_lung: dict[str, float]
+    strongest_inside_segmented_lung: dict[str, float] = Field(default_factory=dict)
 
     @property
     def threshold(self) -> float:
@@ -111,12 +115,14 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
         "screening": (choose_screening_threshold, "highest with mean sensitivity >= 0.90"),
     }
     threshold = choose_balanced_threshold(sources, platt)
+    inside = strongest_inside_lung(answers, slices)
     return LeftOutJudgement(
         calibration=platt,
         operating_points={name: _point(sources, platt, *rule, seed) for name, rule in rules.items()},
         sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
         lesions=score_lesions(answers, slices),
-        strongest_inside_lung=_strongest_inside(answers, slices),
+        strongest_inside_lung=inside["finder"],
+        strongest_inside_segmented_lung=inside["threshold"],
     )
 
 
@@ -226,15 +232,6 @@ def _point(
 
 def _take(answers: SourceAnswers, rows: NDArray[np.int64]) -> SourceAnswers:
     return SourceAnswers(answers.log_odds[rows], answers.labels[rows], answers.groups[rows])
-
-
-def _strongest_inside(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, float]:
-    inside: dict[str, list[bool]] = defaultdict(list)
-    for index, each in enumerate(slices):
-        if each.kind == "labelled" and each.label == 1:
-            found = to_grid(answers.found_lungs[index] > 0.5, answers.heatmap.shape[1])
-            inside[each.source].append(is_inside(answers.heatmap[index].astype(np.float32), found))
-    return {name: float(np.mean(own)) for name, own in sorted(inside.items())}
 
 
 def _rates(answers: SourceAnswers, platt: PlattCalibration, threshold: float) -> tuple[float, float]:

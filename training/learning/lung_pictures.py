@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from training.data.ct_slices import CtSlice, Mask
+from training.data.lungs_by_threshold import segment_by_threshold
 from training.learning.augmentation import Grey, change_window, degrade, draw_marks
 from training.network.lung_finder import INPUT_SIZE
 
@@ -210,23 +210,6 @@ class LungPictures:
                     cv2.putText(panel, "ABCDEFGH"[int(rng.integers(8))], (4, 20), 0, 0.6, 255, 1)
                 sheet[top : top + height, left : left + width] = panel
         return sheet
-
-
-def segment_by_threshold(grey: Picture) -> Mask:
-    """Segment clear lungs: air inside the body, by Otsu's threshold (1979), holes of vessels filled."""
-    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
-    threshold, _ = cv2.threshold(smooth, 0, 255, cv2.THRESH_OTSU)
-    regions, _ = ndimage.label(smooth <= threshold)
-    border = set(np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])).tolist())
-    lung = np.zeros(grey.shape, np.bool_)
-    for number, place in enumerate(ndimage.find_objects(regions), 1):
-        inside = regions == number
-        if number not in border and (regions[place] == number).sum() > 0.004 * grey.size and grey[inside].mean() < 110:
-            lung |= inside
-    closed = cv2.morphologyEx(
-        lung.astype(np.uint8), cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    )
-    return cast(Mask, ndimage.binary_fill_holes(closed > 0))
 
 
 def _as_grey(picture: Picture) -> Grey:

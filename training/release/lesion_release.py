@@ -21,6 +21,7 @@ from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.evaluation.answers import Answers, resumed_answers
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
+from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
 from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_roc
@@ -88,6 +89,7 @@ class _Tested:
     reader: LesionReader
     answers: dict[str, Answers]
     scores: TestScores
+    covering: CoveringTest | None
     checks: Checks
 
 
@@ -149,6 +151,17 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
         )
         for name, slices in alter(data.test, fitted.finder).items()
     }
+    covered = cover(answers["plain"], data.test, seed)
+    covered_answers = [
+        resumed_answers(
+            job.fit.run_folder / f"test-{name}-covered-answers.npz",
+            reader,
+            slices,
+            machine,
+            f"answering test, {name} cells covered",
+        )
+        for name, slices in covered.items()
+    ]
     scores = score_test(
         answers["plain"],
         data.test,
@@ -162,7 +175,9 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
     others = {"photographs": data.other[1::2]} if data.other else {}
     slices = [*data.train, *data.test, *data.unseen]
     measure = partial(measure_checks, reader, slices, others, machine, seed)
-    return _Tested(reader, answers, scores, resumed_record(job.fit.run_folder / "checks.json", Checks, measure))
+    checks = resumed_record(job.fit.run_folder / "checks.json", Checks, measure)
+    covering = score_covering(answers["plain"], *covered_answers, data.test, judgement.threshold)
+    return _Tested(reader, answers, scores, covering, checks)
 
 
 def _export(
@@ -202,6 +217,7 @@ def _export(
         test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
         formats=tested.scores.formats,
         altered=score_altered(tested.answers, data.test, judgement.threshold),
+        covering=tested.covering,
         checks=tested.checks,
         agreement=agreement,
         probability_shares=tested.scores.probability_shares,

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from service.model.card import Interval, ManifestFile
 from training.evaluation.checks import Checks
+from training.evaluation.heatmap_check import CoveringTest
 from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.lesion_test import AlteredScores, FormatScores
 from training.evaluation.scores import ScoreName, Scores
@@ -53,6 +54,7 @@ class LesionReport(Provenance):
         test_calibration_error: with official labels, over ten equal bins.
         formats: official test by format and colour mode of the files.
         altered: of official test, by alteration.
+        covering: what covering the strongest cells of the map does to the answer, on official test.
         checks: refusals.
         agreement: by model file.
         probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
@@ -67,6 +69,7 @@ class LesionReport(Provenance):
     test_calibration_error: Interval
     formats: dict[str, FormatScores] = Field(default_factory=dict)
     altered: dict[str, AlteredScores]
+    covering: CoveringTest | None = None
     checks: Checks
     agreement: dict[str, LesionFileAgreement]
     probability_shares: tuple[float, ...]

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.lesion_sources import write_clear, write_lesions, write_other
 from training.data.ct_slices import read_images, read_lesions
-from training.learning.lung_pictures import LungPictures, segment_by_threshold
+from training.learning.lung_pictures import LungPictures
 from training.learning.lung_training import LungTraining, train_lung_finder
 from training.network.lung_finder import shrink
 from training.run.machine import Machine
@@ -40,12 +40,3 @@ def test_a_batch_has_slices_other_pictures_and_contact_sheets(tmp_path: Path) ->
     assert (batch.lung_weight[panels] == 0).all()
     slices = ~not_slices & ~panels
     assert batch.lung[slices].flatten(1).amax(1).gt(0).any()
-
-
-def test_clear_lungs_are_segmented_by_threshold(tmp_path: Path) -> None:
-    lesions = read_lesions(write_lesions(tmp_path / "lesions", volumes=1))
-    clear = lesions[-1]
-    assert clear.lung is not None
-    found = segment_by_threshold(clear.grey)
-    overlap = 2 * (found & clear.lung).sum() / (found.sum() + clear.lung.sum())
-    assert overlap > 0.9

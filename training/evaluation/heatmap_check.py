@@ -1,0 +1,119 @@
+"""Check of the heat map: does its strongest place lie inside a lung, and do its strongest cells carry the answer?"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.ct_slices import CtSlice, Mask
+from training.data.lungs_by_threshold import segment_with_lesions
+from training.evaluation.answers import Answers
+from training.evaluation.lesion_scores import is_inside, to_grid
+from training.run.record import Record
+from training.run.seeding import derive_seed
+
+SHARE: Final = 0.2
+"""Share of the lung's cells that is covered."""
+
+_FEWEST_CELLS: Final = 40
+"""Lung cells from which on a slice is judged; 40 of 6400."""
+
+
+class CoveringTest(Record):
+    """Effect of covering the strongest cells of the lung, compared with as many random cells of the lung.
+
+    Attributes:
+        count: COVID slices that are called COVID.
+        covered: share of the lung's cells that is covered.
+        share: of the counted slices, those where the strongest cells lowered the probability more than random cells.
+        strongest_drop, random_drop: mean loss of probability.
+    """
+
+    count: int
+    covered: float
+    share: float
+    strongest_drop: float
+    random_drop: float
+
+
+def strongest_inside_lung(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, dict[str, float]]:
+    """Share of COVID slices whose strongest cell lies inside a lung, by way of finding lungs and by source.
+
+    Ways: `finder`, the network that chose the box; `threshold`, a classic segmentation that learned nothing.
+    """
+    size = answers.heatmap.shape[1]
+
+    def found(index: int) -> Mask:
+        return to_grid(answers.found_lungs[index] > 0.5, size)
+
+    def segmented(index: int) -> Mask:
+        return to_grid(segment_with_lesions(slices[index].grey), size)
+
+    chosen = [index for index, each in enumerate(slices) if each.kind == "labelled" and each.label == 1]
+    return {
+        way: _inside_by_source(answers, slices, chosen, lungs)
+        for way, lungs in (("finder", found), ("threshold", segmented))
+    }
+
+
+def _inside_by_source(
+    answers: Answers, slices: Sequence[CtSlice], chosen: Sequence[int], lungs: Callable[[int], Mask]
+) -> dict[str, float]:
+    inside: dict[str, list[bool]] = defaultdict(list)
+    for index in chosen:
+        lung = lungs(index)
+        if lung.sum() >= _FEWEST_CELLS:
+            inside[slices[index].source].append(is_inside(answers.heatmap[index].astype(np.float32), lung))
+    return {name: float(np.mean(own)) for name, own in sorted(inside.items())}
+
+
+def cover(answers: Answers, slices: Sequence[CtSlice], seed: int) -> dict[str, list[CtSlice]]:
+    """Cover the `strongest` fifth of each lung's cells, and a `random` fifth, with the lung's own median grey."""
+    generator = np.random.default_rng(derive_seed(seed, "covering"))
+    covered: dict[str, list[CtSlice]] = {"strongest": [], "random": []}
+    for index, each in enumerate(slices):
+        heat, lung = answers.heatmap[index].astype(np.float32), answers.lungs[index] > 0.5
+        for name, values in (("strongest", heat), ("random", generator.random(heat.shape, np.float32))):
+            covered[name].append(replace(each, grey=_covered(each.grey, values, lung)))
+    return covered
+
+
+def score_covering(
+    plain: Answers, strongest: Answers, random: Answers, slices: Sequence[CtSlice], threshold: float
+) -> CoveringTest | None:
+    """Compare the answers to the same slices uncovered and covered; None if no COVID slice is called COVID.
+
+    After the deletion test of Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
+    """
+    right = (plain.probability >= threshold) & np.array([each.label == 1 for each in slices])
+    if not right.any():
+        return None
+    drops = [(plain.probability - each.probability)[right] for each in (strongest, random)]
+    return CoveringTest(
+        count=int(right.sum()),
+        covered=SHARE,
+        share=float((drops[0] > drops[1]).mean()),
+        strongest_drop=float(drops[0].mean()),
+        random_drop=float(drops[1].mean()),
+    )
+
+
+def _covered(grey: NDArray[np.uint8], values: NDArray[np.float32], lung: Mask) -> NDArray[np.uint8]:
+    """Fill the lung's cells with the highest values; a picture without lungs stays as it is."""
+    if not lung.any():
+        return grey
+    inside = np.where(lung, values, -1.0)
+    order = np.argsort(inside, axis=None)[::-1][: max(1, round(SHARE * int(lung.sum())))]
+    cells = np.zeros(lung.shape, np.uint8)
+    cells.flat[order] = 1
+    height, width = grey.shape
+    mask = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    whole = cv2.resize(lung.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    rest = whole & ~mask
+    filled = grey.copy()
+    filled[mask] = np.median(grey[rest] if rest.any() else grey[whole])
+    return filled
