@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from service.errors import ModelFileError
 from training.cli import make_parser
 from training.errors import TrainingError
+from training.run.processes import joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an error that the user can fix, 130 for an interrupt."""
     options = make_parser().parse_args(arguments)
     try:
-        options.command(options)
+        with joined():
+            options.command(options)
     except (TrainingError, ModelFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

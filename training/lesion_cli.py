@@ -23,6 +23,7 @@ from training.options import add_data, add_machine, add_recipe_fields, read_data
 from training.release.lesion_release import LesionData, LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.run.machine import find_machine
+from training.run.processes import current
 from training.run.run_folder import claim_run_folder
 
 _NO_OPTIONS: Final = ("name", "architecture")
@@ -81,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = read_recipe(options, LesionRecipe, _NO_OPTIONS)
     machine = find_machine(options.device, options.precision, 0)
     data = read_lesion_data(options)
-    if options.fresh and options.run.exists():
+    if options.fresh and current().is_first and options.run.exists():
         shutil.rmtree(options.run)
     leave_out = tuple(options.leave_out) or _with_both_classes(data.train)
     fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from training.errors import TrainingError
 from training.run.atomic_write import write_atomically
+from training.run.processes import first_only
 
 
+@first_only
 def claim_run_folder(folder: Path, settings: Mapping[str, object]) -> None:
     """Write the run's settings into its folder, or check that those in it are the same.
 
