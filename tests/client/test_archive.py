@@ -1,8 +1,6 @@
-"""`covid-ct predict --engine ray`, in most tests with a cluster in this process, which needs no Ray."""
+"""`covid-ct predict --engine ray` with a cluster in this process; tests/soak/test_archive.py starts Ray itself."""
 
 import csv
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,6 @@ from client.errors import ClientError
 from service.imaging.window import Window
 from tests.support.archives import write_mixed
 from tests.support.client import png
-from tests.support.server import ROOT
 
 
 @dataclass
@@ -204,18 +201,3 @@ def test_without_the_extra_it_says_what_to_install(
     (tmp_path / "a.png").write_bytes(png())
     assert main(["predict", str(tmp_path / "a.png"), "--engine", "ray", "--output", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err == "error: --engine ray needs Ray: pip install 'covid-ct[ray]'\n"
-
-
-def test_ray_on_this_machine_gives_the_rows_of_the_local_engine(models: Path, tmp_path: Path) -> None:
-    """The only test here that starts Ray: about 20 seconds."""
-    pytest.importorskip("ray", reason="needs the extra ray")
-    archive = write_mixed(tmp_path / "in", 20)
-    expected, output = tmp_path / "rows.csv", tmp_path / "out"
-    assert main(["predict", str(archive), "--models", str(models), "--output", str(expected)]) == 1
-    command = [sys.executable, "-m", "client", "predict", str(archive), "--models", str(models), "--engine", "ray"]
-    done = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 1
-    assert text_of(output) == expected.read_text()
-    last = done.stderr.splitlines()[-1]
-    assert "1 other files passed over" in last
-    assert [json.loads(line).get("name") for line in (output / MANIFEST).open()] == [None, "part-000000.csv"]

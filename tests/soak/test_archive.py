@@ -47,6 +47,19 @@ def answer(archive: Path, models: Path, output: Path, cluster: Cluster | None = 
     return float(rate[1]) if rate else 0.0
 
 
+def test_ray_on_this_machine_gives_the_rows_of_the_local_engine_and_continues(models: Path, tmp_path: Path) -> None:
+    """Without an address: a Ray for this run alone."""
+    archive = write_mixed(tmp_path / "in", 20)
+    answer(archive, models, tmp_path / "rows.csv")
+    own = [*command(archive, models, tmp_path / "out"), "--engine", "ray"]
+    first, second = (subprocess.run(own, cwd=ROOT, capture_output=True, text=True, timeout=240) for _ in range(2))
+    assert text_of(tmp_path / "out") == (tmp_path / "rows.csv").read_text()
+    assert "1 other files passed over" in first.stderr
+    assert "in the output already" in second.stderr
+    for done in (first, second):
+        assert [line for line in done.stderr.splitlines() if "Research software" not in line] == []
+
+
 def test_two_nodes_answer_nearly_twice_as_fast_as_one_and_the_same(tmp_path: Path) -> None:
     """The model that ships, 400 slices of 320 x 320."""
     archive = write_slices(tmp_path / "in", 400, 320)
@@ -86,7 +99,9 @@ def test_three_hundred_slices_of_all_kinds_are_the_rows_of_the_local_engine(mode
         answer(archive, models, tmp_path / "out", cluster)
     assert text_of(tmp_path / "out") == (tmp_path / "local.csv").read_text()
     lines = text_of(tmp_path / "out").count("\n") - 1
-    files = sum(len(json.loads(line).get("files", [])) for line in (tmp_path / "out" / MANIFEST).open())
+    files = sum(
+        len(json.loads(line).get("files", [])) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()
+    )
     tell(f"{lines} rows of {files} files are equal byte for byte")
     assert lines > 300
 

@@ -55,10 +55,18 @@ def cluster_of(count: int) -> Iterator[Cluster]:
     cluster = Cluster(address, nodes, environment)
     try:
         for number in range(count):
-            where = ["--head", "--port", address.partition(":")[2], "--temp-dir", folder]
+            where = [
+                "--head",
+                "--port",
+                address.partition(":")[2],
+                "--temp-dir",
+                folder,
+                "--include-dashboard",
+                "false",
+            ]
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
             command += where if number == 0 else ["--address", address]
-            command += ["--object-store-memory", "200000000", "--include-dashboard", "false"]
+            command += ["--object-store-memory", "200000000"]
             core = cores[number % len(cores)]
             nodes.append(
                 subprocess.Popen(

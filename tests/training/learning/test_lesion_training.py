@@ -1,9 +1,5 @@
-"""Training of the lesion network by one process and by two."""
+"""Training of the lesion network by several processes; tests/soak/test_torchrun.py starts them."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +8,6 @@ import torch
 from torch import nn
 
 from tests.support import parallel
-from tests.support.server import ROOT
 from training.learning import lesion_training
 from training.learning.lesion_samples import LesionSamples
 from training.learning.lesion_training import seeded_dropout
@@ -62,32 +57,3 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
         parts.append(lesion_training._losses(tuple(each[own] for each in outputs), part))  # type: ignore[arg-type]
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
-
-
-def run(folder: Path, count: int, steps: int) -> list[dict[str, float]]:
-    """Train for so many steps with torchrun, and return the losses of each."""
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(count), "-m", "tests.support.parallel", str(folder), str(steps)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    losses: list[dict[str, float]] = json.loads((folder / f"losses-{count}.json").read_text())
-    return losses
-
-
-@pytest.mark.soak
-def test_two_processes_have_the_losses_of_one_and_one_resumes_what_two_began(tmp_path: Path) -> None:
-    """Batches of three slices, so that the parts differ in size. Tolerance: 0.1 % of each loss at each step."""
-    parallel.read_slices(tmp_path / "one" / "slices")
-    parallel.read_slices(tmp_path / "two" / "slices")
-    one = run(tmp_path / "one", 1, 6)
-    two = run(tmp_path / "two", 2, 3)
-    two += run(tmp_path / "two", 1, 3)
-    assert len(one) == len(two) == 6
-    difference = max(abs(a[name] - b[name]) / abs(a[name]) for a, b in zip(one, two, strict=True) for name in a)
-    print(f"\n  soak: losses of two processes differ from those of one by at most {difference:.1e} of their value")
-    assert difference < 1e-3
-    first, second = (torch.load(tmp_path / name / "network.ckpt", weights_only=True) for name in ("one", "two"))
-    for name, value in first["average"].items():
-        torch.testing.assert_close(value, second["average"][name], rtol=1e-3, atol=1e-4)
