@@ -61,7 +61,7 @@ def train(folder: Path, steps: int) -> LesionNetwork:
             (folder / f"losses-{current().count}.json").write_text(json.dumps(losses))
         return losses[-1]
 
-    lesion_training._step = recorded
+    lesion_training._step = recorded  # type: ignore[assignment]
     lesion_training._CHECKPOINT_STEPS = 1  # type: ignore[misc]
     return train_lesion_network(LesionNetwork(), samples, training)
 
