@@ -17,8 +17,9 @@ from client.predict import Tally, answer
 from client.rows import Row
 from service.imaging.window import Window
 
-_TASK_RETRIES: Final = 5
-"""Of a chunk whose machine or process ends; a file that ends every process must not do so for ever."""
+_TASK_RETRIES: Final = 100
+"""Of a chunk whose worker is lost: about one a second until Ray notices that its machine is gone, which takes half a
+minute. Not without limit, so that a file that ends every process does not do so for ever."""
 
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here reports nothing to anyone
