@@ -35,6 +35,7 @@ examples:
   covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
   covid-ct predict ct.nii.gz                       every axial slice; needs the extra nifti
   covid-ct predict study/ --operating-point screening
+  covid-ct predict archive/ --engine ray --output rows/    a cluster; needs the extra ray
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
 
 exit status: 0 all answered, 1 some failed (or no image, model or service), 2 wrong usage, 130 interrupted.
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from client.archive import command as ray
     from client.predict import predict
     from service.imaging.window import Window
 
@@ -65,6 +67,8 @@ def _predict(options: argparse.Namespace) -> int:
         options.window = Window(*options.window) if options.window else None
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if options.engine == "ray":
+        return ray.run(options)
     options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
     return predict(options)
 
@@ -162,7 +166,9 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--url", help="ask the service at this address instead of a local model")
     parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
     parser.add_argument(
-        "--format", choices=("table", "csv", "jsonl"), help="output format (default: table, or the suffix of --output)"
+        "--format",
+        choices=("table", "csv", "jsonl", "parquet"),
+        help="output format (default: table, or the suffix of --output)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to this file; rows that it already has are kept"
@@ -171,6 +177,12 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--operating-point",
         metavar="NAME",
         help="threshold of the model's card for the label, such as screening (default: the card's, or the service's)",
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: all machines of a Ray cluster (local)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of the cluster (RAY_ADDRESS, else this machine alone)"
     )
     parser.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"

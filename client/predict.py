@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from client.engines import Engine, LocalEngine, RemoteEngine
 from client.errors import ClientError, ProblemError, SourceError, UsageError
@@ -76,14 +77,16 @@ def predict(options: Namespace) -> int:
     return 1 if tally.failed or not tally.found else 0
 
 
-def chosen_format(wanted: Format | None, output: Path | None) -> Format:
+def chosen_format(wanted: Format | Literal["parquet"] | None, output: Path | None) -> Format:
     """Choose the format: the option, else the suffix of the output, else a table.
 
     Raises:
         UsageError: a table can't be written to a file, because it can't be resumed; or there is no such folder.
     """
     suffixes: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}
-    form = wanted or (suffixes.get(output.suffix.lower()) if output else "table")
+    form: Format | Literal["parquet"] | None = wanted or (suffixes.get(output.suffix.lower()) if output else "table")
+    if form == "parquet":
+        raise UsageError("--format parquet needs --engine ray")
     if form is None or (output and form == "table"):
         raise UsageError("--output needs --format csv or jsonl, or a name that ends in .csv or .jsonl")
     if output and output.exists() and not output.is_file():

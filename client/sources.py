@@ -83,7 +83,7 @@ def _find(text: str, seen: set[str]) -> Iterator[Found]:
             empty = False
             yield from _read_once(str(Path(entry.path)), False, seen)
         if empty:
-            yield Found(text, SourceError("no_files", "The folder has no files to read."), named=True)
+            yield no_files(text)
     elif path.exists() or not glob.has_magic(text):
         yield from _read_once(str(path), True, seen)
     else:
@@ -189,6 +189,11 @@ def is_zip(file: BinaryIO) -> bool:
     start = file.read(4)
     file.seek(0)
     return start in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def no_files(folder: str) -> Found:
+    """Return the failure of a folder without files."""
+    return Found(folder, SourceError("no_files", "The folder has no files to read."), named=True)
 
 
 def no_match(pattern: str) -> Found:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.errors import ModelFileError
 from training.cli import make_parser
 from training.errors import TrainingError
+from training.run.processes import joined
 from training.run.progress import close_bars, set_quiet
 
 
@@ -15,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     set_quiet(options.quiet)
     try:
-        options.command(options)
+        with joined():
+            options.command(options)
     except (TrainingError, ModelFileError) as error:
         return _fail(f"error: {error}", 1)
     except OSError as error:

@@ -27,6 +27,7 @@ from training.release.lesion_report import LesionReport
 from training.release.promotion import promote
 from training.run.cost import confirm_cost, operations_per_second
 from training.run.machine import Machine, find_machine
+from training.run.processes import current
 from training.run.progress import say
 from training.run.record import hash_file
 from training.run.run_folder import check_folder, claim_run_folder
@@ -47,7 +48,7 @@ def train(options: argparse.Namespace) -> None:
     inputs = _inputs(options, data) | {"weights": weights}
     fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
     job = LesionJob(fit, options.model_version, inputs)
-    if options.fresh or not options.run.exists():
+    if current().is_first and (options.fresh or not options.run.exists()):
         _confirm(recipe, machine, sure=options.yes)
     claim_run_folder(
         options.run,

@@ -1,7 +1,7 @@
 """Check of the heat map: does its strongest place lie inside a lung, and do its strongest cells carry the answer?"""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -83,16 +83,16 @@ def cover(answers: Answers, slices: Sequence[CtSlice], seed: int) -> dict[str, l
 
 
 def score_covering(
-    plain: Answers, strongest: Answers, random: Answers, slices: Sequence[CtSlice], threshold: float
+    plain: Answers, covered: Mapping[str, Answers], slices: Sequence[CtSlice], threshold: float
 ) -> CoveringTest | None:
-    """Compare the answers to the same slices uncovered and covered; None if no COVID slice is called COVID.
+    """Compare the answers to slices before and after `cover`; None if no COVID slice is called COVID.
 
     After the deletion test of Petsiuk et al. 2018 (RISE, arXiv 1806.07421).
     """
     right = (plain.probability >= threshold) & np.array([each.label == 1 for each in slices])
     if not right.any():
         return None
-    drops = [(plain.probability - each.probability)[right] for each in (strongest, random)]
+    drops = [(plain.probability - covered[name].probability)[right] for name in ("strongest", "random")]
     return CoveringTest(
         count=int(right.sum()),
         covered=SHARE,

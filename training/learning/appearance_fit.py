@@ -15,6 +15,7 @@ from training.learning.lesion_samples import share_of
 from training.learning.lung_crops import FoundLungs, crop_lungs
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.run.machine import Machine
+from training.run.processes import current
 from training.run.progress import progress
 
 _PENALTY: Final = 0.1
@@ -86,22 +87,27 @@ def _pool(
     machine: Machine,
     rng: np.random.Generator | None,
 ) -> NDArray[np.float32]:
-    """Pool the maps of slices, as they are or augmented: (N, features)."""
-    rows = []
+    """Pool the maps of slices, as they are or augmented: (N, features). Each process looks at its own part."""
+    seeds = np.zeros(len(chosen), np.int64) if rng is None else rng.integers(2**62, size=len(chosen))
+    own = current().own(len(chosen))
+    rows = [np.empty((0, len(probe.mean)), np.float32)]
     network.to(machine.device)
     with torch.inference_mode(), machine.autocast():
-        for start in progress(range(0, len(chosen), 8), "looking at appearance", "batch"):
+        for start in progress(range(0, len(own), 8), "looking at appearance", "batch"):
             pictures = []
-            for i in chosen[start : start + 8]:
-                grey = crop_lungs(slices[i], found.lung[i], found.box[i], rng).grey
-                pictures.append(grey if rng is None else degrade(draw_marks(jitter_tone(grey, rng), rng, 0.35), rng))
+            for place in own[start : start + 8]:
+                i, view = chosen[place], None if rng is None else np.random.default_rng(seeds[place])
+                grey = crop_lungs(slices[i], found.lung[i], found.box[i], view).grey
+                pictures.append(
+                    grey if view is None else degrade(draw_marks(jitter_tone(grey, view), view, 0.35), view)
+                )
             batch = torch.from_numpy(np.stack(pictures).astype(np.float32))[:, None].to(machine.device)
             maps = network.features(network.normalise(255 * batch))
             cells = network.decoder(maps)
             lung = torch.sigmoid(cells[:, :1])
             rows.append(probe.pool(maps[2], lung, torch.sigmoid(cells[:, 1:]) * lung).float().cpu().numpy())
     network.cpu()
-    return np.concatenate(rows)
+    return current().gather(np.concatenate(rows))
 
 
 def _weights(slices: Sequence[CtSlice], shares: Mapping[str | None, float]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from training.network.lung_finder import LungFinder
 from training.network.weights import load_features
 from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
+from training.run.processes import current, first_only
 from training.run.progress import stage
 from training.run.run_folder import restoring
 from training.run.seeding import derive_seed
@@ -102,7 +103,7 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     every = list(range(len(slices)))
     network = _train(settings, network, slices, found, every, folder / "network.ckpt", recipe.steps)
     stage(4, STAGES, "the appearance of lungs")
-    return FittedLesions(
+    fitted = FittedLesions(
         finder,
         left_out,
         left_out_network,
@@ -111,24 +112,30 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
         _appearance(settings, network, slices, found, every, folder / "appearance.pt"),
         weights,
     )
+    current().leave_to_first()
+    return fitted
 
 
 def _left_out(settings: LesionFitSettings, slices: Sequence[CtSlice]) -> list[bool]:
     path = settings.run_folder / "left-out.csv"
-    if path.is_file():
-        return read_left_out(path, slices)
-    left_out = choose_left_out(slices, settings.leave_out)
-    write_left_out(path, slices, left_out)
-    return left_out
+    if current().lacks(path):
+        first_only(write_left_out)(path, slices, choose_left_out(slices, settings.leave_out))
+    return read_left_out(path, slices)
 
 
 def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> LungFinder:
-    path, recipe = settings.run_folder / "finder.pt", settings.recipe
-    if path.is_file():
-        finder = LungFinder()
-        with restoring(path):
-            finder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return finder.eval()
+    path = settings.run_folder / "finder.pt"
+    if current().lacks(path):
+        _write_finder(path, settings, slices, other)
+    finder = LungFinder()
+    with restoring(path):
+        finder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return finder.eval()
+
+
+@first_only
+def _write_finder(path: Path, settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> None:
+    recipe = settings.recipe
     with_lungs = [each for each in slices if each.kind in ("lesions", "clear")]
     pictures = LungPictures(with_lungs, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
     training = LungTraining(
@@ -136,7 +143,6 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
     )
     finder = train_lung_finder(pictures, training).cpu()
     write_atomically(path, lambda temporary: torch.save(finder.state_dict(), temporary))
-    return finder
 
 
 def _train(
@@ -168,16 +174,15 @@ def _appearance(
     seen: Sequence[int],
     path: Path,
 ) -> AppearanceProbe:
-    if path.is_file():
-        probe = AppearanceProbe(network.map_channels)
-        with restoring(path):
-            probe.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return probe.eval()
-    shares = _shares([slices[index] for index in seen], settings.recipe.covid_ct_share)
-    rng = np.random.default_rng(derive_seed(settings.recipe.seed, path.stem))
-    probe = fit_appearance(network, slices, found, seen, shares, settings.machine, rng)
-    write_atomically(path, lambda temporary: torch.save(probe.state_dict(), temporary))
-    return probe
+    if current().lacks(path):
+        shares = _shares([slices[index] for index in seen], settings.recipe.covid_ct_share)
+        rng = np.random.default_rng(derive_seed(settings.recipe.seed, path.stem))
+        fitted = fit_appearance(network, slices, found, seen, shares, settings.machine, rng)
+        first_only(write_atomically)(path, lambda temporary: torch.save(fitted.state_dict(), temporary))
+    probe = AppearanceProbe(network.map_channels)
+    with restoring(path):
+        probe.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return probe.eval()
 
 
 def _shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:

@@ -1,6 +1,6 @@
 """Batches for the lesion network: every source and both classes in fixed shares, lesions pasted into clear lungs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +33,7 @@ class Batch(NamedTuple):
         lesion, lung: float32 (N, 1, 48, 64), share of each cell inside the mask.
         lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
         label: float32 (N,), 1 is COVID.
+        seeds: int64 (N,), of all that is random in each slice.
     """
 
     pictures: torch.Tensor
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     lung_weight: torch.Tensor
     label: torch.Tensor
     label_weight: torch.Tensor
+    seeds: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -60,13 +62,14 @@ class LesionSamples:
         slices: to learn from; whatever is left out is not among them.
         found: their lungs.
         shares: of each labelled source among the labelled slices; sources not named share what `None` has.
-        rng: draws everything, so that a run can continue where it was.
+        rng: draws the seed of every sample, so that a run can continue where it was.
     """
 
     def __init__(
         self, slices: Sequence[CtSlice], found: FoundLungs, shares: dict[str | None, float], rng: np.random.Generator
     ) -> None:
-        self._slices, self._found, self._rng = slices, found, rng
+        self._slices, self._found, self._seeds = slices, found, rng
+        self._rng = rng  # of one sample, from its seed
         usable = [i for i in range(len(slices)) if found.has_lungs(i)]
 
         def where(wanted: Callable[[CtSlice], bool]) -> list[int]:
@@ -88,10 +91,15 @@ class LesionSamples:
         self._clear = where(lambda s: s.kind == "clear")
         self._check()
 
-    def batch(self, size: int) -> Batch:
-        """Draw one batch."""
-        samples = [self._draw() for _ in range(size)]
-        rows = [self._finish(each) for each in samples]
+    def batch(self, size: int, own: Iterable[int] | None = None) -> Batch:
+        """Draw one batch, or the samples at some places of it; a sample does not depend on the others."""
+        seeds = self._seeds.integers(2**62, size=size)
+        seeds = seeds if own is None else seeds[list(own)]
+        samples, rows = [], []
+        for seed in seeds:
+            self._rng = np.random.default_rng(seed)
+            samples.append(self._draw())
+            rows.append(self._finish(samples[-1]))
 
         def column(values: list[float]) -> torch.Tensor:
             return torch.tensor(values, dtype=torch.float32)
@@ -107,15 +115,16 @@ class LesionSamples:
             lung_weight=column([0.3 if each.crop.lung is None else 1.0 for each in samples]),
             label=column([each.label for each in samples]),
             label_weight=column([each.label_weight for each in samples]),
+            seeds=torch.from_numpy(seeds),
         )
 
     def position(self) -> Mapping[str, Any]:
         """Return the generator's state, for a checkpoint."""
-        return self._rng.bit_generator.state
+        return self._seeds.bit_generator.state
 
     def seek(self, position: Mapping[str, Any]) -> None:
         """Continue from a generator's state."""
-        self._rng.bit_generator.state = position
+        self._seeds.bit_generator.state = position
 
     def _check(self) -> None:
         """Refuse sources of which nothing can be drawn.

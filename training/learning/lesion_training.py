@@ -1,20 +1,24 @@
 """Training of the lesion network: lung, lesion and label at once, with checkpoints and resume."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from training.errors import TrainingError
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.network.lesion_network import LesionNetwork, log_probability
 from training.run.atomic_write import write_atomically
 from training.run.history import append_row
 from training.run.machine import Machine
+from training.run.processes import current
 from training.run.progress import progress, say
 from training.run.run_folder import restoring
 
@@ -68,20 +72,26 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, training.steps, pct_start=0.1)
     state = _State(network, optimiser, schedule, samples)
     state.restore(training.checkpoint)
+    processes = current()
+    processes.check_same(state.step, f"the step of {training.checkpoint}")
     if state.step >= training.steps:  # resumed after its end: draw nothing
         network.load_state_dict(state.average)
         return network.eval()
+    own = processes.own(training.batch_size)
+    if not own:
+        raise TrainingError(f"--batch-size {training.batch_size}: fewer slices than processes")
+    parallel = DistributedDataParallel(network) if processes.count > 1 else network
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
-        waiting = drawing.submit(samples.batch, training.batch_size)
+        waiting = drawing.submit(samples.batch, training.batch_size, own)
         for step in bar:
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
-            waiting = drawing.submit(samples.batch, training.batch_size)
-            losses = _step(network, batch, training, optimiser, schedule)
+            waiting = drawing.submit(samples.batch, training.batch_size, own)
+            losses = _step(network, parallel, batch, training, optimiser, schedule)
             state.advance(step + 1, losses)
             bar.set_postfix(state.running)
-            if (step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps:
+            if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
                 append_row(training.losses_path, {"step": step + 1, **state.running})
                 state.save(training.checkpoint, position)
@@ -149,6 +159,7 @@ class _State:
 
 def _step(
     network: LesionNetwork,
+    parallel: nn.Module,
     batch: Batch,
     training: LesionTraining,
     optimiser: torch.optim.Optimizer,
@@ -157,23 +168,48 @@ def _step(
     device = training.machine.device
     network.train()
     network.features.eval()
-    batch = Batch(*(each.to(device) for each in batch))
-    with training.machine.autocast():
-        outputs = network(batch.pictures)
+    processes = current()
+    with seeded_dropout(network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
+        batch = Batch(*(each.to(device) for each in batch))
+        outputs = parallel(batch.pictures)
     losses = _losses(outputs, batch)
     optimiser.zero_grad()
-    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
+    # gradients are averaged over processes, and each has its part of the sum over the whole batch
+    loss = processes.count * (3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"])
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(network.parameters(), 5.0)
     optimiser.step()
     schedule.step()
-    return {name: value.item() for name, value in losses.items()}
+    whole = processes.sum(torch.stack([value.detach() for value in losses.values()]))
+    return dict(zip(losses, whole.tolist(), strict=True))
+
+
+@contextmanager
+def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
+    """Draw the mask of each slice from its own seed, whatever slices are in the batch of this process."""
+
+    def drop(_: nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> torch.Tensor:
+        (values,) = inputs
+        noise = [torch.rand(values.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
+
+    hook = layer.register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _losses(
     outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy of lesion, lung and label, and lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797)."""
+    """Cross-entropy of lesion, lung and label, and lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797).
+
+    Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
+    """
+    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
+    totals = current().sum(torch.stack([each.sum() for each in weights])).clamp_min(1.0)
+    of_lesion, of_lung, of_label = (each / total for each, total in zip(weights, totals, strict=True))
     cells, _, lesion_odds, appearance_odds = outputs
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits
@@ -184,12 +220,8 @@ def _losses(
     log_p, log_not = log_probability(lesion_odds, appearance_odds)
     label = -(batch.label * log_p + (1 - batch.label) * log_not)
     return {
-        "lesion": _weighted(by_cell, batch.lesion_weight),
-        "overlap": _weighted(1 - (2 * both + 20) / (total + 20), batch.lesion_weight),
-        "lung": _weighted(entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)), batch.lung_weight),
-        "label": _weighted(label, batch.label_weight),
+        "lesion": (by_cell * of_lesion).sum(),
+        "overlap": ((1 - (2 * both + 20) / (total + 20)) * of_lesion).sum(),
+        "lung": (entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)) * of_lung).sum(),
+        "label": (label * of_label).sum(),
     }
-
-
-def _weighted(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (values * weights).sum() / weights.sum().clamp_min(1.0)

@@ -15,6 +15,7 @@ from training.learning.augmentation import Grey, change_window
 from training.network.lung_box import HEIGHT, WIDTH, find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
 from training.run.atomic_write import write_atomically
+from training.run.processes import current, first_only
 from training.run.progress import progress
 from training.run.run_folder import restoring
 
@@ -61,9 +62,14 @@ def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> 
     Raises:
         TrainingError: the file is damaged.
     """
-    if path.is_file():
-        with restoring(path), np.load(path) as stored:
-            return FoundLungs(stored["lung"], stored["box"])
+    if current().lacks(path):
+        _write_lungs(path, finder, slices)
+    with restoring(path), np.load(path) as stored:
+        return FoundLungs(stored["lung"], stored["box"])
+
+
+@first_only
+def _write_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> None:
     found = find_lungs(finder, slices)
 
     def write(temporary: Path) -> None:
@@ -71,7 +77,6 @@ def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> 
             np.savez_compressed(file, lung=found.lung, box=found.box)
 
     write_atomically(path, write)
-    return found
 
 
 def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:

@@ -35,6 +35,7 @@ from training.release.publish import publish, staging_folder
 from training.release.report import ModelName
 from training.run.atomic_write import write_atomically
 from training.run.machine import peak_memory_bytes
+from training.run.processes import current
 from training.run.progress import say, stage
 from training.run.record import Provenance, make_provenance, write_schema
 from training.run.run_folder import resumed_record
@@ -101,6 +102,7 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     finished = _read(job)
     if finished:
         say(f"{job.models_folder}: this run is finished; --fresh repeats it")
+        current().leave_to_first()
         return finished
     started = time.perf_counter()
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
@@ -152,8 +154,8 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
         for name, slices in alter(data.test, fitted.finder).items()
     }
     covered = cover(answers["plain"], data.test, seed)
-    covered_answers = [
-        resumed_answers(
+    covered_answers = {
+        name: resumed_answers(
             job.fit.run_folder / f"test-{name}-covered-answers.npz",
             reader,
             slices,
@@ -161,7 +163,7 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
             f"answering test, {name} cells covered",
         )
         for name, slices in covered.items()
-    ]
+    }
     scores = score_test(
         answers["plain"],
         data.test,
@@ -176,7 +178,7 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
     slices = [*data.train, *data.test, *data.unseen]
     measure = partial(measure_checks, reader, slices, others, machine, seed)
     checks = resumed_record(job.fit.run_folder / "checks.json", Checks, measure)
-    covering = score_covering(answers["plain"], *covered_answers, data.test, judgement.threshold)
+    covering = score_covering(answers["plain"], covered_answers, data.test, judgement.threshold)
     return _Tested(reader, answers, scores, covering, checks)
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from training.errors import TrainingError
 from training.run.atomic_write import write_atomically
+from training.run.processes import first_only
 from training.run.record import Record
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -29,6 +30,7 @@ def check_folder(option: str, folder: Path) -> None:
             raise TrainingError(f"{option} {folder}: {each} is a file, not a folder")
 
 
+@first_only
 def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: bool = False) -> None:
     """Write the run's settings into its folder, or check that those in it are the same.
 

@@ -48,9 +48,10 @@ def test_covering_counts_the_slices_whose_strongest_cells_carry_the_answer() -> 
     slices, plain = _slices()
     strongest = replace(plain, probability=np.array([0.1, 0.7], np.float32))
     random = replace(plain, probability=np.array([0.8, 0.6], np.float32))
-    test = score_covering(plain, strongest, random, slices, threshold=0.5)
+    covered = {"strongest": strongest, "random": random}
+    test = score_covering(plain, covered, slices, threshold=0.5)
     assert test is not None
     assert (test.count, test.share) == (2, 0.5)
     assert round(test.strongest_drop, 3) == 0.45
     assert round(test.random_drop, 3) == 0.15
-    assert score_covering(plain, strongest, random, slices, threshold=0.95) is None
+    assert score_covering(plain, covered, slices, threshold=0.95) is None

@@ -1,0 +1,57 @@
+"""`covid-ct predict --engine ray`: options, progress and exit status."""
+
+import sys
+from argparse import Namespace
+
+from client.archive.run import Summary, predict_archive
+from client.errors import UsageError
+from client.model_folder import find_models
+from client.results import NOTICE
+from client.rows import printable
+from service.imaging.window import LUNG
+
+
+def _check(options: Namespace) -> None:
+    """Refuse options that this engine does not have.
+
+    Raises:
+        UsageError: no folder for the output, or an option of another engine.
+    """
+    if options.url:
+        raise UsageError("--engine ray runs the model itself: leave out --url")
+    if options.output is None:
+        raise UsageError("--engine ray needs --output FOLDER")
+    if options.format not in (None, "csv", "parquet"):
+        raise UsageError("--engine ray writes --format csv or parquet")
+    if "-" in options.paths:
+        raise UsageError("--engine ray reads no standard input; name files, folders or URIs")
+
+
+def run(options: Namespace) -> int:
+    """Answer an archive; return 0 if all slices were answered, 1 if some failed or none was found.
+
+    Raises:
+        ClientError: see `predict_archive`.
+    """
+    _check(options)
+    terminal = sys.stderr.isatty()
+
+    def show(summary: Summary) -> None:
+        if terminal:
+            print(f"\r\x1b[2K{summary.line()}", end="", file=sys.stderr, flush=True)
+
+    summary = predict_archive(
+        options.paths,
+        options.output,
+        models=find_models(options.models),
+        form=options.format or "csv",
+        window=options.window or LUNG,
+        device=options.device,
+        operating_point=options.operating_point,
+        address=options.ray_address,
+        show=show,
+    )
+    print(f"{chr(13) + chr(27) + '[2K' if terminal else ''}{summary.summary()}. {NOTICE}", file=sys.stderr)
+    if not summary.found:
+        print(f"error: no image was found in {', '.join(map(printable, options.paths))}", file=sys.stderr)
+    return 1 if summary.failed or not summary.found else 0

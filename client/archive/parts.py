@@ -1,0 +1,208 @@
+"""The output folder of an archive: parts of rows, and a manifest of the files that they answer."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from client.errors import ClientError
+from client.rows import Row, printable, read_rows, writer_to
+
+PartFormat: TypeAlias = Literal["csv", "parquet"]
+
+MANIFEST: Final = "manifest.jsonl"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is known of one file after its answer.
+
+    Attributes:
+        key: of its item.
+        rows: its rows in the part, which follow each other.
+        failed: how many of them are errors; such a file is tried again by the next run.
+    """
+
+    key: str
+    rows: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One line of the manifest: a part that is complete."""
+
+    name: str
+    size: int
+    files: tuple[Answered, ...]
+
+
+@dataclass(slots=True)
+class Output:
+    """A folder of parts of one model and one window; a part counts once its line is in the manifest.
+
+    Attributes:
+        folder: holds the parts and the manifest.
+        form: format of the parts.
+        window: centre/width, as in rows.
+        model: of all rows; empty until the first answer.
+        done: keys of the files that need no further answer.
+        kept: rows of previous runs.
+    """
+
+    folder: Path
+    form: PartFormat
+    window: str
+    model: str = ""
+    done: set[bytes] = field(default_factory=set)
+    kept: int = 0
+    _next: int = 0
+
+    @classmethod
+    def open(cls, folder: Path, form: PartFormat, window: str) -> "Output":
+        """Create a folder, or continue one: rows of files that failed are taken out of their parts.
+
+        Raises:
+            ClientError: the folder is not an output of this command, or of another format or window.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise ClientError(f"{folder}: with --engine ray, the output is a folder, and this is a file")
+        folder.mkdir(parents=True, exist_ok=True)
+        output = cls(folder, form, window)
+        if (folder / MANIFEST).exists():
+            output._continue()
+        elif any(folder.iterdir()):
+            raise ClientError(f"{folder}: has files but no {MANIFEST}; choose another --output")
+        return output
+
+    def number_parts(self, count: int) -> int:
+        """Reserve so many names of parts, and return the number of the first."""
+        first = self._next
+        self._next += count
+        return first
+
+    def write(self, number: int, model: str, rows: Sequence[Row], files: Sequence[Answered]) -> None:
+        """Write a part, then its line of the manifest.
+
+        Raises:
+            ClientError: the rows are of another model than those before.
+        """
+        if self.model and model != self.model:
+            raise ClientError(f"{self.folder} holds answers of model {self.model}, and these would be of {model}")
+        if not self.model:
+            self.model = model
+            self._rewrite([])
+        part = self._written(f"part-{number:06d}.{self.form}", rows, tuple(files))
+        with (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(part)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _written(self, name: str, rows: Sequence[Row], files: tuple[Answered, ...]) -> _Part:
+        path = self.folder / name
+        write = _write_parquet if self.form == "parquet" else _write_csv
+        write(path, rows)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return _Part(name, path.stat().st_size, files)
+
+    def _head(self) -> dict[str, Any]:
+        return {"version": _VERSION, "format": self.form, "window": self.window, "model": self.model}
+
+    def _continue(self) -> None:
+        lines = _complete_lines(self.folder / MANIFEST)
+        head = next(lines, None)
+        if head is None:
+            return
+        self.model = str(head.get("model", ""))
+        if head != self._head():
+            raise ClientError(f"{self.folder / MANIFEST}: is {head}, not {self._head()}; choose another --output")
+        names: set[str] = set()
+        self._rewrite(self._usable(lines, names))
+        for path in self.folder.glob(f"part-*.{self.form}"):
+            if path.name not in names:
+                path.unlink()  # of an interrupted run, or written anew
+
+    def _usable(self, lines: Iterator[dict[str, Any]], names: set[str]) -> Iterator[_Part]:
+        """Yield the parts that are there, without the files that failed, and collect names and keys."""
+        for line in lines:
+            part = _Part(line["name"], line["size"], tuple(Answered(**each) for each in line["files"]))
+            self._next = max(self._next, int(part.name[5:11]) + 1)
+            path = self.folder / part.name
+            if path.is_file() and path.stat().st_size == part.size:  # else its files are answered again
+                part = self._without_failed(part)
+                names.add(part.name)
+                self.done.update(bytes.fromhex(each.key) for each in part.files)
+                self.kept += sum(each.rows for each in part.files)
+                yield part
+
+    def _without_failed(self, part: _Part) -> _Part:
+        """Return the part, or if files of it failed, write another one without them."""
+        good = tuple(each for each in part.files if not each.failed)
+        if len(good) == len(part.files):
+            return part
+        rows = iter(_read_part(self.folder / part.name, self.form))
+        kept: list[Row] = []
+        for each in part.files:
+            own = [next(rows) for _ in range(each.rows)]
+            kept += [] if each.failed else own
+        return self._written(f"{part.name.partition('.')[0]}r.{self.form}", kept, good)
+
+    def _rewrite(self, parts: Iterable[_Part]) -> None:
+        """Replace the manifest."""
+        path = self.folder / MANIFEST
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(self._head()) + "\n")
+            for part in parts:
+                file.write(json.dumps(asdict(part)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a manifest; an incomplete last one is dropped.
+
+    Raises:
+        ClientError: not a manifest of this command.
+    """
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            try:
+                yield dict(json.loads(line))
+            except (ValueError, TypeError):
+                raise ClientError(f"{path}: not a manifest of this command; choose another --output") from None
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with writer_to(path, "csv", rows):
+        pass
+
+
+def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    kinds = {"str": pa.string(), "bool | None": pa.bool_(), "float | None": pa.float64()}
+    schema = pa.schema([(each.name, kinds[str(getattr(each.type, "__name__", each.type))]) for each in fields(Row)])
+    temporary = path.with_name(f".{path.name}.tmp")
+    parquet.write_table(pa.Table.from_pylist([_printed(row) for row in rows], schema), temporary)
+    temporary.replace(path)
+
+
+def _printed(row: Row) -> dict[str, object]:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+
+
+def _read_part(path: Path, form: PartFormat) -> list[Row]:
+    if form == "csv":
+        return read_rows(path, "csv")
+    from pyarrow import parquet
+
+    return [Row(**values) for values in parquet.read_table(path).to_pylist()]

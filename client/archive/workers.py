@@ -1,0 +1,211 @@
+"""Answers of an archive's files on the machines of a Ray cluster, through Ray Data."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from client.archive.items import Item, read_items
+from client.archive.parts import Answered
+from client.engines import Engine, LocalEngine
+from client.errors import ClientError
+from client.predict import Tally, answer
+from client.rows import Row
+from service.imaging.window import Window
+
+_TASK_RETRIES: Final = 100
+"""Of a chunk whose worker is lost: about one a second until Ray notices that its machine is gone, which takes half a
+minute. Not without limit, so that a file that ends every process does not do so for ever."""
+
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here reports nothing to anyone
+    "RAY_DATA_LOG_LEVEL": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+"""Environment of Ray, unless set otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How files are answered: models folder at the same path on every machine, device, window, threshold."""
+
+    models: Path
+    device: str
+    window: Window
+    operating_point: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Files that are answered together.
+
+    Attributes:
+        number: place among the chunks.
+        items: some files that follow each other.
+    """
+
+    number: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkAnswer:
+    """The answer of a chunk.
+
+    Attributes:
+        number: of the chunk.
+        model: name, version, start of the hash, and operating point.
+        rows: of all files, in their order.
+        files: what is known of each.
+        skipped: files in folders and zips that are not images.
+    """
+
+    number: int
+    model: str
+    rows: tuple[Row, ...]
+    files: tuple[Answered, ...]
+    skipped: int
+
+
+class Cluster(Protocol):
+    """Answers chunks in any order, each once."""
+
+    size: int
+    """Workers."""
+
+    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkAnswer]:
+        """Yield the answer of every chunk; raises `ClientError` if there is no model or no cluster."""
+        ...
+
+
+def answer_chunk(chunk: Chunk, engine: Engine, window: Window) -> ChunkAnswer:
+    """Read and answer the files of a chunk; a failure is a row."""
+    rows: list[Row] = []
+    files: list[Answered] = []
+    tally = Tally()
+    for item, found in read_items(chunk.items):
+        start, failed = len(rows), tally.failed
+        for each in found:
+            rows += answer(each, engine, window, tally)
+        files.append(Answered(item.key, len(rows) - start, tally.failed - failed))
+    model = f"{engine.model}, operating point {engine.operating_point}"
+    return ChunkAnswer(chunk.number, model, tuple(rows), tuple(files), tally.skipped)
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one on this machine for as long as the context lasts.
+
+    Args:
+        address: such as ray://host:10001 or host:6379; None: RAY_ADDRESS, else this machine.
+
+    Raises:
+        ClientError: the extra `ray` is missing, or there is no cluster at the address.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise ClientError("--engine ray needs Ray: pip install 'covid-ct[ray]'") from None
+    try:
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level=40)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ClientError(f"no Ray cluster at {address or 'this machine'}: {line}") from error
+    try:
+        yield _RayCluster()
+    finally:
+        ray.shutdown()
+
+
+class _RayCluster:
+    """Actors of Ray Data: one a GPU if the cluster has GPUs, else one a CPU."""
+
+    def __init__(self) -> None:
+        import ray
+
+        resources = ray.cluster_resources()
+        self._gpus = int(resources.get("GPU", 0))
+        self.size = self._gpus or max(1, int(resources.get("CPU", 1)))
+
+    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkAnswer]:
+        """See `Cluster.answers`; a chunk whose machine is lost is answered by another one."""
+        import ray
+        from ray.exceptions import RayError
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        on_gpus = self._gpus > 0 and settings.device != "cpu"
+        rows = [{"chunk": _encoded(chunk)} for chunk in chunks]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way to limit retries
+            answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                _Worker,
+                fn_constructor_args=(settings, None if on_gpus else 1),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=1, initial_size=self.size, max_size=self.size),
+                num_cpus=1,
+                num_gpus=1 if on_gpus else 0,
+                max_task_retries=_TASK_RETRIES,
+            )
+        try:
+            for row in answered.iter_rows():
+                yield _decoded(row["answer"])
+        except RayError as error:
+            raise ClientError(f"Ray: {str(error).strip().splitlines()[-1]}") from error
+
+
+class _Worker:
+    """An actor: the model, loaded once."""
+
+    def __init__(self, settings: WorkerSettings, threads: int | None) -> None:
+        self._window = settings.window
+        self._engine: Engine | None = None
+        self._problem = ""
+        try:
+            self._engine = LocalEngine(
+                settings.models, settings.device, threads, operating_point=settings.operating_point
+            )
+        except ClientError as error:  # reported by the answer, since Ray would start the actor again and again
+            self._problem = f"on a machine of the cluster: {error}"
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        return {"answer": [self._answer(each) for each in batch["chunk"]]}
+
+    def _answer(self, chunk: bytes) -> bytes:
+        if self._engine is None:
+            return json.dumps({"problem": self._problem}).encode()
+        content = json.loads(chunk)
+        items = tuple(Item(*each) for each in content["items"])
+        done = answer_chunk(Chunk(content["number"], items), self._engine, self._window)
+        return json.dumps(
+            {
+                "number": done.number,
+                "model": done.model,
+                "rows": [astuple(row) for row in done.rows],
+                "files": [astuple(each) for each in done.files],
+                "skipped": done.skipped,
+            }
+        ).encode()
+
+
+def _encoded(chunk: Chunk) -> bytes:
+    return json.dumps({"number": chunk.number, "items": [astuple(each) for each in chunk.items]}).encode()
+
+
+def _decoded(data: bytes) -> ChunkAnswer:
+    content = json.loads(data)
+    if "problem" in content:
+        raise ClientError(content["problem"])
+    return ChunkAnswer(
+        content["number"],
+        content["model"],
+        tuple(Row(*each) for each in content["rows"]),
+        tuple(Answered(*each) for each in content["files"]),
+        content["skipped"],
+    )
