@@ -172,14 +172,15 @@ class FineTuning:
         say(str(record))  # after the write: a kill can no longer undo an epoch that was written
 
     def _write_checkpoint(self) -> None:
+        history = [asdict(row) for row in self.history]
         state = {
             "network": self._network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "history": [asdict(row) for row in self.history],
+            "history": history,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
-        write_history(self._last.with_name("history.csv"), state["history"])
+        write_history(self._last.with_name("history.csv"), history)
         self._written = time.perf_counter()
 
 
