@@ -63,6 +63,14 @@ def test_official_test_of_the_card_is_that_of_metrics_json(metrics: dict[str, An
         assert f"| {cells} | {altered['auc']:.3f} ({altered['auc_change']:+.3f}) |" in card
 
 
+def test_scores_by_patient_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
+    official, corrected = (metrics["splits"][name]["patients"] for name in ("test", "test_corrected"))
+    for figure in ("accuracy", "sensitivity", "specificity", "auc"):
+        name = "AUC" if figure == "auc" else figure
+        assert f"| {name} | {written(official['figures'][figure])} | {written(corrected['figures'][figure])} |" in card
+    assert f"over the {official['count']} patients of test" in card
+
+
 def test_thresholds_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
     for name, point in metrics["judgement"]["operating_points"].items():
         cells = f"{point['threshold']:.2f} | {point['sensitivity']:.3f} | {point['specificity']:.3f}"

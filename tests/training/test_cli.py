@@ -98,7 +98,7 @@ def test_an_error_after_a_progress_bar_is_on_a_line_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill_the_disk(*_: object) -> None:
-        for _ in progress(range(3), "training", "step"):
+        for _step in progress(range(3), "training", "step"):
             raise OSError(errno.ENOSPC, "No space left on device", "runs/x/last.pt")
 
     monkeypatch.setattr("training.report_cli.report", fill_the_disk)

@@ -147,7 +147,7 @@ class FineTuning:
             train_accuracy=None,
             val_loss=nn.functional.cross_entropy(logits, val.labels).item(),
             val_accuracy=(logits.argmax(1) == val.labels).float().mean().item(),
-            val_auc=float(roc_auc_score(val.labels, logits[:, 1] - logits[:, 0])),
+            val_auc=_auc(logits, val.labels),
             seconds=time.perf_counter() - started,
         )
 
@@ -172,15 +172,21 @@ class FineTuning:
         say(str(record))  # after the write: a kill can no longer undo an epoch that was written
 
     def _write_checkpoint(self) -> None:
+        history = [asdict(row) for row in self.history]
         state = {
             "network": self._network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "history": [asdict(row) for row in self.history],
+            "history": history,
         }
         write_atomically(self._last, lambda path: torch.save(state, path))
-        write_history(self._last.with_name("history.csv"), state["history"])
+        write_history(self._last.with_name("history.csv"), history)
         self._written = time.perf_counter()
+
+
+def _auc(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Area under the ROC curve; that of a guess if a logit is not finite, which the next epoch reports."""
+    return float(roc_auc_score(labels, logits[:, 1] - logits[:, 0])) if logits.isfinite().all() else 0.5
 
 
 def predict_logits(network: SliceNetwork, split: Split, machine: Machine, input_size: int) -> torch.Tensor:

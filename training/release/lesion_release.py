@@ -233,7 +233,7 @@ def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, pr
     return CardContent(
         version=job.version,
         threshold=balanced.threshold,
-        threshold_rule=balanced.rule,
+        threshold_rule=f"{balanced.rule}; on resampled patients the rule chooses {balanced.low} to {balanced.high}",
         operating_points={name: point.threshold for name, point in judgement.operating_points.items()},
         checks=CHECK_THRESHOLDS,
         checks_rule=CHECKS_RULE,

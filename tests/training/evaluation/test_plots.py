@@ -23,7 +23,9 @@ def test_the_operating_point_is_named_and_cells_have_rates() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     scores = score(np.array([0.1, 0.2, 0.7, 0.4, 0.3, 0.8, 0.9, 0.95]), labels, 0.6, seed=0)
     (axes,) = draw_roc({"test": scores}).axes
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = axes.get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
     assert "threshold 0.60: sensitivity 0.75, specificity 0.75" in names
     matrix = ConfusionMatrix(true_positives=3, false_positives=1, true_negatives=3, false_negatives=1)
     (cells,) = draw_confusion({"test": matrix}).axes

@@ -79,7 +79,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, kind: s
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def write(temporary: Path) -> object:
-        return torch.save(torch.zeros(9999), temporary) if kind == "checkpoint" else temporary.write_text("x" * 9999)
+        if kind == "text":
+            return temporary.write_text("x" * 9999)
+        torch.save(torch.zeros(9999), temporary)
+        return None
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
