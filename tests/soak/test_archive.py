@@ -53,7 +53,8 @@ def test_ray_on_this_machine_gives_the_rows_of_the_local_engine_and_continues(mo
     answer(archive, models, tmp_path / "rows.csv")
     own = [*command(archive, models, tmp_path / "out"), "--engine", "ray"]
     first, second = (subprocess.run(own, cwd=ROOT, capture_output=True, text=True, timeout=240) for _ in range(2))
-    assert text_of(tmp_path / "out") == (tmp_path / "rows.csv").read_text()
+    rows = (tmp_path / "rows.csv").read_text().splitlines()
+    assert sorted(text_of(tmp_path / "out").splitlines()) == sorted(rows)  # those that failed are at the end now
     assert "1 other files passed over" in first.stderr
     assert "in the output already" in second.stderr
     for done in (first, second):

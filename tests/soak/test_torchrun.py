@@ -119,7 +119,7 @@ def test_a_release_of_two_processes_is_killed_and_finished_by_one(tmp_path: Path
     """The whole command. SIGKILL of the second process during the training of the network ends all."""
     lists = small_lists({"train": 3, "val": 2, "test": 2})
     data = write_data_set(tmp_path / "covid-ct", lists, chest_files(lists))
-    options = ["-m", "training", "train", "--data", str(data), "--counts", "any", "--run", str(tmp_path / "run")]
+    options = ["-m", "--", "training", "train", "--data", str(data), "--counts", "any", "--run", str(tmp_path / "run")]
     options += ["--weights", str(write_random_weights(tmp_path / "vgg19_bn.pth")), "--finder-steps", "50"]
     options += [
         "--labelled",
@@ -143,6 +143,8 @@ def test_a_release_of_two_processes_is_killed_and_finished_by_one(tmp_path: Path
     print(f"\n  soak: all processes had ended {time.monotonic() - killed:.1f} s after one was killed")
     assert running.returncode != 0
     assert [line for line in error.splitlines() if line.startswith("error: ")] == [ENDED]
-    done = subprocess.run([sys.executable, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *options[2:]], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "model" / "metrics.json").is_file()
