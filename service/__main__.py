@@ -30,12 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _parser().parse_args(arguments)
     unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in (*_variables(), _CLIENT_KEY)]
     if unknown:
-        print(f"error: {unknown[0]}: unknown setting; --help lists all settings", file=sys.stderr)
+        what = "unknown setting" if len(unknown) == 1 else "unknown settings"
+        print(f"error: {', '.join(sorted(unknown))}: {what}; --help lists all settings", file=sys.stderr)
         return 1
     try:
         settings = Settings()
     except ValidationError as error:
         print(f"error: {_first(error)}", file=sys.stderr)
+        return 1
+    for contradiction in (found := settings.contradictions()):
+        print(f"error: {contradiction}", file=sys.stderr)
+    if found:
         return 1
     configure_logging(settings.log_level)
     try:
@@ -120,6 +125,10 @@ def _variables() -> dict[str, FieldInfo]:
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     name = "COVIDCT_" + ".".join(map(str, problem["loc"])).upper()
+    if problem["type"] == "value_error":  # of our own validators, which say what was found
+        return f"{name}: {problem['ctx']['error']}"
+    if problem["type"].startswith("byte_size"):
+        return f"{name}: write bytes, or a number with a unit such as 20MB or 20MiB (found {problem['input']!r})"
     return f"{name}: {problem['msg']} (found {problem['input']!r})"
 
 

@@ -1,17 +1,20 @@
 """Settings from the environment; units are in the names."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.processors import usable_processors
 
 
 class Settings(BaseSettings):
     """The service's settings; each field is read from COVIDCT_ and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="COVIDCT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="COVIDCT_", frozen=True, extra="forbid", validate_default=False)
 
     host: str = Field(default="127.0.0.1", description="address to listen on; the default is this machine only")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0: any free port")
@@ -52,7 +55,11 @@ class Settings(BaseSettings):
     receive_timeout_seconds: float = Field(
         default=20.0, gt=0, description="maximum time to receive a request body; then 408"
     )
-    max_body_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="maximum size of a request body")
+    max_body_bytes: ByteSize = Field(
+        default=ByteSize(20 * 1024 * 1024),
+        gt=0,
+        description="maximum size of a request body, in bytes or with a unit, such as 20MB or 20MiB",
+    )
     max_pixels: int = Field(default=4096 * 4096, gt=0, description="maximum image size, width times height")
     max_images_per_request: int = Field(
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
@@ -92,6 +99,56 @@ class Settings(BaseSettings):
         "name none; default: the card's threshold",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="lowest level to log")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
+
+    @field_validator("api_keys")
+    @classmethod
+    def _not_empty(cls, keys: SecretStr) -> SecretStr:
+        """Refuse an empty list, which would open the service to everybody; the default is not checked."""
+        if not comma_separated(keys.get_secret_value()):
+            raise ValueError("the list is empty; set keys, or remove the variable so that requests need no key")
+        return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _with_scheme(cls, origins: str) -> str:
+        for origin in comma_separated(origins):
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin: write scheme, name and port if it is not the default, without a "
+                    "path, such as https://ct.example.org"
+                )
+        return origins
+
+    def contradictions(self) -> list[str]:
+        """List settings that cannot apply together or on this machine, one line for each; empty if all can."""
+        found = []
+        for name in ("header_timeout_seconds", "receive_timeout_seconds"):
+            seconds = getattr(self, name)
+            if name in self.model_fields_set and seconds > self.request_timeout_seconds:
+                found.append(
+                    f"{_variable(name)}={seconds:g} can never apply: COVIDCT_REQUEST_TIMEOUT_SECONDS="
+                    f"{self.request_timeout_seconds:g} ends a request before; raise that, or lower this"
+                )
+        if self.queue_max_length < self.max_images_per_request:
+            found.append(
+                f"COVIDCT_QUEUE_MAX_LENGTH={self.queue_max_length} is less than COVIDCT_MAX_IMAGES_PER_REQUEST="
+                f"{self.max_images_per_request}: one request could fill the queue; raise the first, or lower the second"
+            )
+        processors = usable_processors()
+        if self.threads is not None and self.threads > processors:
+            found.append(
+                f"COVIDCT_THREADS={self.threads}: only {processors} processors are usable here; lower it, or remove it"
+            )
+        return found
+
+
+def _variable(name: str) -> str:
+    return f"COVIDCT_{name.upper()}"
 
 
 def comma_separated(setting: str) -> tuple[str, ...]:

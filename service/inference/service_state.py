@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
-from service.model.hardware import usable_processors
 from service.model.loading import LoadOptions, load_predictor
 from service.model.predictor import Predictor
+from service.processors import usable_processors
 from service.settings import Settings
 
 

@@ -1,9 +1,6 @@
-"""Hardware of this machine: devices, native number formats, usable processors, memory."""
+"""Hardware of this machine: devices, native number formats, threads, memory."""
 
 import ctypes
-import math
-import os
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -46,16 +43,6 @@ def has_native_bf16(device: torch.device) -> bool:
 def has_native_int8() -> bool:
     """Whether the processor multiplies and adds int8 in one instruction, like x86 with VNNI."""
     return any(_capabilities().get(name, False) for name in _NATIVE_INT8)
-
-
-def usable_processors() -> int:
-    """Count the processors of this process: its affinity, limited by the quota of its control group (version 2)."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file, or `max` for no quota
-        return count
 
 
 def use_threads(count: int) -> None:

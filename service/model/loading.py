@@ -16,9 +16,9 @@ from service.model.hardware import (
     has_native_bf16,
     has_native_int8,
     keep_freed_memory,
-    usable_processors,
 )
 from service.model.predictor import Predictor
+from service.processors import usable_processors
 from service.model.staging import sizes_of_batches
 
 WantedPrecision: TypeAlias = Literal["auto"] | Precision

@@ -159,7 +159,7 @@ def test_metrics_and_health_answer_at_once_during_overload() -> None:
     assert (ROOT / "models" / MANIFEST_NAME).is_file()
     ask = request((ROOT / "examples" / "slice.png").read_bytes())
     statuses: list[int] = []
-    limits: dict[str, Any] = {"queue_max_length": 8, "max_concurrent_requests": 16}
+    limits: dict[str, Any] = {"queue_max_length": 8, "max_images_per_request": 8, "max_concurrent_requests": 16}
     with running(ROOT / "models", threads=2, log_level="ERROR", **limits) as server:
         stop = threading.Event()
 
