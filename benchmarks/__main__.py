@@ -20,7 +20,8 @@ from benchmarks.training import training_efficiency
 from benchmarks.turns import take_turn
 from service.model.card import Precision
 from service.model.file import read_manifest
-from service.model.hardware import has_native_bf16, usable_processors
+from service.model.hardware import has_native_bf16
+from service.processors import usable_processors
 from training.run.record import git_commit
 
 IMAGE: Final = ROOT / "examples" / "slice.png"

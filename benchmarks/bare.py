@@ -9,8 +9,8 @@ import torch
 from service.imaging.decode import decode, to_input
 from service.model.card import Precision
 from service.model.file import load_model, read_manifest
-from service.model.hardware import usable_processors
 from service.model.loading import choose_file
+from service.processors import usable_processors
 
 
 class BareLoop:

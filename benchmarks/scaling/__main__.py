@@ -23,7 +23,7 @@ from benchmarks.scaling.burst import Load, Outcome, PodModel, simulate
 from benchmarks.scaling.pass_times import measure
 from service.model.card import Precision
 from service.model.file import read_manifest
-from service.model.hardware import usable_processors
+from service.processors import usable_processors
 from training.run.record import Record
 
 DOCUMENT: Final = ROOT / "docs" / "scaling.md"

@@ -18,8 +18,8 @@ from service.model.hardware import (
     keep_freed_memory,
 )
 from service.model.predictor import Predictor
-from service.processors import usable_processors
 from service.model.staging import sizes_of_batches
+from service.processors import usable_processors
 
 WantedPrecision: TypeAlias = Literal["auto"] | Precision
 

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_a_rolling_update_under_load_fails_no_request(engine: Engine, keys: Path
             successor = Pod(engine, f"new-{number}", rendered("cpu"), keys, SUCCESSOR)
             pods.append(successor)
             ingress.add(successor)
-            started = until(lambda pod=successor: ingress.serves(pod), "the new pod is served")
+            started = until(partial(ingress.serves, successor), "the new pod is served")
             old = pods.pop(0)
             ended = time.monotonic()
             old.stop()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from service.model.hardware import choose_device, has_native_bf16, usable_processors
+from service.model.hardware import choose_device, has_native_bf16
+from service.processors import usable_processors
 from training.errors import TrainingError
 
 
