@@ -67,6 +67,10 @@ def _predict(options: argparse.Namespace) -> int:
         options.window = Window(*options.window) if options.window else None
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if options.url and (options.models or options.device != "auto"):
+        raise UsageError("--models and --device are for a model here; leave them out with --url")
+    if options.api_key and not options.url:
+        raise UsageError("--api-key is for a service; name it with --url")
     if options.engine == "ray":
         return ray.run(options)
     options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")

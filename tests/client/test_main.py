@@ -194,6 +194,8 @@ def test_the_table_has_the_share_of_lesion_where_the_model_finds_lungs(
         (["predict", "a.png", "--output", "nowhere/out.csv"], 2, "there is no folder nowhere"),
         (["predict", "a.png", "--output", "tests", "--format", "csv"], 2, "is a folder"),
         (["predict", "a.png", "--output", "/dev/full", "--format", "csv"], 2, "or a device"),
+        (["predict", "a.png", "--url", "localhost", "--models", "models"], 2, "leave them out with --url"),
+        (["predict", "a.png", "--api-key", "k"], 2, "name it with --url"),
         (["predict", "a.png", "--url", "ftp://localhost"], 2, "is not the address of a service"),
         (["model", "show", "--models", "nowhere"], 1, "can't read the manifest"),
     ],
