@@ -10,11 +10,12 @@ from scipy import ndimage
 from training.data.ct_slices import Mask
 
 
-def segment_by_threshold(grey: NDArray[np.uint8]) -> Mask:
+def segment_by_threshold(grey: NDArray[np.uint8], *, may_touch_edges: bool = False) -> Mask:
     """Segment air inside the body by Otsu's threshold (1979), with the holes of vessels filled.
 
     Args:
         grey: a slice (H, W).
+        may_touch_edges: take only the air of the corners for outside air, for slices that were cut to the lungs.
 
     Returns:
         Lungs without their dense lesions: whole where lungs are clear.
@@ -22,7 +23,9 @@ def segment_by_threshold(grey: NDArray[np.uint8]) -> Mask:
     smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
     threshold, _ = cv2.threshold(smooth, 0, 255, cv2.THRESH_OTSU)
     regions, _ = ndimage.label(smooth <= threshold)
-    border = set(np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])).tolist())
+    corners = regions[[0, 0, -1, -1], [0, -1, 0, -1]]
+    edges = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    border = set(np.unique(corners if may_touch_edges else edges).tolist())
     lung = np.zeros(grey.shape, np.bool_)
     for number, place in enumerate(ndimage.find_objects(regions), 1):
         inside = regions == number
@@ -40,7 +43,7 @@ def segment_with_lesions(grey: NDArray[np.uint8]) -> Mask:
     The hulls of both lungs together hold much of the heart's edge, so this is a generous lung: for asking whether a
     place lies inside a lung, not for measuring one.
     """
-    regions, count = ndimage.label(segment_by_threshold(grey))
+    regions, count = ndimage.label(segment_by_threshold(grey, may_touch_edges=True))
     lung = np.zeros(grey.shape, np.uint8)
     for number in range(1, count + 1):
         points = cv2.findNonZero((regions == number).astype(np.uint8))

@@ -19,8 +19,8 @@ from training.run.seeding import derive_seed
 SHARE: Final = 0.2
 """Share of the lung's cells that is covered."""
 
-_FEWEST_CELLS: Final = 40
-"""Lung cells from which on a slice is judged; 40 of 6400."""
+_FEWEST_LUNG: Final = 0.15
+"""Share of the slice that lungs must take for it to be judged: less is a trachea, or a lung that was not found."""
 
 
 class CoveringTest(Record):
@@ -43,7 +43,8 @@ class CoveringTest(Record):
 def strongest_inside_lung(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, dict[str, float]]:
     """Share of COVID slices whose strongest cell lies inside a lung, by way of finding lungs and by source.
 
-    Ways: `finder`, the network that chose the box; `threshold`, a classic segmentation that learned nothing.
+    Slices whose lungs are not found are left out. Ways: `finder`, the network that chose the box; `threshold`, a
+    classic segmentation that learned nothing.
     """
     size = answers.heatmap.shape[1]
 
@@ -66,7 +67,7 @@ def _inside_by_source(
     inside: dict[str, list[bool]] = defaultdict(list)
     for index in chosen:
         lung = lungs(index)
-        if lung.sum() >= _FEWEST_CELLS:
+        if lung.mean() >= _FEWEST_LUNG:
             inside[slices[index].source].append(is_inside(answers.heatmap[index].astype(np.float32), lung))
     return {name: float(np.mean(own)) for name, own in sorted(inside.items())}
 
