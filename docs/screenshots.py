@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402 - the repository's root must be importable f
 
 from examples.draw_slice import draw_slice  # noqa: E402
 from tests.browser.chromium import chromium  # noqa: E402
-from tests.support.server import running  # noqa: E402
+from tests.support.processes.server import running  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Server, running
-from tests.support.tiny import TinyClassifier, classifier_card, write_models
+from tests.support.networks.tiny import TinyClassifier, classifier_card, write_models
+from tests.support.processes.server import Server, running
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Where the team keeps data beside its checkouts; nothing of it is in the repository."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.chromium import PATH, chromium
-from tests.support.server import Server
+from tests.support.processes.server import Server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -65,7 +65,7 @@ def open_page(browser: "Browser", server: Server) -> Iterator[Open]:
 @pytest.fixture
 def slices(tmp_path: Path) -> Path:
     """A folder of bright.png, dark.png, black.png (no slice to the tiny network) and text.png (no image)."""
-    from tests.support.client import png
+    from tests.support.processes.client import png
 
     for name, level in (("bright", 220), ("dark", 60), ("black", 2)):
         (tmp_path / f"{name}.png").write_bytes(png(level, 200))

@@ -11,8 +11,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tests.browser.conftest import Open
 from tests.browser.steps import choose, drop, finish, names, shown
-from tests.support.client import png
-from tests.support.dicoms import ct, phantom
+from tests.support.files.dicoms import ct, phantom
+from tests.support.processes.client import png
 
 DROP = """([name, base64]) => {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));

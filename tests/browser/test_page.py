@@ -8,8 +8,8 @@ import pytest
 
 from tests.browser.conftest import Open
 from tests.browser.steps import choose, drawn, finish, names, shown
-from tests.support.server import Server, running
-from tests.support.tiny import write_models
+from tests.support.networks.tiny import write_models
+from tests.support.processes.server import Server, running
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}

@@ -7,8 +7,8 @@ import pytest
 
 from tests.browser.conftest import Open
 from tests.browser.steps import SUMS, Gate, choose, drawn, finish, names, pixels, rows, shown
-from tests.support.client import png
-from tests.support.server import running
+from tests.support.processes.client import png
+from tests.support.processes.server import running
 
 
 @pytest.fixture

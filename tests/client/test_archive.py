@@ -16,8 +16,8 @@ from client.archive.workers import Chunk, ChunkAnswer, WorkerSettings, answer_ch
 from client.engines import LocalEngine
 from client.errors import ClientError
 from service.imaging.window import Window
-from tests.support.archives import write_mixed
-from tests.support.client import png
+from tests.support.files.archives import write_mixed
+from tests.support.processes.client import png
 
 
 @dataclass

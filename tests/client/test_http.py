@@ -9,9 +9,9 @@ from PIL import Image
 
 from client import Client, ClientError, LungInvolvement, Prediction, ProblemError, Retry, SourceError, UnreachableError
 from client.errors import AnswerError
-from tests.support.client import png
-from tests.support.dicoms import ct, phantom
-from tests.support.server import Server, free_port
+from tests.support.files.dicoms import ct, phantom
+from tests.support.processes.client import png
+from tests.support.processes.server import Server, free_port
 
 ANSWER: dict[str, Any] = {
     "request_id": "r1",

@@ -23,10 +23,10 @@ from service.model import loading
 from service.model.card import ManifestFile
 from service.model.file import model_bytes
 from service.model.loading import LoadOptions, load_predictor
-from tests.support.client import panels, png
-from tests.support.dicoms import ct, phantom
-from tests.support.server import ROOT, Server, free_port, running
-from tests.support.tiny import TinyNetwork, tiny_card, write_manifest
+from tests.support.files.dicoms import ct, phantom
+from tests.support.networks.tiny import TinyNetwork, tiny_card, write_manifest
+from tests.support.processes.client import panels, png
+from tests.support.processes.server import ROOT, Server, free_port, running
 
 
 def folder_of(path: Path) -> Path:

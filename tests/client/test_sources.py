@@ -16,8 +16,8 @@ from service.errors import UnusableImageError, damaged_image
 from service.imaging.decode import Slice, decode
 from service.imaging.dicom import DicomFile
 from service.imaging.window import LUNG, Window
-from tests.support.client import png
-from tests.support.dicoms import ct, phantom
+from tests.support.files.dicoms import ct, phantom
+from tests.support.processes.client import png
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.deploy.kustomize import only
 from tests.deploy.pods import Pod, Readiness
-from tests.support.server import free_port
+from tests.support.processes.server import free_port
 
 _PREFIX = "nginx.ingress.kubernetes.io/"
 _CONFIGURATION = """

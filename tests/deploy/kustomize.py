@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import pytest
 import yaml
 
-from tests.support.server import ROOT
+from tests.support.processes.server import ROOT
 
 Manifest: TypeAlias = dict[str, Any]
 

@@ -17,7 +17,7 @@ import yaml
 
 from tests.containers.engine import Engine
 from tests.deploy.kustomize import Manifest
-from tests.support.server import free_port
+from tests.support.processes.server import free_port
 
 
 class Pod:

@@ -14,7 +14,7 @@ from service.settings import Settings
 from service.web.routes.operations import router
 from tests.deploy.custom_resources import MODELS, SCALING_FIELDS
 from tests.deploy.kustomize import NAMES, OVERLAYS, Manifest, needs_kubectl, only, rendered
-from tests.support.server import ROOT
+from tests.support.processes.server import ROOT
 
 pytestmark = needs_kubectl
 

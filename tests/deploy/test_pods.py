@@ -15,9 +15,9 @@ from tests.containers.engine import BASE, Engine, missing
 from tests.deploy.ingress import Ingress
 from tests.deploy.kustomize import needs_kubectl, only, rendered
 from tests.deploy.pods import Pod
-from tests.support.load import request
-from tests.support.server import ROOT
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.load import request
+from tests.support.processes.server import ROOT
 
 ABSENT = missing() + [tool for tool in ("nginx",) if not shutil.which(tool)]
 

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from tests.support.client import png
-from tests.support.server import Server, running
-from tests.support.tiny import write_models
+from tests.support.networks.tiny import write_models
+from tests.support.processes.client import png
+from tests.support.processes.server import Server, running
 
 HEADER_SECONDS = 1.0
 RECEIVE_SECONDS = 1.0

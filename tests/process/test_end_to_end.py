@@ -15,9 +15,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.card import MANIFEST_NAME
-from tests.support.client import png
-from tests.support.server import ROOT, Server, run_to_its_end, running
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.client import png
+from tests.support.processes.server import ROOT, Server, run_to_its_end, running
 
 SHIPPED = ROOT / "models"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.client import png
-from tests.support.hostile import Case, bombs, corpus, form
-from tests.support.server import Server
+from tests.support.files.hostile import Case, bombs, corpus, form
+from tests.support.processes.client import png
+from tests.support.processes.server import Server
 
 ALLOWED_GROWTH_MIB = 600
 """Of resident memory over the whole corpus: two decoders at a time, each with up to four copies of 4096 x 4096 x 4

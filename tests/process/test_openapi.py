@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import ROOT, Server, running
-from tests.support.tiny import write_models
+from tests.support.networks.tiny import write_models
+from tests.support.processes.server import ROOT, Server, running
 
 KEY = "user-key-0123456789"
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

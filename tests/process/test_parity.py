@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from PIL import Image
 
-from tests.support.server import ROOT, Server, running
+from tests.support.processes.server import ROOT, Server, running
 
 TOLERANCE = 1e-4
 """predictions.csv has six decimals; the rest is the order of additions, which differs between processors."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.client import noise
-from tests.support.dicoms import ct, phantom
-from tests.support.server import running
-from tests.support.tiny import write_models
+from tests.support.files.dicoms import ct, phantom
+from tests.support.networks.tiny import write_models
+from tests.support.processes.client import noise
+from tests.support.processes.server import running
 
 MARKER = "Doe-Jane-19610203"
 """In the file's name, its bytes and its DICOM tags: what a careless log line or temporary file would hold."""

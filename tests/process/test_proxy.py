@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.client import noise, png
-from tests.support.server import ROOT, Server, free_port, running
-from tests.support.tiny import write_models
+from tests.support.networks.tiny import write_models
+from tests.support.processes.client import noise, png
+from tests.support.processes.server import ROOT, Server, free_port, running
 
 EXAMPLE = ROOT / "docs" / "nginx.conf"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.support.server import running
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.server import running
 
 
 def test_signals_during_a_reload_ask_for_one_more_so_that_no_change_is_missed(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.support.client import noise, png
-from tests.support.server import ROOT, Server, environment, running
+from tests.support.processes.client import noise, png
+from tests.support.processes.server import ROOT, Server, environment, running
 
 
 class Load(threading.Thread):

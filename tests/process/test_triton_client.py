@@ -7,9 +7,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.support.client import png
-from tests.support.server import Server
-from tests.support.tiny import INPUT_SIZE
+from tests.support.networks.tiny import INPUT_SIZE
+from tests.support.processes.client import png
+from tests.support.processes.server import Server
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 

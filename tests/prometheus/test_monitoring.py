@@ -14,9 +14,9 @@ import httpx2
 import pytest
 
 from service.metrics import Metrics
-from tests.support.client import png
-from tests.support.server import ROOT, Server, free_port, running
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.client import png
+from tests.support.processes.server import ROOT, Server, free_port, running
 
 RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "covid-ct.json"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import labelled, png, predict, samples, serve
+from tests.support.processes.client import labelled, png, predict, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ import pytest
 
 from client.archive.parts import MANIFEST
 from tests.client.test_archive import text_of
-from tests.support.archives import write_mixed, write_slices
-from tests.support.ray_cluster import Cluster, cluster_of
-from tests.support.server import ROOT
+from tests.support.files.archives import write_mixed, write_slices
+from tests.support.processes.ray_cluster import Cluster, cluster_of
+from tests.support.processes.server import ROOT
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = pytest.mark.soak

@@ -17,10 +17,10 @@ import httpx2
 import pytest
 
 from service.model.card import MANIFEST_NAME
-from tests.support.client import png
-from tests.support.load import GET, Client, Held, connected, request, run_together, timed
-from tests.support.server import ROOT, Server, running
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.client import png
+from tests.support.processes.load import GET, Client, Held, connected, request, run_together, timed
+from tests.support.processes.server import ROOT, Server, running
 
 pytestmark = pytest.mark.soak
 

@@ -12,11 +12,11 @@ import psutil
 import pytest
 import torch
 
-from tests.support import parallel
-from tests.support.covid_ct import small_lists, write_data_set
-from tests.support.lesion_sources import chest_files, write_clear, write_labelled, write_lesions
-from tests.support.random_weights import write_random_weights
-from tests.support.server import ROOT
+from tests.support.networks.random_weights import write_random_weights
+from tests.support.processes import parallel
+from tests.support.processes.server import ROOT
+from tests.support.sources.covid_ct import small_lists, write_data_set
+from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions
 
 pytestmark = pytest.mark.soak
 
@@ -92,7 +92,7 @@ def test_a_killed_process_or_an_error_ends_all_with_one_line(ending: str, line: 
 
 def run(folder: Path, count: int, steps: int) -> list[dict[str, float]]:
     """Train for so many steps with torchrun, and return the losses of each."""
-    command = [*torchrun(count), "-m", "tests.support.parallel", str(folder), str(steps)]
+    command = [*torchrun(count), "-m", "tests.support.processes.parallel", str(folder), str(steps)]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     losses: list[dict[str, float]] = json.loads((folder / f"losses-{count}.json").read_text())

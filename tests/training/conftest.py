@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.covid_ct import small_files, small_lists, write_data_set
-from tests.support.patients_table import write_patients
-from tests.support.random_weights import write_random_weights
-from tests.support.thin_vgg import thin_vgg, write_thin_weights
+from tests.support.networks.random_weights import write_random_weights
+from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
+from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
+from tests.support.sources.patients_table import write_patients
 from training.data.covid_ct import CovidCt, read_covid_ct
 from training.learning.report_fit import FitSettings
 from training.release.report import Report

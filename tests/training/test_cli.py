@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.external_ct import write_external_ct
+from tests.support.sources.external_ct import write_external_ct
 from training.__main__ import fix_hash_seed, main
 from training.release.report import Report
 from training.release.report_run import ReportJob
@@ -162,7 +162,7 @@ def test_a_run_that_filled_the_disk_continues_with_the_same_command(
 
 def test_a_killed_command_resumes_when_it_is_run_again(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:
     """A real process, killed with SIGKILL once its first checkpoint is there."""
-    command = [sys.executable, "-m", "tests.support.thin_vgg", "report", "--data", str(data_root)]
+    command = [sys.executable, "-m", "tests.support.networks.thin_vgg", "report", "--data", str(data_root)]
     command += ["--weights", f"vgg19_bn={thin_weights}", "--architectures", "vgg19_bn", "--out", str(tmp_path / "out")]
     command += [*SMALL, *EVERY_EPOCH, "--epochs", "3"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:

@@ -18,9 +18,9 @@ from pydicom.encaps import encapsulate
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.codecs import decode_stream
 from service.imaging.decode import decode
-from tests.support.dicoms import ct, ct_dataset, lossless_jpeg, phantom, written
-from tests.support.lossless_stream import lossless_stream
-from tests.support.server import ROOT
+from tests.support.files.dicoms import ct, ct_dataset, lossless_jpeg, phantom, written
+from tests.support.files.lossless_stream import lossless_stream
+from tests.support.processes.server import ROOT
 
 SYNTAX = "1.2.840.10008.1.2.4."
 STORED = phantom()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from service.errors import UnsupportedImageError, UnusableImageError
 from service.imaging.decode import DecodeLimits, decode, to_input
-from tests.support.covid_ct import png
+from tests.support.sources.covid_ct import png
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
 SLICE = Image.fromarray(GREY)

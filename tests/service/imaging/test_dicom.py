@@ -24,9 +24,9 @@ from pydicom.uid import (
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.decode import DecodeLimits, decode, decode_frames
 from service.imaging.window import Window
-from tests.support.client import png
-from tests.support.dicoms import PATIENT, compressed_dataset, ct, ct_dataset, lossless_jpeg, phantom, written
-from tests.support.server import ROOT
+from tests.support.files.dicoms import PATIENT, compressed_dataset, ct, ct_dataset, lossless_jpeg, phantom, written
+from tests.support.processes.client import png
+from tests.support.processes.server import ROOT
 
 STORED = phantom()
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from tests.support.dicoms import ct, phantom
+from tests.support.files.dicoms import ct, phantom
 
 STORED = phantom()
 STORED[:20, 24:40] += 300  # no symmetry is left

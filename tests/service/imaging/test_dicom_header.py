@@ -12,7 +12,7 @@ from pydicom.uid import (
 
 from service.errors import UnusableImageError
 from service.imaging.decode import DecodeLimits, decode
-from tests.support.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
+from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
 
 STORED = phantom()
 

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from tests.support.dicoms import ct, ct_dataset, phantom, written
+from tests.support.files.dicoms import ct, ct_dataset, phantom, written
 
 STORED = phantom()
 SIGNED = (STORED.astype(int) - 1024).astype(np.int16)

@@ -16,9 +16,9 @@ from PIL import Image
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from tests.support.dicoms import phantom
-from tests.support.lying_files import chunk
-from tests.support.server import ROOT
+from tests.support.files.dicoms import phantom
+from tests.support.files.lying_files import chunk
+from tests.support.processes.server import ROOT
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
 DEEP = GREY.astype(np.uint16) * 257

@@ -19,7 +19,7 @@ from pydicom.uid import JPEGExtended12Bit
 from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, decode, decode_frames
 from service.web.problem_examples import PROBLEM_EXAMPLES
-from tests.support.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
+from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
 
 STORED = phantom()
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)

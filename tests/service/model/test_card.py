@@ -6,7 +6,7 @@ import torch
 
 from service.errors import ModelFileError
 from service.model.file import load_model, read_manifest
-from tests.support.tiny import TinyNetwork, tiny_card
+from tests.support.networks.tiny import TinyNetwork, tiny_card
 
 
 @pytest.mark.parametrize(

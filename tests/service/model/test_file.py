@@ -6,7 +6,7 @@ import torch
 
 from service.errors import ModelFileError
 from service.model.file import load_model, model_bytes, synthetic_slice
-from tests.support.tiny import INPUT_SIZE, SELF_CHECK_SEED, TinyNetwork, tiny_card, write_models
+from tests.support.networks.tiny import INPUT_SIZE, SELF_CHECK_SEED, TinyNetwork, tiny_card, write_models
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from service.model.file import read_manifest
 from service.model.loading import LoadOptions, choose_precision, load_predictor
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
-from tests.support.tiny import (
+from tests.support.networks.tiny import (
     INPUT_SIZE,
     TinyClassifier,
     TinyNetwork,

@@ -12,7 +12,7 @@ from service.imaging.decode import Slice
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
-from tests.support.tiny import INPUT_SIZE
+from tests.support.networks.tiny import INPUT_SIZE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -2,7 +2,7 @@ import json
 import subprocess
 import sys
 
-from tests.support.server import ROOT
+from tests.support.processes.server import ROOT
 
 PROGRAM = """
 import logging, warnings

@@ -6,7 +6,7 @@ from pydantic import SecretStr
 from service.settings import Settings
 from service.web.api_keys import ApiKeys, KeysError
 from service.web.app import create_app
-from tests.support.client import png, predict, problem, reload, serve
+from tests.support.processes.client import png, predict, problem, reload, serve
 
 pytestmark = pytest.mark.anyio
 

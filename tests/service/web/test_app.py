@@ -11,8 +11,8 @@ import pytest
 from service.model.card import MANIFEST_NAME
 from service.model.file import read_manifest
 from service.model.predictor import Predictor
-from tests.support.client import labelled, png, predict, problem, reload, samples, serve
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.client import labelled, png, predict, problem, reload, samples, serve
 
 pytestmark = pytest.mark.anyio
 

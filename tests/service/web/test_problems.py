@@ -4,7 +4,7 @@ import pytest
 
 from service.inference.service_state import load
 from service.settings import Settings
-from tests.support.client import png, predict, problem, serve
+from tests.support.processes.client import png, predict, problem, serve
 
 pytestmark = pytest.mark.anyio
 

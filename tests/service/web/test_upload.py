@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from service.settings import Settings
 from service.web.app import create_app
-from tests.support.client import png, problem, serve
+from tests.support.processes.client import png, problem, serve
 
 pytestmark = pytest.mark.anyio
 FORM = {"content-type": "multipart/form-data; boundary=xyz"}

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from service.imaging.decode import decode, to_input
-from tests.support.covid_ct import small_files, small_lists
+from tests.support.sources.covid_ct import small_files, small_lists
 from training.data.batches import in_batches, plain_inputs, training_batches
 from training.data.covid_ct import CovidCt
 from training.report_recipe import ReportRecipe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.covid_ct import png, small_files, small_lists, write_data_set
+from tests.support.sources.covid_ct import png, small_files, small_lists, write_data_set
 from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, SplitName, read_covid_ct, read_data
 from training.errors import TrainingError
 

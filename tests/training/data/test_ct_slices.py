@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.lesion_sources import write_labelled, write_lesions
+from tests.support.sources.lesion_sources import write_labelled, write_lesions
 from training.data.ct_slices import SLICE_SIZE, read_corrections, read_images, read_labelled, read_lesions
 from training.errors import TrainingError
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.external_ct import write_external_ct
+from tests.support.sources.external_ct import write_external_ct
 from training.data.covid_ct import CovidCt, Split
 from training.data.external_ct import read_external
 from training.errors import TrainingError

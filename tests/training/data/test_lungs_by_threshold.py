@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.lesion_sources import draw_chest, write_lesions
+from tests.support.sources.lesion_sources import draw_chest, write_lesions
 from training.data.ct_slices import read_lesions
 from training.data.lungs_by_threshold import segment_by_threshold, segment_with_lesions
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from service.imaging.decode import Slice
-from tests.support.lesion_sources import draw_chest
+from tests.support.sources.lesion_sources import draw_chest
 from training.data.near_copies import find_near_copies
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patients_table import write_patients
+from tests.support.sources.patients_table import write_patients
 from training.data.covid_ct import CovidCt
 from training.data.patients import read_patients
 from training.errors import TrainingError

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.support.lesion_sources import draw_chest
+from tests.support.sources.lesion_sources import draw_chest
 from training.data.ct_slices import CtSlice
 from training.evaluation.answers import Answers
 from training.evaluation.heatmap_check import SHARE, cover, score_covering, strongest_inside_lung

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
+from tests.support.sources.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
 from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
 from training.learning.lesion_samples import Batch, LesionSamples, to_cells
 from training.learning.lung_crops import FoundLungs, crop_lungs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import parallel
+from tests.support.processes import parallel
 from training.learning import lesion_training
 from training.learning.lesion_samples import LesionSamples
 from training.learning.lesion_training import seeded_dropout

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.support.lesion_sources import write_clear, write_lesions, write_other
+from tests.support.sources.lesion_sources import write_clear, write_lesions, write_other
 from training.data.ct_slices import read_images, read_lesions
 from training.learning.lung_pictures import LungPictures
 from training.learning.lung_training import LungTraining, train_lung_finder

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.thin_vgg import thin_vgg
+from tests.support.networks.thin_vgg import thin_vgg
 from training.network.slice_network import SliceNetwork
 
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from tests.support.slices import slices
+from tests.support.files.slices import slices
 from training.network.deployable import Deployable, fold_batch_norms
 from training.network.slice_network import SliceNetwork
 

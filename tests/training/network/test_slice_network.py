@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.support.slices import slices
+from tests.support.files.slices import slices
 from training.network.slice_network import SliceNetwork
 
 

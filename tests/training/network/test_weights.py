@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.random_weights import write_random_weights
+from tests.support.networks.random_weights import write_random_weights
 from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
 from training.network.weights import load_imagenet

@@ -9,9 +9,9 @@ import torch
 
 from service.model.card import MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
-from tests.support.covid_ct import small_lists, write_data_set
-from tests.support.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
-from tests.support.thin_vgg import thin_vgg
+from tests.support.networks.thin_vgg import thin_vgg
+from tests.support.sources.covid_ct import small_lists, write_data_set
+from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
 
 STEPS = (

@@ -7,7 +7,7 @@ import pytest
 
 from service.model.card import MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
-from tests.support.tiny import tiny_card, write_models
+from tests.support.networks.tiny import tiny_card, write_models
 from training.errors import TrainingError
 from training.release.promotion import compare_models, promote
 from training.release.publish import copy_model, publish, staging_folder
@@ -37,7 +37,7 @@ def version_in(folder: Path) -> str:
 def test_a_release_killed_at_any_change_leaves_the_old_or_the_new_model(tmp_path: Path) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0"), write_model(tmp_path / "old", "1.0.0")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tests.support.killed_release", *map(str, (new, old, out))]
+    command = [sys.executable, "-m", "tests.support.processes.killed_release", *map(str, (new, old, out))]
     subprocess.run(command, check=True)
     folders = sorted(out.iterdir(), key=lambda path: int(path.name))
     versions = [version_in(folder) for folder in folders]

@@ -3,7 +3,7 @@ import io
 import pytest
 import torch
 
-from tests.support.slices import slices
+from tests.support.files.slices import slices
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import LungFinder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.support.thin_vgg import write_thin_weights
+from tests.support.networks.thin_vgg import write_thin_weights
 from training.__main__ import main
 from training.release.report import Report
 from training.release.report_page import difference_of_auc

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import predict, serve
+from tests.support.processes.client import predict, serve
 
 pytestmark = pytest.mark.anyio
 

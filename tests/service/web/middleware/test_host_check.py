@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import problem, serve
+from tests.support.processes.client import problem, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import png, serve
+from tests.support.processes.client import png, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from service.imaging.decode import Slice
 from service.inference.service_state import load
 from service.model.prediction import Prediction
 from service.settings import Settings
-from tests.support.client import labelled, png, predict, problem, samples, serve
+from tests.support.processes.client import labelled, png, predict, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.client import labelled, png, predict, problem, samples, serve
+from tests.support.processes.client import labelled, png, predict, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
 

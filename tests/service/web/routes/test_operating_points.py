@@ -8,7 +8,7 @@ import pytest
 from service.errors import ModelFileError
 from service.inference.service_state import load
 from service.settings import Settings
-from tests.support.client import labelled, png, predict, problem, samples, serve
+from tests.support.processes.client import labelled, png, predict, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.settings import Settings
 from service.web.app import create_app
-from tests.support.client import labelled, png, predict, problem, samples, serve
+from tests.support.processes.client import labelled, png, predict, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 from service.imaging import overlay
 from service.model.checks import CheckName
 from service.web.routes import page
-from tests.support.client import problem, serve
+from tests.support.processes.client import problem, serve
 
 pytestmark = pytest.mark.anyio
 

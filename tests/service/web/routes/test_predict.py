@@ -15,8 +15,8 @@ from service.imaging.decode import Slice, decode
 from service.inference.service_state import load
 from service.model.prediction import Prediction
 from service.settings import Settings
-from tests.support.client import labelled, noise, panels, png, predict, problem, samples, serve
-from tests.support.dicoms import ct, phantom
+from tests.support.files.dicoms import ct, phantom
+from tests.support.processes.client import labelled, noise, panels, png, predict, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.client import labelled, png, predict, samples, serve
-from tests.support.tiny import INPUT_SIZE, TinyClassifier, classifier_card, write_models
+from tests.support.networks.tiny import INPUT_SIZE, TinyClassifier, classifier_card, write_models
+from tests.support.processes.client import labelled, png, predict, samples, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from pydicom.data import get_testdata_file
 
-from tests.support.dicoms import ct, phantom
-from tests.support.lying_files import (
+from tests.support.files.dicoms import ct, phantom
+from tests.support.files.lying_files import (
     bmp_that_claims,
     encoded,
     interlaced_png,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.dicoms import ct, phantom
-from tests.support.lesion_sources import draw_chest
+from tests.support.files.dicoms import ct, phantom
+from tests.support.sources.lesion_sources import draw_chest
 
 
 def slice_bytes(number: int, side: int = 128) -> bytes:

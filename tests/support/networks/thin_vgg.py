@@ -1,6 +1,6 @@
 """VGG with a sixteenth of its channels, so that the report's whole job runs in a second. Run it for such a job.
 
-python -m tests.support.thin_vgg report ...
+python -m tests.support.networks.thin_vgg report ...
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg
 
-from tests.support.random_weights import write_random_weights
+from tests.support.networks.random_weights import write_random_weights
 from training.__main__ import main
 from training.report_recipe import Architecture
 

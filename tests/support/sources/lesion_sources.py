@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support.covid_ct import Lists, png
+from tests.support.sources.covid_ct import Lists, png
 
 Picture = NDArray[np.uint8]
 

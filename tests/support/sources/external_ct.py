@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.covid_ct import draw, png
+from tests.support.sources.covid_ct import draw, png
 from training.data.covid_ct import LABELS
 
 

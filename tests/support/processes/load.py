@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support.server import Server
+from tests.support.processes.server import Server
 
 
 def request(image: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""`torchrun -m tests.support.parallel FOLDER STEPS`: train the lesion network on a few generated slices.
+"""`torchrun -m tests.support.processes.parallel FOLDER STEPS`: train the lesion network on a few generated slices.
 
 FOLDER gets the checkpoint, and losses-N.json with the losses of each step, N being the number of processes. STEPS ends
 the run early: the schedule is that of six.
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.support.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
+from tests.support.sources.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
 from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
 from training.learning import lesion_training
 from training.learning.lesion_samples import LesionSamples

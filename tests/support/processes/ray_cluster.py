@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.support.server import ROOT, free_port
+from tests.support.processes.server import ROOT, free_port
 
 
 @dataclass(frozen=True, slots=True)

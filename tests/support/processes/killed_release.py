@@ -1,6 +1,6 @@
 """Releases a model again and again, killed with SIGKILL before the first change of a file, the second one, and so on.
 
-python -m tests.support.killed_release NEW OLD OUT: OUT/1, OUT/2, ... are copies of OLD, each after one kill.
+python -m tests.support.processes.killed_release NEW OLD OUT: OUT/1, OUT/2, ... are copies of OLD, each after one kill.
 """
 
 import os
