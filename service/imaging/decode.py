@@ -22,7 +22,7 @@ from service.imaging.other_files import (
     read_other_jpeg,
     unread_bmp,
 )
-from service.imaging.other_formats import unsupported_format
+from service.imaging.other_formats import has_known_signature, unsupported_format
 from service.imaging.tiff import CONVERT_TIFF, TiffPage, decode_page, deep_grey, is_tiff, read_page
 from service.imaging.window import LUNG, Window
 
@@ -34,17 +34,6 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 MIN_SIDE: Final = 16
 """Pixels. Below this no anatomy can be seen; the smallest image of COVID-CT is 115 x 61."""
-
-_SIGNATURES: Final = (
-    (0, b"\x89PNG\r\n\x1a\n"),
-    (0, b"\xff\xd8\xff"),
-    (8, b"WEBP"),
-    (0, b"II*\x00"),
-    (0, b"MM\x00*"),
-    (0, b"BM"),
-    (0, b"GIF8"),
-)
-
 
 MAX_PIXELS: Final = 4096 * 4096
 """Width times height beyond which an image is refused by default: eight times the side of a usual slice."""
@@ -217,7 +206,7 @@ def _open(data: bytes) -> Image.Image | None:
     except UnidentifiedImageError:
         if data[:3] == b"\xff\xd8\xff" or is_tiff(data):
             return None
-        if _has_known_signature(data):
+        if has_known_signature(data):
             raise damaged_image("its header can't be read") from None
         raise unsupported_format(data, FORMATS) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter if warnings are errors
@@ -291,10 +280,6 @@ def _grey_of_16_bits(image: Image.Image) -> Image.Image:
 
 def _to_slice(image: Image.Image) -> Slice:
     return np.asarray(image, dtype=np.uint8)[np.newaxis]
-
-
-def _has_known_signature(data: bytes) -> bool:
-    return any(data[at : at + len(magic)] == magic for at, magic in _SIGNATURES)
 
 
 def _too_many_pixels(what: str) -> UnusableImageError:

@@ -29,6 +29,23 @@ _KINDS: Final = (
 """Place and text of a signature, the kind, and the command."""
 
 
+_SIGNATURES: Final = (
+    (0, b"\x89PNG\r\n\x1a\n"),
+    (0, b"\xff\xd8\xff"),
+    (8, b"WEBP"),
+    (0, b"II*\x00"),
+    (0, b"MM\x00*"),
+    (0, b"BM"),
+    (0, b"GIF8"),
+)
+"""Place and text of the signatures of formats that are read."""
+
+
+def has_known_signature(data: bytes) -> bool:
+    """Whether the bytes begin like a format that is read."""
+    return any(data[at : at + len(magic)] == magic for at, magic in _SIGNATURES)
+
+
 def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
     """Build the refusal of a file that is in none of `formats`, with its kind if it is known."""
     kind, command = _kind(data)

@@ -5,42 +5,15 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.networks.tiny import INPUT_SIZE, TinyClassifier, classifier_card, write_models
 from tests.support.processes.client import labelled, png, predict, samples, serve
+from tests.support.processes.v2 import INFER, ROW, error, infer, tensor
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """Its own: the tests of reloading give the shared folder's model another version."""
-    write_models(tmp_path)
-    return tmp_path
-
-
-INFER = "/v2/models/tiny/infer"
-ROW = [200] * INPUT_SIZE**2
-
-
-def tensor(**changes: Any) -> dict[str, Any]:
-    return {"name": "slice", "shape": [1, 1, INPUT_SIZE, INPUT_SIZE], "datatype": "UINT8", "data": ROW} | changes
-
-
-async def infer(client: httpx2.AsyncClient, *inputs: dict[str, Any], **more: Any) -> httpx2.Response:
-    return await client.post(INFER, json={"inputs": list(inputs), **more})
-
-
-def error(response: httpx2.Response, status: int) -> str:
-    """The body of a response that must be an error in the protocol's form."""
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
-    body = response.json()
-    assert body["request_id"] == response.headers["x-request-id"]
-    return str(body["error"])
 
 
 async def test_server_and_model_tell_about_themselves(models: Path) -> None:
