@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_a_rolling_update_under_load_fails_no_request(engine: Engine, keys: Path
             successor = Pod(engine, f"new-{number}", rendered("cpu"), keys, SUCCESSOR)
             pods.append(successor)
             ingress.add(successor)
-            started = until(lambda pod=successor: ingress.serves(pod), "the new pod is served")
+            started = until(partial(ingress.serves, successor), "the new pod is served")
             old = pods.pop(0)
             ended = time.monotonic()
             old.stop()
@@ -199,7 +200,8 @@ def test_when_a_pod_is_killed_only_its_requests_in_flight_fail(engine: Engine, k
     assert sorted(answer["status"] for answer in failed) == sorted(status for status in statuses if status != 200)
     assert len(failed) <= CONNECTIONS
     assert {answer["pod"] for answer in failed} <= {f"127.0.0.1:{victim.port}"}
-    assert all(answer["at"] - answer["seconds"] <= killed for answer in failed)
+    # Its sockets are closed a moment after the signal, when its memory is freed.
+    assert all(answer["at"] - answer["seconds"] <= killed + 1 for answer in failed)
 
 
 def test_a_model_of_ones_own_is_served_and_a_damaged_one_never_becomes_ready(
