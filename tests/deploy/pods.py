@@ -38,14 +38,12 @@ class Pod:
         settings = next(each for each in manifests if each["kind"] == "ConfigMap")
         deployment["metadata"]["name"] = name
         settings["data"]["COVIDCT_PORT"] = str(self.port)
-        template = deployment["spec"]["template"]
-        # The default is to remove an init container once it has run, and podman 4.3 sometimes is too early.
-        template["metadata"]["annotations"] = {"io.podman.annotations.init.container.type": "always"}
-        self.spec: dict[str, Any] = template["spec"]
+        self.spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
         (service,) = self.spec["containers"]
         service["image"] = image or service["image"]
         del service["ports"]  # podman publishes them, which the host's network cannot
         self.spec["hostNetwork"] = True
+        self.spec["restartPolicy"] = "OnFailure"  # with Always, podman 4.3 starts a finished init container again
         self._probe = service["readinessProbe"]
         for volume in self.spec["volumes"]:
             if volume.pop("secret", None):

@@ -200,7 +200,8 @@ def test_when_a_pod_is_killed_only_its_requests_in_flight_fail(engine: Engine, k
     assert sorted(answer["status"] for answer in failed) == sorted(status for status in statuses if status != 200)
     assert len(failed) <= CONNECTIONS
     assert {answer["pod"] for answer in failed} <= {f"127.0.0.1:{victim.port}"}
-    assert all(answer["at"] - answer["seconds"] <= killed for answer in failed)
+    # Its sockets are closed a moment after the signal, when its memory is freed.
+    assert all(answer["at"] - answer["seconds"] <= killed + 1 for answer in failed)
 
 
 def test_a_model_of_ones_own_is_served_and_a_damaged_one_never_becomes_ready(
