@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from service import DISCLAIMER
 from service.errors import ModelFileError
+from service.processors import usable_processors
 from service.server.logging import configure_logging
 from service.settings import Settings, is_loopback
 from service.web.api_keys import KeysError
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found:
         return 1
     configure_logging(settings.log_level)
+    _log_too_many_threads(settings.threads)
     try:
         return serve(settings, _bind(settings))
     except (OSError, ModelFileError, KeysError) as error:
@@ -79,6 +81,17 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
     server.run([listener])
     return 0 if server.started else 1
+
+
+def _log_too_many_threads(threads: int | None) -> None:
+    """Warn only: the service is slower then, and the processor limit of a pod may exceed its node."""
+    processors = usable_processors()
+    if threads is not None and threads > processors:
+        _log.warning(
+            "COVIDCT_THREADS=%d is more than the number of usable processors, %d: lower or remove it",
+            threads,
+            processors,
+        )
 
 
 def _log_exposure(host: str) -> None:

@@ -8,8 +8,6 @@ from typing import Literal
 from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.processors import usable_processors
-
 
 class Settings(BaseSettings):
     """The service's settings; each field is read from COVIDCT_ and its name in capitals."""
@@ -125,7 +123,7 @@ class Settings(BaseSettings):
         return origins
 
     def contradictions(self) -> list[str]:
-        """List settings that cannot apply together or on this machine, one line for each; empty if all can."""
+        """List settings that cannot apply together, one line for each; empty if all can."""
         found = []
         for name in ("header_timeout_seconds", "receive_timeout_seconds"):
             seconds = getattr(self, name)
@@ -138,11 +136,6 @@ class Settings(BaseSettings):
             found.append(
                 f"COVIDCT_QUEUE_MAX_LENGTH={self.queue_max_length} is less than COVIDCT_MAX_IMAGES_PER_REQUEST="
                 f"{self.max_images_per_request}: one request could fill the queue; raise the first, or lower the second"
-            )
-        processors = usable_processors()
-        if self.threads is not None and self.threads > processors:
-            found.append(
-                f"COVIDCT_THREADS={self.threads}: only {processors} processors are usable here; lower it, or remove it"
             )
         return found
 

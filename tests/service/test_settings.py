@@ -1,7 +1,6 @@
 import pytest
 
-from service.__main__ import main
-from service.processors import usable_processors
+from service.__main__ import _log_too_many_threads, main
 from service.settings import Settings, is_loopback
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +30,6 @@ def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
             {"QUEUE_MAX_LENGTH": "8"},
             "COVIDCT_QUEUE_MAX_LENGTH=8 is less than COVIDCT_MAX_IMAGES_PER_REQUEST=32",
         ),
-        ({"THREADS": "4096"}, f"COVIDCT_THREADS=4096: only {usable_processors()} processors"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_one_clear_line(
@@ -52,3 +50,10 @@ def test_sizes_take_units_and_log_levels_any_case(monkeypatch: pytest.MonkeyPatc
     settings = Settings()
     assert (settings.max_body_bytes, settings.log_level) == (30_000_000, "INFO")
     assert settings.contradictions() == [], "a default that another limit makes ineffective is no contradiction"
+
+
+def test_more_threads_than_processors_are_a_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    for threads in (None, 1, 4096):
+        _log_too_many_threads(threads)
+    (warning,) = caplog.messages
+    assert warning.startswith("COVIDCT_THREADS=4096 is more than")
