@@ -64,8 +64,8 @@ class Metrics:
         )
         self.probability_reference = Gauge(
             "covidct_probability_reference_ratio",
-            "Share of the evaluation's probabilities at or below le; reference for covidct_probability.",
-            ["le"],
+            "Share of the evaluation's probabilities at or below up_to; reference for covidct_probability.",
+            ["up_to"],  # `le` is for histograms alone
             registry=registry,
         )
         self.lung_involvement = Histogram(
@@ -125,8 +125,8 @@ class Metrics:
         for label in labels:
             self.predictions.labels(label=label)
         for upper, share in zip(_TENTHS, probability_shares, strict=False):
-            le = floatToGoString(upper)  # type: ignore[no-untyped-call] # the format of the histogram's label
-            self.probability_reference.labels(le=le).set(share)
+            up_to = floatToGoString(upper)  # type: ignore[no-untyped-call] # as the histogram writes its label `le`
+            self.probability_reference.labels(up_to=up_to).set(share)
 
     def render(self) -> bytes:
         """Render the metrics in Prometheus' text format, version 0.0.4."""

@@ -124,4 +124,7 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
     app.add_middleware(BrowserHeadersMiddleware, docs_paths=(app.docs_url,) if app.docs_url else ())
     app.add_middleware(FailuresMiddleware)  # of the two layers above
-    app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)
+    own_routes = PathTemplates(*(path for path in (app.docs_url, app.openapi_url) if path))
+    app.add_middleware(
+        RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES, framework_routes=own_routes
+    )

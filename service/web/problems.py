@@ -70,9 +70,9 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """Answer errors of the router: 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    status = HTTPStatus(error.status_code)
+    status, docs = HTTPStatus(error.status_code), request.app.docs_url
     detail = {
-        HTTPStatus.NOT_FOUND: "No such route; GET /docs lists all routes.",
+        HTTPStatus.NOT_FOUND: f"No such route; GET {docs} lists all routes." if docs else "No such route.",
         HTTPStatus.METHOD_NOT_ALLOWED: "The route does not support this method; see the Allow header.",
     }.get(status, str(error.detail))
     code = status.name.lower()

@@ -108,6 +108,13 @@ def test_promtool_finds_nothing_wrong(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs_promtool
+def test_promtool_finds_nothing_wrong_in_the_metrics(server: Server) -> None:
+    text = httpx2.get(f"{server.url}/metrics").content
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 class Prometheus:
     """A running one."""
 

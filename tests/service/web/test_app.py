@@ -175,7 +175,19 @@ async def test_other_origins_are_let_in_only_where_that_is_set(models: Path) -> 
 async def test_the_documentation_can_be_turned_off(models: Path) -> None:
     async with serve(models, docs=False) as client:
         for path in ("/docs", "/openapi.json", "/redoc"):
-            problem(await client.get(path), 404, "not_found")
+            answer = await client.get(path)
+            problem(answer, 404, "not_found")
+            assert "/docs lists" not in answer.text
+
+
+async def test_the_documentation_is_counted_under_its_route_and_named_where_a_route_is_missing(models: Path) -> None:
+    async with serve(models) as client:
+        for path in ("/docs", "/openapi.json"):
+            await client.get(path)
+        assert "GET /docs lists all routes" in (await client.get("/nowhere")).text
+        text = (await client.get("/metrics")).text
+    for path in ("/docs", "/openapi.json"):
+        assert f'covidct_requests_total{{method="GET",route="{path}",status="200"}} 1.0' in text
 
 
 async def test_answers_hold_no_path_and_no_version_of_a_library(models: Path) -> None:
