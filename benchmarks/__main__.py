@@ -13,7 +13,7 @@ import torch
 from benchmarks.bare import BareLoop
 from benchmarks.contenders import OURS, Contender, contenders
 from benchmarks.document import write_document
-from benchmarks.environments import REQUIREMENTS, ROOT, processor_name, version_of
+from benchmarks.environments import REQUIREMENTS, ROOT, version_of
 from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
 from benchmarks.training import training_efficiency
@@ -22,7 +22,7 @@ from service.model.card import Precision
 from service.model.file import read_manifest
 from service.model.hardware import has_native_bf16
 from service.processors import usable_processors
-from training.run.record import git_commit
+from training.run.record import git_commit, processor_name
 
 IMAGE: Final = ROOT / "examples" / "slice.png"
 JSON: Final = ROOT / "docs" / "performance.json"

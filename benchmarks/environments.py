@@ -48,11 +48,3 @@ def version_of(peer: str) -> str:
     script = f"import importlib.metadata as m; print(m.version({peer!r}))"
     program = [str(folder_of(peer) / "bin" / "python"), "-c", script]
     return subprocess.run(program, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def processor_name() -> str:
-    """Return the name of this machine's processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"

@@ -10,19 +10,13 @@ import numpy as np
 
 from client.errors import SourceError
 from service.imaging.decode import DecodeLimits, Slice
+from service.imaging.other_formats import is_nifti as starts_like_nifti
 from service.imaging.window import Window
 
 
 def is_nifti(name: str, data: bytes) -> bool:
     """Whether the bytes, unpacked, start like a NIfTI file; a gzip file called .nii.gz or .nii counts too."""
-    plain = data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
-    if plain or data[:2] != b"\x1f\x8b" or name.lower().endswith((".nii.gz", ".nii")):
-        return plain or data[:2] == b"\x1f\x8b"
-    try:  # judged by its bytes, whatever its name
-        start = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
-    except zlib.error:
-        return False
-    return start[344:347] in (b"n+1", b"ni1") or start[4:7] == b"n+2"
+    return starts_like_nifti(data) or (data[:2] == b"\x1f\x8b" and name.lower().endswith((".nii.gz", ".nii")))
 
 
 def nifti_slices(data: bytes, window: Window, max_bytes: int) -> Iterator[Slice]:

@@ -2,10 +2,10 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from client.engines import Engine, LocalEngine, RemoteEngine
 from client.errors import ClientError, ProblemError, SourceError, UsageError
@@ -69,12 +69,34 @@ def predict(options: Namespace) -> int:
                 _show(tally)
     finally:
         engine.close()
-    print(f"{_line_start()}{tally.summary()}. {NOTICE}", file=sys.stderr)
-    if options.window and tally.windowless:
-        print(f"--window does not apply to {tally.windowless} slices without Hounsfield units", file=sys.stderr)
-    if not tally.found:
-        print(f"error: no image was found in {', '.join(map(printable, options.paths))}", file=sys.stderr)
-    return 1 if tally.failed or not tally.found else 0
+    windowless = f"--window does not apply to {tally.windowless} slices without Hounsfield units"
+    remark = windowless if options.window and tally.windowless else ""
+    return end_run(tally, options.paths, remark)
+
+
+class Counts(Protocol):
+    """Counts of a run, of any engine."""
+
+    failed: int
+
+    @property
+    def found(self) -> int:
+        """Number of slices."""
+        ...
+
+    def summary(self) -> str:
+        """Return the result as one line."""
+        ...
+
+
+def end_run(counts: Counts, paths: Sequence[str], remark: str = "") -> int:
+    """Print the result; return the exit status: 1 if a slice failed or no image was found."""
+    print(f"{line_start()}{counts.summary()}. {NOTICE}", file=sys.stderr)
+    if remark:
+        print(remark, file=sys.stderr)
+    if not counts.found:
+        print(f"error: no image was found in {', '.join(map(printable, paths))}", file=sys.stderr)
+    return 1 if counts.failed or not counts.found else 0
 
 
 def chosen_format(wanted: Format | Literal["parquet"] | None, output: Path | None) -> Format:
@@ -212,8 +234,9 @@ def _is_other(error: Exception) -> bool:
 def _show(tally: Tally) -> None:
     """Show progress on a terminal."""
     if sys.stderr.isatty():
-        print(f"{_line_start()}{tally.summary()} ...", end="", file=sys.stderr, flush=True)
+        print(f"{line_start()}{tally.summary()} ...", end="", file=sys.stderr, flush=True)
 
 
-def _line_start() -> str:
+def line_start() -> str:
+    """Return what clears the line of progress on a terminal."""
     return "\r\x1b[2K" if sys.stderr.isatty() else ""

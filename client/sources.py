@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
 
 from client.errors import SourceError
 from client.nifti import is_nifti, nifti_slices
@@ -50,6 +50,29 @@ class Found:
         return hashlib.sha256(self.data).hexdigest() if isinstance(self.data, bytes) else ""
 
 
+Problem: TypeAlias = Literal["no_files", "not_found"]
+
+PROBLEMS: Final[dict[Problem, SourceError]] = {
+    "no_files": SourceError("no_files", "The folder has no files to read."),
+    "not_found": SourceError("not_found", "No file matches."),
+}
+"""Reasons for which a path leads to no file."""
+
+
+class Place(NamedTuple):
+    """A file that a path leads to, before it is opened, or the reason for none.
+
+    Attributes:
+        path: of the file, or as it was given.
+        named: whether the user named it, rather than a folder that holds it.
+        problem: None for a file.
+    """
+
+    path: str
+    named: bool
+    problem: Problem | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class FoundSlice:
     """A slice of a file.
@@ -76,22 +99,31 @@ def find(paths: Iterable[str]) -> Iterator[Found]:
 
 
 def _find(text: str, seen: set[str]) -> Iterator[Found]:
+    for place in places_of(text):
+        if place.problem is None:
+            yield from _read_once(place.path, place.named, seen)
+        else:
+            yield Found(place.path, PROBLEMS[place.problem], named=True)
+
+
+def places_of(text: str) -> Iterator[Place]:
+    """Yield the files of a path, a folder or a glob without opening them, in the order of every engine."""
     path = Path(text)
     if path.is_dir():
         empty = True
-        for entry in files_in(str(path)):
+        for entry in _files_in(str(path)):
             empty = False
-            yield from _read_once(str(Path(entry.path)), False, seen)
+            yield Place(str(Path(entry.path)), named=False)
         if empty:
-            yield no_files(text)
+            yield Place(text, named=True, problem="no_files")
     elif path.exists() or not glob.has_magic(text):
-        yield from _read_once(str(path), True, seen)
+        yield Place(str(path), named=True)
     else:
         matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
-            yield no_match(text)
+            yield Place(text, named=True, problem="not_found")
         for match in matches:
-            yield from _find(match, seen)
+            yield from places_of(match)
 
 
 def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[FoundSlice]:
@@ -121,7 +153,7 @@ def _dicom_slices(data: bytes, name: str, window: Window) -> Iterator[FoundSlice
         yield FoundSlice(name, data if window == LUNG else decode(data, DecodeLimits(), window), own)
 
 
-def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
+def _files_in(folder: str) -> Iterator[os.DirEntry[str]]:
     """Yield all files below, sorted, without hidden files and the index of a DICOM disc; one folder in memory."""
     try:
         with os.scandir(folder) as scanned:
@@ -130,7 +162,7 @@ def files_in(folder: str) -> Iterator[os.DirEntry[str]]:
         return  # such as a folder without permission
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from files_in(entry.path)
+            yield from _files_in(entry.path)
         elif entry.name != "DICOMDIR" and entry.is_file():
             yield entry
 
@@ -189,16 +221,6 @@ def is_zip(file: BinaryIO) -> bool:
     start = file.read(4)
     file.seek(0)
     return start in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def no_files(folder: str) -> Found:
-    """Return the failure of a folder without files."""
-    return Found(folder, SourceError("no_files", "The folder has no files to read."), named=True)
-
-
-def no_match(pattern: str) -> Found:
-    """Return the failure of a glob without a match."""
-    return Found(pattern, SourceError("not_found", "No file matches."), named=True)
 
 
 def _members(name: str, file: BinaryIO) -> Iterator[Found]:

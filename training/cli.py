@@ -1,10 +1,10 @@
 """Commands of `python -m training` and their options. Imports no torch, which takes seconds, before a command runs."""
 
 import argparse
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import get_args
 
+from service import __version__
 from training import lesion_recipe, report_recipe
 from training.options import Parser, add_data, add_recipe_fields, add_run
 
@@ -15,7 +15,7 @@ def make_parser() -> Parser:
         prog="python -m training",
         description="Train and evaluate the network of the service. Research only, not a medical device.",
     )
-    parser.add_argument("--version", action="version", version=f"covid-ct {_version()}")
+    parser.add_argument("--version", action="version", version=f"covid-ct {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_report(commands)
@@ -136,10 +136,3 @@ def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate_cli import evaluate
 
     evaluate(options)
-
-
-def _version() -> str:
-    try:
-        return version("covid-ct")
-    except PackageNotFoundError:  # copied, not installed, as in the container
-        return "unknown"

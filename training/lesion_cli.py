@@ -25,7 +25,7 @@ from training.options import check_paths, read_recipe
 from training.release.lesion_release import LesionData, LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.release.promotion import promote
-from training.run.cost import confirm_cost, operations_per_second
+from training.run.cost import confirm_cost, hours_of
 from training.run.machine import Machine, find_machine
 from training.run.processes import current
 from training.run.progress import say
@@ -132,7 +132,7 @@ def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
 
 def _confirm(recipe: LesionRecipe, machine: Machine, *, sure: bool) -> None:
     slices = recipe.batch_size * (recipe.steps + recipe.left_out_steps)
-    hours = slices * _OPERATIONS_PER_SLICE / operations_per_second(machine) / 3600
+    hours = hours_of(slices * _OPERATIONS_PER_SLICE, machine)
     confirm_cost(hours, f"on {machine}, and 1 GB of disk", sure=sure)
 
 

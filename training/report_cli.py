@@ -15,7 +15,7 @@ from training.options import check_paths, read_recipe
 from training.release.report_page import write_page
 from training.release.report_run import ReportJob, run_report
 from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
-from training.run.cost import confirm_cost, operations_per_second
+from training.run.cost import confirm_cost, hours_of
 from training.run.machine import Machine, find_machine
 from training.run.progress import say
 from training.run.run_folder import check_folder, delete
@@ -62,7 +62,7 @@ def report(options: argparse.Namespace) -> None:
 
 def _confirm(recipe: ReportRecipe, machine: Machine, slices: int, *, sure: bool) -> None:
     operations = _OPERATIONS_PER_SLICE * (recipe.input_size / 224) ** 2 * slices * recipe.epochs
-    hours = operations / operations_per_second(machine) / 3600
+    hours = hours_of(operations, machine)
     confirm_cost(hours, f"{recipe.epochs} epochs a network, on {machine}, and 2 GB of disk a network", sure=sure)
 
 

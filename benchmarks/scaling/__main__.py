@@ -17,14 +17,14 @@ import torch
 import yaml
 
 from benchmarks.document import replace_parts, table
-from benchmarks.environments import ROOT, processor_name
+from benchmarks.environments import ROOT
 from benchmarks.scaling.autoscaler import Policy, Settings
 from benchmarks.scaling.burst import Load, Outcome, PodModel, simulate
 from benchmarks.scaling.pass_times import measure
 from service.model.card import Precision
 from service.model.file import read_manifest
 from service.processors import usable_processors
-from training.run.record import Record
+from training.run.record import Record, processor_name
 
 DOCUMENT: Final = ROOT / "docs" / "scaling.md"
 JSON: Final = ROOT / "docs" / "scaling.json"

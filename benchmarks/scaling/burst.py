@@ -68,7 +68,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What clients and the cluster saw from the start of the burst.
+    """Results for clients and cluster, counted from the start of the burst.
 
     Attributes:
         requests: number.
@@ -112,7 +112,7 @@ class _Pod:
 
 
 class _Metrics:
-    """What Prometheus and the metrics server know, in bins of one second."""
+    """Measurements of Prometheus and the metrics server, in bins of one second."""
 
     def __init__(self, seconds: int) -> None:
         self._waits = np.zeros(seconds + _LARGE)

@@ -6,8 +6,7 @@ from argparse import Namespace
 from client.archive.run import Summary, predict_archive
 from client.errors import UsageError
 from client.model_folder import find_models
-from client.results import NOTICE
-from client.rows import printable
+from client.predict import end_run, line_start
 from service.imaging.window import LUNG
 
 
@@ -34,11 +33,10 @@ def run(options: Namespace) -> int:
         ClientError: see `predict_archive`.
     """
     _check(options)
-    terminal = sys.stderr.isatty()
 
     def show(summary: Summary) -> None:
-        if terminal:
-            print(f"\r\x1b[2K{summary.line()}", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"{line_start()}{summary.line()}", end="", file=sys.stderr, flush=True)
 
     summary = predict_archive(
         options.paths,
@@ -51,7 +49,4 @@ def run(options: Namespace) -> int:
         address=options.ray_address,
         show=show,
     )
-    print(f"{chr(13) + chr(27) + '[2K' if terminal else ''}{summary.summary()}. {NOTICE}", file=sys.stderr)
-    if not summary.found:
-        print(f"error: no image was found in {', '.join(map(printable, options.paths))}", file=sys.stderr)
-    return 1 if summary.failed or not summary.found else 0
+    return end_run(summary, options.paths)

@@ -10,16 +10,15 @@ from typing import Any, Final
 
 from client.archive.uris import files_of, is_uri, open_source
 from client.errors import SourceError
-from client.sources import Found, files_in, is_zip, no_files, no_match, open_zip, read_file, unpacked
+from client.sources import PROBLEMS, Found, Problem, is_zip, open_zip, places_of, read_file, unpacked
 
 WHOLE: Final = -1
 """Member of an item that is a file of its own."""
 
-NO_MATCH: Final = -2
-"""Member of an item that is a glob without a match."""
+_MEMBERS: Final[dict[Problem, int]] = {"not_found": -2, "no_files": -3}
+"""Members of items that stand for a path without a file."""
 
-NO_FILES: Final = -3
-"""Member of an item that is a folder without files."""
+_PROBLEMS: Final = {member: problem for problem, member in _MEMBERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Item:
 
     Attributes:
         source: path or URI of the file, or of the zip.
-        member: place in the zip, by the sorted names of its members; WHOLE, NO_MATCH, NO_FILES: see there.
+        member: place in the zip, by the sorted names of its members; WHOLE: a whole file; less: a path without a file.
         named: whether the user named it, rather than a folder or a zip that holds it.
         stamp: size and time of the last change; of a member, its name, size and checksum.
     """
@@ -82,11 +81,8 @@ def read_items(items: Iterable[Item]) -> Iterator[tuple[Item, Iterable[Found]]]:
             if item.member == WHOLE:
                 yield item, read_file(item.source, item.named, open_source)
                 continue
-            if item.member == NO_MATCH:
-                yield item, [no_match(item.source)]
-                continue
-            if item.member == NO_FILES:
-                yield item, [no_files(item.source)]
+            if item.member in _PROBLEMS:
+                yield item, [Found(item.source, PROBLEMS[_PROBLEMS[item.member]], named=True)]
                 continue
             if item.source != opened:
                 stack.close()
@@ -120,26 +116,11 @@ def _items(text: str) -> Iterator[Item]:
         for source, stamp, named in files_of(text):
             yield from _item(source, stamp, named)
         return
-    path = Path(text)
-    if path.is_dir():
-        yield from _in_folder(text)
-    elif path.exists() or not glob.has_magic(text):
-        yield from _item(str(path), _path_stamp(path), named=True)
-    else:
-        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        if not matches:
-            yield Item(text, NO_MATCH, True, "")
-        for match in matches:
-            yield from _items(match)
-
-
-def _in_folder(folder: str) -> Iterator[Item]:
-    empty = True
-    for entry in files_in(str(Path(folder))):
-        empty = False
-        yield from _item(str(Path(entry.path)), _path_stamp(Path(entry.path)), named=False)
-    if empty:
-        yield Item(folder, NO_FILES, True, "")
+    for place in places_of(text):
+        if place.problem is None:
+            yield from _item(place.path, _path_stamp(Path(place.path)), place.named)
+        else:
+            yield Item(place.path, _MEMBERS[place.problem], True, "")
 
 
 def _item(source: str, stamp: str, named: bool) -> Iterator[Item]:

@@ -18,7 +18,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What is known of one file after its answer.
+    """Counts of one file after its answer.
 
     Attributes:
         key: of its item.

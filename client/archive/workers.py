@@ -31,7 +31,7 @@ _QUIET: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How files are answered: models folder at the same path on every machine, device, window, threshold."""
+    """Settings of every worker: models folder at the same path on every machine, device, window, threshold."""
 
     models: Path
     device: str

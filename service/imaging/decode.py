@@ -20,6 +20,7 @@ from service.imaging.other_files import (
     is_deep_colour_with_clear,
     read_deep_png,
     read_other_jpeg,
+    to_8_bits,
     unread_bmp,
 )
 from service.imaging.other_formats import has_known_signature, unsupported_format
@@ -271,11 +272,10 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255, rounded; fixed, so that equal samples give equal grey in every file."""
-    samples = np.asarray(image).astype(np.uint32)
+    samples = np.array(image)
     if isinstance(image.info.get("transparency"), int):
         samples[samples == image.info["transparency"]] = 0
-    return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
+    return Image.fromarray(to_8_bits(samples))
 
 
 def _to_slice(image: Image.Image) -> Slice:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
@@ -60,6 +61,11 @@ def read_other_jpeg(data: bytes, check_size: Callable[[int, int], None]) -> Imag
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("L")
 
 
+def to_8_bits(samples: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Scale 0..65535 to 0..255, rounded; fixed, so that equal samples give equal grey in every file."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
 def is_deep_colour_with_clear(image: Image.Image, data: bytes) -> bool:
     """Whether a PNG has colours of 16 bits, one of which is transparent: Pillow compares it with 8 bits."""
     return image.format == "PNG" and data[24] == 16 and isinstance(image.info.get("transparency"), tuple)
@@ -82,7 +88,7 @@ def read_deep_png(data: bytes, opened: Image.Image) -> Image.Image:
 
     try:
         pixels = np.asarray(imagecodecs.png_decode(data))
-        scaled = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        scaled = to_8_bits(pixels)
         grey = Image.fromarray(np.ascontiguousarray(scaled[..., :3])).convert("L")
         grey = Image.composite(grey, Image.new("L", grey.size), Image.fromarray(scaled[..., 3]))
     except Exception as error:  # as Pillow's

@@ -5,8 +5,6 @@ from typing import Final
 
 from service.errors import UnsupportedImageError
 
-_NIFTI_MAGIC: Final = (b"n+1\0", b"ni1\0")
-
 _KINDS: Final = (
     (4, b"ftyp", "HEIC, AVIF or video", "magick in.heic out.png"),
     (4, b"jP  \r\n", "JPEG 2000", "magick in.jp2 out.png"),
@@ -46,6 +44,16 @@ def has_known_signature(data: bytes) -> bool:
     return any(data[at : at + len(magic)] == magic for at, magic in _SIGNATURES)
 
 
+def is_nifti(data: bytes) -> bool:
+    """Whether the bytes, unpacked if they are a gzip, begin like a NIfTI file of version 1 or 2, or its header."""
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
+        except zlib.error:
+            return False
+    return data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
+
+
 def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
     """Build the refusal of a file that is in none of `formats`, with its kind if it is known."""
     kind, command = _kind(data)
@@ -57,18 +65,9 @@ def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImag
 
 
 def _kind(data: bytes) -> tuple[str, str]:
-    if data[344:348] in _NIFTI_MAGIC or _begin_of_gzip(data)[344:348] in _NIFTI_MAGIC:
+    if is_nifti(data):
         return "a NIfTI volume, which the command line reads", "covid-ct predict in.nii.gz --output out.csv"
     for at, signature, kind, command in _KINDS:
         if data[at : at + len(signature)] == signature:
             return kind, command
     return "", "magick in out.png"
-
-
-def _begin_of_gzip(data: bytes) -> bytes:
-    if data[:2] != b"\x1f\x8b":
-        return b""
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 348)
-    except zlib.error:
-        return b""

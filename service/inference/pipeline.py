@@ -1,7 +1,6 @@
 """From the bytes of a file to an assessed prediction, timed stage by stage."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar
@@ -115,20 +114,17 @@ def _prepare(data: bytes, model: ServedModel, state: ServiceState) -> tuple[Slic
 
 
 async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Prediction]:
-    began = time.perf_counter()
     try:
-        return await model.batcher.submit(network_input)
-    except Exception as error:
-        model.statistics.failure.add(time.perf_counter() - began)
-        if isinstance(error, QueueFullError):
-            raise OverloadedError(
-                "The queue is full; try again.", code=ErrorCode.QUEUE_FULL, retry_after_seconds=1
-            ) from None
-        if isinstance(error, ClosedError):
-            raise OverloadedError(
-                "The service is shutting down.", code=ErrorCode.SHUTTING_DOWN, retry_after_seconds=5
-            ) from None
-        raise
+        with model.statistics.counting_failures():
+            return await model.batcher.submit(network_input)
+    except QueueFullError:
+        raise OverloadedError(
+            "The queue is full; try again.", code=ErrorCode.QUEUE_FULL, retry_after_seconds=1
+        ) from None
+    except ClosedError:
+        raise OverloadedError(
+            "The service is shutting down.", code=ErrorCode.SHUTTING_DOWN, retry_after_seconds=5
+        ) from None
 
 
 def _assess(

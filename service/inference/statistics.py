@@ -1,6 +1,8 @@
 """Counts and times of one loaded model, for clients that ask for them."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -41,6 +43,16 @@ class ModelStatistics:
         """Count a run of the network that starts now."""
         self.batches += 1
         self.last_inference_at = time.time()
+
+    @contextmanager
+    def counting_failures(self) -> Iterator[None]:
+        """Count an error that ends the context, with its time; cancelled work is not a failure."""
+        began = time.perf_counter()
+        try:
+            yield
+        except Exception:
+            self.failure.add(time.perf_counter() - began)
+            raise
 
     def add_answer(self, queue_seconds: float, run_seconds: float) -> None:
         """Count an answered slice."""

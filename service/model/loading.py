@@ -65,7 +65,10 @@ def choose(options: LoadOptions) -> Choice:
     Raises:
         ModelFileError: no manifest, no such device, or no file for the precision; one line.
     """
-    device = _device(options)
+    try:
+        device = choose_device(options.device)
+    except ValueError as error:
+        raise ModelFileError(f"device {options.device}: {error}") from error
     manifest = read_manifest(options.folder)
     precision = choose_precision(options.precision, device, manifest)
     return Choice(manifest, choose_file(manifest, precision), device, precision)
@@ -77,17 +80,17 @@ def load_predictor(options: LoadOptions) -> Predictor:
     Raises:
         ModelFileError: no model, not the released file, or its answer differs from its card; one line.
     """
-    device = _device(options)
+    choice = choose(options)
     threads = options.threads or usable_processors()
-    if device.type == "cpu":
+    if choice.device.type == "cpu":
         torch.set_num_threads(threads)
         keep_freed_memory()
-    choice, artifact = _read_model(options)
+    choice, artifact = _read_model(options, choice)
     path = options.folder / choice.file.name
     manifest = choice.manifest
     predictor = Predictor(
         artifact,
-        device,
+        choice.device,
         choice.precision,
         options.max_batch_size,
         threads,
@@ -133,16 +136,8 @@ def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
     return next(file for file in manifest.files if file.precision == wanted)
 
 
-def _device(options: LoadOptions) -> torch.device:
-    try:
-        return choose_device(options.device)
-    except ValueError as error:
-        raise ModelFileError(f"device {options.device}: {error}") from error
-
-
-def _read_model(options: LoadOptions) -> tuple[Choice, Artifact]:
-    """Read manifest and file, again if the manifest was replaced in between: a release removes the old files last."""
-    choice = choose(options)
+def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]:
+    """Read the file, or choose again if the manifest was replaced in between: a release removes the old files last."""
     while True:
         try:
             file = choice.file

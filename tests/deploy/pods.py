@@ -56,7 +56,7 @@ class Pod:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address of the service in it."""
         return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:

@@ -105,7 +105,7 @@ def tell(what: str) -> None:
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 180) -> float:
-    """How long it took to become true."""
+    """Wait until it is true; return the seconds that it took."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds:.0f} s: {what}"

@@ -14,7 +14,8 @@ _DEFAULT_NAME: Final = "patients.csv"
 
 def find_table(table: Path | None, root: Path) -> Path | None:
     """Return the table of patients: the one that was named, or `patients.csv` in the folder of COVID-CT, or None."""
-    return table or next(iter(path for path in (root / _DEFAULT_NAME,) if path.is_file()), None)
+    default = root / _DEFAULT_NAME
+    return table or (default if default.is_file() else None)
 
 
 def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, ...] | None:

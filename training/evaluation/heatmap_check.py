@@ -20,7 +20,7 @@ SHARE: Final = 0.2
 """Share of the lung's cells that is covered."""
 
 _FEWEST_LUNG: Final = 0.15
-"""Share of the slice that lungs must take for it to be judged: less is a trachea, or a lung that was not found."""
+"""Share of the slice that segmented lungs must take: less is a trachea, or a lung that was not found."""
 
 
 class CoveringTest(Record):
@@ -40,35 +40,30 @@ class CoveringTest(Record):
     random_drop: float
 
 
-def strongest_inside_lung(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, dict[str, float]]:
-    """Share of COVID slices whose strongest cell lies inside a lung, by way of finding lungs and by source.
+def strongest_inside_lung(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, float]:
+    """Share of COVID slices by source whose strongest cell lies inside a lung, as the lung finder sees it."""
+    return _inside_by_source(answers, slices, lambda index: answers.found_lungs[index] > 0.5)
 
-    Slices whose lungs are not found are left out. Ways: `finder`, the network that chose the box; `threshold`, a
-    classic segmentation that learned nothing.
-    """
-    size = answers.heatmap.shape[1]
 
-    def found(index: int) -> Mask:
-        return to_grid(answers.found_lungs[index] > 0.5, size)
+def strongest_inside_segmented_lung(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, float]:
+    """The same with lungs by a classic segmentation; slices in which it finds too little are left out."""
 
-    def segmented(index: int) -> Mask:
-        return to_grid(segment_with_lesions(slices[index].grey), size)
+    def segmented(index: int) -> Mask | None:
+        lung = segment_with_lesions(slices[index].grey)
+        return lung if lung.mean() >= _FEWEST_LUNG else None
 
-    chosen = [index for index, each in enumerate(slices) if each.kind == "labelled" and each.label == 1]
-    return {
-        way: _inside_by_source(answers, slices, chosen, lungs)
-        for way, lungs in (("finder", found), ("threshold", segmented))
-    }
+    return _inside_by_source(answers, slices, segmented)
 
 
 def _inside_by_source(
-    answers: Answers, slices: Sequence[CtSlice], chosen: Sequence[int], lungs: Callable[[int], Mask]
+    answers: Answers, slices: Sequence[CtSlice], lung_of: Callable[[int], Mask | None]
 ) -> dict[str, float]:
     inside: dict[str, list[bool]] = defaultdict(list)
-    for index in chosen:
-        lung = lungs(index)
-        if lung.mean() >= _FEWEST_LUNG:
-            inside[slices[index].source].append(is_inside(answers.heatmap[index].astype(np.float32), lung))
+    for index, each in enumerate(slices):
+        lung = lung_of(index) if each.kind == "labelled" and each.label == 1 else None
+        if lung is not None:
+            heat = answers.heatmap[index].astype(np.float32)
+            inside[each.source].append(is_inside(heat, to_grid(lung, len(heat))))
     return {name: float(np.mean(own)) for name, own in sorted(inside.items())}
 
 

@@ -14,7 +14,7 @@ from service.model.card import Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
-from training.evaluation.heatmap_check import strongest_inside_lung
+from training.evaluation.heatmap_check import strongest_inside_lung, strongest_inside_segmented_lung
 from training.evaluation.lesion_scores import LesionScores, score_lesions
 from training.evaluation.scores import ScoreName, figures_with_intervals
 from training.run.record import Record
@@ -114,15 +114,15 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
         "balanced": (choose_balanced_threshold, "highest balanced accuracy of the worst source"),
         "screening": (choose_screening_threshold, "highest with mean sensitivity >= 0.90"),
     }
-    threshold = choose_balanced_threshold(sources, platt)
-    inside = strongest_inside_lung(answers, slices)
+    points = {name: _point(sources, platt, *rule, seed) for name, rule in rules.items()}
+    threshold = points["balanced"].threshold
     return LeftOutJudgement(
         calibration=platt,
-        operating_points={name: _point(sources, platt, *rule, seed) for name, rule in rules.items()},
+        operating_points=points,
         sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
         lesions=score_lesions(answers, slices),
-        strongest_inside_lung=inside["finder"],
-        strongest_inside_segmented_lung=inside["threshold"],
+        strongest_inside_lung=strongest_inside_lung(answers, slices),
+        strongest_inside_segmented_lung=strongest_inside_segmented_lung(answers, slices),
     )
 
 

@@ -31,7 +31,7 @@ from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
 from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
-from training.release.publish import publish, staging_folder
+from training.release.publish import find_damaged, publish, staging_folder
 from training.release.report import ModelName
 from training.run.atomic_write import write_atomically
 from training.run.machine import peak_memory_bytes
@@ -198,7 +198,7 @@ def _export(
         lambda: ExportedFiles(
             version=job.version, files=tuple(export_files(tested.reader.cpu(), content, data.train, staging))
         ),
-        lambda stored: stored.version == job.version and stored.are_in(staging),
+        lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
     )
     stage(9, STAGES, "a check of the files")
     agreement = {

@@ -1,6 +1,5 @@
 """metrics.json of the recipe `lesion`: everything that a run did and found. models/README.md documents the schema."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -12,7 +11,7 @@ from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.lesion_test import AlteredScores, FormatScores
 from training.evaluation.scores import ScoreName, Scores
 from training.release.report import ModelName
-from training.run.record import Provenance, Record, hash_file
+from training.run.record import Provenance, Record
 
 
 class LesionFileAgreement(Record):
@@ -36,11 +35,6 @@ class ExportedFiles(Record):
 
     version: str
     files: tuple[ManifestFile, ...]
-
-    def are_in(self, folder: Path) -> bool:
-        """Whether a folder still has all of them, unchanged."""
-        paths = {folder / file.name: file.sha256 for file in self.files}
-        return all(path.is_file() and hash_file(path) == own for path, own in paths.items())
 
 
 class LesionReport(Provenance):

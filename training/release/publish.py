@@ -5,8 +5,8 @@ pins; renaming the manifest makes them valid at once; then the old files go. The
 folder, as in a container, can't be, and one that is not empty can't be replaced in one step.
 """
 
-import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from service.model.card import MANIFEST_NAME, ManifestFile
 from training.errors import TrainingError
 from training.run.atomic_write import sync
+from training.run.record import hash_file
 
 _STAGING_NAME: Final = ".new"
 """Inside the models folder: on the same file system, so that its files can be renamed."""
@@ -89,10 +90,15 @@ def _verify(staging: Path) -> None:
     manifest = _read(staging)
     if manifest is None:
         raise TrainingError(f"{staging}: no complete model to put in place; run the same command again")
-    for file in manifest.files:
-        path = staging / file.name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
-            raise TrainingError(f"{path}: not the file of its manifest; run the same command again")
+    damaged = find_damaged(staging, manifest.files)
+    if damaged is not None:
+        raise TrainingError(f"{damaged}: not the file of its manifest; run the same command again")
+
+
+def find_damaged(folder: Path, files: Iterable[ManifestFile]) -> Path | None:
+    """Find a file that is missing or has another hash than its manifest says; None if all are whole."""
+    paths = ((folder / file.name, file.sha256) for file in files)
+    return next((path for path, sha256 in paths if not path.is_file() or hash_file(path) != sha256), None)
 
 
 def _model_files(folder: Path) -> list[str]:

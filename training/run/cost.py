@@ -18,7 +18,7 @@ _OPERATIONS: Final = 2 * 9 * _CHANNELS**2 * _SIDE**2 * _BATCH
 """Multiplications and additions of the measured convolution."""
 
 
-def operations_per_second(machine: Machine) -> float:
+def _operations_per_second(machine: Machine) -> float:
     """Measure the speed of a convolution like those of VGG; takes well below a second."""
     layer = torch.nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1).to(machine.device)
     maps = torch.rand(_BATCH, _CHANNELS, _SIDE, _SIDE, device=machine.device)
@@ -29,6 +29,11 @@ def operations_per_second(machine: Machine) -> float:
             layer(maps).sum().item()  # waits for a GPU
             best = min(best, time.perf_counter() - started)
     return _OPERATIONS / best
+
+
+def hours_of(operations: float, machine: Machine) -> float:
+    """Estimate the hours of so many multiplications and additions, by the speed of a convolution."""
+    return operations / _operations_per_second(machine) / 3600
 
 
 def confirm_cost(hours: float, note: str, *, sure: bool) -> None:

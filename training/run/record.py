@@ -113,7 +113,7 @@ def make_provenance(
         inputs=dict(inputs),
         command=shlex.join(("python", "-m", "training", *sys.argv[1:])),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        processor=_processor(),
+        processor=processor_name(),
         json_schema=SCHEMA_NAME,
     )
 
@@ -148,7 +148,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the name of the processor, as Linux or else the platform gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

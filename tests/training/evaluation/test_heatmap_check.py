@@ -5,7 +5,13 @@ import numpy as np
 from tests.support.sources.lesion_sources import draw_chest
 from training.data.ct_slices import CtSlice
 from training.evaluation.answers import Answers
-from training.evaluation.heatmap_check import SHARE, cover, score_covering, strongest_inside_lung
+from training.evaluation.heatmap_check import (
+    SHARE,
+    cover,
+    score_covering,
+    strongest_inside_lung,
+    strongest_inside_segmented_lung,
+)
 from training.evaluation.lesion_scores import to_grid
 
 
@@ -27,7 +33,17 @@ def _slices() -> tuple[list[CtSlice], Answers]:
 def test_a_map_that_is_strongest_on_a_letter_is_found_by_both_ways() -> None:
     slices, answers = _slices()
     expected = {"source-0": 1.0, "source-1": 0.0}
-    assert strongest_inside_lung(answers, slices) == {"finder": expected, "threshold": expected}
+    assert strongest_inside_lung(answers, slices) == expected
+    assert strongest_inside_segmented_lung(answers, slices) == expected
+
+
+def test_a_slice_whose_lungs_are_hardly_found_counts_for_the_finder_and_not_for_the_segmentation() -> None:
+    slices, answers = _slices()
+    small = answers.found_lungs.copy()
+    small[:, 8:] = 0
+    bright = [replace(each, grey=np.full_like(each.grey, 200)) for each in slices]
+    assert set(strongest_inside_lung(replace(answers, found_lungs=small), bright)) == {"source-0", "source-1"}
+    assert strongest_inside_segmented_lung(answers, bright) == {}
 
 
 def test_the_strongest_fifth_of_the_lung_is_covered_and_nothing_else() -> None:
