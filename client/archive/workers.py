@@ -113,7 +113,10 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     except ImportError:
         raise ClientError("--engine ray needs Ray: pip install 'covid-ct[ray]'") from None
     try:
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level=40)
+        with _silent_descriptor(2):  # Ray's native code says there that it has read RAY_BACKEND_LOG_LEVEL
+            ray.init(
+                address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level=40
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ClientError(f"no Ray cluster at {address or 'this machine'}: {line}") from error
@@ -121,6 +124,19 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         yield _RayCluster()
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent_descriptor(number: int) -> Iterator[None]:
+    """Drop what is written to this file descriptor, by native code too; errors are raised all the same."""
+    kept = os.dup(number)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), number)
+        yield
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
 
 
 class _RayCluster:
