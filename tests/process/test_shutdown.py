@@ -1,4 +1,4 @@
-"""How requests, clients and the process end, with a real process."""
+"""Ends of requests, clients and the process, with a real process."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""What watches the service: rules and dashboard name metrics that exist, and a real Prometheus evaluates them."""
+"""Alert rules and dashboard: every metric in them exists, and a real Prometheus evaluates them."""
 
 import json
 import re

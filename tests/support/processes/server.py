@@ -69,7 +69,7 @@ class Server:
             time.sleep(0.02)
 
     def output(self) -> str:
-        """What it has written so far."""
+        """Return its output so far."""
         self.log.seek(0)
         return self.log.read()
 
