@@ -49,6 +49,7 @@ def test_at_sigterm_under_load_readiness_goes_first_and_every_request_is_answere
         for load in loads:
             load.join(10)
     assert status == 0, output
+    assert "no API keys are set; only this machine can reach the service" in output
     assert [load.lost for load in loads] == [[]] * 8
     assert {answer for load in loads for answer in load.statuses} == {200}
     assert not any(load.is_alive() for load in loads)
