@@ -185,8 +185,10 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
 
 @needs_prometheus
 def test_every_panel_shows_something_after_some_traffic(server: Server, prometheus: Prometheus) -> None:
-    deadline = time.monotonic() + 8
-    while time.monotonic() < deadline:  # rates need two scrapes between which something happened
+    deadline = time.monotonic() + 60
+    last = 'rate(covidct_requests_total{route="/predict",status="415"}[1m]) > 0'
+    while not prometheus.query(last):  # rates need two scrapes between which something happened
+        assert time.monotonic() < deadline, "no rate of what was sent"
         for data in (png(220), png(60), png(2), b"no image"):
             httpx2.post(f"{server.url}/predict", files={"image": ("a.png", data, "image/png")})
     server.process.send_signal(signal.SIGHUP)
