@@ -50,9 +50,12 @@ lint: $(VENV)/.dev ## check style, format and import directions (ruff, import-li
 types: $(VENV)/.dev ## run mypy in strict mode
 	$(BIN)/mypy
 
-# One process for each core, up to four, with one thread each: several threads in each would wait for each other.
+# One process for each core, up to four, with one thread each: several threads in each would wait for each other. Each
+# takes whole files, in the order of tests/conftest.py. Compiled modules are kept even where the environment says no:
+# otherwise every process, and the tests start a hundred, compiles all of them again.
 test: $(VENV)/.dev ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 audit: $(VENV)/.dev ## check the tested versions for known vulnerabilities; needs the internet
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict

@@ -109,6 +109,8 @@ def _peer(peer: str, models: Path, setting: str, workers: int, *, tuned: bool) -
         # these peers send usage data by default
         "BENTOML_DO_NOT_TRACK": "True",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray ends a proxy that is not ready after 5 s, which a busy machine does not manage
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
     if tuned:
         variables |= {"OMP_NUM_THREADS": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}

@@ -18,7 +18,7 @@ from service.errors import ModelFileError
 from service.processors import usable_processors
 from service.server.logging import configure_logging
 from service.settings import Settings, is_loopback
-from service.web.api_keys import KeysError
+from service.web.api_keys import ApiKeys, KeysError
 
 _CLIENT_KEY: Final = "COVIDCT_API_KEY"
 """Read by the client, not by the service; it may be set where both run."""
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log_level)
     _log_too_many_threads(settings.threads)
     try:
-        return serve(settings, _bind(settings))
+        ApiKeys(settings)  # read again for the application: here, their errors do not wait for torch and the model
+        with _bind(settings) as listener:
+            return serve(settings, listener)
     except (OSError, ModelFileError, KeysError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -61,7 +63,7 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     Raises:
         ModelFileError, KeysError: the model or the API keys are not usable.
     """
-    # Imported here because torch takes seconds to import: --help and errors of settings and address come first.
+    # Imported here because torch takes seconds to import: --help and errors of settings, keys and address come first.
     from service.inference.service_state import load
     from service.server.http_server import Server
     from service.web.app import create_app

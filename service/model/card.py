@@ -17,7 +17,7 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
 """The number format that the network computes in."""
 
 FilePrecision: TypeAlias = Literal["fp16", "int8"]
-"""How a model file stores its weights. fp16 files compute in any precision but int8, int8 files in that alone."""
+"""Number format of the weights in a file. fp16 files compute in any precision but int8, int8 files in int8 alone."""
 
 
 class _Record(BaseModel):

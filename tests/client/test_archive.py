@@ -69,7 +69,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(archive: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the local engine writes for it."""
+    """Output of the local engine for it."""
     output = tmp_path_factory.mktemp("local") / "rows.csv"
     assert main(["predict", str(archive), "--models", str(models), "--output", str(output)]) == 1
     return output.read_text()

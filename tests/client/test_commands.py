@@ -158,13 +158,14 @@ def test_what_the_user_can_mend_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_progress_is_shown_on_a_terminal_only(models: Path, tmp_path: Path) -> None:
+def test_progress_is_shown_on_a_terminal_only(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.png").write_bytes(png())
-    command = [sys.executable, "-m", "client", "predict", str(tmp_path / "a.png"), "--models", str(models)]
-    quiet = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert quiet.returncode == 0
-    assert "\r" not in quiet.stderr
-    assert "a.png" in quiet.stdout
+    arguments = ["predict", str(tmp_path / "a.png"), "--models", str(models)]
+    assert main(arguments) == 0
+    quiet = capsys.readouterr()
+    assert "\r" not in quiet.err
+    assert "a.png" in quiet.out
+    command = [sys.executable, "-m", "client", *arguments]
     main_end, terminal = pty.openpty()
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal, timeout=120, check=True)
     os.close(terminal)

@@ -34,7 +34,7 @@ def image_of(found: FoundSlice) -> Slice:
 
 
 def codes(path: Path) -> dict[str, str]:
-    """What was wrong with each file, by the name's end; empty where nothing was."""
+    """Error code of each file, by the end of its name; empty if it is good."""
     return {
         found.name.rpartition("!")[2]: found.data.code if isinstance(found.data, SourceError) else ""
         for found in find([str(path)])

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,7 +49,7 @@ class Engine:
         }
 
     def podman(self, *arguments: str, check: bool = True, seconds: float = 1500) -> str:
-        """What it prints.
+        """Run podman, and return its output.
 
         Raises:
             AssertionError: it failed; with what it said.
@@ -130,6 +131,18 @@ class Engine:
             output = log.read()
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{output[-6000:]}"
         return output
+
+
+@contextmanager
+def engine_with_base(folder: Path) -> Iterator[Engine]:
+    """An engine whose only image is `BASE`; at the end everything of it is removed."""
+    engine = Engine(folder)
+    try:
+        assert json.loads(engine.podman("images", "--format", "json")) == []
+        engine.make_base()
+        yield engine
+    finally:
+        engine.remove_everything()
 
 
 def missing() -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.containers.engine import BASE, Engine, missing
+from tests.containers.engine import BASE, Engine, engine_with_base, missing
 from tests.support.networks.random_weights import write_random_weights
 from tests.support.processes.server import ROOT, free_port
 from tests.support.sources.covid_ct import small_lists, write_data_set
@@ -35,13 +35,8 @@ HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privil
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    engine = Engine(tmp_path_factory.mktemp("engine"))
-    try:
-        assert json.loads(engine.podman("images", "--format", "json")) == []
-        engine.make_base()
+    with engine_with_base(tmp_path_factory.mktemp("engine")) as engine:
         yield engine
-    finally:
-        engine.remove_everything()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +70,7 @@ def tell(what: str) -> None:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 120) -> float:
-    """How long it took to become true."""
+    """Wait until it is true; return the seconds that it took."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         try:

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.containers.engine import BASE, Engine, missing
+from tests.containers.engine import BASE, Engine, engine_with_base, missing
 from tests.deploy.ingress import Ingress
 from tests.deploy.kustomize import needs_kubectl, only, rendered
 from tests.deploy.pods import Pod
@@ -36,16 +37,12 @@ IMAGE, SUCCESSOR = "localhost/covid-ct:cpu", "localhost/covid-ct:cpu-next"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with the CPU image under two tags."""
-    engine = Engine(tmp_path_factory.mktemp("engine"))
-    try:
-        engine.make_base()
+    with engine_with_base(tmp_path_factory.mktemp("engine")) as engine:
         engine.build(IMAGE, ROOT / "docker" / "cpu.Dockerfile", ROOT, BASE_IMAGE=BASE, **engine.torch_arguments())
         successor = engine.folder / "successor.Dockerfile"
         successor.write_text(f"FROM {IMAGE}\nLABEL org.opencontainers.image.version=next\n")
         engine.build(SUCCESSOR, successor, engine.folder / "run")
         yield engine
-    finally:
-        engine.remove_everything()
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +81,11 @@ class Load:
             thread.join(60)
         return self.statuses
 
+    def await_answers(self, count: int, what: str) -> None:
+        """Wait for `count` answers more."""
+        wanted = len(self.statuses) + count
+        until(lambda: len(self.statuses) >= wanted, what)
+
     def _ask(self) -> None:
         head, _, body = request(SLICE).partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:]) | {"X-API-Key": KEY}
@@ -98,6 +100,22 @@ class Load:
                 self.statuses.append(0)
             finally:
                 connection.close()
+
+
+@contextmanager
+def two_pods_under_load(engine: Engine, keys: Path, ingress: Ingress, name: str) -> Iterator[tuple[list[Pod], Load]]:
+    """Two pods that answer a load through the ingress; whatever pods are in the list at the end are removed."""
+    pods = [Pod(engine, f"{name}-{number}", rendered("cpu"), keys, IMAGE) for number in (1, 2)]
+    try:
+        for pod in pods:
+            ingress.add(pod)
+        until(lambda: all(ingress.serves(pod) for pod in pods), "both pods are served")
+        load = Load(ingress.port)
+        load.await_answers(2 * CONNECTIONS, "requests are answered")
+        yield pods, load
+    finally:
+        for pod in pods:
+            pod.remove()
 
 
 def tell(what: str) -> None:
@@ -143,13 +161,7 @@ def test_a_pod_of_the_cpu_overlay_answers_and_can_change_nothing_on_its_disk(eng
 def test_a_rolling_update_under_load_fails_no_request(engine: Engine, keys: Path, ingress: Ingress) -> None:
     strategy = only("cpu", "Deployment")["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxUnavailable": 0, "maxSurge": 1}, "the order below is that of this strategy"
-    pods = [Pod(engine, f"old-{number}", rendered("cpu"), keys, IMAGE) for number in (1, 2)]
-    try:
-        for pod in pods:
-            ingress.add(pod)
-        until(lambda: all(ingress.serves(pod) for pod in pods), "both pods are served")
-        load = Load(ingress.port)
-        until(lambda: len(load.statuses) >= 2 * CONNECTIONS, "requests are answered")
+    with two_pods_under_load(engine, keys, ingress, "old") as (pods, load):
         for number in (1, 2):
             before = len(load.statuses)
             successor = Pod(engine, f"new-{number}", rendered("cpu"), keys, SUCCESSOR)
@@ -165,36 +177,22 @@ def test_a_rolling_update_under_load_fails_no_request(engine: Engine, keys: Path
                 f"new pod served after {started:.1f} s, old one ended in {seconds:.1f} s, {answered} answers meanwhile"
             )
             assert not ingress.serves(old)
-        wanted = len(load.statuses) + 2 * CONNECTIONS
-        until(lambda: len(load.statuses) >= wanted, "the new pods answer")
+        load.await_answers(2 * CONNECTIONS, "the new pods answer")
         statuses = load.stop()
-    finally:
-        for pod in pods:
-            pod.remove()
     tell(f"rolling update: {len(statuses)} requests, {sum(status != 200 for status in statuses)} failed")
     assert set(statuses) == {200}
     assert len({answer["pod"] for answer in ingress.answers()}) >= 4
 
 
 def test_when_a_pod_is_killed_only_its_requests_in_flight_fail(engine: Engine, keys: Path, ingress: Ingress) -> None:
-    pods = [Pod(engine, f"both-{number}", rendered("cpu"), keys, IMAGE) for number in (1, 2)]
-    victim = pods[0]
-    try:
-        for pod in pods:
-            ingress.add(pod)
-        until(lambda: all(ingress.serves(pod) for pod in pods), "both pods are served")
-        load = Load(ingress.port)
-        until(lambda: len(load.statuses) >= 2 * CONNECTIONS, "requests are answered")
+    with two_pods_under_load(engine, keys, ingress, "both") as (pods, load):
+        victim = pods[0]
         killed = victim.kill()
         until(lambda: not ingress.serves(victim), "the killed pod is no longer served")
-        wanted = len(load.statuses) + 2 * CONNECTIONS
-        until(lambda: len(load.statuses) >= wanted, "the other pod answers")
+        load.await_answers(2 * CONNECTIONS, "the other pod answers")
         until(lambda: ingress.serves(victim), "the killed pod is started again")
         seconds = time.time() - killed
         statuses = load.stop()
-    finally:
-        for pod in pods:
-            pod.remove()
     failed = [answer for answer in ingress.answers() if answer["status"] != 200]
     tell(f"killed pod: {len(statuses)} requests, {len(failed)} failed; served again within {seconds:.0f} s")
     assert sorted(answer["status"] for answer in failed) == sorted(status for status in statuses if status != 200)

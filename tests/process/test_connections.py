@@ -1,4 +1,4 @@
-"""What the web server has no limits for: slow, large, wrong and too many requests, over real sockets."""
+"""Slow, large, malformed and too many requests, over real sockets; uvicorn alone has no limits for them."""
 
 import contextlib
 import json

@@ -4,8 +4,6 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.card import MANIFEST_NAME
-from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.networks.tiny import write_models
 from tests.support.processes.client import png
 from tests.support.processes.server import ROOT, Server, run_to_its_end, running
 
+KEY = "user-key-0123456789"
 SHIPPED = ROOT / "models"
 
 
@@ -37,9 +36,23 @@ def metric(url: str, name: str, **labels: str) -> float:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_requests_in_flight_are_answered_after_the_signal_and_the_end_is_clean(models: Path, number: int) -> None:
-    with running(models) as server, contextlib.ExitStack() as open_until_answered:
+@pytest.mark.parametrize(
+    ("number", "settings", "said"),
+    [
+        (
+            signal.SIGTERM,
+            {"host": "0.0.0.0", "api_key": "client-key-0123456789"},  # noqa: S104 - the client's key has no effect
+            "other machines can reach the service: set COVIDCT_API_KEYS",
+        ),
+        (signal.SIGINT, {"api_keys": KEY}, None),
+    ],
+)
+def test_requests_in_flight_are_answered_after_the_signal_and_the_log_says_who_can_reach_the_service(
+    models: Path, number: int, settings: dict[str, Any], said: str | None
+) -> None:
+    with running(models, **settings) as server, contextlib.ExitStack() as open_until_answered:
+        httpx2.get(f"{server.url}/model")
+        httpx2.get(f"{server.url}/nowhere")
         clients = [open_until_answered.enter_context(begun(server)) for _ in range(8)]
         server.process.send_signal(number)
         for client in clients:
@@ -48,8 +61,14 @@ def test_requests_in_flight_are_answered_after_the_signal_and_the_end_is_clean(m
         status, output = server.end()
     assert [answer.split(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 8
     assert status == 0, output
-    assert "Traceback" not in output
-    assert "no API keys are set; only this machine can reach the service" in output
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [line["status"] for line in lines if line.get("route") in ("/model", "unmatched")] == [200, 404]
+    assert not any("exception" in line for line in lines), output
+    assert ("no API keys" in output) is (said is not None)
+    assert said is None or said in output
+    assert ("COVIDCT_API_KEY is the client's key" in output) is ("api_key" in settings)
+    assert KEY not in output
+    assert "client-key" not in output
 
 
 BODY = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + png() + b"\r\n--xyz--\r\n"
@@ -59,8 +78,8 @@ def begun(server: Server) -> socket.socket:
     """A request that the service has begun to read: it says 100 when its route asks for the body, and not before."""
     client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     client.sendall(
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
-        b"Content-Type: multipart/form-data; boundary=xyz\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nX-API-Key: %b\r\n"
+        b"Content-Type: multipart/form-data; boundary=xyz\r\nContent-Length: %d\r\n\r\n" % (KEY.encode(), len(BODY))
     )
     assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
     return client
@@ -70,47 +89,16 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
-def one_line(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
-
-
-def test_no_model_is_one_line_that_names_the_manifest(tmp_path: Path) -> None:
-    assert MANIFEST_NAME in one_line(run_to_its_end(tmp_path / "nothing"))
-
-
 def test_a_corrupt_model_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    """A real process for one of the errors that tests/service/test_main.py has; this one comes from deep in torch."""
     row = write_models(tmp_path)
     path = tmp_path / row.name
     path.write_bytes(path.read_bytes()[:1000])
-    assert row.name in one_line(run_to_its_end(tmp_path))
-
-
-def test_a_model_that_fails_its_self_check_is_one_line(tmp_path: Path) -> None:
-    write_models(tmp_path, tiny_card(probability=0.99))
-    assert "self-check" in one_line(run_to_its_end(tmp_path))
-
-
-@pytest.mark.parametrize(("name", "value"), [("port", "seventy"), ("device", "tpu"), ("max_body_bytes", "-1")])
-def test_a_wrong_setting_is_one_line_that_names_the_variable(models: Path, name: str, value: str) -> None:
-    line = one_line(run_to_its_end(models, **{name: value}))
-    assert f"COVIDCT_{name.upper()}" in line
-    assert value in line
-
-
-def test_a_setting_that_does_not_exist_is_one_line_that_names_it(models: Path) -> None:
-    assert "COVIDCT_PROT: unknown setting" in one_line(run_to_its_end(models, prot=80))
-
-
-def test_a_port_that_is_taken_is_one_line_that_names_it(models: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        line = one_line(run_to_its_end(models, port=port))
-    assert str(port) in line
+    done = run_to_its_end(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert row.name in done.stderr
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -132,13 +120,6 @@ def test_a_body_that_is_too_large_is_answered_over_a_real_socket(server: Server,
         body = body if announced else chunks()
 
 
-def test_the_service_imports_neither_training_nor_torchvision() -> None:
-    script = "import sys, service.web.app, service.__main__; print(sorted({n.split('.')[0] for n in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "'torch'" in done.stdout
-    assert not {"training", "torchvision", "sklearn", "matplotlib"} & set(done.stdout.replace("'", " ").split())
-
-
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Server]:
     assert (SHIPPED / MANIFEST_NAME).is_file(), "the repository ships its model, and it is not there"
@@ -158,34 +139,3 @@ def test_the_shipped_model_answers_and_prometheus_can_read_what_happened(shipped
     assert metric(shipped.url, "covidct_predictions_total", label=body["label"]) == 1
     assert metric(shipped.url, "covidct_model_info", version=card["version"]) == 1
     assert metric(shipped.url, "covidct_ready") == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (
-            {"host": "0.0.0.0", "api_key": "client-key-0123456789"},  # noqa: S104 - the client's key has no effect
-            "other machines can reach the service: set COVIDCT_API_KEYS",
-        ),
-        ({"api_keys": "user-key-0123456789"}, None),
-    ],
-)
-def test_the_log_is_json_lines_and_says_who_can_reach_a_service_without_keys(
-    models: Path, settings: dict[str, Any], said: str | None
-) -> None:
-    with running(models, **settings) as server:
-        httpx2.get(f"{server.url}/model")
-        httpx2.get(f"{server.url}/nowhere")
-        _, output = server.stop()
-    lines = [json.loads(line) for line in output.splitlines()]
-    assert [line["status"] for line in lines if line.get("route") in ("/model", "unmatched")] == [200, 404]
-    assert ("no API keys" in output) is (said is not None)
-    assert said is None or said in output
-    assert ("COVIDCT_API_KEY is the client's key" in output) is ("api_key" in settings)
-    assert "user-key" not in output
-    assert "client-key" not in output
-
-
-def test_keys_that_cannot_be_used_are_one_line_that_names_the_setting(models: Path) -> None:
-    assert "COVIDCT_API_KEYS" in one_line(run_to_its_end(models, api_keys="short"))
-    assert "COVIDCT_API_KEYS_FILE" in one_line(run_to_its_end(models, api_keys_file=models / "none"))

@@ -1,4 +1,4 @@
-"""What the service answers to the real test slices is what the evaluation wrote down for them."""
+"""Answers of the service to real test slices equal those that the evaluation wrote."""
 
 import csv
 import io

@@ -34,7 +34,8 @@ def may_trace() -> bool:
 
 
 @pytest.mark.skipif(not may_trace(), reason="needs strace and the right to use it")
-def test_no_byte_and_no_name_of_an_upload_is_written_anywhere(tmp_path: Path) -> None:
+def test_no_byte_and_no_name_of_an_upload_is_written_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # modules imported at the first upload would be compiled
     write_models(tmp_path / "models")
     trace = tmp_path / "trace"
     good, bad = noise(1500) + MARKER.encode(), MARKER.encode() * 1000

@@ -15,4 +15,5 @@ def test_signals_during_a_reload_ask_for_one_more_so_that_no_change_is_missed(tm
         for version in ("0.0.2", "0.0.3", "0.0.4"):
             write_models(tmp_path, tiny_card().model_copy(update={"version": version}))
             server.process.send_signal(signal.SIGHUP)
-        server.until(lambda: httpx2.get(f"{server.url}/model").json()["card"]["version"] == "0.0.4")
+        with httpx2.Client(base_url=server.url) as client:
+            server.until(lambda: client.get("/model").json()["card"]["version"] == "0.0.4")

@@ -1,4 +1,4 @@
-"""How requests, clients and the process end, with a real process."""
+"""Ends of requests, clients and the process, with a real process."""
 
 import contextlib
 import signal
@@ -49,6 +49,7 @@ def test_at_sigterm_under_load_readiness_goes_first_and_every_request_is_answere
         for load in loads:
             load.join(10)
     assert status == 0, output
+    assert "no API keys are set; only this machine can reach the service" in output
     assert [load.lost for load in loads] == [[]] * 8
     assert {answer for load in loads for answer in load.statuses} == {200}
     assert not any(load.is_alive() for load in loads)
@@ -115,13 +116,13 @@ def test_a_lost_device_makes_the_service_unready_and_ends_it_for_its_supervisor(
         [sys.executable, "-c", LOST], env=environment(models, port=port), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     statuses = []
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(subprocess.TimeoutExpired), httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(httpx2.TransportError):
                 files = {"image": ("slice.png", png(), "image/png")}
-                statuses.append(httpx2.post(f"http://127.0.0.1:{port}/predict", files=files).status_code)
-                statuses.append(httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code)
+                statuses.append(client.post("/predict", files=files).status_code)
+                statuses.append(client.get("/health/ready").status_code)
             time.sleep(0.02)
         process.communicate(timeout=1)
     process.kill()

@@ -1,4 +1,4 @@
-"""What is installed: pinned, from nowhere in particular, and without known vulnerabilities."""
+"""Installed packages: pinned, from no particular index, and without known vulnerabilities."""
 
 import json
 import re

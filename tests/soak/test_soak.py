@@ -1,4 +1,4 @@
-"""What takes too long for every run: `make soak` prints the figures that docs/reliability.md states."""
+"""Load tests that are too long for every run; `make soak` prints the figures of docs/reliability.md."""
 
 import contextlib
 import itertools

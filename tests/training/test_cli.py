@@ -160,18 +160,23 @@ def test_a_run_that_filled_the_disk_continues_with_the_same_command(
     assert "epoch 2: " in progress_lines
 
 
-def test_a_killed_command_resumes_when_it_is_run_again(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("thin")
+def test_a_killed_command_resumes_when_it_is_run_again(
+    data_root: Path, thin_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A real process, killed with SIGKILL once its first checkpoint is there."""
-    command = [sys.executable, "-m", "tests.support.networks.thin_vgg", "report", "--data", str(data_root)]
+    command = ["report", "--data", str(data_root)]
     command += ["--weights", f"vgg19_bn={thin_weights}", "--architectures", "vgg19_bn", "--out", str(tmp_path / "out")]
     command += [*SMALL, *EVERY_EPOCH, "--epochs", "3"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    program = [sys.executable, "-m", "tests.support.networks.thin_vgg", *command]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch 1: " in line:
                 break
         process.kill()
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "continuing after epoch" in again.stderr
-    assert "epoch 3: " in again.stderr
-    assert "epoch 1: " not in again.stderr
+    assert main(command) == 0
+    again = capsys.readouterr().err
+    assert "continuing after epoch" in again
+    assert "epoch 3: " in again
+    assert "epoch 1: " not in again

@@ -25,7 +25,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 """bool (320, 320), True inside."""
 
 Kind: TypeAlias = Literal["labelled", "lesions", "clear", "other"]
-"""What a source teaches: a label; where lesions are; lungs without lesion; pictures that are no chest slice."""
+"""Kind of a source: labels, lesion masks, lungs without lesion, or pictures that are not chest slices."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a network answers to N slices.
+    """Answers of a network to N slices.
 
     Attributes:
         probability: float32 (N,), of COVID.

@@ -1,4 +1,4 @@
-"""What the checks of a picture refuse: chest slices that should be answered, and pictures that should not."""
+"""Refusals by the checks of a picture: of chest slices, which should be answered, and of other pictures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

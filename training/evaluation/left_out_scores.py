@@ -169,7 +169,7 @@ def choose_balanced_threshold(sources: Mapping[str, SourceAnswers], platt: Platt
     The middle of all thresholds within 0.01 of the best one is taken: it moves least with the sample.
     """
     candidates = np.round(np.arange(0.02, 0.99, 0.01), 2)
-    worst = np.array([min(np.mean(_rates(each, platt, t)) for each in sources.values()) for t in candidates])
+    worst = np.min([_rates(each, platt, candidates).mean(axis=0) for each in sources.values()], axis=0)
     best = np.flatnonzero(worst >= worst.max() - 0.01)
     return float(candidates[best[len(best) // 2]])
 
@@ -177,10 +177,9 @@ def choose_balanced_threshold(sources: Mapping[str, SourceAnswers], platt: Platt
 def choose_screening_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
     """Choose the highest threshold whose mean sensitivity over sources is at least 0.90, to two decimals."""
     candidates = np.round(np.arange(0.99, 0.0, -0.01), 2)
-    for threshold in candidates:
-        if np.mean([_rates(each, platt, float(threshold))[0] for each in sources.values()]) >= SCREENING_SENSITIVITY:
-            return float(threshold)
-    return float(candidates[-1])
+    sensitivity = np.mean([_rates(each, platt, candidates)[0] for each in sources.values()], axis=0)
+    reached = np.flatnonzero(sensitivity >= SCREENING_SENSITIVITY)
+    return float(candidates[reached[0] if len(reached) else -1])
 
 
 def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: float, seed: int) -> SourceScores:
@@ -211,7 +210,8 @@ def _point(
     sources: Mapping[str, SourceAnswers], platt: PlattCalibration, choose: _Choose, rule: str, seed: int
 ) -> OperatingPoint:
     threshold = choose(sources, platt)
-    sensitivity, specificity = np.mean([_rates(each, platt, threshold) for each in sources.values()], axis=0)
+    at = np.array([threshold])
+    sensitivity, specificity = np.mean([_rates(each, platt, at)[:, 0] for each in sources.values()], axis=0)
     draws = [
         _resamples(each, THRESHOLD_RESAMPLES, derive_seed(seed, "threshold", name)) for name, each in sources.items()
     ]
@@ -234,9 +234,10 @@ def _take(answers: SourceAnswers, rows: NDArray[np.int64]) -> SourceAnswers:
     return SourceAnswers(answers.log_odds[rows], answers.labels[rows], answers.groups[rows])
 
 
-def _rates(answers: SourceAnswers, platt: PlattCalibration, threshold: float) -> tuple[float, float]:
-    called = calibrated(answers.log_odds, platt) >= threshold
-    return float(called[answers.labels == 1].mean()), float((~called)[answers.labels == 0].mean())
+def _rates(answers: SourceAnswers, platt: PlattCalibration, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute sensitivity and specificity at each threshold: float64 (2, thresholds)."""
+    called = calibrated(answers.log_odds, platt) >= thresholds[:, None]
+    return np.stack([called[:, answers.labels == 1].mean(axis=1), (~called)[:, answers.labels == 0].mean(axis=1)])
 
 
 def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:

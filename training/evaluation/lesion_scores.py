@@ -1,4 +1,4 @@
-"""How well lesion maps and involvement agree with masks that people drew."""
+"""Agreement of lesion maps and involvement with masks that people drew."""
 
 from collections.abc import Sequence
 

@@ -35,7 +35,7 @@ STAGES: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class LesionFitSettings:
-    """How the networks are trained.
+    """Settings of a training run.
 
     Attributes:
         recipe: hyperparameters.

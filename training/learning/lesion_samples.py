@@ -26,7 +26,7 @@ _PASTED: Final = 0.45
 
 
 class Batch(NamedTuple):
-    """What one step learns from; weights say how much each target counts.
+    """Slices and targets of one step, with a weight for each target.
 
     Attributes:
         pictures: float32 (N, 1, 192, 256).

@@ -27,7 +27,7 @@ _CHECKPOINT_STEPS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class LesionTraining:
-    """How the lesion network is trained.
+    """Settings of the lesion network's training.
 
     Attributes:
         steps: optimiser steps.
@@ -100,7 +100,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
 
 
 class _State:
-    """What a run resumes from: weights, their average, optimiser, schedule, and the generator's position."""
+    """State that a run resumes from: weights, their average, optimiser, schedule, position of the generator."""
 
     def __init__(
         self,
@@ -188,16 +188,18 @@ def _step(
 def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
     """Draw the mask of each slice from its own seed, whatever slices are in the batch of this process."""
 
-    def drop(_: nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> torch.Tensor:
+    def drop(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
         (values,) = inputs
         noise = [torch.rand(values.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
 
-    hook = layer.register_forward_hook(drop)
+    hook, was_training = layer.register_forward_pre_hook(drop), layer.training
+    layer.eval()  # it draws no mask of its own
     try:
         yield
     finally:
         hook.remove()
+        layer.train(was_training)
 
 
 def _losses(

@@ -25,7 +25,7 @@ FEWEST_LUNG: Final = 0.012
 
 @dataclass(frozen=True, slots=True)
 class FoundLungs:
-    """What the finder says of each slice.
+    """Answers of the lung finder to N slices.
 
     Attributes:
         lung: float16 (N, 64, 64), probability of lung.

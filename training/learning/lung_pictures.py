@@ -27,7 +27,7 @@ _FEWEST_SLICES: Final = 14
 
 
 class LungBatch(NamedTuple):
-    """What one step of the lung finder learns from.
+    """Pictures and targets of one step of the lung finder.
 
     Attributes:
         pictures: float32 (N, 1, 128, 128), 0 to 1.

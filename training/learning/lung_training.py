@@ -13,7 +13,7 @@ from training.run.progress import progress
 
 @dataclass(frozen=True, slots=True)
 class LungTraining:
-    """How the lung finder is trained.
+    """Settings of the lung finder's training.
 
     Attributes:
         steps: optimiser steps.

@@ -48,7 +48,7 @@ class LesionDecoder(nn.Module):
 
 
 class Appearance(nn.Module):
-    """How the lung and its lesions look: log odds of COVID-19 against other disease, within -BOUND and BOUND.
+    """Appearance of the lung and its lesions: log odds of COVID-19 against other disease, within -BOUND and BOUND.
 
     Features are averaged over the lung and over the lesions alone, so nothing outside a lung adds to them.
     """

@@ -33,7 +33,7 @@ _CALIBRATION_SLICES: Final = 96
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """What the cards of both files have in common.
+    """Content that the cards of both files share.
 
     Attributes:
         version: of the model.

@@ -9,7 +9,7 @@ CHECKS: tuple[CheckName, ...] = ("no_lungs",)
 
 
 def outputs(count: int = 2) -> dict[str, torch.Tensor]:
-    """What a network with lungs and one check answers; the rows differ."""
+    """Outputs of a network with lungs and one check; the rows differ."""
     rows = torch.arange(count) / 10
     return {
         "probability": rows,

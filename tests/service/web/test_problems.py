@@ -18,7 +18,7 @@ async def test_errors_of_the_router_are_problems(models: Path, method: str, path
 
 
 class BrokenError(RuntimeError):
-    """What a network may raise."""
+    """An error that a network may raise."""
 
 
 async def test_an_unexpected_error_tells_the_client_nothing_of_itself_and_the_next_request_is_served(

@@ -191,7 +191,7 @@ def several_frames() -> Iterator[Case]:
 
 
 def names_and_types() -> Iterator[Case]:
-    """What the part says of itself must not matter."""
+    """Good slices with odd file names and media types, which must not matter."""
     good = encoded(picture(), "PNG")
     for name in (
         "../../etc/passwd",

@@ -83,7 +83,7 @@ def problem(response: httpx2.Response, status: int, code: str) -> dict[str, obje
 
 
 async def samples(client: httpx2.AsyncClient) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """What Prometheus would read: value by name and labels."""
+    """Samples of /metrics: value by name and labels."""
     text = (await client.get("/metrics")).text
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -90,7 +90,7 @@ def timed(ask: Callable[[], object], count: int) -> list[float]:
 
 
 class Held:
-    """What a process holds now: memory, descriptors, threads."""
+    """Memory, descriptors and threads of a process now."""
 
     def __init__(self, pid: int) -> None:
         status = Path(f"/proc/{pid}/status").read_text()

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from tests.support.sources.lesion_sources import write_clear, write_lesions, write_other
@@ -11,6 +12,7 @@ from training.network.lung_finder import shrink
 from training.run.machine import Machine
 
 
+@pytest.mark.usefixtures("thin")
 def test_a_few_steps_find_drawn_lungs_and_tell_noise_from_slices(tmp_path: Path) -> None:
     torch.manual_seed(0)
     lesions = read_lesions(write_lesions(tmp_path / "lesions"))

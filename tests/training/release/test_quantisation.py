@@ -21,16 +21,22 @@ def reader() -> LesionReader:
 
 
 @pytest.fixture(scope="module")
-def inputs(reader: LesionReader) -> list[torch.Tensor]:
-    """Of its features."""
+def before(reader: LesionReader) -> dict[str, torch.Tensor]:
+    """Its weights before it is quantised."""
+    return {name: value.clone() for name, value in reader.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def quantised(reader: LesionReader, before: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The same in int8, calibrated on one slice."""
     with torch.inference_mode():
-        return [reader.look(slices(1))[0]]
+        inputs = [reader.look(slices(1))[0]]
+    return quantise(reader, inputs)
 
 
 def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
-    reader: LesionReader, inputs: list[torch.Tensor]
+    reader: LesionReader, quantised: LesionReader
 ) -> None:
-    quantised = quantise(reader, inputs)
     with torch.inference_mode():
         exact, rounded = reader(slices(1)), quantised(slices(1))
     assert rounded["probability"] == pytest.approx(exact["probability"], abs=0.05)
@@ -39,9 +45,8 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
     assert _bytes(quantised.features) < 0.3 * _bytes(reader.features)
 
 
-def test_the_network_that_was_quantised_stays_as_it_was(reader: LesionReader, inputs: list[torch.Tensor]) -> None:
-    before = {name: value.clone() for name, value in reader.state_dict().items()}
-    quantise(reader, inputs)
+@pytest.mark.usefixtures("quantised")
+def test_the_network_that_was_quantised_stays_as_it_was(reader: LesionReader, before: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(value, before[name]) for name, value in reader.state_dict().items())
 
 

@@ -1,0 +1,94 @@
+"""Errors that end `python -m service` before it serves; tests/process has the same for real processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.model.card import MANIFEST_NAME
+from tests.support.networks.tiny import tiny_card, write_models
+from tests.support.processes.server import ROOT, environment
+
+ErrorOf = Callable[..., str]
+
+NEEDS_NO_TORCH = """
+import sys
+from service.__main__ import main
+sys.exit(2 if main([]) != 1 or "torch" in sys.modules else 0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither settings nor the logging of this process are those of a service."""
+    for name in [name for name in os.environ if name.startswith("COVIDCT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("service.__main__.configure_logging", lambda _: None)
+
+
+@pytest.fixture
+def error_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ErrorOf:
+    """Start a service that must refuse to serve, and return its one line on stderr."""
+
+    def run(models: Path, **settings: object) -> str:
+        for name, value in environment(models, **settings).items():
+            if name.startswith("COVIDCT_"):
+                monkeypatch.setenv(name, value)
+        assert main([]) == 1
+        written = capsys.readouterr()
+        assert written.out == ""
+        assert written.err.count("\n") == 1, written.err
+        return written.err
+
+    return run
+
+
+def test_no_model_is_one_line_that_names_the_manifest(error_of: ErrorOf, tmp_path: Path) -> None:
+    assert MANIFEST_NAME in error_of(tmp_path / "nothing")
+
+
+def test_a_model_that_fails_its_self_check_is_one_line(error_of: ErrorOf, tmp_path: Path) -> None:
+    write_models(tmp_path, tiny_card(probability=0.99))
+    assert "self-check" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("port", "seventy"), ("device", "tpu"), ("max_body_bytes", "-1")])
+def test_a_wrong_setting_is_one_line_that_names_the_variable(
+    error_of: ErrorOf, models: Path, name: str, value: str
+) -> None:
+    line = error_of(models, **{name: value})
+    assert f"COVIDCT_{name.upper()}" in line
+    assert value in line
+
+
+def test_a_setting_that_does_not_exist_is_one_line_that_names_it(error_of: ErrorOf, models: Path) -> None:
+    assert "COVIDCT_PROT: unknown setting" in error_of(models, prot=80)
+
+
+def test_a_port_that_is_taken_is_one_line_that_names_it(error_of: ErrorOf, models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in error_of(models, port=port)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"api_keys": "short"}, "COVIDCT_API_KEYS:"), ({"api_keys_file": "nowhere"}, "COVIDCT_API_KEYS_FILE")],
+)
+def test_keys_that_cannot_be_used_are_one_line_that_names_the_setting(
+    error_of: ErrorOf, models: Path, settings: dict[str, object], name: str
+) -> None:
+    assert name in error_of(models, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"port": "seventy"}, {"api_keys": "short"}])
+def test_errors_of_settings_and_keys_need_no_torch(models: Path, settings: dict[str, object]) -> None:
+    """Importing torch takes seconds, and loading the model too: what can be told before is told before."""
+    command = [sys.executable, "-c", NEEDS_NO_TORCH]
+    done = subprocess.run(command, cwd=ROOT, env=environment(models, **settings), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
