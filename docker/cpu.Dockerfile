@@ -1,5 +1,5 @@
 # The service on the CPU:  docker build -f docker/cpu.Dockerfile -t covid-ct:cpu .
-ARG PYTHON_VERSION=3.13
+ARG PYTHON_VERSION=3.13.16
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -35,6 +35,7 @@ WORKDIR /app
 RUN install -d -o 10001 -g 10001 /models
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /build/sbom.cdx.json ./
+COPY docker/healthcheck.sh ./
 COPY models ./models
 COPY service ./service
 ARG VERSION=0.1.0
@@ -47,5 +48,5 @@ LABEL org.opencontainers.image.title="covid-ct" \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["bash", "/app/healthcheck.sh"]
 CMD ["python", "-m", "service"]

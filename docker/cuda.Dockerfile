@@ -1,7 +1,7 @@
 # The service on an NVIDIA GPU:  docker build -f docker/cuda.Dockerfile -t covid-ct:cuda .
 # torch's wheels include the CUDA libraries; the host needs the NVIDIA driver and the container toolkit.
-# Without a GPU it runs on the CPU and logs that.
-ARG PYTHON_VERSION=3.13
+# It does not start without a GPU; COVIDCT_DEVICE=auto makes it compute on the CPU then, many times slower.
+ARG PYTHON_VERSION=3.13.16
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -34,12 +34,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    COVIDCT_DEVICE=cuda \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
 # Folder for models trained elsewhere; a volume mounted here takes its owner.
 RUN install -d -o 10001 -g 10001 /models
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /build/sbom.cdx.json ./
+COPY docker/healthcheck.sh ./
 COPY models ./models
 COPY service ./service
 ARG VERSION=0.1.0
@@ -52,5 +54,5 @@ LABEL org.opencontainers.image.title="covid-ct" \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "service.healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["bash", "/app/healthcheck.sh"]
 CMD ["python", "-m", "service"]

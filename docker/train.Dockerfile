@@ -1,5 +1,5 @@
 # The training job, on a GPU or a CPU:  docker build -f docker/train.Dockerfile -t covid-ct:train .
-ARG PYTHON_VERSION=3.13
+ARG PYTHON_VERSION=3.13.16
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build

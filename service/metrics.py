@@ -1,19 +1,31 @@
 """The Prometheus registry and every metric in it; names are covidct_ and base units."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
+from service.errors import ErrorCode, ServiceError
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+_REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
 _TENTHS: Final = tuple(i / 10 for i in range(1, 11))
 _INVOLVEMENT: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+_FAULTS: Final = (
+    ErrorCode.INTERNAL_ERROR,
+    ErrorCode.INFERENCE_FAILED,
+    ErrorCode.NOT_FINITE,
+    ErrorCode.QUEUE_FULL,
+    ErrorCode.OUT_OF_MEMORY,
+)
+"""Reasons that alerts are about; they are counted from 0 on, because Prometheus misses the first increase otherwise."""
 
 
 class Metrics:
@@ -58,7 +70,7 @@ class Metrics:
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
-            "Answered probabilities; a change of the shape is drift.",
+            "Probabilities of images that pass the checks; a change of the shape is drift.",
             buckets=_TENTHS,
             registry=registry,
         )
@@ -70,8 +82,15 @@ class Metrics:
         )
         self.lung_involvement = Histogram(
             "covidct_lung_involvement",
-            "Share of the lungs that is lesion, in answered slices.",
+            "Share of the lungs that is lesion, in images that pass the checks.",
             buckets=_INVOLVEMENT,
+            registry=registry,
+        )
+        self.lung_involvement_reference = Gauge(
+            "covidct_lung_involvement_reference_ratio",
+            "Share of the evaluation's slices with a lung involvement of at most up_to; reference for "
+            "covidct_lung_involvement.",
+            ["up_to"],
             registry=registry,
         )
         self.ood_refusals = Counter(
@@ -81,8 +100,13 @@ class Metrics:
             "covidct_ood_flags", "Images that failed a check, answered or refused.", registry=registry
         )
         self.rejected_images = Counter(
-            "covidct_rejected_images", "Images without a prediction, by error code.", ["reason"], registry=registry
+            "covidct_rejected_images",
+            "Images that were read from a request and got no prediction, by error code; on every route.",
+            ["reason"],
+            registry=registry,
         )
+        for reason in _FAULTS:
+            self.rejected_images.labels(reason=reason)
 
     def _add_state(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(
@@ -110,8 +134,22 @@ class Metrics:
         self.requests.labels(route=route, method=method, status=str(status)).inc()
         self.request_seconds.labels(route=route).observe(seconds)
 
+    @contextmanager
+    def counting_rejections(self) -> Iterator[None]:
+        """Count one image as rejected if the context raises, but not if it is cancelled: its request was dropped."""
+        try:
+            yield
+        except Exception as error:
+            code = error.code if isinstance(error, ServiceError) else ErrorCode.INTERNAL_ERROR
+            self.rejected_images.labels(reason=code).inc()
+            raise
+
     def set_model_info(
-        self, info: Mapping[str, str], labels: Iterable[str], probability_shares: Sequence[float]
+        self,
+        info: Mapping[str, str],
+        labels: Iterable[str],
+        probability_shares: Iterable[float],
+        lung_involvement_shares: Mapping[float, float],
     ) -> None:
         """Show which model is served.
 
@@ -119,17 +157,25 @@ class Metrics:
             info: labels of covidct_model_info: name, version, precision, device, sha256.
             labels: the model's class labels, which are counted from 0 on.
             probability_shares: share of the evaluation's probabilities at or below 0.1, 0.2, ... 1.0; may be empty.
+            lung_involvement_shares: share of the evaluation's slices by largest lung involvement; may be empty.
         """
         self.model_info.clear()
         self.model_info.labels(**info).set(1)
         for label in labels:
             self.predictions.labels(label=label)
-        for upper, share in zip(_TENTHS, probability_shares, strict=False):
-            up_to = floatToGoString(upper)  # type: ignore[no-untyped-call] # as the histogram writes its label `le`
-            self.probability_reference.labels(up_to=up_to).set(share)
+        _set_reference(self.probability_reference, dict(zip(_TENTHS, probability_shares, strict=False)))
+        _set_reference(self.lung_involvement_reference, lung_involvement_shares)
 
     def render(self) -> bytes:
         """Render the metrics in Prometheus' text format, version 0.0.4."""
         for refresh in self._refreshers:
             refresh()
         return generate_latest(self.registry)
+
+
+def _set_reference(gauge: Gauge, shares: Mapping[float, float]) -> None:
+    """Set one sample for each bound, and drop those of the previous model."""
+    gauge.clear()
+    for bound, share in shares.items():
+        up_to = floatToGoString(bound)  # type: ignore[no-untyped-call] # as the histogram writes its label `le`
+        gauge.labels(up_to=up_to).set(share)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from service.errors import ErrorCode, OverloadedError
@@ -52,38 +53,15 @@ async def assess_image(
     Raises:
         ServiceError: with the reason; see its subclasses.
     """
-    loop = asyncio.get_running_loop()
-    ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, data, model, state)
-    stages.finish("decode")
-    return await assess_slice(ct_slice, network_input, model, state, stages, point)
+    limits = DecodeLimits(max_pixels=state.settings.max_pixels)
+    return await _assess(partial(decode, data, limits), model, state, stages, point)
 
 
 async def assess_slice(
-    ct_slice: Slice,
-    network_input: Slice,
-    model: ServedModel,
-    state: ServiceState,
-    stages: StageTimer,
-    point: OperatingPoint | None = None,
+    ct_slice: Slice, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
 ) -> Assessment:
-    """Queue, predict, compare and count like `assess_image`, for a decoded slice.
-
-    Args:
-        ct_slice: uint8 (1, H, W), as it was sent.
-        network_input: uint8 (1, S, S), from `service.imaging.decode.to_input`.
-        model: see `assess_image`.
-        state: see `assess_image`.
-        stages: records queue and inference.
-        point: see `assess_image`.
-
-    Raises:
-        ServiceError: with the reason; see its subclasses.
-    """
-    answer = await _infer(model, network_input)
-    stages.record("queue", answer.queue_seconds)
-    stages.record("inference", answer.run_seconds)
-    model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
-    return _assess(ct_slice, answer.result, model, state, point or model.operating_point)
+    """Resize, queue, predict, compare and count like `assess_image`, for a decoded slice, uint8 (1, H, W)."""
+    return await _assess(lambda: ct_slice, model, state, stages, point)
 
 
 async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]], model: ServedModel) -> list[R]:
@@ -108,8 +86,27 @@ async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]]
             task.cancel()
 
 
-def _prepare(data: bytes, model: ServedModel, state: ServiceState) -> tuple[Slice, Slice]:
-    ct_slice = decode(data, DecodeLimits(max_pixels=state.settings.max_pixels))
+async def _assess(
+    read: Callable[[], Slice],
+    model: ServedModel,
+    state: ServiceState,
+    stages: StageTimer,
+    point: OperatingPoint | None,
+) -> Assessment:
+    """Assess the slice that `read` gives; an image without an answer is counted, whatever the route."""
+    with state.metrics.counting_rejections():
+        loop = asyncio.get_running_loop()
+        ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, read, model)
+        stages.finish("decode")
+        answer = await _infer(model, network_input)
+        stages.record("queue", answer.queue_seconds)
+        stages.record("inference", answer.run_seconds)
+        model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
+        return _compare(ct_slice, answer.result, model, state, point or model.operating_point)
+
+
+def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slice]:
+    ct_slice = read()
     return ct_slice, to_input(ct_slice, model.card.input_size)
 
 
@@ -127,7 +124,7 @@ async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Pred
         ) from None
 
 
-def _assess(
+def _compare(
     ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState, point: OperatingPoint
 ) -> Assessment:
     card, metrics = model.card, state.metrics
@@ -139,7 +136,8 @@ def _assess(
             raise refusal(check.reason)
     label = None if check.failed else card.label_of(prediction.probability, point)
     metrics.predictions.labels(label=label or "none").inc()
-    metrics.probability.observe(prediction.probability)
-    if prediction.lung_involvement is not None:
-        metrics.lung_involvement.observe(prediction.lung_involvement.both)
+    if not check.failed:  # else the numbers mean nothing, and drift would be that of other pictures
+        metrics.probability.observe(prediction.probability)
+        if prediction.lung_involvement is not None:
+            metrics.lung_involvement.observe(prediction.lung_involvement.both)
     return Assessment(ct_slice, prediction, point, label, check)

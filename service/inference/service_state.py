@@ -67,7 +67,9 @@ class ServiceState:
         model.batcher.start()
         self._model = model
         info = predictor.description | {"device": predictor.device.type}
-        self.metrics.set_model_info(info, predictor.card.labels, predictor.probability_shares)
+        self.metrics.set_model_info(
+            info, predictor.card.labels, predictor.probability_shares, predictor.lung_involvement_shares
+        )
         if previous is not None:
             task = asyncio.create_task(previous.retire(), name="retire")
             self._retiring.add(task)

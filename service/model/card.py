@@ -168,6 +168,7 @@ class Manifest(BaseModel):
     Attributes:
         probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0, to compare the
             service's answers with. Empty if unknown.
+        lung_involvement_shares: share of the test slices with a lung involvement at or below each bound, by bound.
         agreement: by name of the file; empty if unknown.
     """
 
@@ -176,4 +177,5 @@ class Manifest(BaseModel):
     schema_version: Literal[2]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
     probability_shares: tuple[float, ...] = ()
+    lung_involvement_shares: dict[float, float] = {}
     agreement: dict[str, FileAgreement] = {}

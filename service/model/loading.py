@@ -87,15 +87,14 @@ def load_predictor(options: LoadOptions) -> Predictor:
         keep_freed_memory()
     choice, artifact = _read_model(options, choice)
     path = options.folder / choice.file.name
-    manifest = choice.manifest
     predictor = Predictor(
         artifact,
         choice.device,
         choice.precision,
         options.max_batch_size,
         threads,
-        manifest.probability_shares,
-        manifest.agreement.get(choice.file.name),
+        choice.manifest,
+        choice.manifest.agreement.get(choice.file.name),
     )
     try:
         _warm_up(predictor, path)

@@ -9,7 +9,7 @@ import torch
 
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
-from service.model.card import FileAgreement, Precision
+from service.model.card import FileAgreement, Manifest, Precision
 from service.model.file import Artifact
 from service.model.hardware import use_threads
 from service.model.prediction import Prediction, read_outputs
@@ -35,7 +35,7 @@ class Predictor:
         precision: see below.
         max_batch_size: see below; None is the default of the device.
         threads: threads of the network on a CPU; None is the number set in torch.
-        probability_shares: see below.
+        manifest: of the models folder; None if unknown.
         agreement: see below.
 
     Attributes:
@@ -44,7 +44,7 @@ class Predictor:
         device, precision: device and compute precision.
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
-        probability_shares: as in the manifest.
+        probability_shares, lung_involvement_shares: as in the manifest.
         agreement: of the file, as in the manifest; None if unknown.
         has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
         device_lost: whether the device has failed for good; a new process may find it again.
@@ -57,11 +57,12 @@ class Predictor:
         precision: Precision,
         max_batch_size: int | None = None,
         threads: int | None = None,
-        probability_shares: Sequence[float] = (),
+        manifest: Manifest | None = None,
         agreement: FileAgreement | None = None,
     ) -> None:
         self.agreement = agreement
-        self.probability_shares = tuple(probability_shares)
+        self.probability_shares = () if manifest is None else manifest.probability_shares
+        self.lung_involvement_shares = {} if manifest is None else manifest.lung_involvement_shares
         self.card = artifact.card
         self.sha256 = artifact.sha256
         self.device = device

@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._state = state
         self._drain_seconds = settings.drain_seconds
+        self._dead_after_seconds = settings.request_timeout_seconds  # as long as the last requests may take
         self._app = app
         self._reload_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -84,8 +85,18 @@ class Server(uvicorn.Server):
             await reload(self._app)
 
     async def _watch(self) -> None:
-        """End the process when the device is lost: only a new process can use it again."""
-        while not self._state.device_lost:  # noqa: ASYNC110 - set in a thread without an event loop
+        """End the process when only a new one can answer: the device is lost, or `/health/live` stays at 503.
+
+        Container engines restart a container that ended, but not one that is unhealthy.
+        """
+        loop = asyncio.get_running_loop()
+        healthy_at = loop.time()
+        while not self._state.device_lost:
             await asyncio.sleep(_WATCH_SECONDS)
+            if self._state.is_healthy or not self._state.is_loaded:
+                healthy_at = loop.time()
+            elif loop.time() - healthy_at > self._dead_after_seconds:
+                _log.critical("the network no longer answers; ending, so that the supervisor starts a new process")
+                os._exit(1)
         _log.critical("the device is lost; ending, so that the supervisor starts a new process")
         os._exit(1)

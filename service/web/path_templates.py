@@ -4,14 +4,9 @@ from starlette.routing import compile_path
 
 
 class PathTemplates:
-    """The path templates of some routes, such as `/v2/models/{name}/infer`.
-
-    Attributes:
-        all: the templates.
-    """
+    """The path templates of some routes, such as `/v2/models/{name}/infer`."""
 
     def __init__(self, *templates: str) -> None:
-        self.all = frozenset(templates)
         self._patterns = [(compile_path(template)[0], template) for template in templates]
 
     def match(self, path: str) -> str | None:

@@ -133,6 +133,7 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
     assert {"torch", "fastapi", "pillow"} <= {part["name"].lower() for part in bill["components"]}
 
     until(lambda: query('up{job="covid-ct"} == 1'), "Prometheus scrapes the service")
+    assert is_healthy(engine, container_of(engine, "prometheus"))
     until(lambda: query('covidct_requests_total{route="/predict",status="200"} == 1'), "the request is counted")
     assert not query('ALERTS{alertstate="firing"}')
     engine.podman("stop", "--time", "10", service)
@@ -144,6 +145,38 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
     assert engine.podman("volume", "ls", "--quiet").strip() == ""
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"{SERVICE}/health/live")
+
+
+def test_keys_and_settings_of_one_service_need_no_edit_of_the_compose_file(
+    engine: Engine, cpu_image: str, tmp_path: Path
+) -> None:
+    """With files next to the compose file, as docs/operating.md has it."""
+    keys, key, added = tmp_path / "keys.txt", "a-first-key-0123456789", "a-second-key-0123456789"
+    keys.write_text(f"{key}\n")
+    keys.chmod(0o444)  # the container's user is another one
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text(f"COVIDCT_API_KEYS_FILE={keys}\nCOVIDCT_LOG_LEVEL=ERROR\nSERVICE_PORT=18123\n")
+    (tmp_path / "service.env").write_text("COVIDCT_LOG_LEVEL=INFO\nCOVIDCT_PRECISION=int8\n")
+    files = [tmp_path / "docker-compose.yml", ROOT / "tests" / "containers" / "compose.override.yml"]
+
+    def status(**headers: str) -> int:
+        with (ROOT / "examples" / "slice.png").open("rb") as file:
+            return httpx2.post(f"{SERVICE}/predict", files={"image": file}, headers=headers, timeout=60).status_code
+
+    try:
+        assert "127.0.0.1:18123:8000" in engine.compose("config", files=files)
+        engine.compose("up", "--detach", "--no-build", "service", files=files)
+        service = container_of(engine, "service")
+        until(lambda: is_healthy(engine, service), "the service is healthy")
+        assert (status(), status(**{"X-API-Key": key})) == (401, 200)
+        assert httpx2.get(f"{SERVICE}/model").json()["precision"] == "int8"
+        assert '"level": "INFO"' in engine.podman("logs", service), "service.env wins over .env"
+        with keys.open("a") as file:
+            file.write(f"{added}\n")
+        engine.compose("kill", "--signal", "HUP", "service", files=files)
+        until(lambda: status(**{"X-API-Key": added}) == 200, "the added key is accepted")
+    finally:
+        engine.compose("down", "--volumes", "--timeout", "10", files=files, check=False)
 
 
 def test_the_composed_image_serves_int8_where_it_is_asked_for(engine: Engine, cpu_image: str) -> None:
@@ -160,13 +193,17 @@ def test_the_composed_image_serves_int8_where_it_is_asked_for(engine: Engine, cp
         engine.podman("rm", "--force", "--time", "10", container)
 
 
-def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engine, context: Path) -> None:
+def test_the_cuda_image_does_not_start_without_a_gpu_unless_it_may_use_the_cpu(engine: Engine, context: Path) -> None:
     tag = "covid-ct:cuda"
     clean = engine.build(tag, context / "docker" / "cuda.Dockerfile", context, BASE_IMAGE=BASE)
     port = free_port()
-    run = ("run", "--detach", "--network", "host", *HARDENED, "--env", f"COVIDCT_PORT={port}", tag)
+    run = ("run", "--network", "host", *HARDENED, "--env", f"COVIDCT_PORT={port}")
+    refused = engine.podman(*run, "--name", "without-gpu", tag, check=False).strip().splitlines()
+    assert refused[-1].startswith("error: device cuda: no CUDA device is available")
+    assert engine.podman("inspect", "--format", "{{.State.ExitCode}}", "without-gpu").strip() == "1"
+
     started = time.monotonic()
-    container = engine.podman(*run).strip().splitlines()[-1]
+    container = engine.podman(*run, "--detach", "--env", "COVIDCT_DEVICE=auto", tag).strip().splitlines()[-1]
     until(lambda: is_healthy(engine, container), "the service is healthy")
     seconds = time.monotonic() - started
     tell(f"CUDA image: {engine.size_mb(tag):.0f} MB, built in {clean:.0f} s, healthy after {seconds:.1f} s")
@@ -174,7 +211,7 @@ def test_the_cuda_image_serves_on_a_host_without_a_gpu_and_says_so(engine: Engin
         answer = httpx2.post(f"http://127.0.0.1:{port}/predict", files={"image": file}, timeout=60)
     assert answer.status_code == 200
     assert '"device": "cpu"' in engine.podman("logs", container)
-    engine.podman("rm", "--force", "--time", "10", container)
+    engine.podman("rm", "--force", "--time", "10", container, "without-gpu")
 
 
 def test_a_model_that_the_train_profile_made_is_served_and_reloaded(

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 
 from tests.support.processes.client import noise, png
-from tests.support.processes.server import ROOT, Server, environment, running
+from tests.support.processes.server import ROOT, Server, environment, free_port, running
 
 
 class Load(threading.Thread):
@@ -89,34 +90,45 @@ def test_clients_that_leave_during_their_upload_or_their_prediction_free_their_s
         assert 'status="499"' in text
 
 
-LOST = """
-import socket, sys
+BROKEN = """
+import socket, sys, time
 from service.inference.service_state import load
 from service.server.http_server import Server
 from service.settings import Settings
 from service.web.app import create_app
 
-def fail(slices):
+def lost(slices):
     raise RuntimeError("CUDA error: unspecified launch failure")
+
+def stuck(slices):
+    time.sleep(1000)
 
 settings = Settings()
 predictor = load(settings)
-predictor._network = fail
+predictor._network = globals()[sys.argv[1]]
 listener = socket.socket()
 listener.bind(("127.0.0.1", settings.port))
 Server(create_app(settings, predictor), settings).run([listener])
 """
 
 
+@contextlib.contextmanager
+def broken(models: Path, how: str, **settings: object) -> Iterator["tuple[subprocess.Popen[str], str]"]:
+    """A service whose network breaks after the self-check, and its URL."""
+    port = free_port()
+    command = [sys.executable, "-c", BROKEN, how]
+    with subprocess.Popen(
+        command, env=environment(models, port=port, **settings), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
 def test_a_lost_device_makes_the_service_unready_and_ends_it_for_its_supervisor(models: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", LOST], env=environment(models, port=port), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
     statuses = []
-    with contextlib.suppress(subprocess.TimeoutExpired), httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with broken(models, "lost") as (process, url), httpx2.Client(base_url=url) as client:
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(httpx2.TransportError):
@@ -124,8 +136,25 @@ def test_a_lost_device_makes_the_service_unready_and_ends_it_for_its_supervisor(
                 statuses.append(client.post("/predict", files=files).status_code)
                 statuses.append(client.get("/health/ready").status_code)
             time.sleep(0.02)
-        process.communicate(timeout=1)
-    process.kill()
-    assert process.returncode == 1
+        assert process.wait(5) == 1
     assert statuses[0] == 500
     assert set(statuses[1:]) <= {503}
+
+
+def test_a_network_that_hangs_makes_the_service_not_live_and_ends_it_for_its_supervisor(models: Path) -> None:
+    """A container engine does not restart an unhealthy container: the process has to end."""
+    statuses: list[int] = []
+    with broken(models, "stuck", request_timeout_seconds=1) as (process, url):
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(httpx2.TransportError):
+                if not statuses:
+                    files = {"image": ("slice.png", png(), "image/png")}
+                    statuses.append(httpx2.post(f"{url}/predict", files=files).status_code)
+                statuses.append(httpx2.get(f"{url}/health/live").status_code)
+            time.sleep(0.02)
+        assert process.wait(5) == 1
+        assert process.stderr is not None
+        assert "the network no longer answers; ending" in process.stderr.read()
+    assert statuses[0] == 504
+    assert set(statuses[-5:]) == {503}

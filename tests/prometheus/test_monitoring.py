@@ -1,5 +1,6 @@
 """Alert rules and dashboard: every metric in them exists, and a real Prometheus evaluates them."""
 
+import base64
 import json
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import httpx2
 import pytest
 
 from service.metrics import Metrics
+from service.web.app import IMAGE_ROUTES
 from tests.support.networks.tiny import tiny_card, write_models
 from tests.support.processes.client import png
 from tests.support.processes.server import ROOT, Server, free_port, running
@@ -21,6 +24,9 @@ from tests.support.processes.server import ROOT, Server, free_port, running
 RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "covid-ct.json"
 DATA_SOURCE = ROOT / "docker" / "grafana" / "provisioning" / "datasources" / "prometheus.yml"
+
+PREDICTING = "/predict|/predict/batch|/explain|/v2/.+/infer"
+"""Routes that answer predictions, as rules and dashboard name them."""
 
 needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool (Debian: prometheus)")
 needs_prometheus = pytest.mark.skipif(not shutil.which("prometheus"), reason="needs prometheus (Debian: prometheus)")
@@ -50,7 +56,8 @@ def expressions() -> dict[str, list[str]]:
     found = {}
     for panel in dashboard()["panels"]:
         texts = [target["expr"] for target in panel.get("targets", [])]
-        filled = [each.replace("$job", "covid-ct.*").replace("$__rate_interval", "1m") for each in texts]
+        names = {"$job": "covid-ct.*", "$route": PREDICTING, "$__rate_interval": "1m"}
+        filled = [reduce(lambda text, name: text.replace(name, names[name]), names, each) for each in texts]
         if filled:
             found[panel["title"]] = filled
     return found
@@ -68,6 +75,27 @@ def test_every_recorded_figure_that_is_used_is_recorded() -> None:
     recorded = set(re.findall(r"record: (\S+)", rules))
     used = set(re.findall(r"covidct:[a-z0-9_]+:[a-z0-9_]+", rules + DASHBOARD.read_text()))
     assert used <= recorded
+
+
+def test_rules_and_dashboard_cover_every_route_that_takes_images() -> None:
+    """An expression that names routes names all of them, by one pattern, or leaves out probes and scrapes."""
+    taking = {template for _, template in IMAGE_ROUTES._patterns}
+    assert len(taking) == 5
+    assert {each for each in taking if re.fullmatch(PREDICTING, each)} == taking
+    probes = {"/metrics", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+    probes |= {f"/v2/models/{{name}}{version}/ready" for version in ("", "/versions/{version}")}
+    texts = [RULES.read_text(), *(each for every in expressions().values() for each in every)]
+    patterns = {found for text in texts for found in re.findall(r'\broute(=~?|!~)"([^"]*)"', text)}
+    recorded = {("=~", "/predict|/explain"), ("=~", "/predict/batch|/v2/.+")}  # the two halves of CovidCtSlow
+    for operator, pattern in patterns - recorded:
+        if operator == "!~":
+            assert {each for each in probes | taking if re.fullmatch(pattern, each)} >= probes - {"/metrics"}
+            assert not {each for each in taking if re.fullmatch(pattern, each)}
+        else:
+            assert pattern == PREDICTING
+    halves = [{each for each in taking if re.fullmatch(pattern, each)} for _, pattern in recorded]
+    assert set.union(*halves) == taking
+    assert not set.intersection(*halves)
 
 
 def test_the_dashboard_is_whole() -> None:
@@ -89,7 +117,7 @@ def test_the_dashboard_is_whole() -> None:
 
 def test_operators_are_told_what_each_alert_asks_for() -> None:
     alerts = set(re.findall(r"alert: (\S+)", RULES.read_text()))
-    assert len(alerts) == 8
+    assert len(alerts) == 11
     assert alerts == set(re.findall(r"`(CovidCt\w+)`", (ROOT / "docs" / "operating.md").read_text()))
 
 
@@ -147,7 +175,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_models(models, tiny_card())
     manifest = json.loads((models / "metrics.json").read_text()) | {
-        "probability_shares": [tenth / 10 for tenth in range(1, 11)]
+        "probability_shares": [tenth / 10 for tenth in range(1, 11)],
+        "lung_involvement_shares": {"0.0": 0.2, "0.5": 0.9, "1.0": 1.0},
     }
     (models / "metrics.json").write_text(json.dumps(manifest))
     with running(models, log_level="WARNING") as server:
@@ -187,18 +216,28 @@ def _wait(process: "subprocess.Popen[bytes]", client: httpx2.Client, port: int, 
 
 @needs_prometheus
 def test_every_panel_shows_something_after_some_traffic(server: Server, prometheus: Prometheus) -> None:
+    encoded = base64.b64encode(png(220)).decode()
+    body = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [encoded]}]}
     deadline = time.monotonic() + 60
-    last = 'rate(covidct_requests_total{route="/predict",status="415"}[1m]) > 0'
-    with httpx2.Client() as client:
+    last = 'rate(covidct_requests_total{route="/v2/models/{name}/versions/{version}/infer"}[1m]) > 0'
+    with httpx2.Client(base_url=server.url) as client:
         while not prometheus.query(last):  # rates need two scrapes between which something happened
             assert time.monotonic() < deadline, "no rate of what was sent"
             for data in (png(220), png(60), png(2), b"no image"):
-                client.post(f"{server.url}/predict", files={"image": ("a.png", data, "image/png")})
+                client.post("/predict", files={"image": ("a.png", data, "image/png")})
+            for route in ("/predict/batch", "/explain"):
+                client.post(route, files={"image": ("a.png", png(220), "image/png")})
+            for version in ("", "/versions/0.0.1"):
+                client.post(f"/v2/models/tiny{version}/infer", json=body)
     server.process.send_signal(signal.SIGHUP)
     prometheus.until('covidct_model_reloads_total{outcome="success"} > 0')
     assert prometheus.until('up{job="covid-ct"} == 1')
     assert float(prometheus.until('sum(covidct_requests_total{route="/predict",status="200"})')[0]["value"][1]) > 10
     prometheus.until("covidct:probability:drift1h")
+    prometheus.until("covidct:lung_involvement:drift1h")
+    for recorded in ("covidct:errors:ratio5m", "covidct:request_seconds:p99_5m"):
+        routes = prometheus.until(f'{recorded}{{route=~"/v2/models/.name./versions.+"}}') and prometheus.query(recorded)
+        assert {each["metric"]["route"] for each in routes} == {template for _, template in IMAGE_ROUTES._patterns}
     silent = {
         title
         for title, texts in expressions().items()
@@ -213,6 +252,6 @@ def test_recorded_figures_and_alerts_are_evaluated_without_an_error(prometheus: 
     prometheus.until("covidct:requests:rate5m")
     groups = httpx2.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 14
+    assert len(rules) == 21
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert [rule.get("lastError") for rule in rules] == [None] * 14
+    assert [rule.get("lastError") for rule in rules] == [None] * 21

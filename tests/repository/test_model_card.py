@@ -1,5 +1,6 @@
 """The figures in prose are those of metrics.json."""
 
+import csv
 import json
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.model.card import Interval
+from training.evaluation.scores import INVOLVEMENT_BOUNDS, TENTHS, shares_up_to
 from training.release.lesion_report import LesionReport
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,15 @@ def test_each_file_has_the_figures_of_its_card_as_far_as_they_are_quoted(metrics
         agreement = metrics["agreement"][file["name"]]
         assert agreement["decisions_equal"] == 1.0
         assert f"{agreement['auc']:.3f}" == f"{metrics['splits']['test']['figures']['auc']['value']:.3f}"
+
+
+def test_the_references_of_drift_are_those_of_the_predictions_on_test(metrics: dict[str, Any]) -> None:
+    with (ROOT / "models" / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == "test"]
+    probability, involvement = ([float(row[name]) for row in rows] for name in ("probability", "lung_involvement"))
+    assert metrics["probability_shares"] == list(shares_up_to(probability, TENTHS).values())
+    written = {float(bound): share for bound, share in metrics["lung_involvement_shares"].items()}
+    assert written == shares_up_to(involvement, INVOLVEMENT_BOUNDS)
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "auc", "sensitivity", "specificity"])

@@ -10,7 +10,15 @@ from service.imaging.decode import to_input
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.alterations import ALTERATIONS
 from training.evaluation.answers import Answers
-from training.evaluation.scores import ScoreName, Scores, score, weighted_scores
+from training.evaluation.scores import (
+    INVOLVEMENT_BOUNDS,
+    TENTHS,
+    ScoreName,
+    Scores,
+    score,
+    shares_up_to,
+    weighted_scores,
+)
 from training.network.lung_box import find_box
 from training.network.lung_finder import LungFinder, shrink
 from training.run.record import Record
@@ -44,11 +52,13 @@ class TestScores:
             that share a paper or a patient with a training slice.
         formats: by format and colour mode of the file.
         probability_shares: share of probabilities at or below 0.1, 0.2, ... 1.0.
+        lung_involvement_shares: share of slices with a lung involvement at or below each of INVOLVEMENT_BOUNDS.
     """
 
     scores: dict[str, Scores]
     formats: dict[str, FormatScores]
     probability_shares: tuple[float, ...]
+    lung_involvement_shares: dict[float, float]
 
 
 def alter(slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSlice]]:
@@ -91,7 +101,8 @@ def score_test(
     return TestScores(
         scores=scores,
         formats=_by_format(answers, slices, threshold),
-        probability_shares=tuple(round(float((answers.probability <= tenth / 10).mean()), 4) for tenth in range(1, 11)),
+        probability_shares=tuple(shares_up_to(answers.probability, TENTHS).values()),
+        lung_involvement_shares=shares_up_to(answers.involvement[:, 0], INVOLVEMENT_BOUNDS),
     )
 
 

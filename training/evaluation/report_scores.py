@@ -9,7 +9,7 @@ from service.model.file import Network
 from training.data.batches import in_batches, plain_inputs
 from training.data.covid_ct import LABELS, CovidCt
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.scores import Scores, score
+from training.evaluation.scores import TENTHS, Scores, score, shares_up_to
 from training.evaluation.shortcut_audit import Audit, audit_shortcuts
 from training.report_recipe import THRESHOLD
 from training.run.progress import progress
@@ -67,9 +67,8 @@ def evaluate(
     """Compute all figures; `seed` is that of the intervals, `patients` has one name a test slice."""
     val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
     test = score(probabilities.test, data.test.labels, THRESHOLD, seed, patients)
-    shares = [(probabilities.test <= tenth / 10).double().mean().item() for tenth in range(1, 11)]
     return Evaluation(
-        probability_shares=tuple(round(share, 4) for share in shares),
+        probability_shares=tuple(shares_up_to(probabilities.test, TENTHS).values()),
         positive_label=LABELS[1],
         learned=val.figures["auc"].low > 0.5,
         splits={"val": val, "test": test},

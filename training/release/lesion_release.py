@@ -223,6 +223,7 @@ def _export(
         checks=tested.checks,
         agreement=agreement,
         probability_shares=tested.scores.probability_shares,
+        lung_involvement_shares=tested.scores.lung_involvement_shares,
         wall_time_seconds={},
         peak_memory_bytes=0,
     )

@@ -52,6 +52,7 @@ class LesionReport(Provenance):
         checks: refusals.
         agreement: by model file.
         probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
+        lung_involvement_shares: share of test slices with a lung involvement at or below each bound.
     """
 
     schema_version: Literal[2] = 2
@@ -67,5 +68,6 @@ class LesionReport(Provenance):
     checks: Checks
     agreement: dict[str, LesionFileAgreement]
     probability_shares: tuple[float, ...]
+    lung_involvement_shares: dict[float, float] = Field(default_factory=dict)
     wall_time_seconds: dict[str, float]
     peak_memory_bytes: int

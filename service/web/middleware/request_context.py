@@ -73,8 +73,6 @@ class RequestContextMiddleware:
             seconds = time.perf_counter() - started
             route = self._route_of(scope)
             self._metrics.observe_request(route, scope["method"], status, seconds)
-            if route in self._image_routes.all and "covidct.code" in scope:
-                self._metrics.rejected_images.labels(reason=scope["covidct.code"]).inc()
             _log.info("request", extra={"fields": _fields(scope, route, status, received, seconds)})
 
     def _route_of(self, scope: Scope) -> str:

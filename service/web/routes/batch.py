@@ -67,5 +67,4 @@ async def _one(
     else:
         prediction = prediction_body(assessment, model, request_id, own)
         return BatchResult(index=index, prediction=prediction, problem=None)
-    state.metrics.rejected_images.labels(reason=failure.code).inc()
     return BatchResult(index=index, prediction=None, problem=problem_body(failure, request_id))

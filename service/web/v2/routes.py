@@ -19,7 +19,7 @@ from service.errors import (
     UnsupportedImageError,
     UnusableImageError,
 )
-from service.imaging.decode import DecodeLimits, Slice, to_input
+from service.imaging.decode import DecodeLimits, Slice
 from service.inference.pipeline import Assessment, assess_image, assess_slice, run_bounded
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
@@ -184,10 +184,7 @@ async def _assess(rows: _Rows, model: ServedModel, state: ServiceState, stages: 
     try:
         if isinstance(row, bytes):
             return await assess_image(row, model, state, own)
-        loop = asyncio.get_running_loop()
-        network_input = await loop.run_in_executor(state.decoders, to_input, row, model.card.input_size)
-        own.finish("decode")
-        return await assess_slice(row, network_input, model, state, own)
+        return await assess_slice(row, model, state, own)
     except ServiceError as error:
         if len(rows) == 1 or not (isinstance(error, _OF_THE_IMAGE) or error.code == ErrorCode.NOT_FINITE):
             raise

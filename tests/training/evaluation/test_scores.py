@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from training.evaluation.scores import mean_and_deviation, score, weighted_scores
+from training.evaluation.scores import INVOLVEMENT_BOUNDS, mean_and_deviation, score, shares_up_to, weighted_scores
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
@@ -116,3 +116,19 @@ def test_several_runs_have_a_mean_and_the_deviation_of_a_sample() -> None:
 
 def test_a_single_run_has_no_deviation() -> None:
     assert str(mean_and_deviation([0.81])) == "0.810"
+
+
+def test_shares_count_values_at_a_bound_and_end_at_all() -> None:
+    assert shares_up_to([0.0, 0.0, 0.01, 0.3, 0.9, 1.0], INVOLVEMENT_BOUNDS) == {
+        0.0: 0.3333,
+        0.01: 0.5,
+        0.02: 0.5,
+        0.05: 0.5,
+        0.1: 0.5,
+        0.2: 0.5,
+        0.3: 0.6667,
+        0.4: 0.6667,
+        0.5: 0.6667,
+        0.75: 0.6667,
+        1.0: 1.0,
+    }

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from tests.support.networks.thin_vgg import thin_vgg
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
+from training.evaluation.scores import INVOLVEMENT_BOUNDS, shares_up_to
 
 STEPS = (
     "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2"
@@ -65,6 +67,14 @@ def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     assert rows[0] == "set,source,file,label,probability,lung_involvement"
     assert sum(row.startswith("test,") for row in rows) == 4
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
+
+
+def test_the_manifest_has_the_references_of_drift_of_these_predictions(run: Path) -> None:
+    with (run / "model" / "predictions.csv").open(newline="") as file:
+        involvement = [float(row["lung_involvement"]) for row in csv.DictReader(file) if row["set"] == "test"]
+    manifest = read_manifest(run / "model")
+    assert manifest.lung_involvement_shares == shares_up_to(involvement, INVOLVEMENT_BOUNDS)
+    assert (len(manifest.probability_shares), manifest.probability_shares[-1]) == (10, 1.0)
 
 
 def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

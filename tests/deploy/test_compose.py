@@ -1,0 +1,64 @@
+"""What the compose file promises for every container; tests/containers runs it."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.processes.server import ROOT
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+STAYING = sorted(SERVICES.keys() - {"train"})
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+def test_logs_are_rotated() -> None:
+    for service in SERVICES.values():
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_a_container_that_stays_has_a_health_check_and_a_port_of_this_machine_that_can_be_set(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    (port,) = service["ports"]
+    assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+_PORT:-\d+\}:\d+", port)
+    if "build" in service:
+        assert "HEALTHCHECK --interval" in (ROOT / service["build"]["dockerfile"]).read_text()
+    else:
+        assert service["healthcheck"]["test"][:2] == ["CMD", "wget"]
+
+
+def test_the_two_services_share_settings_and_have_their_own() -> None:
+    files = {name: [each["path"] for each in SERVICES[name]["env_file"]] for name in ("service", "service-cuda")}
+    assert files == {"service": [".env", "service.env"], "service-cuda": [".env", "service-cuda.env"]}
+    assert not any(each["required"] for name in files for each in SERVICES[name]["env_file"])
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/service.env", "/service-cuda.env", ".env"} <= set(ignored)
+
+
+def test_the_cuda_service_asks_for_its_gpu_and_does_not_use_the_cpu_without_it() -> None:
+    (device,) = SERVICES["service-cuda"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"]) == ("nvidia", 1)
+    assert "COVIDCT_DEVICE=cuda" in (ROOT / "docker" / "cuda.Dockerfile").read_text()
+
+
+def test_images_have_exact_versions() -> None:
+    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    assert images
+    for image in images:
+        assert re.search(r":v?\d+\.\d+\.\d+$", image), image
+    based = [path.read_text() for path in DOCKERFILES if "PYTHON_VERSION" in path.read_text()]
+    versions = {found for text in based for found in re.findall(r"ARG PYTHON_VERSION=(.+)", text)}
+    assert len(based) == 3
+    assert len(versions) == 1
+    assert re.fullmatch(r"3\.\d+\.\d+", versions.pop())
+
+
+def test_the_file_that_stands_in_for_keys_has_none() -> None:
+    default = re.fullmatch(r"\$\{COVIDCT_API_KEYS_FILE:-(.+)\}", COMPOSE["secrets"]["keys"]["file"])
+    assert default is not None
+    lines = (ROOT / default[1]).read_text().splitlines()
+    assert all(line.startswith("#") for line in lines)
