@@ -22,10 +22,12 @@ from service.web.middleware.head_requests import HeadRequestsMiddleware
 from service.web.middleware.host_check import HostCheckMiddleware
 from service.web.middleware.request_context import RequestContextMiddleware
 from service.web.middleware.request_limits import RequestLimits, RequestLimitsMiddleware
+from service.web.openapi.document import TAGS, DescribedApp
 from service.web.path_templates import PathTemplates
 from service.web.problems import install_problem_handlers
 from service.web.request_id import REQUEST_ID_HEADER
-from service.web.routes import batch, explain, operations, page, predict
+from service.web.routes import batch, docs, explain, operations, page, predict
+from service.web.schemas import Problem
 from service.web.v2 import routes as v2
 from service.web.v2.errors import ProtocolErrorsMiddleware
 
@@ -57,15 +59,15 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
         finally:
             await state.stop()
 
-    app = FastAPI(
+    app = DescribedApp(
+        bodies=(Problem, *v2.BODIES),
         title="COVID-CT inference service",
         description=f"**{DISCLAIMER}** One chest CT slice in, the probability of COVID-19 out.",
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would name the Host header and plain HTTP, also behind a proxy with TLS
-        docs_url="/docs" if settings.docs else None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if settings.docs else None,
+        openapi_tags=[*TAGS, v2.TAG],
+        openapi_url=None,  # routes.docs has it
     )
     app.state.service = state
     app.state.api_keys = api_keys
@@ -74,6 +76,8 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     app.include_router(v2.router, dependencies=[Depends(known_query)])
     app.include_router(operations.router)
     app.include_router(page.router)
+    if settings.docs:
+        app.include_router(docs.router)
     install_problem_handlers(app)
     _add_middleware(app, settings, metrics)
     return app
@@ -122,9 +126,6 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=IMAGE_ROUTES)
     app.add_middleware(FailuresMiddleware)
     app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
-    app.add_middleware(BrowserHeadersMiddleware, docs_paths=(app.docs_url,) if app.docs_url else ())
+    app.add_middleware(BrowserHeadersMiddleware)
     app.add_middleware(FailuresMiddleware)  # of the two layers above
-    own_routes = PathTemplates(*(path for path in (app.docs_url, app.openapi_url) if path))
-    app.add_middleware(
-        RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES, framework_routes=own_routes
-    )
+    app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)

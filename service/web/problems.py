@@ -1,7 +1,7 @@
 """All errors as application/problem+json (RFC 9457)."""
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service.errors import MalformedRequestError, ServiceError
-from service.web.problem_examples import PROBLEM_EXAMPLES
 from service.web.request_id import request_id_of
 from service.web.schemas import Problem
 
@@ -41,26 +40,6 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Build the OpenAPI `responses` of a route for these statuses."""
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema(), "examples": _examples(status)}},
-        }
-        for status in statuses
-    }
-
-
-def _examples(status: int) -> dict[str, Any]:
-    request_id = "cd500c4a55164adebc5853462e1d52bb"
-    return {
-        error.code: {"summary": error.title, "value": problem_body(error, request_id).model_dump()}
-        for error in PROBLEM_EXAMPLES
-        if error.status == status
-    }
-
-
 async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - what the handler is installed for
     request.scope["covidct.code"] = error.code
@@ -70,9 +49,10 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """Answer errors of the router: 404 and 405."""
     assert isinstance(error, HTTPException)  # noqa: S101
-    status, docs = HTTPStatus(error.status_code), request.app.docs_url
+    status = HTTPStatus(error.status_code)
+    has_docs = request.app.state.service.settings.docs
     detail = {
-        HTTPStatus.NOT_FOUND: f"No such route; GET {docs} lists all routes." if docs else "No such route.",
+        HTTPStatus.NOT_FOUND: "No such route; GET /docs lists all routes." if has_docs else "No such route.",
         HTTPStatus.METHOD_NOT_ALLOWED: "The route does not support this method; see the Allow header.",
     }.get(status, str(error.detail))
     code = status.name.lower()

@@ -9,7 +9,7 @@ from service.errors import ErrorCode, ServiceError
 from service.metrics import Metrics
 from service.settings import Settings
 from service.web.app import create_app
-from service.web.problem_examples import PROBLEM_EXAMPLES
+from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()

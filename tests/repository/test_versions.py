@@ -10,7 +10,7 @@ import pytest
 from service import __version__
 from service.settings import Settings
 from service.web.app import create_app
-from service.web.v2.routes import server
+from service.web.v2.routes import server_metadata
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def test_package_openapi_and_v2_state_one_version() -> None:
     # hatch reads the file without Python and takes no other annotation; else no installation succeeds
     assert re.findall(r"^__version__ *= *\"(.+)\"$", source, flags=re.MULTILINE) == [__version__]
     assert create_app(Settings()).openapi()["info"]["version"] == __version__
-    assert asyncio.run(server()).version == __version__
+    assert asyncio.run(server_metadata()).version == __version__
 
 
 @pytest.mark.parametrize("image", ["cpu", "cuda"])

@@ -1,6 +1,5 @@
 """Security headers for browsers."""
 
-from collections.abc import Iterable
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
@@ -14,20 +13,13 @@ _HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-_DOCS_POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src 'self' data: "
-    "https://fastapi.tiangolo.com; style-src 'unsafe-inline' https://cdn.jsdelivr.net; connect-src 'self'; "
-    "frame-ancestors 'none'"
-)
-"""For FastAPI's Swagger UI, the only page that loads anything from outside; COVIDCT_DOCS=false turns it off."""
 
 
 class BrowserHeadersMiddleware:
     """Adds headers that keep browsers from sniffing, framing, caching or running anything in an answer."""
 
-    def __init__(self, app: ASGIApp, docs_paths: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._docs_paths = frozenset(docs_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -38,8 +30,6 @@ class BrowserHeadersMiddleware:
         async def adding_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                if scope["path"] in self._docs_paths:
-                    headers["Content-Security-Policy"] = _DOCS_POLICY
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

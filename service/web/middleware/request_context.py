@@ -26,20 +26,12 @@ class RequestContextMiddleware:
         app: the next layer.
         metrics: for the counts.
         image_routes: routes that take images; they are known before routing too.
-        framework_routes: routes that FastAPI adds, which its routing does not name.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        metrics: Metrics,
-        image_routes: PathTemplates,
-        framework_routes: PathTemplates | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, image_routes: PathTemplates) -> None:
         self._app = app
         self._metrics = metrics
         self._image_routes = image_routes
-        self._framework_routes = framework_routes or PathTemplates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -78,8 +70,7 @@ class RequestContextMiddleware:
     def _route_of(self, scope: Scope) -> str:
         """Return the route's template, or `unmatched`, because a client must not create metric labels."""
         routed = getattr(scope.get("route"), "path", None)  # none, where the request was refused before routing
-        path = scope["path"]
-        return str(routed or self._image_routes.match(path) or self._framework_routes.match(path) or "unmatched")
+        return str(routed or self._image_routes.match(scope["path"]) or "unmatched")
 
 
 def _fields(scope: Scope, route: str, status: int, received: int, seconds: float) -> dict[str, Any]:

@@ -16,14 +16,16 @@ from service.model.card import OperatingPoint
 from service.web.answers import prediction_body
 from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
-from service.web.problems import documented, problem_body
+from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.problem_examples import documented
+from service.web.problems import problem_body
 from service.web.request_id import request_id_of
 from service.web.schemas import BatchBody, BatchResult
 from service.web.upload import OPENAPI_BODY_OF_MANY, read_uploads
 
 PATH: Final = "/predict/batch"
 
-router = APIRouter()
+router = APIRouter(tags=[PREDICTIONS])
 _log = logging.getLogger("covidct.batch")
 
 

@@ -20,7 +20,8 @@ from service.web.answers import prediction_body
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
-from service.web.problems import documented
+from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
 from service.web.schemas import Explanation, Map
 from service.web.upload import OPENAPI_BODY, read_upload
@@ -39,7 +40,7 @@ _MaxSide = Annotated[
     Query(ge=64, le=8192, description="maximum side of the slice in the pictures, in pixels; default: its own size"),
 ]
 
-router = APIRouter()
+router = APIRouter(tags=[PREDICTIONS])
 
 
 @router.post(

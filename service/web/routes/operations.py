@@ -1,17 +1,19 @@
 """Routes for operators and their tools: metrics, health, the model card."""
 
 from fastapi import APIRouter, Depends, Response
+from fastapi.responses import PlainTextResponse
 
 from service.errors import ErrorCode, OverloadedError
 from service.metrics import CONTENT_TYPE
 from service.web.dependencies import AnyState, ReadyState, known_query
-from service.web.problems import documented
+from service.web.openapi.document import OPERATIONS
+from service.web.openapi.problem_examples import documented
 from service.web.schemas import Health, ModelBody, PublicCard
 
-router = APIRouter()
+router = APIRouter(tags=[OPERATIONS])
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(state: AnyState) -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(state.metrics.render(), headers={"Content-Type": CONTENT_TYPE})

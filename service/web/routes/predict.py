@@ -10,14 +10,15 @@ from service.inference.stages import StageTimer
 from service.web.answers import prediction_body
 from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
-from service.web.problems import documented
+from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
 from service.web.schemas import PredictionBody
 from service.web.upload import OPENAPI_BODY, read_upload
 
 PATH: Final = "/predict"
 
-router = APIRouter()
+router = APIRouter(tags=[PREDICTIONS])
 
 
 @router.post(

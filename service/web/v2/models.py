@@ -1,12 +1,14 @@
 """Routes under /v2 that describe the model: metadata, readiness, configuration, statistics."""
 
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.params import Depends as DependsMarker
 
 from service.errors import UnknownModelError
 from service.inference.served_model import ServedModel
-from service.inference.service_state import ServiceState
 from service.inference.statistics import ModelStatistics, Total
 from service.web.dependencies import ReadyState
 from service.web.v2.outputs import outputs_of
@@ -30,6 +32,8 @@ VERSION: Final = "/v2/models/{name}/versions/{version}"
 Name = Annotated[str, Path(description="name of the model, see GET /model", examples=["covid-ct"])]
 Version = Annotated[str, Path(description="version of the model", examples=["1.0.0"])]
 
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
 _PLATFORM: Final = "pytorch_torchscript"
 _INPUTS: Final = (
     TensorMetadata(name="image", datatype="BYTES", shape=[-1]),
@@ -44,115 +48,116 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": V2Error} for status in statuses}
 
 
-def check_name(model: ServedModel, name: str, version: str | None) -> None:
-    """Check the name and version of a path.
+async def _requested_model(request: Request, state: ReadyState, name: Name) -> AsyncIterator[ServedModel]:
+    """Give the model of the path's name and version, kept until the answer is sent.
 
     Raises:
         UnknownModelError: the served model has others.
     """
-    card = model.card
-    if name != card.name or version not in (None, card.version):
-        raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
+    with state.model() as model:
+        card = model.card
+        if name != card.name or request.path_params.get("version", card.version) != card.version:
+            raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
+        yield model
 
 
-@router.get("/v2/models/stats", summary="Statistics of all models", responses=errors(503))
+RequestedModel = Annotated[ServedModel, Depends(_requested_model)]
+
+
+async def _describe_version(version: Version) -> None:
+    """Put the version of the path into the OpenAPI document; `_requested_model` reads it."""
+
+
+def on_model(
+    router: APIRouter,
+    method: str,
+    part: str,
+    summary: str,
+    dependencies: Sequence[DependsMarker] = (),
+    **options: Any,
+) -> Callable[[Endpoint], Endpoint]:
+    """Build a decorator that adds two routes: of the model, and of a version of the model.
+
+    Args:
+        router: takes the routes.
+        method: HTTP method.
+        part: path after that of the model.
+        summary: of the first route.
+        dependencies: of both.
+        options: of both, as FastAPI takes them.
+    """
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        add = partial(router.add_api_route, endpoint=endpoint, methods=[method], **options)
+        name = endpoint.__name__
+        add(path=MODEL + part, name=f"model_{name}", summary=summary, dependencies=dependencies)
+        add(
+            path=VERSION + part,
+            name=f"version_{name}",
+            summary=f"{summary}, of a version",
+            dependencies=[*dependencies, Depends(_describe_version)],
+        )
+        return endpoint
+
+    return register
+
+
+@router.get("/v2/models/stats", summary="Statistics of all models", responses=errors(400, 503))
 async def all_statistics(state: ReadyState) -> Statistics:
     """Answer like the route of the model."""
     with state.model() as model:
-        return _statistics(state, model.card.name, None)
+        return _statistics(model)
 
 
-@router.post("/v2/repository/index", summary="Models in the repository", responses=errors(503))
+@router.post("/v2/repository/index", summary="Models in the repository", responses=errors(400, 503))
 async def repository_index(state: ReadyState) -> list[RepositoryRow]:
     """Return the served model; a request body is ignored."""
     with state.model() as model:
         return [RepositoryRow(name=model.card.name, version=model.card.version, state="READY", reason="")]
 
 
-@router.get(MODEL, summary="Model metadata", responses=errors(404, 503))
-async def metadata(state: ReadyState, name: Name) -> ModelMetadata:
+@on_model(router, "GET", "", summary="Model metadata", responses=errors(400, 404, 503))
+async def metadata(model: RequestedModel) -> ModelMetadata:
     """Return inputs and outputs; send one of the two inputs."""
-    return _metadata(state, name, None)
+    return ModelMetadata(
+        name=model.card.name,
+        versions=[model.card.version],
+        platform=_PLATFORM,
+        inputs=list(_INPUTS),
+        outputs=outputs_of(model),
+    )
 
 
-@router.get(VERSION, summary="Model metadata of a version", responses=errors(404, 503))
-async def version_metadata(state: ReadyState, name: Name, version: Version) -> ModelMetadata:
-    """Answer like the route without a version."""
-    return _metadata(state, name, version)
-
-
-@router.get(f"{MODEL}/ready", summary="Readiness of the model", responses=errors(404, 503))
-async def model_ready(state: ReadyState, name: Name) -> ModelReady:
+@on_model(router, "GET", "/ready", summary="Readiness of the model", responses=errors(400, 404, 503))
+async def ready(model: RequestedModel) -> ModelReady:
     """Answer 200 or an error."""
-    return _ready(state, name, None)
+    return ModelReady(name=model.card.name, ready=True)
 
 
-@router.get(f"{VERSION}/ready", summary="Readiness of a version", responses=errors(404, 503))
-async def version_ready(state: ReadyState, name: Name, version: Version) -> ModelReady:
-    """Answer 200 or an error."""
-    return _ready(state, name, version)
-
-
-@router.get(
-    f"{MODEL}/config", response_model_exclude_none=True, summary="Model configuration", responses=errors(404, 503)
-)
-async def config(state: ReadyState, name: Name) -> ModelConfig:
-    """Return inputs and outputs in the form of Triton's configuration; shapes include the rows."""
-    return _config(state, name, None)
-
-
-@router.get(
-    f"{VERSION}/config",
+@on_model(
+    router,
+    "GET",
+    "/config",
+    summary="Configuration of the model",
     response_model_exclude_none=True,
-    summary="Configuration of a version",
-    responses=errors(404, 503),
+    responses=errors(400, 404, 503),
 )
-async def version_config(state: ReadyState, name: Name, version: Version) -> ModelConfig:
-    """Answer like the route without a version."""
-    return _config(state, name, version)
+async def config(model: RequestedModel) -> ModelConfig:
+    """Return inputs and outputs in the form of Triton's configuration; shapes include the rows."""
+    return ModelConfig(
+        name=model.card.name,
+        platform=_PLATFORM,
+        backend="pytorch",
+        max_batch_size=0,
+        input=[_tensor(each, optional=True) for each in _INPUTS],
+        output=[_tensor(each, optional=None) for each in outputs_of(model)],
+    )
 
 
-@router.get(f"{MODEL}/stats", summary="Statistics of the model", responses=errors(404, 503))
-async def statistics(state: ReadyState, name: Name) -> Statistics:
+@on_model(router, "GET", "/stats", summary="Statistics of the model", responses=errors(400, 404, 503))
+async def statistics(model: RequestedModel) -> Statistics:
     """Return counts and times since the model was loaded, over all routes; each slice counts."""
-    return _statistics(state, name, None)
-
-
-@router.get(f"{VERSION}/stats", summary="Statistics of a version", responses=errors(404, 503))
-async def version_statistics(state: ReadyState, name: Name, version: Version) -> Statistics:
-    """Answer like the route without a version."""
-    return _statistics(state, name, version)
-
-
-def _metadata(state: ServiceState, name: str, version: str | None) -> ModelMetadata:
-    with state.model() as model:
-        check_name(model, name, version)
-        return ModelMetadata(
-            name=model.card.name,
-            versions=[model.card.version],
-            platform=_PLATFORM,
-            inputs=list(_INPUTS),
-            outputs=outputs_of(model),
-        )
-
-
-def _ready(state: ServiceState, name: str, version: str | None) -> ModelReady:
-    with state.model() as model:
-        check_name(model, name, version)
-        return ModelReady(name=model.card.name, ready=True)
-
-
-def _config(state: ServiceState, name: str, version: str | None) -> ModelConfig:
-    with state.model() as model:
-        check_name(model, name, version)
-        return ModelConfig(
-            name=model.card.name,
-            platform=_PLATFORM,
-            backend="pytorch",
-            max_batch_size=0,
-            input=[_tensor(each, optional=True) for each in _INPUTS],
-            output=[_tensor(each, optional=None) for each in outputs_of(model)],
-        )
+    return _statistics(model)
 
 
 def _tensor(described: TensorMetadata, optional: bool | None) -> TensorConfig:
@@ -160,10 +165,8 @@ def _tensor(described: TensorMetadata, optional: bool | None) -> TensorConfig:
     return TensorConfig(name=described.name, data_type=f"TYPE_{kind}", dims=described.shape, optional=optional)
 
 
-def _statistics(state: ServiceState, name: str, version: str | None) -> Statistics:
-    with state.model() as model:
-        check_name(model, name, version)
-        return Statistics(model_stats=[_row(model.card.name, model.card.version, model.statistics)])
+def _statistics(model: ServedModel) -> Statistics:
+    return Statistics(model_stats=[_row(model.card.name, model.card.version, model.statistics)])
 
 
 def _row(name: str, version: str, found: ModelStatistics) -> ModelStatisticsRow:

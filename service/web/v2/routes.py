@@ -4,10 +4,10 @@ import asyncio
 import copy
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel
+from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from service import DISCLAIMER, __version__
@@ -26,10 +26,11 @@ from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
 from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
 from service.web.disconnect import cancel_on_disconnect
+from service.web.openapi.document import reference_to
 from service.web.request_id import request_id_of
 from service.web.upload import refuse_encoding, too_many_images
 from service.web.v2 import models
-from service.web.v2.models import MODEL, VERSION, Name, Version, check_name, errors
+from service.web.v2.models import MODEL, VERSION, RequestedModel, errors, on_model
 from service.web.v2.outputs import columns_of, outputs_of
 from service.web.v2.schemas import (
     InferRequest,
@@ -50,18 +51,29 @@ _EXTENSIONS: Final = ("binary_tensor_data", "model_configuration", "statistics")
 
 _OCTETS: Final = "application/octet-stream"
 
-router = APIRouter(tags=["V2"])
+TAG: Final = {"name": "V2", "description": "The Open Inference Protocol (V2), for clients of KServe and Triton."}
+
+BODIES: Final = (InferRequest,)
+"""Bodies that the OpenAPI document refers to."""
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name an operation like the method of the protocol's gRPC service, with a prefix."""
+    return f"v2_{route.name}"
+
+
+router = APIRouter(tags=[TAG["name"]], generate_unique_id_function=_operation_id)
 router.include_router(models.router)
 
 
 @router.get(PREFIX, summary="Server metadata")
-async def server() -> ServerMetadata:
+async def server_metadata() -> ServerMetadata:
     """Return name, version and protocol extensions."""
     return ServerMetadata(name="covid-ct", version=__version__, extensions=list(_EXTENSIONS))
 
 
 @router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=errors(503))
-async def live(state: AnyState) -> Live:
+async def server_live(state: AnyState) -> Live:
     """Answer like GET /health/live."""
     if state.is_loaded and not state.is_healthy:
         with state.model():  # raises with the reason
@@ -75,25 +87,9 @@ async def live(state: AnyState) -> Live:
     responses=errors(503),
     dependencies=[Depends(ready_state)],
 )
-async def ready() -> ServerReady:
+async def server_ready() -> ServerReady:
     """Answer like GET /health/ready."""
     return ServerReady(ready=True)
-
-
-def _schema(body: type[BaseModel]) -> dict[str, Any]:
-    """Build the JSON schema of a body without `$defs`, which OpenAPI does not have there."""
-    schema = body.model_json_schema()
-    defined = schema.pop("$defs", {})
-
-    def inlined(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return inlined(defined[node["$ref"].rsplit("/", 1)[1]])
-            return {name: inlined(value) for name, value in node.items()}
-        return [inlined(each) for each in node] if isinstance(node, list) else node
-
-    inline: dict[str, Any] = inlined(schema)
-    return inline
 
 
 _Rows: TypeAlias = Sequence[Slice] | Sequence[bytes]
@@ -104,54 +100,45 @@ _EXAMPLE: Final = {
     "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64 of a PNG file>"]}],
     "outputs": [{"name": "probability"}],
 }
-_INFER: Final[dict[str, Any]] = {
-    "description": "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
+_DESCRIPTION: Final = (
+    "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
     "[N, 1, H, W], grey values in a lung window, in their original size: the service resamples them as it does files. "
     "Do not resample them before. Answers `probability` FP32 [N], `label` BYTES [N], "
     "`threshold` FP32 [N], `out_of_distribution` FP32 [N] (the score of the checks, failed above 1), `heatmap` FP32 "
     "[N, h, w] and, if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right) and `lung_fraction` "
-    f"FP32 [N]. An image that can't be used fails the request, and the error names its row. {DISCLAIMER}",
-    "response_model": InferResponse,
-    "response_model_exclude_none": True,
-    "dependencies": [Depends(require_key)],
-    "responses": errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": _schema(InferRequest), "example": _EXAMPLE},
-                _OCTETS: {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
-    },
+    f"FP32 [N]. An image that can't be used fails the request, and the error names its row. {DISCLAIMER}"
+)
+_BODY: Final = {
+    "required": True,
+    "content": {"application/json": {"schema": reference_to(InferRequest), "example": _EXAMPLE}},
 }
+"""JSON only: OpenAPI has no words for bytes that follow a JSON header."""
 
 
-@router.post(PATHS[0], summary="Inference", **_INFER)
-async def infer(request: Request, state: ReadyState, name: Name) -> Response:
+@on_model(
+    router,
+    "POST",
+    "/infer",
+    summary="Inference",
+    description=_DESCRIPTION,
+    dependencies=[Depends(require_key)],
+    response_model=InferResponse,
+    response_model_exclude_none=True,
+    responses=errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
+    openapi_extra={"requestBody": _BODY},
+)
+async def infer(request: Request, state: ReadyState, model: RequestedModel) -> Response:
     """Read, decode, queue, predict."""
-    return await _infer(request, state, name, None)
-
-
-@router.post(PATHS[1], summary="Inference by a version", **_INFER)
-async def version_infer(request: Request, state: ReadyState, name: Name, version: Version) -> Response:
-    """Answer like the route without a version."""
-    return await _infer(request, state, name, version)
-
-
-async def _infer(request: Request, state: ServiceState, name: str, version: str | None) -> Response:
-    with state.model() as model:
-        check_name(model, name, version)
-        stages = StageTimer(state.metrics)
-        body = await _body(request)
-        loop = asyncio.get_running_loop()
-        asked, rows = await loop.run_in_executor(
-            state.decoders, _parse, body, request.headers.get(HEADER_LENGTH), model, state
-        )
-        stages.finish("read")
-        one = partial(_assess, rows, model, state, stages)
-        assessments = await cancel_on_disconnect(request, run_bounded(len(rows), one, model))
-        return _answer(asked, assessments, model, request_id_of(request.scope))
+    stages = StageTimer(state.metrics)
+    body = await _body(request)
+    loop = asyncio.get_running_loop()
+    asked, rows = await loop.run_in_executor(
+        state.decoders, _parse, body, request.headers.get(HEADER_LENGTH), model, state
+    )
+    stages.finish("read")
+    one = partial(_assess, rows, model, state, stages)
+    assessments = await cancel_on_disconnect(request, run_bounded(len(rows), one, model))
+    return _answer(asked, assessments, model, request_id_of(request.scope))
 
 
 async def _body(request: Request) -> bytes:

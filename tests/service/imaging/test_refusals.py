@@ -18,7 +18,7 @@ from pydicom.uid import JPEGExtended12Bit
 
 from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, decode, decode_frames
-from service.web.problem_examples import PROBLEM_EXAMPLES
+from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
 from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
 
 STORED = phantom()

@@ -129,20 +129,6 @@ async def test_the_former_model_ends_once_its_last_request_is_answered(
     assert "reloaded" in caplog.text
 
 
-async def test_openapi_has_the_form_every_problem_and_the_disclaimer(models: Path) -> None:
-    async with serve(models) as client:
-        schema = (await client.get("/openapi.json")).json()
-    operation = schema["paths"]["/predict"]["post"]
-    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["properties"]["image"]["format"] == "binary"
-    assert form["required"] == ["image"]
-    for status in ("400", "413", "415", "422", "500", "503", "504"):
-        ((media_type, content),) = operation["responses"][status]["content"].items()
-        assert media_type == "application/problem+json"
-        assert {"title", "detail", "code"} <= content["schema"]["properties"].keys()
-    assert "not a medical device" in schema["info"]["description"]
-
-
 async def test_a_reload_whose_model_cannot_be_used_leaves_the_keys_too(models: Path, tmp_path: Path) -> None:
     folder, file = tmp_path / "models", tmp_path / "keys"
     shutil.copytree(models, folder)

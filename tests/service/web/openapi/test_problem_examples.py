@@ -3,7 +3,7 @@
 from service.errors import ErrorCode
 from service.settings import Settings
 from service.web.app import create_app
-from service.web.problem_examples import PROBLEM_EXAMPLES
+from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
 from service.web.problems import MEDIA_TYPE
 
 OF_THE_ROUTER = {ErrorCode.NOT_FOUND, ErrorCode.METHOD_NOT_ALLOWED}

@@ -1,9 +1,13 @@
-"""An example of every problem that the service may answer, for the OpenAPI document."""
+"""An example of every problem, and the problems of a route, for the OpenAPI document."""
 
-from typing import Final, get_args
+from http import HTTPStatus
+from typing import Any, Final, get_args
 
 from service import errors as e
 from service.model.checks import CheckName, refusal
+from service.web.openapi.document import reference_to
+from service.web.problems import MEDIA_TYPE, problem_body
+from service.web.schemas import Problem
 
 PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),
@@ -70,3 +74,23 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.DeadlineError("No answer within 30 seconds, receiving included; the work was dropped."),
 )
 """One of each code, made of the classes that are raised; a test finds every code of the sources here."""
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Build the OpenAPI `responses` of a route for these statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": reference_to(Problem), "examples": _examples(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _examples(status: int) -> dict[str, Any]:
+    request_id = "cd500c4a55164adebc5853462e1d52bb"
+    return {
+        error.code: {"summary": error.title, "value": problem_body(error, request_id).model_dump()}
+        for error in PROBLEM_EXAMPLES
+        if error.status == status
+    }
