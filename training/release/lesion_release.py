@@ -20,9 +20,10 @@ from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.evaluation.answers import Answers, resumed_answers
+from training.evaluation.calibration import calibrated
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
-from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
+from training.evaluation.left_out_scores import LeftOutJudgement, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
 from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_roc
 from training.evaluation.scores import score
