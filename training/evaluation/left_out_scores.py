@@ -215,7 +215,8 @@ def _mean_rates(
     sources: Mapping[str, SourceAnswers], platt: PlattCalibration, thresholds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mean over sources of sensitivity and specificity at each of T thresholds: (2, T)."""
-    return np.mean([_rates(each, platt, thresholds) for each in sources.values()], axis=0)
+    rates = np.array([_rates(each, platt, thresholds) for each in sources.values()])
+    return np.asarray(rates.mean(0), np.float64)
 
 
 def _rates(

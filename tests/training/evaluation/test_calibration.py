@@ -18,8 +18,8 @@ def _source(slope: float, shift: float, count: int = 600, seed: int = 0) -> Sour
     ("kind", "stretches", "shifts"),
     [
         ("platt", (1.0, 1.0), (3.0, 3.0)),
-        ("temperature", (4.0, 4.0), (0.2, -0.2)),
-        ("none", (0.5, 2.0), (-1.0, 1.0)),
+        ("temperature", (4.0, 4.0), (1.0, -1.0)),
+        ("none", (0.4, 2.5), (0.0, 0.0)),
     ],
 )
 def test_the_kind_of_calibration_that_helps_other_sources_is_chosen(
