@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from training.evaluation.scores import BINS, weighted_scores
@@ -88,9 +87,10 @@ def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArra
     return _probability(log_odds, platt.slope, platt.offset)
 
 
-def reliability(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[ReliabilityBin, ...]:
-    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins."""
-    places = (probabilities * BINS).long().clamp(max=BINS - 1)
+def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
+    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins; (N,) each."""
+    p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
+    places = np.minimum((p * BINS).astype(int), BINS - 1)
     bins = []
     for place in range(BINS):
         inside = places == place
@@ -100,8 +100,8 @@ def reliability(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[Reli
                 low=place / BINS,
                 high=(place + 1) / BINS,
                 count=count,
-                mean_probability=probabilities[inside].mean().item() if count else None,
-                share_of_covid=labels[inside].float().mean().item() if count else None,
+                mean_probability=float(p[inside].mean()) if count else None,
+                share_of_covid=float(y[inside].mean()) if count else None,
             )
         )
     return tuple(bins)

@@ -67,6 +67,11 @@ def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
 
 
+def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Path) -> None:
+    names = {path.name for path in (run / "model" / "figures").iterdir()}
+    assert names == {f"{name}.png" for name in ("roc", "precision_recall", "confusion", "reliability", "misclassified")}
+
+
 def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert main([*options, "--run", str(run), "--model-version", "9.8.7"]) == 0
