@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
@@ -149,15 +150,10 @@ def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
 
 
 def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
-    axes.imshow(cells, cmap="Blues", vmin=0)
+    shown = ConfusionMatrixDisplay(cells, display_labels=LABELS).plot(ax=axes, cmap="Blues", colorbar=False)
     for (row, column), number in np.ndenumerate(cells):
-        color = "white" if number > cells.max() / 2 else "black"
-        text = f"{number}\n{number / max(1, cells[row].sum()):.1%}"
-        axes.text(column, row, text, ha="center", va="center", color=color)
-    axes.set_xticks((0, 1), LABELS)
-    axes.set_yticks((0, 1), LABELS)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+        shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def draw_misclassified(name: str, labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Figure:
