@@ -66,15 +66,15 @@ def test_any_shape_can_be_drawn(height: int, width: int) -> None:
 
 def _body() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Six slices (z, rows, columns) in Hounsfield units: a bright spot at the front, on the body's right."""
-    volume = np.full((6, 8, 10), -1000.0)
+    volume = np.full((6, 18, 20), -1000.0)
     volume[:, 1, 2] = 100.0
     return volume
 
 
 def test_slices_of_nifti_volumes_are_upright_and_are_what_the_training_job_reads(tmp_path: Path) -> None:
-    lesion = np.zeros((6, 8, 10))
+    lesion = np.zeros((6, 18, 20))
     lesion[2:4, 1, 2] = 1
-    lung = np.zeros((6, 8, 10))
+    lung = np.zeros((6, 18, 20))
     lung[1:5] = 1
     for folder, volume in (("ct", _body()), ("lesions", lesion), ("lungs", lung)):
         (tmp_path / folder).mkdir()
@@ -91,7 +91,7 @@ def test_slices_of_nifti_volumes_are_upright_and_are_what_the_training_job_reads
         "case_01-003.png,ct-seg,case_01.nii.gz",
     ]
     with Image.open(out / "case_01-003.png") as grey, Image.open(out / "case_01-003.lesion.png") as mask:
-        assert np.asarray(grey).argmax() == np.asarray(mask).argmax() == 1 * 10 + 2
+        assert np.asarray(grey).argmax() == np.asarray(mask).argmax() == 1 * 20 + 2
         assert np.asarray(grey)[1, 2] == 246
     first, second = read_lesions(out)
     assert (first.source, first.group, first.kind) == ("ct-seg", "case_01.nii.gz", "lesions")
@@ -109,11 +109,11 @@ def test_slices_of_luna16_are_the_upright_middle_of_the_volume(tmp_path: Path, m
     folder.mkdir()
     _body()[:, ::turned, ::turned].astype("<i2").tofile(folder / "a.raw")
     (folder / "a.mhd").write_text(
-        f"ObjectType = Image\nDimSize = 10 8 6\nTransformMatrix = {matrix}\nElementType = MET_SHORT\n"
+        f"ObjectType = Image\nDimSize = 20 18 6\nTransformMatrix = {matrix}\nElementType = MET_SHORT\n"
         "ElementDataFile = a.raw\n"
     )
     slices_from_volumes.main([str(folder), "--out", str(tmp_path / "clear"), "--every", "1"])
     names = sorted(path.name for path in (tmp_path / "clear").iterdir())
     assert names == [f"a-00{number}.png" for number in range(1, 5)]
     with Image.open(tmp_path / "clear" / names[0]) as grey:
-        assert np.asarray(grey).argmax() == 1 * 10 + 2
+        assert np.asarray(grey).argmax() == 1 * 20 + 2
