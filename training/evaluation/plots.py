@@ -106,7 +106,7 @@ def draw_precision_recall(splits: Mapping[str, Scores]) -> Figure:
 
 def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     """Draw the share of COVID over the predicted probability, by tenths, with counts and 95 % Wilson intervals."""
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
     for name, bins in splits.items():
@@ -133,7 +133,7 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     axes.set_xlabel("probability of COVID")
     axes.set_ylabel("share of COVID")
     axes.set_aspect("equal")
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside upper center", fontsize=7)
     return figure
 
 
@@ -150,7 +150,9 @@ def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
 
 
 def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
-    shown = ConfusionMatrixDisplay(cells, display_labels=LABELS).plot(ax=axes, cmap="Blues", colorbar=False)
+    shown = ConfusionMatrixDisplay(cells, display_labels=LABELS).plot(
+        ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0}
+    )
     for (row, column), number in np.ndenumerate(cells):
         shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
     axes.set(xlabel="predicted", ylabel="true")
