@@ -32,7 +32,11 @@ def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(command=_train)
     add_data(parser)
-    parser.add_argument("--corrections", type=Path, help="CSV of file, split, class, problem: COVID-CT's label errors")
+    parser.add_argument(
+        "--corrections",
+        type=Path,
+        help="CSV of file, split, class, problem: COVID-CT's label errors (training/data/covid_ct_label_errors.csv)",
+    )
     parser.add_argument(
         "--lesions", type=Path, required=True, help="folder with slices.csv (file, source, volume) and lesion masks"
     )

@@ -16,7 +16,7 @@ from training.data.ct_slices import (
 )
 from training.data.left_out import check_left_out
 from training.data.papers import group_by_paper
-from training.data.patients import find_table, known_patients
+from training.data.patients import find_tables, known_patients
 from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import NO_OPTIONS, LesionRecipe
@@ -120,8 +120,9 @@ def read_lesion_data(options: argparse.Namespace) -> LesionData:
 
 def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
     """Hash everything that a run is made from and that its fingerprints of grey values do not cover."""
+    patients = find_tables(options.patients, options.data)
     tables = {
-        "patients": find_table(options.patients, options.data),
+        **{"patients" if len(patients) == 1 else f"patients, {path.name}": path for path in patients},
         "corrections": options.corrections,
         "exclude": options.exclude,
     }

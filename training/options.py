@@ -46,7 +46,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patients",
         type=Path,
-        help="CSV of file, class, split, patient of COVID-CT (patients.csv in the folder of --data, if it is there)",
+        help="CSV of file, class, split, patient of COVID-CT (in the folder of --data: patients.csv, else COVID-CT's "
+        "own COVID-CT-MetaInfo.xlsx and NonCOVID-CT-MetaInfo.csv)",
     )
     parser.add_argument(
         "--exclude", type=Path, help="CSV of file, class: slices of COVID-CT that are not read at all (none)"

@@ -23,7 +23,7 @@ from service.model.card import SplitFingerprint
 from training.data.near_copies import ALIKE, find_near_copies
 from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.run.progress import progress, warn
+from training.run.progress import map_in_threads, warn
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
 Counts: TypeAlias = Mapping[tuple[SplitName, str], int]
@@ -123,8 +123,8 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS, excluded:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
         kept = [(label, file) for label, file in listed if f"CT_{label}/{file}" not in excluded]
         unknown -= {f"CT_{label}/{file}" for label, file in listed}
-        bar = progress(kept, f"reading {name}", "slice")
-        splits.append(Split(name, tuple(_read_slice(sources[label], label, file) for label, file in bar)))
+        read = map_in_threads(lambda each: _read_slice(sources[each[0]], *each), kept, f"reading {name}", "slice")
+        splits.append(Split(name, tuple(read)))
     if unknown:
         raise TrainingError(f"--exclude: {min(unknown)} is in no split list")
     _check_disjoint(splits)

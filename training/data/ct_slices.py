@@ -1,7 +1,7 @@
 """Slices of several sources with what is known of each: label, patient, lesion mask, lung mask."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -13,10 +13,10 @@ from PIL import Image
 from service.errors import ServiceError
 from service.imaging.decode import Slice, decode, to_input
 from service.model.card import SplitFingerprint
-from training.data.covid_ct import LABELS, Split, hash_of_files
+from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
 from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.run.progress import progress
+from training.run.progress import map_in_threads
 
 SLICE_SIZE: Final = 320
 """Pixels, side of the square slice that the service sends to the network."""
@@ -63,8 +63,10 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
         groups: paper or patient of each.
         corrections: path of a slice -> its true label, or None to leave its label out.
     """
-    return [
-        CtSlice(
+
+    def take(pair: tuple[LabelledSlice, str]) -> CtSlice:
+        each, group = pair
+        return CtSlice(
             source="covid-ct",
             name=each.path,
             group=group,
@@ -73,8 +75,8 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
             label=corrections.get(each.path, each.label),
             encoding=each.encoding,
         )
-        for each, group in zip(split.slices, groups, strict=True)
-    ]
+
+    return map_in_threads(take, list(zip(split.slices, groups, strict=True)), f"resizing {split.name}", "slice")
 
 
 def read_labelled(folder: Path) -> list[CtSlice]:
@@ -101,10 +103,12 @@ def read_labelled(folder: Path) -> list[CtSlice]:
         raise TrainingError(f"{table}: {unknown[0][0]} has label {unknown[0][1]!r}; labels are {' and '.join(LABELS)}")
     if len({label for _, _, label, _ in rows}) < len(LABELS):
         raise TrainingError(f"{folder}: all slices are of one class; a labelled source needs {' and '.join(LABELS)}")
-    return [
-        CtSlice(source, name, group, "labelled", _read_grey(folder / name), label=LABELS.index(label))
-        for source, name, label, group in progress(rows, f"reading {folder.name}", "slice")
-    ]
+
+    def read(row: tuple[str, str, str, str]) -> CtSlice:
+        source, name, label, group = row
+        return CtSlice(source, name, group, "labelled", _read_grey(folder / name), label=LABELS.index(label))
+
+    return map_in_threads(read, rows, f"reading {folder.name}", "slice")
 
 
 def read_lesions(folder: Path) -> list[CtSlice]:
@@ -113,31 +117,31 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     Raises:
         TrainingError: a column or file is missing, or a mask has another size than its slice.
     """
-    rows = read_rows(folder / "slices.csv", ("file", "source", "volume"))
-    slices = []
-    for row in progress(rows, f"reading {folder.name}", "slice"):
+
+    def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
         lung = path.with_suffix(".lung.png")
-        slices.append(
-            CtSlice(
-                source=row["source"],
-                name=row["file"],
-                group=row["volume"] or row["file"],
-                kind="lesions",
-                grey=_read_grey(path),
-                lesion=_read_mask(path.with_suffix(".lesion.png"), path),
-                lung=_read_mask(lung, path) if lung.is_file() else None,
-            )
+        return CtSlice(
+            source=row["source"],
+            name=row["file"],
+            group=row["volume"] or row["file"],
+            kind="lesions",
+            grey=_read_grey(path),
+            lesion=_read_mask(path.with_suffix(".lesion.png"), path),
+            lung=_read_mask(lung, path) if lung.is_file() else None,
         )
-    return slices
+
+    rows = read_rows(folder / "slices.csv", ("file", "source", "volume"))
+    return map_in_threads(read, rows, f"reading {folder.name}", "slice")
 
 
 def read_images(folder: Path, kind: Kind) -> list[CtSlice]:
     """Read a folder of images that are all of one kind: `clear` or `other`."""
-    return [
-        CtSlice(folder.name, path.name, path.name, kind, _read_grey(path), label=0 if kind == "clear" else None)
-        for path in progress(_images(folder), f"reading {folder.name}", "image")
-    ]
+
+    def read(path: Path) -> CtSlice:
+        return CtSlice(folder.name, path.name, path.name, kind, _read_grey(path), label=0 if kind == "clear" else None)
+
+    return map_in_threads(read, _images(folder), f"reading {folder.name}", "image")
 
 
 def read_corrections(path: Path) -> dict[str, int | None]:
@@ -204,7 +208,7 @@ def _read_mask(path: Path, of: Path) -> Mask:
 _SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp"}
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder of images")
-    return iter(sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)

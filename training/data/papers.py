@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -10,25 +9,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from training.data.covid_ct import Split
-from training.data.patients import read_patients
 
 _PREPRINT: Final = re.compile(r"\d{4}\.\d\d\.\d\d\.\d+")
 """Number of a paper at medRxiv and bioRxiv, as in `2020.02.10.20021584-p6-52%0.png`."""
 
 _END_OF_NAME: Final = re.compile(r"[-_%]|\.\w+$")
-
-
-def read_groups(patients: Path, split: Split) -> tuple[str, ...]:
-    """Read the group of each slice, in the order of the split: its paper, or papers that share a patient.
-
-    Args:
-        patients: table of patients in the format of `read_patients`.
-        split: the slices.
-
-    Raises:
-        TrainingError: the table can't be read, or lacks a slice.
-    """
-    return group_by_paper(split, read_patients(patients, split))
 
 
 def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
@@ -39,7 +24,7 @@ def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
 
     Args:
         split: the slices.
-        patients: their patients, from `read_patients`.
+        patients: their patients, from `training.data.patients`.
     """
     papers = [
         _paper_of(each.path) if each.label else patient for each, patient in zip(split.slices, patients, strict=True)

@@ -1,8 +1,10 @@
-"""CSV tables with named columns."""
+"""Tables with named columns: CSV files and spreadsheets."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+
+from python_calamine import CalamineError, CalamineWorkbook
 
 from training.errors import TrainingError
 
@@ -25,3 +27,23 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         raise TrainingError(f"{path}: can't read the table: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(f"{path}: not a CSV file in UTF-8: {error}") from error
+
+
+def read_spreadsheet(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read these columns of the first sheet of a spreadsheet (.xlsx); its first row names at least these.
+
+    Raises:
+        TrainingError: it can't be read, is no spreadsheet, or lacks a column.
+    """
+    try:
+        header, *rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python() or [[]]
+    except OSError as error:
+        raise TrainingError(f"{path}: can't read the table: {error.strerror or error}") from error
+    except CalamineError as error:
+        raise TrainingError(f"{path}: not a spreadsheet: {error}") from error
+    names = [str(name).strip() for name in header]
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise TrainingError(f"{path}: no column {missing[0]}; the first row must name {', '.join(columns)}")
+    places = {column: names.index(column) for column in columns}
+    return [{column: str(row[place]) for column, place in places.items()} for row in rows]

@@ -1,10 +1,38 @@
-"""Reliability of probabilities: how often slices with some probability are COVID."""
+"""Calibration of probabilities: chosen across sources, and shown as a reliability diagram."""
 
-import torch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import LogisticRegression
+
+from training.evaluation.scores import BINS, weighted_scores
 from training.run.record import Record
 
-BINS = 10
+
+class PlattCalibration(Record):
+    """Calibrated log odds are slope times the network's plus offset (Platt 1999); 1 and 0 leave them as they are."""
+
+    slope: float
+    offset: float
+    rule: str
+
+
+class CalibrationTrial(Record):
+    """One kind of calibration, fitted to all left-out sources and judged on sources that its fit did not see.
+
+    Attributes:
+        slope, offset: fitted to all sources.
+        log_loss: mean over sources of the log loss on the source that was left out of the fit; both classes weigh the
+            same.
+        worst_calibration_error: largest calibration error of these sources.
+    """
+
+    slope: float
+    offset: float
+    log_loss: float
+    worst_calibration_error: float
 
 
 class ReliabilityBin(Record):
@@ -21,9 +49,48 @@ class ReliabilityBin(Record):
     share_of_covid: float | None
 
 
-def reliability(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[ReliabilityBin, ...]:
-    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins."""
-    places = (probabilities * BINS).long().clamp(max=BINS - 1)
+@dataclass(frozen=True, slots=True)
+class SourceAnswers:
+    """Answers to one source: log odds of the network, labels and groups of the same slices, (N,) each."""
+
+    log_odds: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.str_]
+
+
+def choose_calibration(
+    sources: Mapping[str, SourceAnswers],
+) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
+    """Choose between no calibration, a slope (temperature), and slope and offset (Platt), by the log loss elsewhere.
+
+    Each kind is fitted to all sources but one and judged on that one, because a model is used in hospitals that no fit
+    saw. With a single source nothing can be judged, and the probabilities stay as they are.
+
+    Returns:
+        The calibration, fitted to all sources, and the trial of each kind; no trials with a single source.
+    """
+    if len(sources) == 1:
+        return PlattCalibration(slope=1, offset=0, rule=f"none: {next(iter(sources))} is the only left-out source"), {}
+    trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
+    # a slope of 0 or less would turn the order of the slices around
+    best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
+    losses = ", ".join(f"{kind} {trial.log_loss:.3f}" for kind, trial in trials.items())
+    rule = (
+        f"{best}: lowest mean log loss on left-out {', '.join(sources)}, each judged by a fit to the others "
+        f"({losses}); sources and classes weigh the same"
+    )
+    return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
+
+
+def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArray[np.float64]:
+    """Return probabilities of COVID."""
+    return _probability(log_odds, platt.slope, platt.offset)
+
+
+def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
+    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins; (N,) each."""
+    p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
+    places = np.minimum((p * BINS).astype(int), BINS - 1)
     bins = []
     for place in range(BINS):
         inside = places == place
@@ -33,8 +100,48 @@ def reliability(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[Reli
                 low=place / BINS,
                 high=(place + 1) / BINS,
                 count=count,
-                mean_probability=probabilities[inside].mean().item() if count else None,
-                share_of_covid=labels[inside].float().mean().item() if count else None,
+                mean_probability=float(p[inside].mean()) if count else None,
+                share_of_covid=float(y[inside].mean()) if count else None,
             )
         )
     return tuple(bins)
+
+
+def _try(kind: str, sources: Mapping[str, SourceAnswers]) -> CalibrationTrial:
+    losses, errors = [], []
+    for name, own in sources.items():
+        slope, offset = _fit(kind, [each for other, each in sources.items() if other != name])
+        probability = _probability(own.log_odds, slope, offset)
+        weights = np.stack([_equal_classes(own.labels), np.ones(len(own.labels))], axis=1)
+        figures = weighted_scores(probability, own.labels, 0.5, weights)
+        losses.append(figures["log_loss"][0])
+        errors.append(figures["calibration_error"][1])
+    slope, offset = _fit(kind, list(sources.values()))
+    return CalibrationTrial(
+        slope=slope,
+        offset=offset,
+        log_loss=round(float(np.mean(losses)), 4),
+        worst_calibration_error=round(float(max(errors)), 4),
+    )
+
+
+def _fit(kind: str, sources: Sequence[SourceAnswers]) -> tuple[float, float]:
+    """Fit slope and offset so that every source and both its classes weigh the same."""
+    if kind == "none":
+        return 1.0, 0.0
+    odds = np.concatenate([each.log_odds for each in sources])
+    labels = np.concatenate([each.labels for each in sources])
+    weights = np.concatenate([_equal_classes(each.labels) for each in sources])
+    # a weak penalty, so that the slope is finite where the classes are separated
+    fitted = LogisticRegression(C=100, fit_intercept=kind == "platt")
+    fitted.fit(odds[:, None], labels, sample_weight=weights)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _probability(log_odds: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-(slope * log_odds + offset)))
+
+
+def _equal_classes(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    positives = labels.mean()
+    return np.asarray(np.where(labels == 1, 0.5 / positives, 0.5 / (1 - positives)) / len(labels), np.float64)

@@ -2,18 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 
 from service.model.card import Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
+from training.evaluation.calibration import (
+    CalibrationTrial,
+    PlattCalibration,
+    SourceAnswers,
+    calibrated,
+    choose_calibration,
+)
 from training.evaluation.heatmap_check import strongest_inside_lung, strongest_inside_segmented_lung
 from training.evaluation.lesion_scores import LesionScores, score_lesions
 from training.evaluation.scores import ScoreName, figures_with_intervals
@@ -24,13 +29,8 @@ RESAMPLES: Final = 1000
 THRESHOLD_RESAMPLES: Final = 200
 SCREENING_SENSITIVITY: Final = 0.90
 
-
-class PlattCalibration(Record):
-    """Calibrated log odds are slope times the network's plus offset (Platt 1999), fitted to left-out sources."""
-
-    slope: float
-    offset: float
-    rule: str
+THRESHOLD_TOLERANCE: Final = 0.02
+"""Balanced accuracy by which another threshold must be better than the one nearest to 0.5."""
 
 
 class SourceScores(Record):
@@ -67,6 +67,7 @@ class LeftOutJudgement(Record):
 
     Attributes:
         calibration: for the shipped network, from the answers of the network that never saw these sources.
+        calibration_trials: kinds of calibration that it was chosen from.
         operating_points: `balanced`, the default, and `screening`.
         sources: scores by source, calibrated, at the balanced threshold.
         lesions: agreement of the maps with masks of left-out volumes.
@@ -76,6 +77,7 @@ class LeftOutJudgement(Record):
     """
 
     calibration: PlattCalibration
+    calibration_trials: dict[str, CalibrationTrial] = Field(default_factory=dict)
     operating_points: dict[str, OperatingPoint]
     sources: dict[str, SourceScores]
     lesions: LesionScores
@@ -86,15 +88,6 @@ class LeftOutJudgement(Record):
     def threshold(self) -> float:
         """The default threshold."""
         return self.operating_points["balanced"].threshold
-
-
-@dataclass(frozen=True, slots=True)
-class SourceAnswers:
-    """Answers to one source: log odds of the network, labels and groups of the same slices, (N,) each."""
-
-    log_odds: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.str_]
 
 
 _Choose: TypeAlias = Callable[[Mapping[str, SourceAnswers], PlattCalibration], float]
@@ -109,15 +102,19 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
     sources = by_source(answers, slices)
     if not sources:
         raise TrainingError("no left-out source has slices of both classes; pass --leave-out SOURCE with both")
-    platt = fit_platt(sources)
+    platt, trials = choose_calibration(sources)
     rules = {
-        "balanced": (choose_balanced_threshold, "highest balanced accuracy of the worst source"),
+        "balanced": (
+            choose_balanced_threshold,
+            f"nearest to 0.5 of those with a mean balanced accuracy within {THRESHOLD_TOLERANCE} of the best",
+        ),
         "screening": (choose_screening_threshold, "highest with mean sensitivity >= 0.90"),
     }
     points = {name: _point(sources, platt, *rule, seed) for name, rule in rules.items()}
     threshold = points["balanced"].threshold
     return LeftOutJudgement(
         calibration=platt,
+        calibration_trials=trials,
         operating_points=points,
         sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
         lesions=score_lesions(answers, slices),
@@ -144,42 +141,23 @@ def by_source(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, SourceAn
     return {name: each for name, each in found.items() if 0 < each.labels.sum() < len(each.labels)}
 
 
-def fit_platt(sources: Mapping[str, SourceAnswers]) -> PlattCalibration:
-    """Fit slope and offset so that every source and both its classes count the same."""
-    odds = np.concatenate([each.log_odds for each in sources.values()])
-    labels = np.concatenate([each.labels for each in sources.values()])
-    weights = np.concatenate([_balanced(each.labels) for each in sources.values()])
-    # a weak penalty, so that the slope is finite where the classes are separated
-    fitted = LogisticRegression(C=100).fit(odds[:, None], labels, sample_weight=weights)
-    return PlattCalibration(
-        slope=float(fitted.coef_[0, 0]),
-        offset=float(fitted.intercept_[0]),
-        rule=f"logistic regression on answers to left-out {', '.join(sources)}, sources and classes weighted equally",
-    )
-
-
-def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArray[np.float64]:
-    """Return probabilities of COVID."""
-    return 1 / (1 + np.exp(-(platt.slope * log_odds + platt.offset)))
-
-
 def choose_balanced_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
-    """Choose the threshold whose worst source has the highest balanced accuracy, to two decimals.
+    """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.
 
-    The middle of all thresholds within 0.01 of the best one is taken: it moves least with the sample.
+    It depends less on the sample than the best threshold does, and is better on sources that chose nothing
+    (docs/experiments.md).
     """
     candidates = np.round(np.arange(0.02, 0.99, 0.01), 2)
-    worst = np.min([_rates(each, platt, candidates).mean(axis=0) for each in sources.values()], axis=0)
-    best = np.flatnonzero(worst >= worst.max() - 0.01)
-    return float(candidates[best[len(best) // 2]])
+    mean = _mean_rates(sources, platt, candidates).mean(0)
+    good = candidates[mean >= mean.max() - THRESHOLD_TOLERANCE]
+    return float(good[np.abs(good - 0.5).argmin()])
 
 
 def choose_screening_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
-    """Choose the highest threshold whose mean sensitivity over sources is at least 0.90, to two decimals."""
-    candidates = np.round(np.arange(0.99, 0.0, -0.01), 2)
-    sensitivity = np.mean([_rates(each, platt, candidates)[0] for each in sources.values()], axis=0)
-    reached = np.flatnonzero(sensitivity >= SCREENING_SENSITIVITY)
-    return float(candidates[reached[0] if len(reached) else -1])
+    """Choose the highest threshold whose mean sensitivity over sources is at least 0.90, to three decimals."""
+    candidates = np.round(np.arange(0.001, 1, 0.001), 3)
+    sensitive = _mean_rates(sources, platt, candidates)[0] >= SCREENING_SENSITIVITY
+    return float(candidates[sensitive][-1] if sensitive.any() else candidates[0])
 
 
 def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: float, seed: int) -> SourceScores:
@@ -210,8 +188,7 @@ def _point(
     sources: Mapping[str, SourceAnswers], platt: PlattCalibration, choose: _Choose, rule: str, seed: int
 ) -> OperatingPoint:
     threshold = choose(sources, platt)
-    at = np.array([threshold])
-    sensitivity, specificity = np.mean([_rates(each, platt, at)[:, 0] for each in sources.values()], axis=0)
+    sensitivity, specificity = _mean_rates(sources, platt, np.array([threshold]))[:, 0]
     draws = [
         _resamples(each, THRESHOLD_RESAMPLES, derive_seed(seed, "threshold", name)) for name, each in sources.items()
     ]
@@ -225,8 +202,8 @@ def _point(
         rule=f"{rule} over left-out {', '.join(sources)}",
         sensitivity=round(float(sensitivity), 4),
         specificity=round(float(specificity), 4),
-        low=round(float(low), 2),
-        high=round(float(high), 2),
+        low=round(float(low), 3),
+        high=round(float(high), 3),
     )
 
 
@@ -234,12 +211,19 @@ def _take(answers: SourceAnswers, rows: NDArray[np.int64]) -> SourceAnswers:
     return SourceAnswers(answers.log_odds[rows], answers.labels[rows], answers.groups[rows])
 
 
-def _rates(answers: SourceAnswers, platt: PlattCalibration, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute sensitivity and specificity at each threshold: float64 (2, thresholds)."""
-    called = calibrated(answers.log_odds, platt) >= thresholds[:, None]
-    return np.stack([called[:, answers.labels == 1].mean(axis=1), (~called)[:, answers.labels == 0].mean(axis=1)])
+def _mean_rates(
+    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, thresholds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean over sources of sensitivity and specificity at each of T thresholds: (2, T)."""
+    rates = np.array([_rates(each, platt, thresholds) for each in sources.values()])
+    return np.asarray(rates.mean(0), np.float64)
 
 
-def _balanced(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    positives = labels.mean()
-    return np.asarray(np.where(labels == 1, 0.5 / positives, 0.5 / (1 - positives)) / len(labels), np.float64)
+def _rates(
+    answers: SourceAnswers, platt: PlattCalibration, thresholds: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    below = []
+    for label in (1, 0):
+        own = np.sort(calibrated(answers.log_odds[answers.labels == label], platt))
+        below.append(np.searchsorted(own, thresholds, side="left") / len(own))
+    return 1 - below[0], below[1]

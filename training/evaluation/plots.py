@@ -6,10 +6,11 @@ from textwrap import wrap
 from typing import Final
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
@@ -105,7 +106,7 @@ def draw_precision_recall(splits: Mapping[str, Scores]) -> Figure:
 
 def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     """Draw the share of COVID over the predicted probability, by tenths, with counts and 95 % Wilson intervals."""
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
     for name, bins in splits.items():
@@ -132,7 +133,7 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     axes.set_xlabel("probability of COVID")
     axes.set_ylabel("share of COVID")
     axes.set_aspect("equal")
-    axes.legend(loc="upper left", fontsize=8)
+    figure.legend(loc="outside upper center", fontsize=7)
     return figure
 
 
@@ -149,23 +150,27 @@ def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
 
 
 def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
-    axes.imshow(cells, cmap="Blues", vmin=0)
+    shown = ConfusionMatrixDisplay(cells, display_labels=LABELS).plot(
+        ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0}
+    )
     for (row, column), number in np.ndenumerate(cells):
-        color = "white" if number > cells.max() / 2 else "black"
-        text = f"{number}\n{number / max(1, cells[row].sum()):.1%}"
-        axes.text(column, row, text, ha="center", va="center", color=color)
-    axes.set_xticks((0, 1), LABELS)
-    axes.set_yticks((0, 1), LABELS)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+        shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
-def draw_misclassified(split: Split, probabilities: torch.Tensor, threshold: float) -> Figure:
-    """Draw the probabilities of misclassified slices by true class; far from the threshold is confidently wrong."""
+def draw_misclassified(name: str, labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Figure:
+    """Draw the probabilities of misclassified slices by true class; far from the threshold is confidently wrong.
+
+    Args:
+        name: of the split.
+        labels, probabilities: (N,).
+        threshold: at or above it a slice is called COVID.
+    """
+    truth, p = np.asarray(labels), np.asarray(probabilities)
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    wrong = (probabilities >= threshold) != (split.labels == 1)
-    scores = [probabilities[wrong & (split.labels == label)].numpy() for label in (0, 1)]
+    wrong = (p >= threshold) != (truth == 1)
+    scores = [p[wrong & (truth == label)] for label in (0, 1)]
     axes.hist(
         scores,
         bins=np.linspace(0, 1, 21).tolist(),
@@ -174,6 +179,14 @@ def draw_misclassified(split: Split, probabilities: torch.Tensor, threshold: flo
     )
     axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:.3f}")
     axes.set_xlabel("probability of COVID")
-    axes.set_ylabel(f"misclassified {split.name} slices")
+    axes.set_ylabel(f"misclassified {name} slices")
     axes.legend()
     return figure
+
+
+def save_plots(plots: Mapping[str, Figure], folder: Path) -> None:
+    """Write each plot as NAME.png into the folder."""
+    folder.mkdir(exist_ok=True)
+    for name, plot in plots.items():
+        # no Software tag: it would change the file with every release of matplotlib
+        plot.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
 from service.model.card import Interval
-from training.evaluation.calibration import BINS
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
@@ -26,6 +25,9 @@ ScoreName: TypeAlias = Literal[
 ]  # fmt: skip
 
 Floats: TypeAlias = NDArray[np.float64]
+
+BINS: Final = 10
+"""Equal bins of the calibration error and of the reliability diagram."""
 
 RESAMPLES: Final = 2000
 """Bootstrap resamples; each 2.5 % tail then has 50 of them."""
@@ -180,7 +182,7 @@ def weighted_scores(
         "auprc": _average_precision(p, labels, weights),
         "log_loss": -np.log(likely) @ weights / total,
         "brier": (p - labels) ** 2 @ weights / total,
-        # mean distance of probability and share of COVID over ten equal bins (Naeini et al. 2015)
+        # mean distance of probability and share of COVID over equal bins (Naeini et al. 2015)
         "calibration_error": np.abs((bins * (p - labels)) @ weights).sum(0) / total,
     }
 

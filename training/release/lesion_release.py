@@ -3,8 +3,6 @@
 Every stage is resumed from the run folder, so that a killed run repeats at most the stage that it was in.
 """
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,20 +18,22 @@ from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.evaluation.answers import Answers, resumed_answers
+from training.evaluation.calibration import calibrated
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
-from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
+from training.evaluation.left_out_scores import LeftOutJudgement, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
-from training.evaluation.plots import draw_confusion, draw_precision_recall, draw_roc
+from training.evaluation.plots import save_plots
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
 from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
+from training.release.lesion_plots import draw_plots
 from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
+from training.release.predictions_csv import AnsweredSet, write_answers
 from training.release.publish import find_damaged, publish, staging_folder
 from training.release.report import ModelName
-from training.run.atomic_write import write_atomically
 from training.run.machine import peak_memory_bytes
 from training.run.processes import current
 from training.run.progress import say, stage
@@ -114,7 +114,13 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     report = _export(job, data, fitted, judgement, tested)
     seconds = {"training": trained - started, "evaluation_and_export": time.perf_counter() - trained}
     report = report.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
-    sets = [("left-out", judged, left_out), ("test", tested.answers["plain"], data.test)]
+    # the network that answers left-out slices is not calibrated inside
+    probability = calibrated(judged.log_odds, judgement.calibration)
+    plain = tested.answers["plain"]
+    sets = (
+        AnsweredSet("left-out", left_out, judged, probability),
+        AnsweredSet("test", data.test, plain, plain.probability),
+    )
     _write(staging_folder(job.models_folder), report, sets)
     publish(job.models_folder)
     return report
@@ -266,26 +272,9 @@ def _agreement(
     )
 
 
-def _write(folder: Path, report: LesionReport, sets: Sequence[tuple[str, Answers, Sequence[CtSlice]]]) -> None:
+def _write(folder: Path, report: LesionReport, sets: tuple[AnsweredSet, AnsweredSet]) -> None:
     """Write predictions, plots, the manifest and its JSON Schema."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("set", "source", "file", "label", "probability", "lung_involvement"))
-    for name, answers, slices in sets:
-        raw = name != "test"  # the network that answers left-out slices is not calibrated inside
-        probability = calibrated(answers.log_odds, report.judgement.calibration) if raw else answers.probability
-        for each, p, involvement in zip(slices, probability, answers.involvement[:, 0], strict=True):
-            label = "" if each.label is None else each.label
-            rows.writerow((name, each.source, each.name, label, f"{p:.6f}", f"{involvement:.4f}"))
-    write_atomically(folder / "predictions.csv", lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-    plots = {
-        "roc": draw_roc(report.splits),
-        "precision_recall": draw_precision_recall(report.splits),
-        "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
-    }
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, plot in plots.items():
-        # no Software tag: it would change the committed file with every release of matplotlib
-        plot.savefig(folder / "figures" / f"{name}.png", dpi=110, metadata={"Software": None})
+    write_answers(folder / "predictions.csv", sets)
+    save_plots(draw_plots(report, *sets), folder / "figures")
     write_schema(LesionReport, folder)
     report.write(folder / MANIFEST_NAME)

@@ -1,15 +1,49 @@
-"""predictions.csv: the probabilities of one run of the report, slice by slice."""
+"""predictions.csv: the probabilities of one run, slice by slice."""
 
 import csv
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.covid_ct import CovidCt
+from training.data.ct_slices import CtSlice
+from training.evaluation.answers import Answers
 from training.evaluation.report_scores import Probabilities
 from training.run.atomic_write import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredSet:
+    """Slices with the answers of a network of the recipe `lesion`.
+
+    Attributes:
+        name: of the set.
+        slices: N of them.
+        answers: to these slices.
+        probability: (N,), calibrated.
+    """
+
+    name: str
+    slices: Sequence[CtSlice]
+    answers: Answers
+    probability: NDArray[np.float64] | NDArray[np.float32]
+
+
+def write_answers(path: Path, sets: Sequence[AnsweredSet]) -> None:
+    """Write one row per slice of the recipe `lesion`: set, source, file, label, probability, lung_involvement."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("set", "source", "file", "label", "probability", "lung_involvement"))
+    for own in sets:
+        involvement = own.answers.involvement[:, 0]
+        for each, p, share in zip(own.slices, own.probability, involvement, strict=True):
+            label = "" if each.label is None else each.label
+            rows.writerow((own.name, each.source, each.name, label, f"{p:.6f}", f"{share:.4f}"))
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def write_predictions(path: Path, probabilities: Probabilities, data: CovidCt) -> None:

@@ -20,6 +20,7 @@ from training.evaluation.plots import (
     draw_precision_recall,
     draw_reliability,
     draw_roc,
+    save_plots,
 )
 from training.evaluation.report_scores import Evaluation, Probabilities, evaluate, predict, predict_splits
 from training.learning.report_fit import FitSettings, claim, fit
@@ -117,7 +118,6 @@ def _difference(job: ReportJob, file: ManifestFile, data: CovidCt, test: torch.T
 
 def _draw(folder: Path, report: Report, probabilities: Probabilities, data: CovidCt) -> None:
     """Write the plots as PNG; none shows an image of the data set."""
-    folder.mkdir(exist_ok=True)
     tenths = {
         "val": reliability(probabilities.val, data.val.labels),
         "test": reliability(probabilities.test, data.test.labels),
@@ -128,11 +128,9 @@ def _draw(folder: Path, report: Report, probabilities: Probabilities, data: Covi
         "roc": draw_roc(report.splits),
         "precision_recall": draw_precision_recall(report.splits),
         "reliability": draw_reliability(tenths),
-        "misclassified": draw_misclassified(data.test, probabilities.test, THRESHOLD),
+        "misclassified": draw_misclassified("test", data.test.labels, probabilities.test, THRESHOLD),
     }
-    for name, plot in plots.items():
-        # no Software tag: it would change the file with every release of matplotlib
-        plot.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+    save_plots(plots, folder)
 
 
 def _read(job: ReportJob) -> Report | None:

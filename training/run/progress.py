@@ -1,13 +1,17 @@
 """Stages, progress bars and lines on stderr; stdout has only results."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from tqdm import tqdm
 
+from service.processors import usable_processors
+
 T = TypeVar("T")
+R = TypeVar("R")
 
 _SECONDS_BETWEEN_LINES: Final = 30.0
 """Where stderr is a file, each update of a bar is a line, so there are few."""
@@ -46,13 +50,20 @@ def stage(number: int, total: int, title: str) -> None:
     say(f"{number}/{total} {title}")
 
 
-def progress(items: Iterable[T], title: str, unit: str) -> "tqdm[T]":
-    """Wrap `items` in a progress bar with the time left, which disappears at the end."""
+def progress(items: Iterable[T], title: str, unit: str, total: int | None = None) -> "tqdm[T]":
+    """Wrap `items` in a progress bar with the time left, which disappears at the end.
+
+    Args:
+        items: to iterate over.
+        title, unit: text of the bar.
+        total: number of items, where they have no length.
+    """
     terminal = sys.stderr.isatty()
     bar = _Bar(
         items,
         desc=title,
         unit=unit,
+        total=total,
         leave=False,
         disable=_quiet,
         mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
@@ -60,6 +71,20 @@ def progress(items: Iterable[T], title: str, unit: str) -> "tqdm[T]":
     )
     _open_bars.add(bar)
     return bar
+
+
+def map_in_threads(function: Callable[[T], R], items: Sequence[T], title: str, unit: str) -> list[R]:
+    """Call a function of each item on one thread a processor; results are in the order of the items.
+
+    For decoding and resizing, which run outside Python's lock. The first error in the order of the items is raised, and
+    calls that have not begun are dropped.
+    """
+    with ThreadPoolExecutor(usable_processors()) as threads:
+        try:
+            return list(progress(threads.map(function, items), title, unit, len(items)))
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def close_bars() -> None:

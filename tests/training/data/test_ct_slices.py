@@ -1,11 +1,14 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import training.data
 from tests.support.sources.lesion_sources import write_labelled, write_lesions
 from training.data.ct_slices import SLICE_SIZE, read_corrections, read_images, read_labelled, read_lesions
+from training.data.tables import read_rows
 from training.errors import TrainingError
 
 
@@ -65,3 +68,13 @@ def test_corrections_turn_controls_into_negatives_and_drop_slices_without_lesion
         "c.jpg,train,NonCOVID,the same picture as a COVID test slice (x.png),correlation\n"
     )
     assert read_corrections(table) == {"CT_COVID/a.png": 0, "CT_COVID/b.png": None, "CT_NonCOVID/c.jpg": None}
+
+
+def test_the_list_of_label_errors_that_ships_corrects_four_slices_of_test_and_leaves_five_of_train_out() -> None:
+    table = Path(training.data.__file__).with_name("covid_ct_label_errors.csv")
+    corrections = read_corrections(table)
+    rows = read_rows(table, ("file", "split", "class", "problem", "evidence"))
+    assert len(rows) == len(corrections) == 14
+    assert all(row["evidence"] for row in rows)
+    by_split = [(row["split"], corrections[f"CT_{row['class']}/{row['file']}"]) for row in rows]
+    assert Counter(by_split) == {("test", 0): 4, ("train", 0): 5, ("train", None): 5}

@@ -1,11 +1,9 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from training.data.covid_ct import CovidCt, LabelledSlice, Split
-from training.data.papers import group_by_paper, read_groups
-from training.data.patients import read_patients
+from training.data.covid_ct import LabelledSlice, Split
+from training.data.papers import group_by_paper
 
 
 def split_of(labelled: Sequence[tuple[str, int]]) -> Split:
@@ -38,8 +36,3 @@ def test_papers_that_share_a_patient_are_one_group() -> None:
 def test_a_patient_of_both_classes_numbers_is_not_joined_by_a_name() -> None:
     split = split_of([("CT_COVID/a-1.png", 1), ("CT_NonCOVID/a-1.png", 0)])
     assert group_by_paper(split, ("COVID 1", "NonCOVID 1")) == ("COVID a", "NonCOVID 1")
-
-
-def test_groups_come_from_the_table_of_patients(data: CovidCt, patients: Path) -> None:
-    split = data.train_and_val()
-    assert read_groups(patients, split) == group_by_paper(split, read_patients(patients, split))

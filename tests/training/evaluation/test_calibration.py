@@ -1,7 +1,69 @@
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 
-from training.evaluation.calibration import reliability
+from training.evaluation.calibration import SourceAnswers, calibrated, choose_calibration, reliability
+
+
+def _source(slope: float, shift: float, count: int = 600, seed: int = 0) -> SourceAnswers:
+    """Answers whose log odds would be right, if they were not stretched and shifted."""
+    generator = np.random.default_rng(seed)
+    odds = generator.normal(0, 2, count)
+    labels = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    return SourceAnswers(slope * odds + shift, labels, np.array([str(i) for i in range(count)]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stretches", "shifts"),
+    [
+        ("platt", (1.0, 1.0), (3.0, 3.0)),
+        ("temperature", (4.0, 4.0), (1.0, -1.0)),
+        ("none", (0.4, 2.5), (0.0, 0.0)),
+    ],
+)
+def test_the_kind_of_calibration_that_helps_other_sources_is_chosen(
+    kind: str, stretches: tuple[float, float], shifts: tuple[float, float]
+) -> None:
+    sources = {
+        name: _source(stretch, shift, seed=seed)
+        for seed, (name, stretch, shift) in enumerate(zip("ab", stretches, shifts, strict=True))
+    }
+    platt, trials = choose_calibration(sources)
+    assert platt.rule.startswith(kind)
+    assert platt.slope == (1.0 if kind == "none" else pytest.approx(1 / stretches[0], rel=0.15))
+    assert platt.offset == (pytest.approx(-3.0, abs=0.4) if kind == "platt" else 0.0)
+    assert min(trials, key=lambda name: trials[name].log_loss) == kind
+
+
+def test_a_trial_without_calibration_is_the_log_loss_of_the_answers_themselves() -> None:
+    sources = {"a": _source(2.0, 1.0), "b": _source(2.0, -1.0, seed=1)}
+    platt, trials = choose_calibration(sources)
+    losses = []
+    for each in sources.values():
+        share = each.labels.mean()
+        weights = np.where(each.labels == 1, 1 / share, 1 / (1 - share))
+        losses.append(log_loss(each.labels, 1 / (1 + np.exp(-each.log_odds)), sample_weight=weights))
+    assert trials["none"].log_loss == pytest.approx(np.mean(losses), abs=1e-4)
+    assert np.array_equal(calibrated(sources["a"].log_odds, platt).argsort(), sources["a"].log_odds.argsort())
+
+
+def test_a_large_source_weighs_no_more_than_a_small_one() -> None:
+    trials = choose_calibration({"small": _source(1, 2, 200), "large": _source(1, -2, 2000, seed=1)})[1]
+    assert trials["platt"].offset == pytest.approx(0.0, abs=0.4)
+
+
+def test_a_single_source_calibrates_nothing() -> None:
+    platt, trials = choose_calibration({"a": _source(1.0, 3.0)})
+    assert (platt.slope, platt.offset, trials) == (1.0, 0.0, {})
+    assert platt.rule == "none: a is the only left-out source"
+
+
+def test_answers_in_the_wrong_order_are_not_turned_around() -> None:
+    sources = {"a": _source(-3.0, 0.0), "b": _source(-3.0, 0.0, seed=1)}
+    platt, trials = choose_calibration(sources)
+    assert trials["temperature"].slope < 0
+    assert platt.slope > 0
 
 
 def test_the_reliability_of_calibrated_probabilities_lies_on_the_diagonal() -> None:

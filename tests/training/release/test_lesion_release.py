@@ -77,6 +77,11 @@ def test_the_manifest_has_the_references_of_drift_of_these_predictions(run: Path
     assert (len(manifest.probability_shares), manifest.probability_shares[-1]) == (10, 1.0)
 
 
+def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Path) -> None:
+    names = {path.name for path in (run / "model" / "figures").iterdir()}
+    assert names == {f"{name}.png" for name in ("roc", "precision_recall", "confusion", "reliability", "misclassified")}
+
+
 def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert main([*options, "--run", str(run), "--model-version", "9.8.7"]) == 0
@@ -103,6 +108,23 @@ def test_export_is_resumed_file_by_file(run: Path, options: list[str], tmp_path:
         first.pop(name), again.pop(name)
     assert again == first
     assert not staging.exists()
+
+
+@pytest.mark.usefixtures("thin")
+def test_two_whole_runs_of_one_seed_write_the_same_bytes(run: Path, options: list[str], tmp_path: Path) -> None:
+    assert main([*options, "--run", str(tmp_path / "run"), "--model-version", "9.8.7"]) == 0
+    first, second = (
+        {path.name: path for path in (folder / "model").rglob("*") if path.is_file()}
+        for folder in (run, tmp_path / "run")
+    )
+    assert first.keys() == second.keys(), "names of model files contain their hash"
+    assert sum(name.endswith(".pt") for name in first) == 2
+    for name in first.keys() - {MANIFEST_NAME}:
+        assert first[name].read_bytes() == second[name].read_bytes(), name
+    one, other = (json.loads(each[MANIFEST_NAME].read_text()) for each in (first, second))
+    for name in ("command", "date", "wall_time_seconds", "peak_memory_bytes"):
+        one.pop(name), other.pop(name)
+    assert one == other
 
 
 def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -> None:

@@ -1,0 +1,36 @@
+import threading
+
+import pytest
+
+from training.run.progress import map_in_threads
+
+
+def test_results_are_in_the_order_of_the_items_whatever_call_ends_first() -> None:
+    last_is_done = threading.Event()
+
+    def call(item: int) -> int:
+        if item == 3:
+            last_is_done.set()
+        elif item == 0:
+            assert last_is_done.wait(10)
+        return 10 * item
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.run.progress.usable_processors", lambda: 2)
+        assert map_in_threads(call, range(4), "calling", "item") == [0, 10, 20, 30]
+
+
+def test_the_first_error_in_the_order_of_the_items_is_raised_and_the_rest_is_dropped() -> None:
+    begun = []
+
+    def call(item: int) -> int:
+        begun.append(item)
+        if item in (2, 3):
+            raise ValueError(str(item))
+        return item
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.run.progress.usable_processors", lambda: 1)
+        with pytest.raises(ValueError, match="2"):
+            map_in_threads(call, range(1000), "calling", "item")
+    assert len(begun) < 1000
