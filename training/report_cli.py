@@ -63,7 +63,7 @@ def report(options: argparse.Namespace) -> None:
 def _confirm(recipe: ReportRecipe, machine: Machine, slices: int, *, sure: bool) -> None:
     operations = _OPERATIONS_PER_SLICE * (recipe.input_size / 224) ** 2 * slices * recipe.epochs
     hours = hours_of(operations, machine)
-    confirm_cost(hours, f"{recipe.epochs} epochs a network, on {machine}, and 2 GB of disk a network", sure=sure)
+    confirm_cost(hours, f"{recipe.epochs} epochs a network, on {machine}, and 3 GB of disk a network", sure=sure)
 
 
 def _weights_of(text: str) -> tuple[str, Path]:
