@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
-from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.dicom import is_dicom, open_dicom, silence_readers
 from service.imaging.other_files import (
+    LongTextError,
     check_bmp,
     is_deep_colour_with_clear,
+    raise_if_long_text,
     read_deep_png,
     read_other_jpeg,
     to_8_bits,
     unread_bmp,
+    without_text,
 )
 from service.imaging.other_formats import has_known_signature, unsupported_format
-from service.imaging.tiff import CONVERT_TIFF, TiffPage, decode_page, deep_grey, is_tiff, read_page
+from service.imaging.tiff import decode_page, deep_grey, is_tiff, read_page, unread_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -77,6 +80,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         UnusableImageError: empty, damaged, too many pixels, too small, several frames, without a defined grey value, or
             a DICOM file that is not a CT image.
     """
+    silence_readers()
     if is_dicom(data):
         file = open_dicom(data)
         check_size(file.header.columns, file.header.rows, limits)
@@ -88,16 +92,10 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         return _to_slice(_read_tiff(data, limits))
     if data[:2] == b"BM":
         check_bmp(data)
-    image = _open(data)
-    if image is None:
-        return _to_slice(read_other_jpeg(data, lambda width, height: check_size(width, height, limits)))
-    with image:
-        check_size(*image.size, limits)
-        _check_single(_count(image))
-        upright = _load(image)
-        if is_deep_colour_with_clear(image, data):
-            return _to_slice(ImageOps.exif_transpose(read_deep_png(data, image)))
-        return _to_slice(_grey(upright))
+    try:
+        return _to_slice(_read_picture(data, limits))
+    except LongTextError:
+        return _to_slice(_read_picture(without_text(data), limits))
 
 
 def decode_frames(
@@ -167,6 +165,19 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
+def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
+    image = _open(data)
+    if image is None:
+        return read_other_jpeg(data, lambda width, height: check_size(width, height, limits))
+    with image:
+        check_size(*image.size, limits)
+        _check_single(_count(image))
+        upright = _load(image)
+        if is_deep_colour_with_clear(image, data):
+            return ImageOps.exif_transpose(read_deep_png(data, image))
+        return _grey(upright)
+
+
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
     page = read_page(data)
     check_size(page.width, page.height, limits)
@@ -175,22 +186,13 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
         return ImageOps.exif_transpose(deep_grey(data, page))
     image = _open(data)
     if image is None:
-        raise _unread_tiff(page)
+        raise unread_page(page)
     with image:
         _seek(image, page.index)
         check_size(*image.size, limits)
         if page.compression != 1:  # a damaged one would be reported on standard error by Pillow's libtiff
             decode_page(data, page)
         return _grey(_load(image))
-
-
-def _unread_tiff(page: TiffPage) -> UnusableImageError:
-    return unsupported(
-        f"The TIFF has {page.samples} samples of {page.bits} bits in photometric interpretation {page.photometric}, "
-        "which is not read; send grey or RGB.",
-        CONVERT_TIFF,
-        ErrorCode.UNSUPPORTED_ENCODING,
-    )
 
 
 def _seek(image: Image.Image, index: int) -> None:
@@ -210,11 +212,12 @@ def _open(data: bytes) -> Image.Image | None:
         if has_known_signature(data):
             raise damaged_image("its header can't be read") from None
         raise unsupported_format(data, FORMATS) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter if warnings are errors
+    except Image.DecompressionBombError:
         raise _too_many_pixels("more than the decoder accepts") from None
     except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
         if str(error).startswith("Unsupported BMP"):
             raise unread_bmp(data) from error
+        raise_if_long_text(error)
         raise damaged_image("its header can't be read") from error
 
 
@@ -241,6 +244,7 @@ def _load(image: Image.Image) -> Image.Image:
         image.load()
         return ImageOps.exif_transpose(image)
     except Exception as error:  # as in _open
+        raise_if_long_text(error)
         raise damaged_image("it is truncated or damaged; the pixels can't be decoded") from error
 
 
@@ -248,6 +252,8 @@ def _grey(image: Image.Image) -> Image.Image:
     """Reduce any mode that Pillow decodes to `L`."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
+    if image.mode == "La":  # premultiplied: over black already
+        return image.getchannel(0)
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image)
     if image.mode in ("I", "F"):

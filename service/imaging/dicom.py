@@ -59,7 +59,7 @@ class DicomFile:
         Raises:
             UnusableImageError: damaged, a localizer, not axial, of a kind that is not read, or an element is malformed.
         """
-        _silence_pydicom()
+        silence_readers()
         try:
             check_frame_type(_groups(self._dataset, index, "CTImageFrameTypeSequence"))
             turn = upright(self._dataset, _groups(self._dataset, index, "PlaneOrientationSequence"))
@@ -120,7 +120,7 @@ def open_dicom(data: bytes) -> DicomFile:
             holds nothing of the header but modality, transfer syntax, sizes and names of elements.
     """
     try:
-        _silence_pydicom()
+        silence_readers()
         elements = read_elements(data)
         return DicomFile(elements.dataset, check_header(elements))
     except ServiceError:
@@ -129,13 +129,14 @@ def open_dicom(data: bytes) -> DicomFile:
         raise damaged_image("its DICOM header can't be read") from None
 
 
-def _silence_pydicom() -> None:
-    """Silence pydicom: its warnings quote the header, which is patient data.
+def silence_readers() -> None:
+    """Silence the warnings of pydicom and Pillow.
 
-    Done at each use, because a test or a library may have reset the filters. Never undone, because all threads share
-    the filters.
+    pydicom's quote the header, which is patient data. Pillow's are about a client's file, and Python would keep each
+    distinct text for ever. Done at each use, because a test or a library may have reset the filters. Never undone,
+    because all threads share the filters.
     """
-    pattern = r"(pydicom|service\.imaging)"
+    pattern = r"(pydicom|PIL|service\.imaging)"
     if ("ignore", None, Warning, re.compile(pattern), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=pattern)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _CT_CLASSES: Final = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))
 """CT image, enhanced CT image, legacy converted enhanced CT image."""
 
+_DIRECTORY: Final = "1.2.840.10008.1.3.10"
+"""Media storage directory."""
+
 _AXIAL: Final = 0.8
 """Cosine between the normal of a slice and the body's axis: 37 degrees; a gantry tilts up to 30."""
 
@@ -144,6 +147,11 @@ def _check_content(elements: Elements) -> None:
     if 0x00420011 in dataset:
         raise UnusableImageError(
             "The DICOM file holds a document (an encapsulated PDF or the like), not an image.",
+            code=ErrorCode.NO_PIXEL_DATA,
+        )
+    if elements.sop_class == _DIRECTORY:
+        raise UnusableImageError(
+            "The DICOM file is a DICOMDIR, a list of files; send the image files that it lists.",
             code=ErrorCode.NO_PIXEL_DATA,
         )
     modality = str(dataset.get("Modality") or "").strip(" \0")

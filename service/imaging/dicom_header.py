@@ -107,7 +107,7 @@ def read_elements(data: bytes) -> Elements:
     _check_syntax(syntax)
     body = _inflated(data[start:]) if syntax == DEFLATED else data[start:]
     dataset, truncated = _read_dataset(body, syntax)
-    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated or not len(dataset))
+    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated)
 
 
 def _check_syntax(syntax: str) -> None:
@@ -143,7 +143,7 @@ def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
         truncated = True
     if watch.count > _MAX_ELEMENTS:
         raise limit_exceeded(f"its header has more than {_MAX_ELEMENTS} elements")
-    return dataset, truncated or watch.truncated
+    return dataset, truncated or watch.truncated or watch.count == 0
 
 
 class _Watch:

@@ -14,8 +14,11 @@ from service.imaging.jpeg_headers import jpeg_header, unread_process
 _JPEG_LS_FRAME: Final = b"\xff\xf7"
 
 _CONVERT_JPEG: Final = "magick in.jpg out.png"
+_CONVERT_BMP: Final = "magick in.bmp out.png"
 _ORIENTATION: Final = 274
 _BIT_FIELDS: Final = 3
+
+_TEXTS: Final = (b"zTXt", b"iTXt", b"iCCP")
 
 _BMP_DEPTHS: Final = (1, 4, 8, 16, 24, 32)
 _BMP_COMPRESSIONS: Final = (0, 1, 2, 3, 6)
@@ -97,6 +100,31 @@ def read_deep_png(data: bytes, opened: Image.Image) -> Image.Image:
     return grey
 
 
+class LongTextError(Exception):
+    """A PNG has a text or a colour profile that is longer than Pillow reads."""
+
+
+def raise_if_long_text(error: Exception) -> None:
+    """Translate Pillow's error.
+
+    Raises:
+        LongTextError: `error` is about the length of a text or a profile.
+    """
+    if "PngImagePlugin.MAX_TEXT" in str(error):
+        raise LongTextError from error
+
+
+def without_text(data: bytes) -> bytes:
+    """Drop the compressed texts and the colour profile of a PNG."""
+    kept, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in _TEXTS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def check_bmp(data: bytes) -> None:
     """Refuse a BMP of a kind that is not read.
 
@@ -107,6 +135,13 @@ def check_bmp(data: bytes) -> None:
     known = size in (12, 16, 40, 52, 56, 64, 108, 124)
     if len(data) >= 54 and not (known and depth in _BMP_DEPTHS and compression in _BMP_COMPRESSIONS):
         raise unread_bmp(data)
+    colours = int.from_bytes(data[46:50], "little")
+    if size >= 40 and depth <= 8 and colours > 1 << depth:
+        raise unsupported(
+            f"The BMP has a palette of {colours} colours, and its {depth} bits a pixel choose from {1 << depth}.",
+            _CONVERT_BMP,
+            ErrorCode.UNSUPPORTED_ENCODING,
+        )
 
 
 def unread_bmp(data: bytes) -> UnusableImageError:
@@ -116,7 +151,7 @@ def unread_bmp(data: bytes) -> UnusableImageError:
     return unsupported(
         f"The BMP has a header of {size} bytes, {depth} bits a pixel{unusual} and compression {compression}, which is "
         "not read.",
-        "magick in.bmp out.png",
+        _CONVERT_BMP,
         ErrorCode.UNSUPPORTED_ENCODING,
     )
 

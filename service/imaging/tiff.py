@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from service.errors import ErrorCode, damaged_image, unsupported
+from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 
-CONVERT_TIFF: Final = "magick in.tif -depth 8 out.png"
+_CONVERT: Final = "magick in.tif -depth 8 out.png"
 
 _COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000))
 """None, CCITT, LZW, JPEG, Deflate (two numbers), PackBits, LZMA, Zstandard."""
@@ -96,6 +96,19 @@ def read_page(data: bytes) -> TiffPage:
         raise damaged_image("its TIFF directory can't be read") from error
 
 
+def unread_page(page: TiffPage) -> UnusableImageError:
+    """Build the refusal of a usual page that Pillow does not open: damaged if it is of a plain kind."""
+    samples = {0: 1, 1: 1, 2: 3, 3: 1}.get(page.photometric)
+    if page.samples == samples and page.bits in ((8,) if samples == 3 else (1, 2, 4, 8)):
+        return damaged_image("its TIFF tags are invalid")
+    return unsupported(
+        f"The TIFF has {page.samples} samples of {page.bits} bits in photometric interpretation {page.photometric}, "
+        "which is not read; send grey or RGB.",
+        _CONVERT,
+        ErrorCode.UNSUPPORTED_ENCODING,
+    )
+
+
 def decode_page(data: bytes, page: TiffPage) -> NDArray[Any]:
     """Decode the samples of a page.
 
@@ -110,7 +123,7 @@ def decode_page(data: bytes, page: TiffPage) -> NDArray[Any]:
     if page.compression not in _COMPRESSIONS:
         raise unsupported(
             f"The TIFF has compression {page.compression}, which is not read.",
-            CONVERT_TIFF,
+            _CONVERT,
             ErrorCode.UNSUPPORTED_ENCODING,
         )
     try:
@@ -130,7 +143,7 @@ def deep_grey(data: bytes, page: TiffPage) -> Image.Image:
         raise unsupported(
             f"The TIFF has {kind} samples of {page.bits} bits, which have no defined grey value; send unsigned "
             "samples of 8 to 16 bits.",
-            CONVERT_TIFF,
+            _CONVERT,
             ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     colours = {0: 1, 1: 1, 2: 3}.get(page.photometric)
@@ -138,7 +151,7 @@ def deep_grey(data: bytes, page: TiffPage) -> Image.Image:
         raise unsupported(
             f"The TIFF has {page.samples} samples a pixel of {page.bits} bits in photometric interpretation "
             f"{page.photometric}, which is not read; send grey or RGB.",
-            CONVERT_TIFF,
+            _CONVERT,
             ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
     pixels = decode_page(data, page).reshape(

@@ -2,11 +2,13 @@ import zlib
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     EncapsulatedPDFStorage,
     JPEG2000Lossless,
     JPEGLSLossless,
+    MediaStorageDirectoryStorage,
     SecondaryCaptureImageStorage,
 )
 
@@ -20,6 +22,15 @@ STORED = phantom()
 def pdf() -> bytes:
     dataset = ct_dataset(STORED, PixelData=None, SOPClassUID=EncapsulatedPDFStorage, Modality="DOC")
     dataset.EncapsulatedDocument = b"%PDF-1.7"
+    return written(dataset)
+
+
+def dicomdir() -> bytes:
+    """A list of files: valid, and without any element that an image has."""
+    dataset = Dataset()
+    dataset.file_meta = ct_dataset(STORED).file_meta
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.FileSetID = "ARCHIVE"
     return written(dataset)
 
 
@@ -49,6 +60,10 @@ def lying_stream(syntax: str) -> bytes:
             id="no modality",
         ),
         pytest.param(pdf(), "no_pixel_data", "document", id="pdf"),
+        pytest.param(dicomdir(), "no_pixel_data", "DICOMDIR", id="dicomdir"),
+        pytest.param(
+            dicomdir().replace(b"1.2.840.10008.1.3.10", b"1.2.840.10008.1.3.99"), "not_ct", "modality", id="no image"
+        ),
         pytest.param(ct(STORED, PixelData=None), "no_pixel_data", "no pixel data", id="no pixels"),
         pytest.param(ct(STORED)[:-100], "damaged_image", "truncated", id="truncated"),
         pytest.param(ct(STORED)[:140], "damaged_image", "truncated", id="hardly begun"),

@@ -145,6 +145,65 @@ def test_a_bmp_of_an_unread_kind_is_named() -> None:
     assert caught.value.code == "unsupported_encoding"
 
 
+def test_a_bmp_whose_palette_is_too_large_is_named() -> None:
+    head = struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 8, 0, 0, 0, 0, 300, 0)
+    with pytest.raises(UnusableImageError, match="a palette of 300 colours") as caught:
+        decode(b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1200) + head + bytes(1200 + 1024))
+    assert caught.value.code == "unsupported_encoding"
+
+
+LONG = zlib.compress(bytes(2_000_000))
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    "long",
+    [
+        pytest.param(chunk(b"zTXt", b"Comment\0\0" + LONG), id="zTXt"),
+        pytest.param(chunk(b"iTXt", b"Comment\0\1\0\0\0" + LONG), id="iTXt"),
+        pytest.param(chunk(b"iCCP", b"profile\0\0" + LONG), id="iCCP"),
+    ],
+)
+def test_a_long_text_or_profile_of_a_png_does_not_count(long: bytes, place: str) -> None:
+    """Valid files that Pillow does not open: it limits what a text may inflate to."""
+    data = saved(Image.fromarray(GREY), "PNG")
+    at = data.index(b"IDAT" if place == "before" else b"IEND") - 4
+    with_text = data[:at] + long + data[at:]
+    np.testing.assert_array_equal(decode(with_text)[0], GREY)
+    with pytest.raises(UnusableImageError) as caught:
+        decode(with_text[:-900])
+    assert caught.value.code == "damaged_image"
+
+
+def test_premultiplied_grey_of_a_tiff_lies_over_black_already() -> None:
+    layers = Image.merge("LA", (Image.fromarray(GREY), Image.new("L", (60, 40), 128)))
+    data = bytearray(saved(layers, "TIFF"))
+    at = int.from_bytes(data[4:8], "little")
+    while struct.unpack_from("<H", data, at + 2)[0] != 338:  # ExtraSamples: 2 is straight, 1 premultiplied
+        at += 12
+    assert struct.unpack_from("<H", data, at + 10)[0] == 2
+    struct.pack_into("<H", data, at + 10, 1)
+    np.testing.assert_array_equal(decode(bytes(data))[0], GREY)
+
+
+def test_a_plain_tiff_that_does_not_open_is_damaged() -> None:
+    """Its kind is read, so it is not called unsupported."""
+    fill_order = struct.pack("<HHII", 266, 3, 1, 3)  # 1 or 2 are valid
+    data = tiff(GREY.tobytes(), 8, 1).replace(struct.pack("<HHII", 284, 3, 1, 1), fill_order)
+    with pytest.raises(UnusableImageError, match="tags are invalid") as caught:
+        decode(data)
+    assert caught.value.code == "damaged_image"
+
+
+def test_a_strange_tag_of_a_valid_tiff_is_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow warns, for example of a tag with more values than it expects; the file can be read."""
+    data = tiff(GREY.tobytes(), 8, 1).replace(
+        struct.pack("<HHII", 278, 3 + 1, 1, 40), struct.pack("<HHII", 278, 3, 2, 40)
+    )
+    np.testing.assert_array_equal(decode(data)[0], GREY)
+    assert not recwarn.list
+
+
 def test_libtiffs_lines_do_not_reach_standard_error(tmp_path: Path) -> None:
     """Their text comes from C, so it is looked for on the stream of a process of its own."""
     (tmp_path / "lzw").write_bytes(saved(Image.fromarray(GREY), "TIFF", compression="tiff_lzw"))
