@@ -21,6 +21,8 @@ from pydantic import ValidationError
 from service.errors import ModelFileError
 from service.imaging.decode import Slice
 from service.model.card import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestFile, ModelCard, Precision
+from service.model.convolutions import pack_convolutions
+from service.model.hardware import has_native_bf16
 
 _CARD_NAME: Final = "card.json"
 
@@ -117,7 +119,10 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     card = _parse_card(extra[_CARD_NAME], path)
     if (card.precision == "int8") != (precision == "int8"):
         raise ModelFileError(f"{path}: its card says {card.precision}; it can't compute in {precision}")
-    return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+    network = _freeze(module, card, precision)
+    del data, module  # or the weights would be held twice while they are packed
+    _pack(network, precision, device)
+    return Artifact(network=cast(Network, network), card=card, sha256=found)
 
 
 def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
@@ -156,13 +161,22 @@ def _parse_card(text: str | bytes, path: Path) -> ModelCard:
 _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
+def _freeze(module: Any, card: ModelCard, precision: Precision) -> Any:
     """Cast, freeze (which folds batch norms into the convolutions) and lay out for the processor's convolutions."""
     module.eval()
     if card.precision != "int8":
         module = module.to(dtype=_DTYPES[precision], memory_format=torch.channels_last)
     with without_deprecation_warnings():
-        return cast(Network, torch.jit.freeze(module))
+        return torch.jit.freeze(module)
+
+
+def _pack(network: Any, precision: Precision, device: torch.device) -> None:
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return
+    if precision in ("fp32", "int8"):  # in an int8 file, the convolutions that are not in int8
+        pack_convolutions(network, torch.float32)
+    elif precision == "bf16" and has_native_bf16(device):
+        pack_convolutions(network, torch.bfloat16)
 
 
 def _emit_int8_warning_once() -> None:

@@ -63,6 +63,13 @@ def keep_freed_memory() -> None:
             mallopt(option, value)
 
 
+def return_freed_memory() -> None:
+    """Give freed memory back to the kernel once, after reading a model: 55 to 140 MiB of copies of its weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _capabilities() -> dict[str, object]:
     """Return the processor's instruction sets; empty if this version of torch can't report them."""
     read = getattr(torch.cpu, "get_capabilities", None)

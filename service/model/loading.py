@@ -18,6 +18,7 @@ from service.model.hardware import (
     has_int8,
     has_native_bf16,
     keep_freed_memory,
+    return_freed_memory,
 )
 from service.model.predictor import Predictor
 from service.model.speed import measure_precisions
@@ -85,7 +86,7 @@ def choose(options: LoadOptions) -> Choice:
     possible = possible_precisions(options.precision, device, manifest)
     milliseconds: dict[Precision, float] = {}
     if len(possible) > 1:
-        measured = measure_precisions(tuple(possible), options.threads or usable_processors())
+        measured = measure_precisions(tuple(possible))
         milliseconds = dict(sorted(measured.items(), key=lambda item: item[1]))
     precision = next(iter(milliseconds), possible[0])
     return Choice(manifest, choose_file(manifest, precision), device, precision, milliseconds)
@@ -153,6 +154,7 @@ def _load(options: LoadOptions, choice: Choice) -> Predictor:
         torch.set_num_threads(threads)
         keep_freed_memory()
     choice, artifact = _read_model(options, choice)
+    return_freed_memory()
     path = options.folder / choice.file.name
     manifest = choice.manifest
     predictor = Predictor(

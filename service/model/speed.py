@@ -9,6 +9,7 @@ import torch
 
 from service.model.card import Precision
 from service.model.file import without_deprecation_warnings
+from service.model.hardware import use_threads
 
 _CHANNELS: Final = 256
 _HEIGHT: Final = 24
@@ -22,18 +23,18 @@ _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": t
 
 
 @lru_cache
-def measure_precisions(precisions: tuple[Precision, ...], threads: int) -> dict[Precision, float]:
-    """Measure the milliseconds of one convolution in each precision, on a CPU: the lowest of a few.
+def measure_precisions(precisions: tuple[Precision, ...]) -> dict[Precision, float]:
+    """Measure the milliseconds of one convolution in each precision on a CPU: processor time on one thread, the lowest.
 
     A pass of the network takes most of its time in convolutions like this one. Passes themselves would need both model
-    files in memory, and seconds on a slow processor. Precisions take turns, for half a second at most, and at least
-    once. Measured once in a process: a running service would disturb later measurements.
+    files in memory, and seconds on a slow processor. Processor time of one thread does not change when others use the
+    processor too. Precisions take turns, for half a second at most, and at least once. Measured once in a process.
 
     Args:
         precisions: of fp32, bf16 and int8.
-        threads: of the convolution; torch keeps this number in the calling thread.
     """
-    torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    use_threads(1)
     started = time.perf_counter()
     milliseconds: dict[Precision, float] = {}
     with torch.inference_mode():
@@ -42,12 +43,13 @@ def measure_precisions(precisions: tuple[Precision, ...], threads: int) -> dict[
             layer()  # the first run compiles
         for _ in range(_ROUNDS):
             for precision, layer in layers.items():
-                before = time.perf_counter()
+                before = time.thread_time()
                 layer()
-                took = 1000 * (time.perf_counter() - before)
+                took = 1000 * (time.thread_time() - before)
                 milliseconds[precision] = min(took, milliseconds.get(precision, took))
             if time.perf_counter() - started > _MOST_SECONDS:
                 break
+    use_threads(threads)
     return milliseconds
 
 

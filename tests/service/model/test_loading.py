@@ -115,7 +115,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> list[tu
     """Make precisions as fast as told; return a list that fills with what was compared."""
     compared: list[tuple[Precision, ...]] = []
 
-    def measure(precisions: tuple[Precision, ...], _threads: int) -> dict[Precision, float]:
+    def measure(precisions: tuple[Precision, ...]) -> dict[Precision, float]:
         compared.append(precisions)
         return {each: milliseconds[each] for each in precisions}
 
