@@ -63,7 +63,7 @@ test-containers: $(VENV)/.dev ## build the images, test compose file and pods; n
 soak: $(VENV)/.dev ## run the long load tests, some minutes; prints the figures of docs/reliability.md
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
 
-bench: $(VENV)/.dev ## compare throughput and latency with other frameworks; takes an hour on an idle machine, needs wrk
+bench: $(VENV)/.dev ## compare throughput and latency with other frameworks; takes an hour on an idle machine (BENCH_ARGS=--quick: 20 minutes), needs wrk
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 coverage: $(VENV)/.dev ## run the tests and write the coverage report into htmlcov/

@@ -1,7 +1,9 @@
 import io
+import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from tests.support.files.slices import slices
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
@@ -20,28 +22,36 @@ def reader() -> LesionReader:
     return LesionReader(LungFinder().eval(), network.eval(), AppearanceProbe(512)).eval()
 
 
-@pytest.fixture(scope="module")
-def inputs(reader: LesionReader) -> list[torch.Tensor]:
-    """Of its features."""
-    with torch.inference_mode():
-        return [reader.look(slices(1))[0]]
-
-
-def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
-    reader: LesionReader, inputs: list[torch.Tensor]
-) -> None:
-    quantised = quantise(reader, inputs)
+def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(reader: LesionReader) -> None:
+    quantised = quantise(reader, [slices(1)])
     with torch.inference_mode():
         exact, rounded = reader(slices(1)), quantised(slices(1))
     assert rounded["probability"] == pytest.approx(exact["probability"], abs=0.05)
     assert rounded.keys() == exact.keys()
-    assert not torch.equal(rounded["heatmap"], exact["heatmap"]), "something must have been rounded"
-    assert _bytes(quantised.features) < 0.3 * _bytes(reader.features)
+    for name in ("heatmap", "lungs"):
+        assert not torch.equal(rounded[name], exact[name]), "something must have been rounded"
+    for part in ("features", "finder", "decoder"):
+        assert _bytes(quantised.get_submodule(part)) < 0.35 * _bytes(reader.get_submodule(part))
 
 
-def test_the_network_that_was_quantised_stays_as_it_was(reader: LesionReader, inputs: list[torch.Tensor]) -> None:
+def test_only_small_convolutions_stay_in_fp32(reader: LesionReader) -> None:
+    """The finder's first one, and those that end in one or two channels."""
+    quantised = quantise(reader, [slices(1)])
+    plain = [name for name, each in quantised.named_modules() if type(each) is nn.Conv2d]
+    assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
+
+
+def test_the_quantised_network_can_be_a_model_file(reader: LesionReader) -> None:
+    quantised = quantise(reader, [slices(1)])
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(quantised)
+        assert torch.equal(scripted(slices(1))["probability"], quantised(slices(1))["probability"])
+
+
+def test_the_network_that_was_quantised_stays_as_it_was(reader: LesionReader) -> None:
     before = {name: value.clone() for name, value in reader.state_dict().items()}
-    quantise(reader, inputs)
+    quantise(reader, [slices(1)])
     assert all(torch.equal(value, before[name]) for name, value in reader.state_dict().items())
 
 
