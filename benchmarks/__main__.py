@@ -69,6 +69,7 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
         processor=processor_name(),
         processors=usable_processors(),
         torch=torch.__version__,
+        model=f"{bare['fp32'].card.name} {bare['fp32'].card.version}",
         files={file.name: file.sha256[:12] for file in read_manifest(models).files},
         image=IMAGE.relative_to(ROOT).as_posix(),
         seconds=options.seconds,

@@ -146,6 +146,7 @@ class Results(Record):
 
     Attributes:
         decoding: None in results of earlier versions.
+        model: its name and version.
         files: model files by name, with the first 12 digits of their SHA-256.
         seconds: duration of each load.
         training: see `training_efficiency`.
@@ -156,6 +157,7 @@ class Results(Record):
     processor: str
     processors: int
     torch: str
+    model: str
     files: dict[str, str]
     image: str
     seconds: int

@@ -43,6 +43,7 @@ def results() -> Results:
         processor="a processor",
         processors=2,
         torch="2.15",
+        model="covid-ct 2.0.0",
         files={"a.pt": "012345678901"},
         image="examples/slice.png",
         seconds=10,
@@ -78,10 +79,10 @@ def test_tables_are_replaced_and_the_text_is_kept(results: Results, tmp_path: Pa
     assert "commit 0123456-dirty, " in once
     assert "| ray 2.60 | as documented | 1.90 (0.50) |" in once
     assert "| bentoml 1.4 | tuned | did not run: it ended |" in once
-    assert "| fp32: p99 / p50 at 80% of capacity, steady arrivals | at most 1.5 | 1.20 |" in once
-    assert "| rate of 512 x 512 lossless JPEG DICOM over that of PNG, 16 connections | at least 0.9 | 0.95 |" in once
-    assert "| fp32: share of the bare network's rate at 1 connection | at least 0.95 | 0.950 |" in once
-    assert "(ray, as documented), 16 connections | at least 1.1 | 2.00 |" in once
+    assert "| p99 / p50 at 80% of capacity, steady arrivals | 1.5 or less | 1.20 |" in once
+    assert "| rate of 512 x 512 lossless JPEG DICOM over that of PNG, 16 connections | 0.9 or more | 0.95 |" in once
+    assert "| share of the bare network's rate, 1 connection | 0.95 or more | 0.95 |" in once
+    assert "(ray, as documented), 16 connections | 1.1, 2, 4 or more | 2.00 |" in once
     write_document(results, folder)
     assert (folder / "performance.md").read_text() == once
     assert (folder / "images" / "performance-throughput.png").read_bytes().startswith(b"\x89PNG")
