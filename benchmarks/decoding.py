@@ -66,7 +66,7 @@ def lossless_dicom(image: Path) -> bytes:
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     dataset.RescaleSlope, dataset.RescaleIntercept = 1, _INTERCEPT
-    dataset.PixelData = encapsulate([imagecodecs.jpeg8_encode(stored, lossless=True, bitspersample=12)])
+    dataset.PixelData = encapsulate([bytes(imagecodecs.jpeg8_encode(stored, lossless=True, bitspersample=12))])
     dataset["PixelData"].is_undefined_length = True
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)

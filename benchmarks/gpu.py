@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -92,9 +93,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> GpuResults:
     with torch.inference_mode():
         for size in sizes_of_batches(options.largest_batch):
             batch = example.repeat(size, 1, 1, 1).to(device)
-            rates[size] = size * _runs_per_second(
-                lambda batch=batch: artifact.network(batch), device, options.seconds / 2
-            )
+            rates[size] = size * _runs_per_second(partial(artifact.network, batch), device, options.seconds / 2)
             print(f"batch of {size}: {rates[size]:.0f} slices/s", flush=True)
         side = _MATRIX if device.type == "cuda" else 512
         left = torch.zeros(side, side, dtype=torch.float16 if device.type == "cuda" else torch.float32, device=device)
@@ -117,7 +116,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> GpuResults:
 
 def _runs_per_second(run: Callable[[], object], device: torch.device, seconds: float) -> float:
     """Call `run` for at least `seconds` seconds, after a tenth of that, and wait for the device at the end."""
-    count = 0
+    count, started = 0, time.perf_counter()
     for wanted in (seconds / 10, seconds):
         _wait_for(device)
         count, started = 0, time.perf_counter()

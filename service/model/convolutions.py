@@ -31,7 +31,7 @@ def _pack(graph: Any, node: Any, dtype: torch.dtype) -> None:
     if weight is None or weight.dtype != dtype or values["groups"] != 1:
         return
     packed = _C._nn.mkldnn_reorder_conv2d_weight(  # noqa: SLF001 - torch has no public name for it
-        weight.to_mkldnn(), values["padding"], values["stride"], values["dilation"], 1, None
+        weight.to_mkldnn(), values["padding"], values["stride"], values["dilation"], 1
     )
     relu = _only_user(node, ("aten::relu", "aten::relu_"))
     # its arguments beside those of the convolution: kind, scalars and algorithm of the function that follows

@@ -171,7 +171,7 @@ def _freeze(module: Any, card: ModelCard, precision: Precision) -> Any:
 
 
 def _pack(network: Any, precision: Precision, device: torch.device) -> None:
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     if precision in ("fp32", "int8"):  # in an int8 file, the convolutions that are not in int8
         pack_convolutions(network, torch.float32)

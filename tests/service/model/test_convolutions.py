@@ -9,7 +9,7 @@ from torch import nn
 
 from service.model.convolutions import pack_convolutions
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")  # type: ignore[no-untyped-call]
 
 
 class Network(nn.Module):
@@ -28,7 +28,8 @@ class Network(nn.Module):
         x = self.strided(x)
         x = torch.relu(x) + x
         x = self.grouped(x).relu_()
-        return self.narrow(x)
+        narrow: torch.Tensor = self.narrow(x)
+        return narrow
 
 
 def frozen(network: nn.Module) -> Any:
