@@ -20,14 +20,17 @@ class BareLoop:
         models: folder of the model files.
         precision: of the computation.
         image: the bytes of an image file.
+
+    Attributes:
+        card: the model's card.
     """
 
     def __init__(self, models: Path, precision: Precision, image: bytes) -> None:
         torch.set_num_threads(usable_processors())
         file = choose_file(read_manifest(models), precision)
         artifact = load_model(models / file.name, torch.device("cpu"), precision, file.sha256)
+        self.card = artifact.card
         self._network = artifact.network
-        self._size = artifact.card.input_size
         self._image = image
         self._batch = self._prepare()
         self.rate(1.0)  # the first runs of TorchScript compile
@@ -50,4 +53,4 @@ class BareLoop:
         return time.perf_counter() - started
 
     def _prepare(self) -> torch.Tensor:
-        return torch.from_numpy(np.stack([to_input(decode(self._image), self._size)]))
+        return torch.from_numpy(np.stack([to_input(decode(self._image), self.card.input_size)]))

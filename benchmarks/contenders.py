@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -83,8 +83,19 @@ def contenders(models: Path, processors: int, precisions: list[Precision], peers
     rows = [_ours(models, each) for each in precisions]
     for peer in peers:
         rows.append(_peer(peer, models, "as documented", 1, tuned=False))
-        rows.append(_peer(peer, models, f"tuned: {processors} workers of 1 thread", processors, tuned=True))
+        if peer != "mlserver":  # whose workers do not run custom routes
+            rows.append(_peer(peer, models, f"tuned: {processors} workers of 1 thread", processors, tuned=True))
     return rows
+
+
+def with_int8_file(peer: Contender) -> Contender:
+    """Give a peer the service's own int8 file: the rest of the difference is the framework's."""
+    return replace(
+        peer,
+        setting=f"{peer.setting}, the service's int8 file",
+        precision="int8",
+        variables=peer.variables | {"BENCH_PRECISION": "int8"},
+    )
 
 
 def _ours(models: Path, precision: Precision) -> Contender:

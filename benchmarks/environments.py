@@ -10,6 +10,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 REQUIREMENTS: Final = {
     "litserve": ["litserve>=0.2.19"],
+    "mlserver": ["mlserver>=1.7"],
     "bentoml": ["bentoml>=1.4.39"],
     "ray": ["ray[serve]>=2.60"],
 }

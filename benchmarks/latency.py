@@ -16,19 +16,18 @@ from benchmarks.load import load_with_wrk, poisson, send_at_pace, steady, wait_f
 from benchmarks.results import Idle, Pace
 
 _SHARE: Final = 0.8
-_PACED_SECONDS: Final = 30
 _IDLE_REQUESTS: Final = 100
 
 
-def measure_paces(contender: Contender, image: Path, log: Path) -> list[Pace]:
-    """Measure latency at four fifths of capacity, with regular and with random arrivals."""
+def measure_paces(contender: Contender, image: Path, log: Path, seconds: int) -> list[Pace]:
+    """Measure latency at four fifths of capacity, for some seconds with regular and with random arrivals each."""
     data = image.read_bytes()
     paces = []
     with contender.running(log) as process:
         wait_for_answer(process, contender.url, data)
         capacity = load_with_wrk(contender.url, image, 4, 10).rate
         rate = _SHARE * capacity
-        count = max(100, round(_PACED_SECONDS * rate))
+        count = max(100, round(seconds * rate))
         for arrivals, gaps in (("steady", steady(rate, count)), ("poisson", poisson(rate, count))):
             times = quantiles((1000 * each for each in send_at_pace(contender.url, data, gaps)), n=100)
             pace = Pace(

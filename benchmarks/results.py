@@ -120,10 +120,33 @@ class Idle(Record):
     bare_ms: float
 
 
+class Decoding(Record):
+    """Rates of a stream of DICOM files (lossless JPEG) and of a stream of PNG files of the same slice.
+
+    Attributes:
+        precision: of the network.
+        png_rates, dicom_rates: answers per second, one for each turn.
+        dicom_bytes: size of the DICOM file.
+    """
+
+    precision: str
+    connections: int
+    png_rates: list[float]
+    dicom_rates: list[float]
+    dicom_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Median over turns of the DICOM rate divided by the PNG rate."""
+        return median(dicom / png for dicom, png in zip(self.dicom_rates, self.png_rates, strict=True))
+
+
 class Results(Record):
     """Results of a complete run.
 
     Attributes:
+        decoding: None in results of earlier versions.
+        model: its name and version.
         files: model files by name, with the first 12 digits of their SHA-256.
         seconds: duration of each load.
         training: see `training_efficiency`.
@@ -134,10 +157,12 @@ class Results(Record):
     processor: str
     processors: int
     torch: str
+    model: str
     files: dict[str, str]
     image: str
     seconds: int
     rows: list[Row]
     paces: list[Pace]
     idle: list[Idle]
+    decoding: Decoding | None = None
     training: list[float]

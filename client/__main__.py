@@ -97,6 +97,7 @@ def _show_model(options: argparse.Namespace) -> int:
             "sha256": artifact.sha256,
             "device": choice.device.type,
             "precision": choice.precision,
+            "precision_milliseconds": dict(choice.milliseconds),
             "agreement": None if agreement is None else agreement.model_dump(),
             "card": card.model_dump(mode="json"),
         }
@@ -108,6 +109,9 @@ def _show_model(options: argparse.Namespace) -> int:
     print(
         f"computes  {choice.precision} on {choice.device.type}, like a service on this machine with its usual settings"
     )
+    if choice.milliseconds:
+        times = ", ".join(f"{name} {each:.1f}" for name, each in choice.milliseconds.items())
+        print(f"measured  milliseconds of one convolution here: {times}")
     print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
     for point, threshold in card.operating_points.items():
         print(f"point     {point} {threshold:.4f}")

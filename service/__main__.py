@@ -71,7 +71,8 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     predictor = load(settings)
     app = create_app(settings, predictor)
     address = "{}:{}".format(*listener.getsockname()[:2])
-    _log.info("model ready", extra={"fields": {**predictor.description, "address": address}})
+    fields = {**predictor.description, "precision_milliseconds": predictor.milliseconds, "address": address}
+    _log.info("model ready", extra={"fields": fields})
     if not app.state.api_keys.required:
         _log_exposure(settings.host)
     if _CLIENT_KEY in os.environ:

@@ -1,4 +1,4 @@
-"""The model that every peer serves: the shipped file in fp32 with the service's decoder; only frameworks differ."""
+"""The model that every peer serves: the shipped file with the service's decoder; only frameworks differ."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,12 @@ from service.model.file import load_on_cpu, read_manifest
 
 
 class Model:
-    """Network of the folder BENCH_MODELS, in fp32 with torch's number of threads."""
+    """Network of the folder BENCH_MODELS with torch's number of threads: fp32, or the int8 file by BENCH_PRECISION."""
 
     def __init__(self) -> None:
         folder = Path(os.environ["BENCH_MODELS"])
-        file = next(file for file in read_manifest(folder).files if file.precision == "fp16")
+        wanted = "int8" if os.environ.get("BENCH_PRECISION") == "int8" else "fp16"
+        file = next(file for file in read_manifest(folder).files if file.precision == wanted)
         artifact = load_on_cpu(folder, file)
         self._network = artifact.network
         self._size = artifact.card.input_size

@@ -62,7 +62,7 @@ def model_bytes(module: torch.nn.Module, card: ModelCard) -> bytes:
         module: scriptable, in evaluation mode; its forward is a `Network`.
         card: its card.
     """
-    with _ignore_deprecation_warnings():
+    with without_deprecation_warnings():
         scripted = torch.jit.script(module)
         # into memory: an archive written to a path contains that path's name, and its hash would vary with it
         buffer = io.BytesIO()
@@ -110,7 +110,7 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     if precision == "int8":
         _emit_int8_warning_once()
     try:
-        with _ignore_deprecation_warnings():
+        with without_deprecation_warnings():
             module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises several kinds for a damaged archive
         raise ModelFileError(f"{path}: not a readable TorchScript archive: {_line(error)}") from error
@@ -161,18 +161,18 @@ def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
     module.eval()
     if card.precision != "int8":
         module = module.to(dtype=_DTYPES[precision], memory_format=torch.channels_last)
-    with _ignore_deprecation_warnings():
+    with without_deprecation_warnings():
         return cast(Network, torch.jit.freeze(module))
 
 
 def _emit_int8_warning_once() -> None:
     """Provoke torch's warning about int8 tensors here, where it is ignored; a model would print it to stderr."""
-    with _ignore_deprecation_warnings():
+    with without_deprecation_warnings():
         torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
 
 
 @contextmanager
-def _ignore_deprecation_warnings() -> Iterator[None]:
+def without_deprecation_warnings() -> Iterator[None]:
     """Keep TorchScript's deprecation out of operators' logs; docs/decisions.md has the plan."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*(torch\.jit\..*deprecated|quantized tensor creation)")

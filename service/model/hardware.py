@@ -8,8 +8,6 @@ import torch
 _NATIVE_BF16: Final = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 """Instruction sets that multiply bf16 in hardware; elsewhere PyTorch emulates it, many times slower than fp32."""
 
-_NATIVE_INT8: Final = ("avx512_vnni", "avx_vnni")
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 
@@ -40,9 +38,9 @@ def has_native_bf16(device: torch.device) -> bool:
     return any(_capabilities().get(name, False) for name in _NATIVE_BF16)
 
 
-def has_native_int8() -> bool:
-    """Whether the processor multiplies and adds int8 in one instruction, like x86 with VNNI."""
-    return any(_capabilities().get(name, False) for name in _NATIVE_INT8)
+def has_int8() -> bool:
+    """Whether this build of torch has int8 kernels for the processor; how fast they are must be measured."""
+    return bool(torch.backends.quantized.engine not in ("", "none"))
 
 
 def use_threads(count: int) -> None:
@@ -63,6 +61,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _KEPT_BLOCK), (_M_TRIM_THRESHOLD, _KEPT_MEMORY)):
             mallopt(option, value)
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back to the kernel once, after reading a model: 55 to 140 MiB of copies of its weights."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _capabilities() -> dict[str, object]:

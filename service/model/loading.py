@@ -1,7 +1,9 @@
 """Loading a model: choice of device, precision and file, then warm-up and self-check."""
 
+import logging
+from collections.abc import Mapping
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -9,19 +11,27 @@ from typing import Literal, TypeAlias
 import torch
 
 from service.errors import ModelFileError
-from service.model.card import Manifest, ManifestFile, Precision
+from service.model.card import FilePrecision, Manifest, ManifestFile, Precision
 from service.model.file import Artifact, load_model, read_manifest, synthetic_slice
 from service.model.hardware import (
     choose_device,
+    has_int8,
     has_native_bf16,
-    has_native_int8,
     keep_freed_memory,
+    return_freed_memory,
 )
 from service.model.predictor import Predictor
+from service.model.speed import measure_precisions
 from service.model.staging import sizes_of_batches
 from service.processors import usable_processors
 
 WantedPrecision: TypeAlias = Literal["auto"] | Precision
+
+_log = logging.getLogger("covidct")
+
+
+class SelfCheckError(ModelFileError):
+    """A network does not answer its self-check as its card says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class LoadOptions:
     Attributes:
         folder: the models folder.
         device: `auto`, `cpu` or `cuda`; `auto` is a GPU if there is one.
-        precision: compute precision; for `auto` see `choose_precision`.
+        precision: compute precision; `auto` is fp16 on a GPU, and on a CPU the fastest one, measured.
         threads: threads of the network on a CPU; None is the number of usable processors.
         max_batch_size: slices in a batch; None is the default of the device.
     """
@@ -51,12 +61,15 @@ class Choice:
         manifest: of the folder.
         file: one of its files.
         device, precision: where and in what the network computes.
+        milliseconds: of one convolution in each precision that was compared, the fastest first; empty if there was no
+            choice.
     """
 
     manifest: Manifest
     file: ManifestFile
     device: torch.device
     precision: Precision
+    milliseconds: Mapping[Precision, float]
 
 
 def choose(options: LoadOptions) -> Choice:
@@ -70,22 +83,78 @@ def choose(options: LoadOptions) -> Choice:
     except ValueError as error:
         raise ModelFileError(f"device {options.device}: {error}") from error
     manifest = read_manifest(options.folder)
-    precision = choose_precision(options.precision, device, manifest)
-    return Choice(manifest, choose_file(manifest, precision), device, precision)
+    possible = possible_precisions(options.precision, device, manifest)
+    milliseconds: dict[Precision, float] = {}
+    if len(possible) > 1:
+        measured = measure_precisions(tuple(possible))
+        milliseconds = dict(sorted(measured.items(), key=lambda item: item[1]))
+    precision = next(iter(milliseconds), possible[0])
+    return Choice(manifest, choose_file(manifest, precision), device, precision, milliseconds)
 
 
 def load_predictor(options: LoadOptions) -> Predictor:
     """Load the model of a models folder, warm it up and check it.
 
+    With `auto` on a CPU, a precision whose self-check fails is logged, and the next fastest one is loaded instead.
+
     Raises:
         ModelFileError: no model, not the released file, or its answer differs from its card; one line.
     """
     choice = choose(options)
+    ranking = list(choice.milliseconds) or [choice.precision]
+    for precision in ranking[:-1]:
+        try:
+            return _load(options, _with_precision(choice, precision))
+        except SelfCheckError as error:
+            _log.warning("%s; the next fastest precision is tried", error)
+    return _load(options, _with_precision(choice, ranking[-1]))
+
+
+def possible_precisions(wanted: WantedPrecision, device: torch.device, manifest: Manifest) -> list[Precision]:
+    """List the precisions among which the fastest is taken: those of `auto`, or the wanted one alone.
+
+    `auto` is fp16 on a GPU; on a CPU it is what the manifest has a file for and the processor has instructions for.
+
+    Raises:
+        ModelFileError: no file supports the wanted precision on this device; one line.
+    """
+    stored = {file.precision for file in manifest.files}
+    if wanted == "int8" and device.type != "cpu":
+        raise ModelFileError(f"precision int8: int8 files compute on a CPU, not on {device.type}; use auto")
+    if wanted == "auto" and device.type == "cpu":
+        supported: dict[Precision, bool] = {"int8": has_int8(), "bf16": has_native_bf16(device), "fp32": True}
+        possible = [each for each in supported if supported[each] and _stored_as(each) in stored]
+        wanted = "fp32"  # named if none is possible
+    else:
+        wanted = "fp16" if wanted == "auto" else wanted
+        possible = [wanted] if _stored_as(wanted) in stored else []
+    if not possible:
+        raise ModelFileError(
+            f"precision {wanted}: no file of the manifest computes in it; stored is {' and '.join(stored)}"
+        )
+    return possible
+
+
+def _stored_as(precision: Precision) -> FilePrecision:
+    return "int8" if precision == "int8" else "fp16"
+
+
+def _with_precision(choice: Choice, precision: Precision) -> Choice:
+    return replace(choice, precision=precision, file=choose_file(choice.manifest, precision))
+
+
+def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
+    """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
+    return next(file for file in manifest.files if file.precision == _stored_as(precision))
+
+
+def _load(options: LoadOptions, choice: Choice) -> Predictor:
     threads = options.threads or usable_processors()
     if choice.device.type == "cpu":
         torch.set_num_threads(threads)
         keep_freed_memory()
     choice, artifact = _read_model(options, choice)
+    return_freed_memory()
     path = options.folder / choice.file.name
     predictor = Predictor(
         artifact,
@@ -95,6 +164,7 @@ def load_predictor(options: LoadOptions) -> Predictor:
         threads,
         choice.manifest,
         choice.manifest.agreement.get(choice.file.name),
+        choice.milliseconds,
     )
     try:
         _warm_up(predictor, path)
@@ -102,37 +172,6 @@ def load_predictor(options: LoadOptions) -> Predictor:
         predictor.close()
         raise
     return predictor
-
-
-def choose_precision(wanted: WantedPrecision, device: torch.device, manifest: Manifest) -> Precision:
-    """Choose the fastest precision that the device supports and the manifest has a file for.
-
-    `auto` is fp16 on a GPU; on a CPU it is int8, then bf16, where the processor multiplies it in hardware, else fp32.
-
-    Raises:
-        ModelFileError: no file supports the wanted precision on this device; one line.
-    """
-    stored = {file.precision for file in manifest.files}
-    if wanted == "int8" and device.type != "cpu":
-        raise ModelFileError(f"precision int8: int8 files compute on a CPU, not on {device.type}; use auto")
-    if wanted == "auto":
-        if device.type == "cuda":
-            wanted = "fp16"
-        elif "int8" in stored and (has_native_int8() or stored == {"int8"}):
-            wanted = "int8"
-        else:
-            wanted = "bf16" if has_native_bf16(device) else "fp32"
-    if ("int8" if wanted == "int8" else "fp16") not in stored:
-        raise ModelFileError(
-            f"precision {wanted}: no file of the manifest computes in it; stored is {' and '.join(stored)}"
-        )
-    return wanted
-
-
-def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
-    """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
-    wanted = "int8" if precision == "int8" else "fp16"
-    return next(file for file in manifest.files if file.precision == wanted)
 
 
 def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]:
@@ -171,14 +210,14 @@ def _check(predictor: Predictor, path: Path, size: int, concurrent_batches: int)
         answers = predictor.predict_now([example] * size, concurrent_batches)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
-        raise ModelFileError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+        raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     for answer in answers:
         if isinstance(answer, Exception):
-            raise ModelFileError(f"{path}: self-check failed: {answer}") from answer
+            raise SelfCheckError(f"{path}: self-check failed: {answer}") from answer
         if abs(answer.probability - check.probability) > tolerance:
-            raise ModelFileError(
+            raise SelfCheckError(
                 f"{path}: self-check failed: probability {answer.probability:.6f} in {predictor.precision} on "
                 f"{predictor.device}, the card says {check.probability:.6f} within {tolerance}"
             )

@@ -1,7 +1,7 @@
 """The network on its device: batches of slices in, predictions out."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -37,6 +37,7 @@ class Predictor:
         threads: threads of the network on a CPU; None is the number set in torch.
         manifest: of the models folder; None if unknown.
         agreement: see below.
+        milliseconds: see below.
 
     Attributes:
         card: the model's card.
@@ -46,6 +47,7 @@ class Predictor:
         max_concurrent_batches: maximum number of batches at a time.
         probability_shares, lung_involvement_shares: as in the manifest.
         agreement: of the file, as in the manifest; None if unknown.
+        milliseconds: of one convolution in each precision that was compared; empty if there was no choice.
         has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
@@ -59,8 +61,10 @@ class Predictor:
         threads: int | None = None,
         manifest: Manifest | None = None,
         agreement: FileAgreement | None = None,
+        milliseconds: Mapping[Precision, float] | None = None,
     ) -> None:
         self.agreement = agreement
+        self.milliseconds = dict(milliseconds or {})
         self.probability_shares = () if manifest is None else manifest.probability_shares
         self.lung_involvement_shares = {} if manifest is None else manifest.lung_involvement_shares
         self.card = artifact.card

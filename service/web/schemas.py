@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
-from service.model.card import FileAgreement, ModelCard
+from service.model.card import FileAgreement, ModelCard, Precision
 from service.model.checks import CheckName
 
 
@@ -120,7 +120,11 @@ class ModelBody(_Body):
     card: PublicCard
     sha256: str = Field(description="of the model file")
     device: str
-    precision: str = Field(description="compute precision")
+    precision: Precision = Field(description="compute precision")
+    precision_milliseconds: dict[Precision, float] = Field(
+        description="time of one convolution of the network's kind, by precision that was compared at the start, the "
+        "fastest first; empty if there was no choice"
+    )
     operating_point: str = Field(description="operating point of the card for requests that name none")
     agreement: FileAgreement | None = Field(
         description="answers of this file to the test split, compared with those that the card's figures are of; null "

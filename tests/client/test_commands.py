@@ -103,12 +103,18 @@ def test_model_show_tells_the_file_that_is_used_here(
     (tmp_path / "models" / "tiny.int8.pt").write_bytes(data)
     row = ManifestFile.describe("tiny.int8.pt", "int8", data)
     write_manifest(tmp_path / "models", ManifestFile.model_validate(fp16), row)
-    for native, name, precision in ((True, "tiny.int8.pt", "int8"), (False, "tiny.fp16.pt", "fp32")):
-        monkeypatch.setattr(loading, "has_native_int8", lambda native=native: native)
-        monkeypatch.setattr(loading, "has_native_bf16", lambda _: False)
+    monkeypatch.setattr(loading, "has_native_bf16", lambda _: False)
+    for times, name, precision in (
+        ({"int8": 2.0, "fp32": 9.0}, "tiny.int8.pt", "int8"),
+        ({"fp32": 1.0, "int8": 2.0}, "tiny.fp16.pt", "fp32"),
+    ):
+        monkeypatch.setattr(loading, "measure_precisions", lambda *_, times=times: times)
         assert main(["model", "show", "--models", str(tmp_path / "models"), "--device", "cpu", "--json"]) == 0
         shown = json.loads(capsys.readouterr().out)
         assert (shown["file"], shown["precision"], shown["agreement"]) == (name, precision, None)
+        assert shown["precision_milliseconds"] == times
+        assert main(["model", "show", "--models", str(tmp_path / "models"), "--device", "cpu"]) == 0
+        assert f"of one convolution here: {precision} {times[precision]}" in capsys.readouterr().out
 
 
 def test_model_show_tells_the_test_answers_of_the_file_that_is_used(

@@ -71,9 +71,7 @@ def export_files(
     """
     stride = max(1, len(slices) // _CALIBRATION_SLICES)
     greys = [torch.from_numpy(each.grey)[None, None] for each in slices[::stride]]
-    with torch.inference_mode():
-        inputs = [reader.look(grey)[0] for grey in greys]
-    quantised = quantise(reader, inputs)
+    quantised = quantise(reader, greys)
     files = [export(quantised, _card(quantised, content, "int8"), folder)]
     files.append(export(reader, _card(reader, content, "fp16"), folder))
     return files[::-1]

@@ -13,32 +13,65 @@ import torch
 from torch import nn
 from torch.ao import quantization
 
+from training.network.lesion_network import LesionDecoder
 from training.network.lesion_reader import LesionReader
+from training.network.lung_finder import LungFinder
 from training.network.vgg import Features
 from training.run.progress import progress
 
 
-def quantise(reader: LesionReader, inputs: Iterable[torch.Tensor]) -> LesionReader:
-    """Copy a network with the convolutions of its `features` in int8; everything around them stays in fp32.
+def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionReader:
+    """Copy a network with nearly all convolutions in int8: those of `features`, of the finder and of the decoder.
+
+    The finder's first convolution and the two that end in one or two channels stay in fp32, like everything else: they
+    are small, and their input or output is read to more than 7 bits.
 
     Args:
-        reader: on the CPU, in fp32, batch norms folded; it does not change.
-        inputs: of the features, float32 (N, 3, H, W) each, that set the scales.
+        reader: on the CPU, in fp32, batch norms of `features` folded; it does not change.
+        slices: uint8 (1, 1, S, S) each, that set the scales.
     """
     quantised = copy.deepcopy(reader)
-    layers = nn.Sequential(quantization.QuantStub(), *quantised.features).eval()
-    pairs = [[str(i), str(i + 1)] for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
     with _ignore_deprecation_warnings():
+        # fusing keeps every layer's place, and the stub is an additional layer in front
+        places = [place + 1 for place in quantised.features.places]
+        layers = nn.Sequential(quantization.QuantStub(), *quantised.features).eval()
+        pairs = [[str(i), str(i + 1)] for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
         quantization.fuse_modules(layers, pairs, inplace=True)  # type: ignore[no-untyped-call]
-        layers.qconfig = _settings()  # type: ignore[assignment]
-        quantization.prepare(layers, inplace=True)  # type: ignore[no-untyped-call]
+        quantised.features = Features(layers, places)
+        _wrap_finder(quantised.finder)
+        _wrap_decoder(quantised.decoder)
+        for part in (quantised.features, *_wrapped(quantised)):
+            part.qconfig = _settings()  # type: ignore[assignment]
+            quantization.prepare(part, inplace=True)  # type: ignore[no-untyped-call]
         with torch.inference_mode():
-            for batch in progress(inputs, "calibrating int8", "batch"):
-                layers(batch)
-        converted = quantization.convert(layers)  # type: ignore[no-untyped-call]
-    # fusing keeps every layer's place, and the stub is an additional layer in front
-    quantised.features = Features(converted, [place + 1 for place in quantised.features.places])
+            for each in progress(slices, "calibrating int8", "slice"):
+                quantised(each)
+        for part in (quantised.features, *_wrapped(quantised)):
+            quantization.convert(part, inplace=True)  # type: ignore[no-untyped-call]
     return quantised
+
+
+def _wrap_finder(finder: LungFinder) -> None:
+    """Put all blocks of convolution, batch norm and ReLU but the first between quantisation and its opposite."""
+    blocks = [name for name, each in finder.named_modules() if isinstance(each, nn.Sequential) and _is_block(each)]
+    for name in blocks[1:]:
+        block = finder.get_submodule(name)
+        quantization.fuse_modules(block, [["0", "1", "2"]], inplace=True)  # type: ignore[no-untyped-call]
+        finder.set_submodule(name, quantization.QuantWrapper(block))
+
+
+def _is_block(layers: nn.Sequential) -> bool:
+    return isinstance(layers[0], nn.Conv2d)
+
+
+def _wrap_decoder(decoder: LesionDecoder) -> None:
+    for name, each in list(decoder.named_modules()):
+        if isinstance(each, nn.Conv2d) and each is not decoder.out:
+            decoder.set_submodule(name, quantization.QuantWrapper(each))
+
+
+def _wrapped(reader: LesionReader) -> list[nn.Module]:
+    return [each for each in reader.modules() if isinstance(each, quantization.QuantWrapper)]
 
 
 def _settings() -> quantization.QConfig:

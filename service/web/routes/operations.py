@@ -56,6 +56,7 @@ async def model(state: ReadyState) -> ModelBody:
             sha256=predictor.sha256,
             device=predictor.device.type,
             precision=predictor.precision,
+            precision_milliseconds=predictor.milliseconds,
             operating_point=served.operating_point.name,
             agreement=predictor.agreement,
         )

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from service.errors import ModelFileError
-from service.model.card import Manifest
+from service.model.card import Manifest, Precision
 from service.model.file import read_manifest
-from service.model.loading import LoadOptions, choose_precision, load_predictor
+from service.model.loading import LoadOptions, load_predictor, possible_precisions
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import (
@@ -111,24 +111,89 @@ def two_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def set_speed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> list[tuple[Precision, ...]]:
+    """Make precisions as fast as told; return a list that fills with what was compared."""
+    compared: list[tuple[Precision, ...]] = []
+
+    def measure(precisions: tuple[Precision, ...]) -> dict[Precision, float]:
+        compared.append(precisions)
+        return {each: milliseconds[each] for each in precisions}
+
+    monkeypatch.setattr("service.model.loading.measure_precisions", measure)
+    return compared
+
+
 @pytest.mark.parametrize(
-    ("has", "expected"),
+    ("milliseconds", "expected"),
     [
-        ({"avx512_vnni": True, "avx512_bf16": True}, "int8"),
-        ({"avx_vnni": True}, "int8"),
-        ({"avx512_bf16": True}, "bf16"),
-        ({"avx2": True}, "fp32"),
+        ({"int8": 2.0, "bf16": 4.0, "fp32": 9.0}, "int8"),
+        ({"int8": 2.0, "bf16": 1.5, "fp32": 9.0}, "bf16"),
+        ({"int8": 12.0, "bf16": 10.0, "fp32": 9.0}, "fp32"),
     ],
 )
-def test_a_cpu_serves_the_file_whose_format_it_multiplies_fastest(
-    two_files: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], expected: str
+def test_a_cpu_serves_the_precision_that_was_measured_fastest(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, float], expected: str
 ) -> None:
-    monkeypatch.setattr("service.model.hardware._capabilities", lambda: has)
+    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    compared = set_speed(monkeypatch, **milliseconds)
     predictor = load(two_files)
     assert predictor.precision == expected
     assert predictor.card.precision == ("int8" if expected == "int8" else "fp16")
-    assert load(two_files, precision="fp32").card.precision == "fp16", "the setting overrules the choice"
-    assert load(two_files, precision="int8").card.precision == "int8"
+    assert list(predictor.milliseconds.items()) == sorted(milliseconds.items(), key=lambda item: item[1])
+    for wanted in ("fp32", "int8"):
+        other = load(two_files, precision=wanted)
+        assert (other.precision, other.milliseconds) == (wanted, {}), "the setting overrules the choice"
+    assert compared == [("int8", "bf16", "fp32")], "nothing is measured without a choice"
+
+
+def test_bf16_is_compared_only_where_the_processor_multiplies_it(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: False)
+    compared = set_speed(monkeypatch, int8=2.0, fp32=1.0)
+    assert load(two_files).precision == "fp32"
+    assert compared == [("int8", "fp32")]
+
+
+def test_int8_is_not_compared_where_torch_has_no_kernels_for_it(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: False)
+    monkeypatch.setattr("service.model.loading.has_int8", lambda: False)
+    assert load(two_files).precision == "fp32"
+
+
+def test_the_next_fastest_precision_is_taken_if_a_self_check_fails(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    set_speed(monkeypatch, int8=2.0, bf16=4.0, fp32=9.0)
+    rows = [
+        write_models(two_files, tiny_card(probability=0.99).model_copy(update={"precision": "int8"})),
+        write_models(two_files, tiny_card()),
+    ]
+    write_manifest(two_files, *rows)
+    predictor = load(two_files)
+    assert predictor.precision == "bf16"
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "covidct"]
+    assert "tiny.int8.pt: self-check failed" in line
+    assert line.endswith("the next fastest precision is tried")
+    assert "self-check failed" in refusal(two_files, precision="int8"), "a named precision is not replaced"
+
+
+def test_a_damaged_file_stops_the_start_although_another_could_be_used(
+    two_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_speed(monkeypatch, int8=2.0, bf16=4.0, fp32=9.0)
+    (two_files / "tiny.int8.pt").write_bytes(b"damaged")
+    assert "tiny.int8.pt: SHA-256" in refusal(two_files)
+
+
+def test_all_self_checks_failing_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    set_speed(monkeypatch, bf16=4.0, fp32=9.0)
+    write_models(tmp_path, tiny_card(probability=0.99))
+    assert "in fp32 on cpu" in refusal(tmp_path), "the last one that was tried"
 
 
 def test_a_folder_with_int8_alone_is_served_in_it_and_in_nothing_else(tmp_path: Path) -> None:
@@ -137,17 +202,19 @@ def test_a_folder_with_int8_alone_is_served_in_it_and_in_nothing_else(tmp_path: 
     assert "precision bf16" in refusal(tmp_path, precision="bf16")
 
 
-def test_a_torch_that_cannot_tell_its_instruction_sets_computes_in_fp32(
+def test_a_torch_that_cannot_tell_its_instruction_sets_does_not_try_bf16(
     two_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    compared = set_speed(monkeypatch, int8=2.0, fp32=1.0)
     assert load(two_files).precision == "fp32"
+    assert compared == [("int8", "fp32")]
 
 
 def test_a_gpu_computes_in_half_precision_unless_told_otherwise(two_files: Path) -> None:
     manifest = read_manifest(two_files)
-    assert choose_precision("auto", CUDA, manifest) == "fp16"
-    assert choose_precision("fp32", CUDA, manifest) == "fp32"
+    assert possible_precisions("auto", CUDA, manifest) == ["fp16"]
+    assert possible_precisions("fp32", CUDA, manifest) == ["fp32"]
 
 
 def test_int8_is_refused_where_there_is_no_such_file(models: Path) -> None:
@@ -158,7 +225,7 @@ def test_int8_is_refused_where_there_is_no_such_file(models: Path) -> None:
 
 def test_int8_is_refused_on_a_gpu(two_files: Path) -> None:
     with pytest.raises(ModelFileError, match="int8 files compute on a CPU, not on cuda"):
-        choose_precision("int8", CUDA, read_manifest(two_files))
+        possible_precisions("int8", CUDA, read_manifest(two_files))
 
 
 def test_a_manifest_that_says_int8_of_an_fp16_file_is_refused(tmp_path: Path) -> None:

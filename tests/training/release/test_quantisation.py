@@ -1,7 +1,9 @@
 import io
+import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from tests.support.files.slices import slices
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
@@ -29,9 +31,7 @@ def before(reader: LesionReader) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def quantised(reader: LesionReader, before: dict[str, torch.Tensor]) -> torch.nn.Module:
     """The same in int8, calibrated on one slice."""
-    with torch.inference_mode():
-        inputs = [reader.look(slices(1))[0]]
-    return quantise(reader, inputs)
+    return quantise(reader, [slices(1)])
 
 
 def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
@@ -41,8 +41,23 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
         exact, rounded = reader(slices(1)), quantised(slices(1))
     assert rounded["probability"] == pytest.approx(exact["probability"], abs=0.05)
     assert rounded.keys() == exact.keys()
-    assert not torch.equal(rounded["heatmap"], exact["heatmap"]), "something must have been rounded"
-    assert _bytes(quantised.features) < 0.3 * _bytes(reader.features)
+    for name in ("heatmap", "lungs"):
+        assert not torch.equal(rounded[name], exact[name]), "something must have been rounded"
+    for part in ("features", "finder", "decoder"):
+        assert _bytes(quantised.get_submodule(part)) < 0.35 * _bytes(reader.get_submodule(part))
+
+
+def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
+    """The finder's first one, and those that end in one or two channels."""
+    plain = [name for name, each in quantised.named_modules() if type(each) is nn.Conv2d]
+    assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
+
+
+def test_the_quantised_network_can_be_a_model_file(quantised: LesionReader) -> None:
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(quantised)
+        assert torch.equal(scripted(slices(1))["probability"], quantised(slices(1))["probability"])
 
 
 @pytest.mark.usefixtures("quantised")

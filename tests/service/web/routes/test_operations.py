@@ -20,6 +20,8 @@ async def test_the_model_route_tells_card_hash_and_device(models: Path) -> None:
     assert len(body["sha256"]) == 64
     assert body["device"] == "cpu"
     assert body["agreement"] is None
+    times = body["precision_milliseconds"]
+    assert body["precision"] == min(times, key=times.get, default="fp32"), "the fastest, if there was a choice"
 
 
 async def test_the_model_route_tells_how_far_its_file_is_from_the_figures_of_the_card(

@@ -1,0 +1,86 @@
+"""A load generator of the standard library alone, for machines without wrk."""
+
+import asyncio
+import time
+from statistics import quantiles
+
+from training.run.record import Record
+
+_HOST = "127.0.0.1"
+
+
+class Load(Record):
+    """Answers at a number of connections; times in milliseconds."""
+
+    connections: int
+    answers: int
+    failed: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+async def load(port: int, image: bytes, connections: int, seconds: float) -> Load:
+    """POST an image to /predict over some connections; each sends its next request after its answer.
+
+    Raises:
+        OSError: no connection.
+    """
+    request = _request(image)
+    until = time.perf_counter() + seconds
+    started = time.perf_counter()
+    found = await asyncio.gather(*(_ask_again(port, request, until) for _ in range(connections)))
+    elapsed = time.perf_counter() - started
+    times = sorted(each for good, _ in found for each in good)
+    cuts = quantiles(times, n=100) if len(times) > 1 else [float("nan")] * 99
+    return Load(
+        connections=connections,
+        answers=len(times),
+        failed=sum(failed for _, failed in found),
+        rate=len(times) / elapsed,
+        p50_ms=1000 * cuts[49],
+        p99_ms=1000 * cuts[98],
+    )
+
+
+async def is_ready(port: int) -> bool:
+    """Whether the service on `port` of this machine is ready."""
+    try:
+        reader, writer = await asyncio.open_connection(_HOST, port)
+    except OSError:
+        return False
+    writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode())
+    status = await _answer(reader)
+    writer.close()
+    return status == 200
+
+
+async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[float], int]:
+    """Ask until it is late; return the seconds of each good answer and the number of others."""
+    reader, writer = await asyncio.open_connection(_HOST, port)
+    seconds: list[float] = []
+    failed = 0
+    while time.perf_counter() < until:
+        sent = time.perf_counter()
+        writer.write(request)
+        if await _answer(reader) == 200:
+            seconds.append(time.perf_counter() - sent)
+        else:
+            failed += 1
+    writer.close()
+    return seconds, failed
+
+
+async def _answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer with a Content-Length and return its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))
+    await reader.readexactly(length)
+    return int(head.split(" ", 2)[1])
+
+
+def _request(image: bytes) -> bytes:
+    body = b'--bench\r\nContent-Disposition: form-data; name="image"; filename="slice.png"\r\n\r\n' + image
+    body += b"\r\n--bench--\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: {_HOST}\r\nContent-Type: multipart/form-data; boundary=bench\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
