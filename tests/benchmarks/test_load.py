@@ -1,6 +1,7 @@
 """The load generators, measured with a real server of known speed."""
 
 import shutil
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def test_wrk_measures_the_rate_of_the_server(url: str, connections: int) -> None
 def test_requests_at_a_pace_below_capacity_do_not_wait_for_each_other(url: str) -> None:
     times = send_at_pace(url, b"image", steady(0.5 / SECONDS_AN_ANSWER, 10))
     assert len(times) == 10
-    assert max(times) < 2 * SECONDS_AN_ANSWER + 0.2
+    assert statistics.median(times) < 1.5 * SECONDS_AN_ANSWER
 
 
 def test_random_gaps_have_the_given_mean_and_repeat_with_the_seed() -> None:
