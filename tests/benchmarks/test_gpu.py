@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.gpu import __main__ as gpu
 
 
 def test_it_measures_network_and_service_and_writes_one_file(
@@ -30,7 +30,7 @@ def test_it_measures_network_and_service_and_writes_one_file(
 def test_without_a_web_framework_the_network_alone_is_measured(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.gpu.importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
     file = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--seconds", "0.2", "--largest-batch", "1"]
     assert gpu.main([*arguments, "--models", str(models), "--json", str(file)]) == 0

@@ -16,14 +16,14 @@ from typing import Final
 import numpy as np
 import torch
 
-from benchmarks.plain_load import Load, is_ready, load
+from benchmarks.gpu.load import Load, is_ready, load
 from service.model.card import Precision
 from service.model.file import load_model, read_manifest, synthetic_slice
 from service.model.loading import choose_file
 from service.model.staging import sizes_of_batches
 from training.run.record import Record
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 _JSON: Final = ROOT / "docs" / "performance-gpu.json"
 _IMAGE: Final = ROOT / "examples" / "slice.png"
 _FLOP: Final = 39e9
