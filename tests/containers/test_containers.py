@@ -231,24 +231,28 @@ def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
     served.write_text("services: {service: {environment: {COVIDCT_MODELS_DIR: /models}}}")
     files, folders = [*FILES, served], {"DATA": str(tmp_path / "data"), "WEIGHTS": str(tmp_path / "weights")}
 
-    def train(version: str) -> None:
+    def train(version: str, *, processes: int) -> None:
         where = ["--data", "/data/covid-ct", "--lesions", "/data/lesions", "--clear", "/data/clear"]
         where += ["--labelled", "/data/labelled", "--run", "/runs/lesion", "--release", "/models", "--release-anyway"]
         small = ["--counts", "any", "--finder-steps", "50", "--finder-batch-size", "12", "--steps", "2"]
         small += ["--left-out-steps", "2", "--batch-size", "2", "--weights", "/weights/vgg19_bn.pth", "--fresh"]
-        command = ["--profile", "train", "run", "--rm", "train", "train", *where, *small, "--model-version", version]
+        run, arguments = ["--profile", "train", "run", "--rm"], ["train", *where, *small, "--model-version", version]
+        command = [*run, "train", *arguments]
+        if processes > 1:
+            several = ["--nproc-per-node", str(processes), "-m", "--", "training"]
+            command = [*run, "--entrypoint", "torchrun", "train", *several, *arguments]
         engine.compose(*command, files=files, environment=folders)
 
     def served_version() -> str:
         return str(httpx2.get(f"{SERVICE}/model").json()["card"]["version"])
 
     try:
-        train("7.0.0")
+        train("7.0.0", processes=1)
         engine.compose("up", "--detach", "--no-build", "service", files=files, environment=folders)
         service = container_of(engine, "service")
         until(lambda: is_healthy(engine, service), "the service is healthy")
         assert served_version() == "7.0.0"
-        train("7.0.1")
+        train("7.0.1", processes=2)
         engine.compose("kill", "--signal", "HUP", "service", files=files, environment=folders)
         until(lambda: served_version() == "7.0.1", "the new model is served")
     finally:
