@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from tests.support.networks.random_weights import write_random_weights
 from tests.support.processes import parallel
@@ -110,9 +109,6 @@ def test_two_processes_have_the_losses_of_one_and_one_resumes_what_two_began(tmp
     difference = max(abs(a[name] - b[name]) / abs(a[name]) for a, b in zip(one, two, strict=True) for name in a)
     print(f"\n  soak: losses of two processes differ from those of one by at most {difference:.1e} of their value")
     assert difference < 1e-3
-    first, second = (torch.load(tmp_path / name / "network.ckpt", weights_only=True) for name in ("one", "two"))
-    for name, value in first["average"].items():
-        torch.testing.assert_close(value, second["average"][name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_release_of_two_processes_is_killed_and_finished_by_one(tmp_path: Path) -> None:
