@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -27,6 +28,8 @@ def test_the_first_error_in_the_order_of_the_items_is_raised_and_the_rest_is_dro
         begun.append(item)
         if item in (2, 3):
             raise ValueError(str(item))
+        if item > 3:
+            time.sleep(0.05)  # so that not all of them can begin before the error is seen
         return item
 
     with pytest.MonkeyPatch.context() as patch:
