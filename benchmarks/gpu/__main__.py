@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from benchmarks.environments import ROOT
 from benchmarks.gpu.load import Load, is_ready, load
 from service.model.card import Precision
 from service.model.file import load_model, read_manifest, synthetic_slice
@@ -23,7 +24,6 @@ from service.model.loading import choose_file
 from service.model.staging import sizes_of_batches
 from training.run.record import Record
 
-ROOT: Final = Path(__file__).parents[2]
 _JSON: Final = ROOT / "docs" / "performance-gpu.json"
 _IMAGE: Final = ROOT / "examples" / "slice.png"
 _FLOP: Final = 39e9
@@ -70,9 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--largest-batch", type=int, default=_LARGEST_BATCH)
     parser.add_argument("--models", type=Path, default=ROOT / "models", help="folder with the model files")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "docs" / "performance-gpu.json", help="file for the results"
-    )
+    parser.add_argument("--json", type=Path, default=_JSON, help="file for the results")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():

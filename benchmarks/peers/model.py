@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
+from service.model.card import Precision
 from service.model.file import load_on_cpu, read_manifest
+from service.model.loading import choose_file
 
 
 class Model:
@@ -15,9 +17,8 @@ class Model:
 
     def __init__(self) -> None:
         folder = Path(os.environ["BENCH_MODELS"])
-        wanted = "int8" if os.environ.get("BENCH_PRECISION") == "int8" else "fp16"
-        file = next(file for file in read_manifest(folder).files if file.precision == wanted)
-        artifact = load_on_cpu(folder, file)
+        precision: Precision = "int8" if os.environ.get("BENCH_PRECISION") == "int8" else "fp32"
+        artifact = load_on_cpu(folder, choose_file(read_manifest(folder), precision))
         self._network = artifact.network
         self._size = artifact.card.input_size
 

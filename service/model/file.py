@@ -153,14 +153,14 @@ def _parse_card(text: str | bytes, path: Path) -> ModelCard:
         raise ModelFileError(f"{path}: its card is not of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
 
 
-_DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
     """Cast, freeze (which folds batch norms into the convolutions) and lay out for the processor's convolutions."""
     module.eval()
     if card.precision != "int8":
-        module = module.to(dtype=_DTYPES[precision], memory_format=torch.channels_last)
+        module = module.to(dtype=DTYPES[precision], memory_format=torch.channels_last)
     with without_deprecation_warnings():
         return cast(Network, torch.jit.freeze(module))
 

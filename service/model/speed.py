@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from service.model.card import Precision
-from service.model.file import without_deprecation_warnings
+from service.model.file import DTYPES, without_deprecation_warnings
 from service.model.hardware import use_threads
 
 _CHANNELS: Final = 256
@@ -18,8 +18,6 @@ _WIDTH: Final = 32
 
 _ROUNDS: Final = 5
 _MOST_SECONDS: Final = 0.4
-
-_DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @lru_cache
@@ -58,7 +56,7 @@ def _layer(precision: Precision) -> Callable[[], torch.Tensor]:
     picture = torch.zeros(1, _CHANNELS, _HEIGHT, _WIDTH).contiguous(memory_format=torch.channels_last)
     weight = torch.zeros(_CHANNELS, _CHANNELS, 3, 3).contiguous(memory_format=torch.channels_last)
     if precision != "int8":
-        dtype = _DTYPES[precision]
+        dtype = DTYPES[precision]
         return partial(_convolve, picture.to(dtype), weight.to(dtype))
     with without_deprecation_warnings():
         quantised = torch.quantize_per_tensor(picture, 1.0, 0, torch.quint8)

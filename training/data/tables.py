@@ -18,9 +18,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            missing = [column for column in columns if column not in (rows.fieldnames or ())]
-            if missing:
-                raise TrainingError(f"{path}: no column {missing[0]}; the first line must name {', '.join(columns)}")
+            _check_columns(path, rows.fieldnames or (), columns, "line")
             # a short row has None in its last columns
             return [{name: value or "" for name, value in row.items() if name is not None} for row in rows]
     except OSError as error:
@@ -42,8 +40,12 @@ def read_spreadsheet(path: Path, columns: Sequence[str]) -> list[dict[str, str]]
     except CalamineError as error:
         raise TrainingError(f"{path}: not a spreadsheet: {error}") from error
     names = [str(name).strip() for name in header]
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise TrainingError(f"{path}: no column {missing[0]}; the first row must name {', '.join(columns)}")
+    _check_columns(path, names, columns, "row")
     places = {column: names.index(column) for column in columns}
     return [{column: str(row[place]) for column, place in places.items()} for row in rows]
+
+
+def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str], first: str) -> None:
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise TrainingError(f"{path}: no column {missing[0]}; the first {first} must name {', '.join(columns)}")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
-from training.evaluation.scores import BINS, weighted_scores
+from training.evaluation.scores import BINS, bin_of, weighted_scores
 from training.run.record import Record
 
 
@@ -90,7 +90,7 @@ def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArra
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
     """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins; (N,) each."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
-    places = np.minimum((p * BINS).astype(int), BINS - 1)
+    places = bin_of(p)
     bins = []
     for place in range(BINS):
         inside = places == place

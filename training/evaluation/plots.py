@@ -65,7 +65,7 @@ def draw_curves(history: Sequence[EpochRecord], kept_epoch: int) -> Figure:
     return figure
 
 
-def draw_roc(splits: dict[str, Scores]) -> Figure:
+def draw_roc(splits: Mapping[str, Scores]) -> Figure:
     """Draw the receiver operating characteristic of each split, with its operating point."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -182,6 +182,30 @@ def draw_misclassified(name: str, labels: ArrayLike, probabilities: ArrayLike, t
     axes.set_ylabel(f"misclassified {name} slices")
     axes.legend()
     return figure
+
+
+def draw_scores(
+    splits: Mapping[str, Scores],
+    tenths: Mapping[str, Sequence[ReliabilityBin]],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    threshold: float,
+) -> dict[str, Figure]:
+    """Draw the plots that every run has, by name.
+
+    Args:
+        splits: scores by split.
+        tenths: reliability by set of slices.
+        labels, probabilities: (N,), of test.
+        threshold: at or above it a slice is called COVID.
+    """
+    return {
+        "roc": draw_roc(splits),
+        "precision_recall": draw_precision_recall(splits),
+        "confusion": draw_confusion({name: split.confusion_matrix for name, split in splits.items()}),
+        "reliability": draw_reliability(tenths),
+        "misclassified": draw_misclassified("test", labels, probabilities, threshold),
+    }
 
 
 def save_plots(plots: Mapping[str, Figure], folder: Path) -> None:

@@ -127,6 +127,11 @@ def score(
     )
 
 
+def bin_of(probabilities: Floats) -> NDArray[np.int64]:
+    """Return the number of the bin of each probability, 0 to BINS - 1."""
+    return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+
+
 def bootstrap_weights(labels: NDArray[np.int64], seed: int, groups: Sequence[str] | None = None) -> Floats:
     """Draw groups with replacement within each class; return how often each resample has each slice.
 
@@ -170,7 +175,7 @@ def weighted_scores(
     )
     total = tp + fp + fn + tn
     likely = np.clip(np.where(covid, p, 1 - p), 1e-7, 1)
-    bins = np.minimum((p * BINS).astype(int), BINS - 1) == np.arange(BINS)[:, np.newaxis]
+    bins = bin_of(p) == np.arange(BINS)[:, np.newaxis]
     return {
         "accuracy": (tp + tn) / total,
         "sensitivity": _share(tp, tp + fn),

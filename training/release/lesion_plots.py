@@ -4,13 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import (
-    draw_confusion,
-    draw_misclassified,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-)
+from training.evaluation.plots import draw_scores
 from training.release.lesion_report import LesionReport
 from training.release.predictions_csv import AnsweredSet
 
@@ -30,10 +24,4 @@ def draw_plots(report: LesionReport, left_out: AnsweredSet, test: AnsweredSet) -
         tenths[f"left-out {source}"] = reliability(left_out.probability[own], labels)
     labels = np.array([each.label for each in test.slices])
     tenths["test"] = reliability(test.probability, labels)
-    return {
-        "roc": draw_roc(report.splits),
-        "precision_recall": draw_precision_recall(report.splits),
-        "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
-        "reliability": draw_reliability(tenths),
-        "misclassified": draw_misclassified("test", labels, test.probability, report.judgement.threshold),
-    }
+    return draw_scores(report.splits, tenths, labels, test.probability, report.judgement.threshold)

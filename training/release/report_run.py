@@ -13,15 +13,7 @@ from service.model.file import load_on_cpu
 from training.data.batches import plain_inputs
 from training.data.covid_ct import CovidCt
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import (
-    draw_confusion,
-    draw_curves,
-    draw_misclassified,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    save_plots,
-)
+from training.evaluation.plots import draw_curves, draw_scores, save_plots
 from training.evaluation.report_scores import Evaluation, Probabilities, evaluate, predict, predict_splits
 from training.learning.report_fit import FitSettings, claim, fit
 from training.network.deployable import Deployable
@@ -122,14 +114,8 @@ def _draw(folder: Path, report: Report, probabilities: Probabilities, data: Covi
         "val": reliability(probabilities.val, data.val.labels),
         "test": reliability(probabilities.test, data.test.labels),
     }
-    plots = {
-        "curves": draw_curves(report.history, report.kept_epoch),
-        "confusion": draw_confusion({name: split.confusion_matrix for name, split in report.splits.items()}),
-        "roc": draw_roc(report.splits),
-        "precision_recall": draw_precision_recall(report.splits),
-        "reliability": draw_reliability(tenths),
-        "misclassified": draw_misclassified("test", data.test.labels, probabilities.test, THRESHOLD),
-    }
+    plots = draw_scores(report.splits, tenths, data.test.labels, probabilities.test, THRESHOLD)
+    plots["curves"] = draw_curves(report.history, report.kept_epoch)
     save_plots(plots, folder)
 
 
