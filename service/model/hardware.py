@@ -1,6 +1,8 @@
 """Hardware of this machine: devices, native number formats, threads, memory."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -47,6 +49,17 @@ def use_threads(count: int) -> None:
     """Set the number of threads that torch uses for the calling thread; OpenMP keeps it for each thread."""
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone."""
+    before = torch.get_num_threads()
+    use_threads(1)
+    try:
+        yield
+    finally:
+        use_threads(before)
 
 
 def keep_freed_memory() -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from service.model.hardware import (
     has_int8,
     has_native_bf16,
     keep_freed_memory,
+    one_thread,
     return_freed_memory,
 )
 from service.model.predictor import Predictor
@@ -151,9 +151,9 @@ def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
 def _load(options: LoadOptions, choice: Choice) -> Predictor:
     threads = options.threads or usable_processors()
     if choice.device.type == "cpu":
-        torch.set_num_threads(threads)
         keep_freed_memory()
-    choice, artifact = _read_model(options, choice)
+    with one_thread():  # a team of OpenMP's threads here would slow the predictor's down
+        choice, artifact = _read_model(options, choice)
     return_freed_memory()
     path = options.folder / choice.file.name
     predictor = Predictor(
@@ -190,24 +190,20 @@ def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]
 def _warm_up(predictor: Predictor, path: Path) -> None:
     """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    It runs in the threads that serve later, because cuDNN's handles and OpenMP's teams belong to threads.
+    It runs in the thread that serves a slice alone, because cuDNN's handles and OpenMP's teams belong to threads.
     """
-    sizes = (1, *sizes_of_batches(predictor.max_batch_size))
-    concurrent_batches = min(2, predictor.max_concurrent_batches)
-    checks = [predictor.submit(partial(_check, predictor, path, size, concurrent_batches)) for size in sizes]
-    wait(checks)
-    for check in checks:
-        check.result()
+    for size in (1, *sizes_of_batches(predictor.max_batch_size)):
+        predictor.submit(partial(_check, predictor, path, size)).result()
 
 
-def _check(predictor: Predictor, path: Path, size: int, concurrent_batches: int) -> None:
+def _check(predictor: Predictor, path: Path, size: int) -> None:
     check = predictor.card.self_check
     example = synthetic_slice(check.seed, predictor.card.input_size)
     tolerance = check.tolerance.get(predictor.precision)
     if tolerance is None:
         raise ModelFileError(f"{path}: its card has no self-check tolerance for {predictor.precision}")
     try:
-        answers = predictor.predict_now([example] * size, concurrent_batches)
+        answers = predictor.predict_now([example] * size)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
         raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error

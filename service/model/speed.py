@@ -9,7 +9,7 @@ import torch
 
 from service.model.card import Precision
 from service.model.file import DTYPES, without_deprecation_warnings
-from service.model.hardware import use_threads
+from service.model.hardware import one_thread
 
 _CHANNELS: Final = 256
 _HEIGHT: Final = 24
@@ -31,11 +31,9 @@ def measure_precisions(precisions: tuple[Precision, ...]) -> dict[Precision, flo
     Args:
         precisions: of fp32, bf16 and int8.
     """
-    threads = torch.get_num_threads()
-    use_threads(1)
     started = time.perf_counter()
     milliseconds: dict[Precision, float] = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         layers = {precision: _layer(precision) for precision in precisions}
         for layer in layers.values():
             layer()  # the first run compiles
@@ -47,7 +45,6 @@ def measure_precisions(precisions: tuple[Precision, ...]) -> dict[Precision, flo
                 milliseconds[precision] = min(took, milliseconds.get(precision, took))
             if time.perf_counter() - started > _MOST_SECONDS:
                 break
-    use_threads(threads)
     return milliseconds
 
 

@@ -9,6 +9,8 @@ import torch
 
 from service.errors import InferenceError, OverloadedError
 from service.imaging.decode import Slice
+from service.model import loading
+from service.model.file import Artifact, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
@@ -148,13 +150,48 @@ def test_the_network_has_run_at_least_twice_before_the_first_request(
     assert {1, most or 1} <= set(sizes)
 
 
-def test_threads_are_those_of_the_settings(models: Path) -> None:
-    before = torch.get_num_threads()
+def test_loading_computes_in_one_thread_and_leaves_the_callers_number(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def watched(*arguments: Any) -> Artifact:
+        seen.append(torch.get_num_threads())
+        return load_model(*arguments)
+
+    monkeypatch.setattr(loading, "load_model", watched)
+    torch.set_num_threads(2)
     try:
-        load(models, threads=1)
-        assert torch.get_num_threads() == 1
+        load(models, threads=4)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+    assert seen == [1]
+
+
+def test_batches_that_run_alone_run_in_one_thread_and_those_beside_it_in_others(models: Path) -> None:
+    predictor = load(models, threads=4)
+    release = threading.Event()
+    first = predictor.submit(lambda: (threading.current_thread(), release.wait(10))[0], 2)
+    beside = predictor.submit(threading.current_thread, 2).result()
+    release.set()
+    assert beside is not first.result()
+    assert {predictor.submit(threading.current_thread).result() for _ in range(3)} == {first.result()}
+    beside.join(10)  # it has a team of two threads, which would slow down those that run alone
+    assert not beside.is_alive()
+    predictor.close()
+
+
+def test_a_thread_without_a_team_is_kept(models: Path) -> None:
+    predictor = load(models, threads=2)
+    release = threading.Event()
+    first = predictor.submit(lambda: release.wait(10), 2)
+    beside = predictor.submit(threading.current_thread, 2).result()
+    release.set()
+    first.result()
+    predictor.submit(threading.current_thread).result()
+    assert beside.is_alive()
+    predictor.close()
 
 
 @pytest.mark.anyio
