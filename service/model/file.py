@@ -99,6 +99,14 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     Raises:
         ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
     """
+    module, card, found = _read_archive(path, device, precision, sha256)
+    return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+
+
+def _read_archive(
+    path: Path, device: torch.device, precision: Precision, sha256: str | None
+) -> tuple[Any, ModelCard, str]:
+    """Read module, card and hash; the file's bytes are freed before the weights are cast."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -117,7 +125,7 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     card = _parse_card(extra[_CARD_NAME], path)
     if (card.precision == "int8") != (precision == "int8"):
         raise ModelFileError(f"{path}: its card says {card.precision}; it can't compute in {precision}")
-    return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+    return module, card, found
 
 
 def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
