@@ -18,6 +18,7 @@ from service.model.hardware import (
     has_int8,
     has_native_bf16,
     keep_freed_memory,
+    reason_of,
     return_freed_memory,
 )
 from service.model.predictor import Predictor
@@ -190,8 +191,10 @@ def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]
 def _warm_up(predictor: Predictor, path: Path) -> None:
     """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    It runs in the threads that serve later, because cuDNN's handles and OpenMP's teams belong to threads.
+    It runs in the threads that serve later, because cuDNN's handles and OpenMP's teams belong to threads. On a GPU it
+    checks the recorded passes.
     """
+    predictor.record_passes()
     sizes = (1, *sizes_of_batches(predictor.max_batch_size))
     concurrent_batches = min(2, predictor.max_concurrent_batches)
     checks = [predictor.submit(partial(_check, predictor, path, size, concurrent_batches)) for size in sizes]
@@ -209,8 +212,7 @@ def _check(predictor: Predictor, path: Path, size: int, concurrent_batches: int)
     try:
         answers = predictor.predict_now([example] * size, concurrent_batches)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
-        reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
-        raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+        raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason_of(error)}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     for answer in answers:
