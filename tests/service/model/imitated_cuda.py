@@ -83,7 +83,7 @@ class ImitatedCuda:
 
 @pytest.fixture
 def imitated_cuda(monkeypatch: pytest.MonkeyPatch) -> ImitatedCuda:
-    """`torch.cuda` for devices named `cpu`."""
+    """`torch.cuda` on a CPU: what a GPU would hold is in the memory of the host."""
     imitation = ImitatedCuda()
     for name, value in {
         "CUDAGraph": ImitatedGraph,
@@ -94,5 +94,14 @@ def imitated_cuda(monkeypatch: pytest.MonkeyPatch) -> ImitatedCuda:
         "stream": lambda stream: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    for name in ("empty", "zeros"):
+        monkeypatch.setattr(torch, name, _on_the_host(getattr(torch, name)))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     return imitation
+
+
+def _on_the_host(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def made(*arguments: Any, device: torch.device | None = None, **options: Any) -> torch.Tensor:
+        return make(*arguments, **options)
+
+    return made

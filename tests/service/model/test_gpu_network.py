@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,14 +8,12 @@ import torch
 
 from service.imaging.decode import Slice
 from service.model.file import Artifact
-from service.model.gpu_network import GpuNetwork
+from service.model.loading import SelfCheckError, _warm_up
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
-from service.model.staging import Staging
 from tests.service.model.imitated_cuda import ImitatedCuda
 from tests.support.networks.tiny import INPUT_SIZE, TinyNetwork, tiny_card
 
-CPU = torch.device("cpu")
 SIZES = (1, 2, 4, 8)
 
 
@@ -40,10 +39,8 @@ def network() -> Scarce:
 
 @pytest.fixture
 def predictor(imitated_cuda: ImitatedCuda, network: Scarce) -> Iterator[Predictor]:
-    """One as on a GPU, on the imitation: two batches at a time, each in a slot of its own."""
-    predictor = Predictor(Artifact(network, tiny_card(), ""), CPU, "fp32", max_batch_size=8, threads=2)
-    predictor._staging = Staging(CPU, 8, INPUT_SIZE, slots=2)
-    predictor._network = predictor._gpu = GpuNetwork(imitated_cuda.network(network), CPU)
+    artifact = Artifact(imitated_cuda.network(network), tiny_card(), "")
+    predictor = Predictor(artifact, torch.device("cuda"), "fp32", max_batch_size=8)
     yield predictor
     predictor.close()
 
@@ -75,6 +72,39 @@ def test_batches_that_meet_get_their_own_answers_in_order(
     assert len(imitated_cuda.threads) == 1, "cuDNN keeps handles for each thread"
     assert predictor._gpu is not None
     assert predictor._gpu.recorded_sizes == (SIZES if recorded else ())
+
+
+def test_two_batches_are_in_flight_on_a_gpu_and_take_turns(predictor: Predictor) -> None:
+    assert (predictor.max_concurrent_batches, predictor.batches_take_turns) == (2, True)
+
+
+def test_the_self_check_is_of_the_recorded_passes(predictor: Predictor, imitated_cuda: ImitatedCuda) -> None:
+    _warm_up(predictor, Path("tiny.pt"))
+    assert imitated_cuda.recorded == [8, 4, 2, 1]
+    assert len(imitated_cuda.runs) == 3 * len(SIZES), "only those before the recordings"
+
+
+def test_a_network_that_can_not_be_recorded_is_checked_in_every_size(
+    predictor: Predictor, imitated_cuda: ImitatedCuda
+) -> None:
+    imitated_cuda.failures[2] = RuntimeError("CUDA error: operation not permitted when stream is capturing")
+    _warm_up(predictor, Path("tiny.pt"))
+    assert predictor._gpu is not None
+    assert predictor._gpu.recorded_sizes == ()
+    assert set(imitated_cuda.runs[-5:]) == set(SIZES)
+    assert not predictor.device_lost
+
+
+def test_a_device_that_is_lost_during_the_recording_stops_the_start_in_one_line(
+    predictor: Predictor, network: Scarce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA` to see more.")
+
+    monkeypatch.setattr(network, "forward", fail)
+    with pytest.raises(SelfCheckError, match="unspecified launch failure") as caught:
+        _warm_up(predictor, Path("tiny.pt"))
+    assert "\n" not in str(caught.value)
 
 
 def test_without_memory_a_batch_is_halved_on_a_gpu_too(predictor: Predictor, network: Scarce) -> None:
