@@ -1,6 +1,7 @@
 """CUDA graphs of a network: its passes, recorded once for each batch size."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +11,11 @@ import torch
 from service.model.file import Network
 from service.model.hardware import is_out_of_memory, reason_of
 
-_WARM_RUNS: Final = 3
-"""Before a recording: TorchScript profiles the first run of a size and compiles in the second."""
+_WARM_RUNS: Final = 5
+"""Before a recording: TorchScript profiles the first run of a size and compiles in the second; then to be safe."""
+
+_RECORDING: Final = threading.Lock()
+"""Held while a pass is recorded: a process can't record two, and torch can't return memory meanwhile."""
 
 _HOST_OPERATORS: Final = frozenset(
     {
@@ -112,7 +116,7 @@ class CudaGraphs:
                 self._network(batch)
         graph = torch.cuda.CUDAGraph()
         # thread_local: while a model is reloaded, other threads go on using the device
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with _RECORDING, torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             outputs = self._network(batch)
         return _Recording(batch, graph, outputs)
 
@@ -133,6 +137,12 @@ class CudaGraphs:
     def clear(self) -> None:
         """Drop all recordings and their memory."""
         self._recordings.clear()
+
+
+def return_memory() -> None:
+    """Give the device the memory that torch keeps but does not use, even while a model is reloaded."""
+    with _RECORDING:
+        torch.cuda.empty_cache()
 
 
 def host_operators(network: Network) -> list[str]:

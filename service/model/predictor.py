@@ -10,6 +10,7 @@ import torch
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
 from service.model.card import FileAgreement, Manifest, Precision
+from service.model.cuda_graphs import return_memory
 from service.model.file import Artifact, Network
 from service.model.gpu_network import GpuNetwork
 from service.model.hardware import is_loss_of_device, is_out_of_memory, use_threads
@@ -133,7 +134,7 @@ class Predictor:
             if not is_out_of_memory(error):
                 self.device_lost = is_loss_of_device(error)
                 raise
-        torch.cuda.empty_cache()
+        return_memory()
         if len(slices) == 1:
             return [
                 OverloadedError(

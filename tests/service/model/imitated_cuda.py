@@ -53,6 +53,11 @@ class ImitatedCuda:
         self.failures: dict[int, RuntimeError] = {}
         self._recording: ImitatedGraph | None = None
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether a graph is being recorded."""
+        return self._recording is not None
+
     def network(self, run: Callable[[torch.Tensor], Outputs]) -> Callable[[torch.Tensor], Outputs]:
         """Let graphs record the passes of a network."""
 
