@@ -17,7 +17,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train report test check lint types format audit soak bench bench-gpu test-containers coverage screenshots clean
+.PHONY: help serve train report test check lint types format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,13 +63,16 @@ audit: $(VENV)/.dev ## check the tested versions for known vulnerabilities; need
 test-containers: $(VENV)/.dev ## build the images, test compose file and pods; needs root, podman, runc and debootstrap
 	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers tests/deploy
 
+test-gpu: $(VENV)/.dev ## run the tests that need a GPU, some minutes
+	$(BIN)/pytest -m gpu -rs $(PYTEST_ARGS) tests/service/model
+
 soak: $(VENV)/.dev ## run the long load tests, some minutes; prints the figures of docs/reliability.md
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak
 
 bench: $(VENV)/.dev ## compare throughput and latency with other frameworks; takes an hour on an idle machine (BENCH_ARGS=--quick: 20 minutes), needs wrk
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-bench-gpu: $(VENV)/.serve ## measure network and service on a GPU, 2 minutes; writes docs/performance-gpu.json
+bench-gpu: $(VENV)/.serve ## measure network and service on a GPU, 3 minutes; writes docs/performance-gpu.json
 	$(BIN)/python -m benchmarks.gpu $(BENCH_ARGS)
 
 coverage: $(VENV)/.dev ## run the tests and write the coverage report into htmlcov/

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.networks.tiny import TinyClassifier, classifier_card, write_models
 from tests.support.processes.server import Server, running
@@ -19,6 +20,12 @@ SLOW = [Path(__file__).parent / name for name in ("process", "training/release",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first: processes take files in this order, and none should begin a slow one at the end."""
     items.sort(key=_place)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
 
 
 def _place(item: pytest.Item) -> int:

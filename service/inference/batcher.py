@@ -1,7 +1,7 @@
 """An asyncio micro-batcher: items that arrive while a batch runs go together into the next batch.
 
 It adds no waiting time: if nothing runs, an item starts at once, alone, with the whole machine. Concurrent batches
-share the machine.
+share the machine, or take turns on it.
 """
 
 import asyncio
@@ -66,6 +66,8 @@ class Batcher(Generic[T, R]):
         max_size: maximum number of items in a batch.
         max_waiting: maximum number of waiting items.
         max_concurrent_batches: most batches that run side by side.
+        take_turns: whether they take turns on the machine instead of sharing it. Then only a full batch starts while
+            another runs: until its turn, any other could still grow.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Batcher(Generic[T, R]):
         max_size: int,
         max_waiting: int,
         max_concurrent_batches: int = 1,
+        take_turns: bool = False,
     ) -> None:
         self._run = run
         self._max_size = max_size
         self.max_waiting = max_waiting
         self._max_concurrent_batches = max_concurrent_batches
+        self._take_turns = take_turns
         self._waiting: deque[_Entry[T, R]] = deque()
         self._running: dict[asyncio.Task[None], _Batch[T, R]] = {}
         self._changed = asyncio.Event()
@@ -149,21 +153,27 @@ class Batcher(Generic[T, R]):
             self._changed.clear()
 
     def _start_batches(self) -> None:
-        """Start as many batches as fit: one of n concurrent batches takes an n-th of the machine."""
+        """Start as many batches as fit."""
         while self._waiting:
             wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
-            concurrent_batches = min(self._max_concurrent_batches, wanted)
-            if (
-                sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
-                + Fraction(1, concurrent_batches)
-                > 1
-            ):
+            concurrent_batches = 1 if self._take_turns else min(self._max_concurrent_batches, wanted)
+            if not (self._has_turn() if self._take_turns else self._has_share(concurrent_batches)):
                 return
             count = min(self._max_size, len(self._waiting))
             batch = _Batch([self._waiting.popleft() for _ in range(count)], concurrent_batches)
             task = asyncio.create_task(self._run_batch(batch), name="batch")
             self._running[task] = batch
             task.add_done_callback(self._end)
+
+    def _has_turn(self) -> bool:
+        """Whether nothing runs, or a full batch may start to be the next."""
+        running = len(self._running)
+        return not running or (running < self._max_concurrent_batches and len(self._waiting) >= self._max_size)
+
+    def _has_share(self, concurrent_batches: int) -> bool:
+        """Whether there is room for one of n concurrent batches, which takes an n-th of the machine."""
+        taken = sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
+        return taken + Fraction(1, concurrent_batches) <= 1
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         del self._running[task]

@@ -1,4 +1,4 @@
-"""Hardware of this machine: devices, native number formats, threads, memory."""
+"""Hardware of this machine: devices and their errors, native number formats, threads, memory."""
 
 import ctypes
 from collections.abc import Iterator
@@ -31,6 +31,22 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Compare text too: TorchScript's interpreter keeps the text of an error, not always its class."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def is_loss_of_device(error: RuntimeError) -> bool:
+    """Whether the device is lost: every further call in this process fails."""
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
+def reason_of(error: RuntimeError) -> str:
+    """Return the line of an error that says what happened: TorchScript puts a trace before it, CUDA advice after it."""
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return next((line for line in reversed(lines) if "error: " in line.lower()), lines[-1])[:200]
 
 
 def has_native_bf16(device: torch.device) -> bool:

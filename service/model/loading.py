@@ -18,6 +18,7 @@ from service.model.hardware import (
     has_native_bf16,
     keep_freed_memory,
     one_thread,
+    reason_of,
     return_freed_memory,
 )
 from service.model.predictor import Predictor
@@ -190,8 +191,10 @@ def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]
 def _warm_up(predictor: Predictor, path: Path) -> None:
     """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    It runs in the thread that serves a slice alone, because cuDNN's handles and OpenMP's teams belong to threads.
+    It runs in the thread that serves a slice alone, because OpenMP's teams belong to threads. On a GPU it checks the
+    recorded passes.
     """
+    predictor.record_passes()
     for size in (1, *sizes_of_batches(predictor.max_batch_size)):
         predictor.submit(partial(_check, predictor, path, size)).result()
 
@@ -205,8 +208,7 @@ def _check(predictor: Predictor, path: Path, size: int) -> None:
     try:
         answers = predictor.predict_now([example] * size)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
-        reason = (str(error).strip().splitlines() or ["no reason given"])[-1][:200]
-        raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason}") from error
+        raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason_of(error)}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
     for answer in answers:

@@ -40,7 +40,9 @@ def find_box(lung: torch.Tensor, margin: float = MARGIN) -> torch.Tensor:
     widened = torch.stack(
         [box[:, 0] - step[:, 0], box[:, 1] + step[:, 0], box[:, 2] - step[:, 1], box[:, 3] + step[:, 1]], dim=1
     )
-    whole = torch.tensor([0.0, 1.0, 0.0, 1.0], device=box.device).expand(box.shape[0], 4)
+    # not torch.tensor: it copies from the host, which stops a CUDA graph from being recorded
+    low = torch.zeros_like(box[:, 0])
+    whole = torch.stack([low, low + 1.0, low, low + 1.0], dim=1)
     return torch.where(found[:, None], widened, whole)
 
 
@@ -104,12 +106,11 @@ def _middle_interval(profile: torch.Tensor) -> torch.Tensor:
     total = profile.sum(1, keepdim=True).clamp_min(1e-6)
     reached = torch.cumsum(profile, 1) / total
     before = reached - profile / total
-    places = torch.arange(count, device=profile.device)
     ends: list[torch.Tensor] = []
     for wanted in (0.01, 0.99):
         at = (reached < wanted).sum(1, keepdim=True).clamp_max(count - 1)
         share = (wanted - before.gather(1, at)) / (profile / total).gather(1, at).clamp_min(1e-6)
-        ends.append((places[at] + share.clamp(0.0, 1.0)) / count)
+        ends.append((at + share.clamp(0.0, 1.0)) / count)
     return torch.cat(ends, dim=1)
 
 

@@ -122,3 +122,51 @@ async def test_closing_waits_for_all_that_run_side_by_side() -> None:
     run.ends[2].set()
     await asyncio.wait_for(closing, 5)
     assert [task.result() for task in tasks] == [1, 2]
+
+
+class Turns:
+    """Runs batches until it is told to end them; remembers them in the order of their starts."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.ends: list[asyncio.Event] = []
+        self.changed = asyncio.Condition()
+
+    async def __call__(self, items: Sequence[int], among: int) -> Sequence[int | Exception]:
+        assert among == 1
+        end = asyncio.Event()
+        self.ends.append(end)
+        async with self.changed:
+            self.batches.append(list(items))
+            self.changed.notify_all()
+        await end.wait()
+        return list(items)
+
+    async def started(self, count: int) -> None:
+        async with self.changed, asyncio.timeout(5):
+            await self.changed.wait_for(lambda: len(self.batches) >= count)
+
+
+async def test_where_batches_take_turns_only_a_full_one_starts_beside_another() -> None:
+    run = Turns()
+    batcher = Batcher[int, int](run, max_size=3, max_waiting=100, max_concurrent_batches=2, take_turns=True)
+    batcher.start()
+    tasks = await submitted(batcher, 1)
+    await run.started(1)
+    tasks += await submitted(batcher, 2, 3)
+    await asyncio.sleep(0)  # the worker sees them
+    assert batcher.waiting() == 2, "they could still become more"
+    tasks += await submitted(batcher, 4)
+    await run.started(2)
+    tasks += await submitted(batcher, 5, 6, 7, 8)
+    await asyncio.sleep(0)
+    assert batcher.waiting() == 4, "one batch computes, and one is on its way"
+    run.ends[0].set()
+    await run.started(3)
+    run.ends[1].set()
+    run.ends[2].set()
+    await run.started(4)
+    assert run.batches == [[1], [2, 3, 4], [5, 6, 7], [8]]
+    run.ends[3].set()
+    assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 5, 6, 7, 8]
+    await batcher.close()

@@ -16,8 +16,6 @@ from service.model.prediction import Prediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import INPUT_SIZE
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
 
 def load(folder: Path, **options: Any) -> Predictor:
     return load_predictor(LoadOptions(folder, device="cpu", **options))
@@ -210,13 +208,3 @@ async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models
     assert len(set(threads)) == 1
     assert threads[0].startswith("predictor")
     predictor.close()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("count", [1, 3, 64])
-def test_a_gpu_answers_as_the_processor_does_whatever_the_batch(models: Path, count: int) -> None:
-    levels = [int(level) for level in np.linspace(0, 255, count)]
-    on_cpu = scored(load(models, precision="fp32"), *levels)
-    predictor = load_predictor(LoadOptions(models, device="cuda", precision="fp32"))
-    on_gpu = scored(predictor, *levels)
-    assert [answer.probability for answer in on_gpu] == pytest.approx([a.probability for a in on_cpu], abs=1e-3)

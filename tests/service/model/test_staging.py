@@ -1,9 +1,13 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from service.imaging.decode import Slice
 from service.model.staging import Staging, sizes_of_batches
+from tests.service.model.imitated_cuda import ImitatedCuda
 
 
 @pytest.mark.parametrize(
@@ -24,23 +28,49 @@ def levels(batch: torch.Tensor) -> list[int]:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_cpu_gets_as_many_slices_as_there_are(count: int) -> None:
-    batch = Staging(torch.device("cpu"), 8, 4).gather(numbered(count))
-    assert batch.dtype == torch.uint8
-    assert levels(batch) == list(range(1, count + 1))
+    with Staging(torch.device("cpu"), 8, 4).gather(numbered(count)) as batch:
+        assert batch.dtype == torch.uint8
+        assert levels(batch) == list(range(1, count + 1))
 
 
 def test_the_pixels_of_a_single_slice_are_not_copied_for_a_cpu() -> None:
     ct_slice = numbered(1)[0]
-    batch = Staging(torch.device("cpu"), 8, 4).gather([ct_slice])
-    ct_slice[:] = 7
-    assert levels(batch) == [7]
+    with Staging(torch.device("cpu"), 8, 4).gather([ct_slice]) as batch:
+        ct_slice[:] = 7
+        assert levels(batch) == [7]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_a_gpu_gets_batches_of_the_sizes_that_it_was_warmed_up_for() -> None:
-    staging = Staging(torch.device("cuda"), 8, 4)
+def test_slots_give_batches_of_the_sizes_that_were_warmed_up(imitated_cuda: ImitatedCuda) -> None:
+    staging = Staging(torch.device("cpu"), 8, 4, slots=2)
     for count, size in ((1, 1), (3, 4), (5, 8), (2, 2)):
-        batch = staging.gather(numbered(count))
-        assert batch.device.type == "cuda"
-        assert len(batch) == size
-        assert levels(batch)[:count] == list(range(1, count + 1))
+        with staging.gather(numbered(count)) as batch:
+            assert len(batch) == size
+            assert levels(batch)[:count] == list(range(1, count + 1))
+
+
+def test_a_batch_keeps_its_memory_while_others_are_gathered(imitated_cuda: ImitatedCuda) -> None:
+    staging = Staging(torch.device("cpu"), 8, 4, slots=2)
+    with staging.gather(numbered(2)) as first:
+        for _ in range(3):
+            with staging.gather(numbered(4)) as second:
+                assert levels(second) == [1, 2, 3, 4]
+        assert levels(first) == [1, 2]
+
+
+def test_gathering_waits_for_a_slot_even_if_the_batch_in_it_fails(imitated_cuda: ImitatedCuda) -> None:
+    staging = Staging(torch.device("cpu"), 8, 4, slots=1)
+    trying = threading.Event()
+
+    def gather() -> list[int]:
+        trying.set()
+        with staging.gather(numbered(3)) as batch:
+            return levels(batch)[:3]
+
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ValueError, match="this batch"), staging.gather(numbered(1)):  # noqa: PT012 - one step
+            waiting = pool.submit(gather)
+            trying.wait(5)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.05)
+            raise ValueError("this batch")
+        assert waiting.result(5) == [1, 2, 3]
