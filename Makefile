@@ -64,7 +64,7 @@ test-containers: $(VENV)/.dev ## build the images, test compose file and pods; n
 	$(BIN)/pytest -m containers -s -rs $(PYTEST_ARGS) tests/containers tests/deploy
 
 test-gpu: $(VENV)/.dev ## run the tests that need a GPU, some minutes
-	$(BIN)/pytest -m gpu -rs $(PYTEST_ARGS) tests/service/model
+	$(BIN)/pytest -m gpu -rs $(PYTEST_ARGS) tests/service/model tests/training/run
 
 soak: $(VENV)/.dev ## run the long load tests, some minutes; prints the figures of docs/reliability.md
 	$(BIN)/pytest -m soak -s -q $(PYTEST_ARGS) tests/soak

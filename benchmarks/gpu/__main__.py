@@ -107,7 +107,7 @@ def _measure(options: argparse.Namespace, device: torch.device) -> GpuResults:
         bare_rates=rates,
         graph_rates=graph_rates,
         matrix_flops=limit,
-        share_of_limit=max(*rates.values(), *graph_rates.values(), 0.0) * _FLOP / limit,
+        share_of_limit=max([*rates.values(), *graph_rates.values()]) * _FLOP / limit,
         peak_mib=peak,
         loads=loads,
         note=note,

@@ -122,8 +122,7 @@ class Predictor:
             function: computes one batch.
             concurrent_batches: number of batches that share the threads; with 1, no other one runs on a CPU.
         """
-        is_beside_another = self._in_first is not None and not self._in_first.done()
-        if is_beside_another and (concurrent_batches > 1 or self.batches_take_turns):
+        if self._in_first is not None and not self._in_first.done():
             self._others_have_teams = self._others_have_teams or self._threads_for(concurrent_batches) > 1
             return self._others.submit(function)
         if self._others_have_teams and concurrent_batches == 1:

@@ -21,7 +21,7 @@ def test_the_meta_kernels_are_imported_when_they_are_asked_for() -> None:
     run(
         _SERVE
         + """
-from torch._meta_registrations import meta_conv, register_meta
+from torch._meta_registrations import meta_conv
 assert sys.modules["torch._meta_registrations"] is not stub
 assert stub.meta_conv is meta_conv
 """

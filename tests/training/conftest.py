@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.model.hardware import one_thread
 from tests.support.networks.random_weights import write_random_weights
 from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
 from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
@@ -21,12 +22,10 @@ INPUT_SIZE = 32
 
 
 @pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
+def computing_in_one_thread() -> Iterator[None]:
     """Compute with one thread: for networks this small, several threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from service.imaging.decode import Slice
 from service.model.file import Artifact
 from service.model.loading import SelfCheckError, _warm_up
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
 from tests.service.model.imitated_cuda import ImitatedCuda
-from tests.support.networks.tiny import INPUT_SIZE, TinyNetwork, tiny_card
+from tests.support.networks.tiny import TinyNetwork, even, tiny_card
 
 SIZES = (1, 2, 4, 8)
-
-
-def even(level: int) -> Slice:
-    return np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8)
 
 
 class Scarce(TinyNetwork):

@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,10 +11,10 @@ from service.model.loading import LoadOptions, load_predictor, possible_precisio
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import (
-    INPUT_SIZE,
     TinyClassifier,
     TinyNetwork,
     classifier_card,
+    even,
     tiny_card,
     write_manifest,
     write_models,
@@ -26,7 +25,7 @@ from tests.support.networks.tiny import (
 def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models: Path, wanted: str) -> None:
     predictor = load(models, precision=wanted)
     assert predictor.precision == wanted
-    (answer,) = predictor.predict_now([np.full((1, INPUT_SIZE, INPUT_SIZE), 128, np.uint8)])
+    (answer,) = predictor.predict_now([even(128)])
     assert isinstance(answer, Prediction)
     assert answer.probability == pytest.approx(0.5, abs=0.1)
 

@@ -3,7 +3,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,15 +13,11 @@ from service.model.file import Artifact, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import Prediction
 from service.model.predictor import Predictor
-from tests.support.networks.tiny import INPUT_SIZE
+from tests.support.networks.tiny import even
 
 
 def load(folder: Path, **options: Any) -> Predictor:
     return load_predictor(LoadOptions(folder, device="cpu", **options))
-
-
-def even(level: int) -> Slice:
-    return np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8)
 
 
 def test_answers_are_in_the_order_of_the_slices(models: Path) -> None:

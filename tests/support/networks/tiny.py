@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from service.imaging.decode import Slice
 from service.model.card import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -19,6 +21,11 @@ from service.model.file import model_bytes, synthetic_slice
 
 INPUT_SIZE = 64
 SELF_CHECK_SEED = 7
+
+
+def even(level: int) -> Slice:
+    """A slice of one grey."""
+    return np.full((1, INPUT_SIZE, INPUT_SIZE), level, np.uint8)
 
 
 class TinyNetwork(torch.nn.Module):

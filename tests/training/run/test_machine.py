@@ -58,7 +58,7 @@ def test_an_epoch_under_autocast_is_nearly_that_in_fp32(
 
 
 @pytest.mark.usefixtures("thin")
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.gpu
 def test_an_epoch_on_a_gpu_is_nearly_that_on_the_cpu(
     data: CovidCt, recipe: ReportRecipe, thin_weights: Path, tmp_path: Path
 ) -> None:
