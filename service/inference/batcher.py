@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, TypeVar
 
@@ -46,14 +46,14 @@ class BatchedResult(Generic[R]):
 class _Entry(Generic[T, R]):
     item: T
     future: "asyncio.Future[BatchedResult[R]]"
-    queued_at: float = field(default_factory=time.perf_counter)
+    queued_at: float
 
 
 @dataclass(slots=True, eq=False)
 class _Batch(Generic[T, R]):
     entries: list[_Entry[T, R]]
     concurrent_batches: int
-    started_at: float = field(default_factory=time.perf_counter)
+    started_at: float
 
 
 class Batcher(Generic[T, R]):
@@ -68,6 +68,10 @@ class Batcher(Generic[T, R]):
         max_concurrent_batches: most batches that run side by side.
         take_turns: whether they take turns on the machine instead of sharing it. Then only a full batch starts while
             another runs: until its turn, any other could still grow.
+
+    Items that arrive one by one, a little further apart than the time of a batch, would overlap in pairs for ever once
+    two of them met, and take twice as long. Therefore a single item waits for the last batch of such a pair, if it ends
+    sooner alone than beside it.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[_Entry[T, R]] = deque()
         self._running: dict[asyncio.Task[None], _Batch[T, R]] = {}
         self._changed = asyncio.Event()
+        self._alone_seconds = math.inf
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
 
@@ -109,7 +114,7 @@ class Batcher(Generic[T, R]):
             raise ClosedError
         if len(self._waiting) >= self.max_waiting:
             raise QueueFullError
-        entry: _Entry[T, R] = _Entry(item, asyncio.get_running_loop().create_future())
+        entry: _Entry[T, R] = _Entry(item, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(entry)
         self._changed.set()
         try:
@@ -154,26 +159,36 @@ class Batcher(Generic[T, R]):
 
     def _start_batches(self) -> None:
         """Start as many batches as fit."""
-        while self._waiting:
-            wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
-            concurrent_batches = 1 if self._take_turns else min(self._max_concurrent_batches, wanted)
-            if not (self._has_turn() if self._take_turns else self._has_share(concurrent_batches)):
-                return
+        while self._waiting and (concurrent_batches := self._concurrent_batches()):
             count = min(self._max_size, len(self._waiting))
-            batch = _Batch([self._waiting.popleft() for _ in range(count)], concurrent_batches)
+            entries = [self._waiting.popleft() for _ in range(count)]
+            batch = _Batch(entries, concurrent_batches, time.perf_counter())
             task = asyncio.create_task(self._run_batch(batch), name="batch")
             self._running[task] = batch
             task.add_done_callback(self._end)
 
-    def _has_turn(self) -> bool:
-        """Whether nothing runs, or a full batch may start to be the next."""
+    def _concurrent_batches(self) -> int:
+        """Number of batches among which the machine is divided for the next one; 0 if none may start now."""
         running = len(self._running)
-        return not running or (running < self._max_concurrent_batches and len(self._waiting) >= self._max_size)
-
-    def _has_share(self, concurrent_batches: int) -> bool:
-        """Whether there is room for one of n concurrent batches, which takes an n-th of the machine."""
+        if self._take_turns:
+            has_turn = running < self._max_concurrent_batches and len(self._waiting) >= self._max_size
+            return 1 if has_turn or not running else 0
+        wanted = running + math.ceil(len(self._waiting) / self._max_size)
+        concurrent_batches = min(self._max_concurrent_batches, wanted)
         taken = sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
-        return taken + Fraction(1, concurrent_batches) <= 1
+        has_room = taken + Fraction(1, concurrent_batches) <= 1
+        return concurrent_batches if has_room and not self._ends_sooner_alone() else 0
+
+    def _ends_sooner_alone(self) -> bool:
+        """Whether a single item should wait for the last batch of a pair.
+
+        If that has run for longer than a batch takes alone, then the rest of it and the item alone afterwards take less
+        time than the item beside it, which would need as long as that batch in all.
+        """
+        if len(self._running) != 1 or len(self._waiting) != 1:
+            return False
+        (batch,) = self._running.values()
+        return batch.concurrent_batches == 2 and self.running_seconds > self._alone_seconds
 
     def _end(self, task: "asyncio.Task[None]") -> None:
         del self._running[task]
@@ -188,6 +203,9 @@ class Batcher(Generic[T, R]):
                 raise RuntimeError(f"{len(results)} results came back for a batch of {len(entries)}")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - for the callers of this batch; other batches continue
             results = [error] * len(entries)
+        else:
+            if batch.concurrent_batches == 1:
+                self._alone_seconds = time.perf_counter() - batch.started_at
         seconds = time.perf_counter() - batch.started_at
         for entry, result in zip(entries, results, strict=True):
             if entry.future.done():  # its caller has gone

@@ -92,6 +92,80 @@ async def test_more_room_is_divided_further_as_more_items_wait() -> None:
     await batcher.close()
 
 
+class Clock:
+    """Stands in for the module `time`; goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("service.inference.batcher.time", clock)
+    return clock
+
+
+async def half_of_a_pair(run: Steps, batcher: "Batcher[int, int]", clock: Clock) -> "asyncio.Task[int]":
+    """Item 1 runs for a second alone, then 2 and 3 as a pair, and 2 ends; returns the task of 3."""
+    (alone,) = await submitted(batcher, 1)
+    await started(run, 1)
+    clock.seconds += 1
+    await ended(run, 1, alone)
+    first, second = await submitted(batcher, 2, 3)
+    await started(run, 3)
+    await ended(run, 2, first)
+    return second
+
+
+async def test_a_single_item_waits_for_one_of_a_pair_that_nears_its_end_and_then_gets_the_whole_machine(
+    clock: Clock,
+) -> None:
+    run = Steps()
+    batcher = side_by_side(run, count=2)
+    half = await half_of_a_pair(run, batcher, clock)
+    clock.seconds += 1.1
+    (single,) = await submitted(batcher, 4)
+    await asyncio.sleep(0)  # the worker sees it
+    assert batcher.waiting() == 1
+    await ended(run, 3, half)
+    await started(run, 4)
+    assert run.shares[4] == 1
+    await ended(run, 4, single)
+    await batcher.close()
+
+
+async def test_a_single_item_starts_beside_one_of_a_pair_that_began_only_just_now(clock: Clock) -> None:
+    run = Steps()
+    batcher = side_by_side(run, count=2)
+    half = await half_of_a_pair(run, batcher, clock)
+    clock.seconds += 0.9
+    (single,) = await submitted(batcher, 4)
+    await started(run, 4)
+    assert run.shares[4] == 2
+    await ended(run, 3, half)
+    await ended(run, 4, single)
+    await batcher.close()
+
+
+async def test_a_second_item_ends_the_wait_for_the_whole_machine(clock: Clock) -> None:
+    run = Steps()
+    batcher = side_by_side(run, count=2)
+    half = await half_of_a_pair(run, batcher, clock)
+    clock.seconds += 1.1
+    tasks = await submitted(batcher, 4, 5)
+    await started(run, 4)
+    assert run.shares[4] == 2
+    await ended(run, 3, half)
+    await started(run, 5)
+    for item, task in zip((4, 5), tasks, strict=True):
+        await ended(run, item, task)
+    await batcher.close()
+
+
 async def test_a_batch_that_throws_does_not_harm_the_one_beside_it() -> None:
     gate = asyncio.Event()
 
