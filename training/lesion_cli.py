@@ -32,8 +32,8 @@ from training.run.progress import say
 from training.run.record import hash_file
 from training.run.run_folder import check_folder, claim_run_folder
 
-_OPERATIONS_PER_SLICE: Final = 90e9
-"""Of one slice in one training step: VGG-19 forwards on 192 x 256 pixels, and backwards through three of its blocks."""
+_OPERATIONS_PER_PIXEL: Final = 90e9 / (192 * 256)
+"""Of a slice in one training step: VGG-19 forwards, and backwards through three of its blocks."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -132,8 +132,8 @@ def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
 
 
 def _confirm(recipe: LesionRecipe, machine: Machine, *, sure: bool) -> None:
-    slices = recipe.batch_size * (recipe.steps + recipe.left_out_steps)
-    hours = hours_of(slices * _OPERATIONS_PER_SLICE, machine)
+    pixels = recipe.box_height * recipe.box_width * recipe.batch_size * (recipe.steps + recipe.left_out_steps)
+    hours = hours_of(pixels * _OPERATIONS_PER_PIXEL, machine)
     confirm_cost(hours, f"on {machine}, and 1 GB of disk", sure=sure)
 
 

@@ -27,9 +27,18 @@ class LesionRecipe(BaseModel):
     frozen_layers: int = Field(
         default=14, ge=0, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
     )
+    box_height: int = Field(
+        default=192, gt=0, multiple_of=16, description="pixels of the lung box's picture from top to bottom"
+    )
+    box_width: int = Field(default=256, gt=0, multiple_of=16, description="the same from left to right")
     covid_ct_share: float = Field(
         default=0.5, gt=0, le=1, description="share of COVID-CT among the labelled slices of a batch"
     )
+
+    @property
+    def box_size(self) -> tuple[int, int]:
+        """Height and width of the lung box's picture."""
+        return self.box_height, self.box_width
 
 
 LEFT_OUT_PARTS: Final = 4

@@ -34,6 +34,7 @@ def fit_appearance(
     found: FoundLungs,
     seen: Sequence[int],
     shares: Mapping[str | None, float],
+    size: tuple[int, int],
     machine: Machine,
     rng: np.random.Generator,
 ) -> AppearanceProbe:
@@ -44,12 +45,15 @@ def fit_appearance(
         slices, found: all slices and their lungs.
         seen: indices of the slices that may be learned from.
         shares: of each source, as in `LesionSamples`.
+        size: height and width of the lung box's picture.
         machine: device and number format.
         rng: draws the augmented view.
     """
     chosen = _choose([i for i in seen if slices[i].kind == "labelled" and slices[i].label is not None], slices, rng)
     probe = AppearanceProbe(network.map_channels)
-    views = [_pool(network, probe, slices, found, chosen, machine, rng if view else None) for view in range(_VIEWS)]
+    views = [
+        _pool(network, probe, slices, found, chosen, size, machine, rng if view else None) for view in range(_VIEWS)
+    ]
     features = np.concatenate(views)
     labels = np.tile([slices[i].label or 0 for i in chosen], _VIEWS)
     weights = np.tile(_weights([slices[i] for i in chosen], shares), _VIEWS)
@@ -84,6 +88,7 @@ def _pool(
     slices: Sequence[CtSlice],
     found: FoundLungs,
     chosen: Sequence[int],
+    size: tuple[int, int],
     machine: Machine,
     rng: np.random.Generator | None,
 ) -> NDArray[np.float32]:
@@ -97,7 +102,7 @@ def _pool(
             pictures = []
             for place in own[start : start + 8]:
                 i, view = chosen[place], None if rng is None else np.random.default_rng(seeds[place])
-                grey = crop_lungs(slices[i], found.lung[i], found.box[i], view).grey
+                grey = crop_lungs(slices[i], found.lung[i], found.box[i], size, view).grey
                 pictures.append(
                     grey if view is None else degrade(draw_marks(jitter_tone(grey, view), view, 0.35), view)
                 )

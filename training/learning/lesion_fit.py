@@ -159,7 +159,7 @@ def _train(
     labelled = [slices[index] for index in seen]
     shares = _shares(labelled, recipe.covid_ct_share)
     rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
-    samples = LesionSamples(labelled, own, shares, rng)
+    samples = LesionSamples(labelled, own, shares, recipe.box_size, rng)
     training = LesionTraining(
         steps, recipe.batch_size, recipe.learning_rate, recipe.frozen_layers, settings.machine, checkpoint
     )
@@ -175,9 +175,10 @@ def _appearance(
     path: Path,
 ) -> AppearanceProbe:
     if current().lacks(path):
-        shares = _shares([slices[index] for index in seen], settings.recipe.covid_ct_share)
-        rng = np.random.default_rng(derive_seed(settings.recipe.seed, path.stem))
-        fitted = fit_appearance(network, slices, found, seen, shares, settings.machine, rng)
+        recipe = settings.recipe
+        shares = _shares([slices[index] for index in seen], recipe.covid_ct_share)
+        rng = np.random.default_rng(derive_seed(recipe.seed, path.stem))
+        fitted = fit_appearance(network, slices, found, seen, shares, recipe.box_size, settings.machine, rng)
         first_only(write_atomically)(path, lambda temporary: torch.save(fitted.state_dict(), temporary))
     probe = AppearanceProbe(network.map_channels)
     with restoring(path):

@@ -14,7 +14,6 @@ from training.errors import TrainingError
 from training.learning.augmentation import Grey, degrade, draw_marks, jitter_tone
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
 from training.network.lesion_network import STRIDE
-from training.network.lung_box import HEIGHT, WIDTH
 
 _LABELLED: Final = 0.45
 _LESIONS: Final = 0.35
@@ -29,8 +28,8 @@ class Batch(NamedTuple):
     """Slices and targets of one step, with a weight for each target.
 
     Attributes:
-        pictures: float32 (N, 1, 192, 256).
-        lesion, lung: float32 (N, 1, 48, 64), share of each cell inside the mask.
+        pictures: float32 (N, 1, H, W), of the box's size.
+        lesion, lung: float32 (N, 1, H / 4, W / 4), share of each cell inside the mask.
         lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
         label: float32 (N,), 1 is COVID.
         seeds: int64 (N,), of all that is random in each slice.
@@ -62,13 +61,19 @@ class LesionSamples:
         slices: to learn from; whatever is left out is not among them.
         found: their lungs.
         shares: of each labelled source among the labelled slices; sources not named share what `None` has.
+        size: height and width of the pictures.
         rng: draws the seed of every sample, so that a run can continue where it was.
     """
 
     def __init__(
-        self, slices: Sequence[CtSlice], found: FoundLungs, shares: dict[str | None, float], rng: np.random.Generator
+        self,
+        slices: Sequence[CtSlice],
+        found: FoundLungs,
+        shares: dict[str | None, float],
+        size: tuple[int, int],
+        rng: np.random.Generator,
     ) -> None:
-        self._slices, self._found, self._seeds = slices, found, rng
+        self._slices, self._found, self._size, self._seeds = slices, found, size, rng
         self._rng = rng  # of one sample, from its seed
         usable = [i for i in range(len(slices)) if found.has_lungs(i)]
 
@@ -189,7 +194,7 @@ class LesionSamples:
             sample.label_weight = 0.0
 
     def _crop(self, index: int) -> LungCrop:
-        return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._rng)
+        return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._size, self._rng)
 
     def _choose(self, indices: Sequence[int]) -> int:
         return indices[int(self._rng.integers(len(indices)))]
@@ -202,8 +207,9 @@ class LesionSamples:
 
 
 def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average a mask of the picture over the decoder's cells: (192, 256) -> (48, 64)."""
-    return np.asarray(cv2.resize(mask, (WIDTH // STRIDE, HEIGHT // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
+    """Average a mask of the picture over the decoder's cells: (H, W) -> (H / 4, W / 4)."""
+    height, width = mask.shape
+    return np.asarray(cv2.resize(mask, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.learning.augmentation import Grey, change_window
-from training.network.lung_box import HEIGHT, WIDTH, find_box, set_tone
+from training.network.lung_box import find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
 from training.run.atomic_write import write_atomically
 from training.run.processes import current, first_only
@@ -42,7 +42,7 @@ class FoundLungs:
 
 @dataclass(frozen=True, slots=True)
 class LungCrop:
-    """The picture inside the box, with what is known of it; all (192, 256), float32.
+    """The picture inside the box, with what is known of it; all of the box's size, float32.
 
     Attributes:
         grey: 0 to 1, tone set.
@@ -94,10 +94,21 @@ def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
 
 
 def crop_lungs(
-    each: CtSlice, lung: NDArray[np.float16], box: NDArray[np.float32], rng: np.random.Generator | None
+    each: CtSlice,
+    lung: NDArray[np.float16],
+    box: NDArray[np.float32],
+    size: tuple[int, int],
+    rng: np.random.Generator | None,
 ) -> LungCrop:
-    """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window."""
-    matrix = _matrix(box, rng)
+    """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window.
+
+    Args:
+        each, lung, box: a slice and what the finder found in it.
+        size: height and width of the picture.
+        rng: draws the changes; None changes nothing.
+    """
+    height, width = size
+    matrix = _matrix(box, height, width, rng)
     border = 0.0
     grey: Grey = each.grey.astype(np.float32) / np.float32(255)
     if rng is not None:
@@ -108,7 +119,7 @@ def crop_lungs(
     def warp(picture: NDArray[np.float32], outside: float = 0.0) -> Grey:
         return cast(
             Grey,
-            cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderValue=(outside,)),
+            cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(outside,)),
         )
 
     whole = cast(Grey, cv2.resize(lung.astype(np.float32), (SLICE_SIZE, SLICE_SIZE), interpolation=cv2.INTER_LINEAR))
@@ -123,23 +134,23 @@ def crop_lungs(
     )
 
 
-def _matrix(box: NDArray[np.float32], rng: np.random.Generator | None) -> NDArray[np.float64]:
+def _matrix(box: NDArray[np.float32], height: int, width: int, rng: np.random.Generator | None) -> NDArray[np.float64]:
     """Affine matrix from the slice's pixels to the picture's: (2, 3)."""
     x0, x1, y0, y1 = (float(side) * SLICE_SIZE for side in box)
     mirror, angle = 1.0, 0.0
     if rng is not None:
-        width, height = x1 - x0, y1 - y0
+        across, down = x1 - x0, y1 - y0
         moves = rng.normal(0, 0.05, 4)
-        x0, x1 = x0 + moves[0] * width, x1 + moves[1] * width
-        y0, y1 = y0 + moves[2] * height, y1 + moves[3] * height
+        x0, x1 = x0 + moves[0] * across, x1 + moves[1] * across
+        y0, y1 = y0 + moves[2] * down, y1 + moves[3] * down
         angle = np.deg2rad(rng.normal(0, 6))
         mirror = -1.0 if rng.random() < 0.5 else 1.0
-    across, down = WIDTH / max(8.0, x1 - x0), HEIGHT / max(8.0, y1 - y0)
+    enlarged_x, enlarged_y = width / max(8.0, x1 - x0), height / max(8.0, y1 - y0)
     turn = np.array(
         [
-            [across * np.cos(angle) * mirror, -across * np.sin(angle) * mirror],
-            [down * np.sin(angle), down * np.cos(angle)],
+            [enlarged_x * np.cos(angle) * mirror, -enlarged_x * np.sin(angle) * mirror],
+            [enlarged_y * np.sin(angle), enlarged_y * np.cos(angle)],
         ]
     )
     middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
-    return np.column_stack([turn, np.array([WIDTH / 2, HEIGHT / 2]) - turn @ middle])
+    return np.column_stack([turn, np.array([width / 2, height / 2]) - turn @ middle])

@@ -8,7 +8,7 @@ from torch import nn
 
 from training.network.deployable import fold_batch_norms
 from training.network.lesion_network import AppearanceProbe, LesionNetwork, log_probability
-from training.network.lung_box import HEIGHT, WIDTH, crop, find_box, flatness, place_back, set_tone
+from training.network.lung_box import crop, find_box, flatness, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
 
 MAP_SIZE: Final = 80
@@ -40,6 +40,7 @@ class LesionReader(nn.Module):
         finder: finds the lungs; in evaluation mode.
         network: reads them; in evaluation mode.
         appearance: fitted to this network's maps.
+        box_size: height and width of the picture inside the lung box, as the network was trained with.
         slope, offset: of the calibration, on log odds (Platt 1999).
     """
 
@@ -48,6 +49,7 @@ class LesionReader(nn.Module):
         finder: LungFinder,
         network: LesionNetwork,
         appearance: AppearanceProbe,
+        box_size: tuple[int, int],
         slope: float = 1.0,
         offset: float = 0.0,
     ) -> None:
@@ -58,7 +60,8 @@ class LesionReader(nn.Module):
         self.decoder = copy.deepcopy(network.decoder)
         self.appearance = copy.deepcopy(appearance)
         self.evidence = copy.deepcopy(network.evidence)
-        self.height, self.width, self.map_size = HEIGHT, WIDTH, MAP_SIZE
+        self.height, self.width = box_size
+        self.map_size = MAP_SIZE
         self.fewest_lung = FEWEST_LUNG
         self.sharpness, self.headroom = SHARPNESS, HEADROOM
         self.slope = slope
@@ -69,7 +72,7 @@ class LesionReader(nn.Module):
         """Find the lungs and cut them out.
 
         Returns:
-            VGG's input (N, 3, 192, 256), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), flatness (N,).
+            VGG's input (N, 3, height, width), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), flatness (N,).
         """
         grey = slices.float() / 255
         small = shrink(grey)

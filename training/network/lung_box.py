@@ -8,10 +8,6 @@ from typing import Final
 import torch
 from torch import nn
 
-HEIGHT: Final = 192
-WIDTH: Final = 256
-"""Pixels of the picture inside the box. Lungs are wider than high, so the box is too; its own aspect is not kept."""
-
 MARGIN: Final = 0.06
 """Share of the box's side that is added on each side: the box holds 98 % of the lungs' area along each axis."""
 

@@ -137,7 +137,8 @@ def _read(job: LesionJob) -> LesionReport | None:
 
 def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Answers:
     stage(5, STAGES, "answers to left-out slices, calibration, thresholds")
-    judge = LesionReader(fitted.finder, fitted.left_out_network, fitted.left_out_appearance).eval()
+    appearance, size = fitted.left_out_appearance, job.fit.recipe.box_size
+    judge = LesionReader(fitted.finder, fitted.left_out_network, appearance, size).eval()
     machine = job.fit.machine
     path = job.fit.run_folder / "left-out-answers.npz"
     return resumed_answers(path, judge.to(machine.device), left_out, machine, "answering left-out slices")
@@ -145,8 +146,9 @@ def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[C
 
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
     stage(6, STAGES, "the only look at test")
-    machine, platt, seed = job.fit.machine, judgement.calibration, job.fit.recipe.seed
-    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, platt.slope, platt.offset)
+    machine, platt, recipe = job.fit.machine, judgement.calibration, job.fit.recipe
+    seed, size = recipe.seed, recipe.box_size
+    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, size, platt.slope, platt.offset)
     reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
     answers = {
         # changes of altered slices are larger than what autocast rounds

@@ -25,6 +25,7 @@ from training.run.processes import current, joined
 
 STEPS = 6
 BATCH = 3
+BOX_SIZE = 96, 128
 
 
 def read_slices(folder: Path) -> list[CtSlice]:
@@ -48,7 +49,9 @@ def train(folder: Path, steps: int) -> LesionNetwork:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     slices = read_slices(folder / "slices")
-    samples = LesionSamples(slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, np.random.default_rng(0))
+    samples = LesionSamples(
+        slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(0)
+    )
     training = LesionTraining(STEPS, BATCH, 1e-4, 14, Machine(torch.device("cpu"), None, 0), folder / "network.ckpt")
     losses: list[dict[str, float]] = []
     step = lesion_training._step

@@ -6,7 +6,9 @@ from tests.support.sources.lesion_sources import draw_chest, write_clear, write_
 from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
 from training.learning.lesion_samples import Batch, LesionSamples, to_cells
 from training.learning.lung_crops import FoundLungs, crop_lungs
-from training.network.lung_box import HEIGHT, WIDTH, find_box
+from training.network.lung_box import find_box
+
+BOX_SIZE = 96, 128
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +30,19 @@ def found(slices: list[CtSlice]) -> FoundLungs:
 
 
 def _samples(slices: list[CtSlice], found: FoundLungs, seed: int = 0) -> LesionSamples:
-    return LesionSamples(slices, found, {"hospital": 1.0, None: 0.0}, np.random.default_rng(seed))
+    return LesionSamples(slices, found, {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(seed))
 
 
 def test_a_crop_shows_the_lungs_dark_and_tissue_bright(slices: list[CtSlice], found: FoundLungs) -> None:
-    crop = crop_lungs(slices[0], found.lung[0], found.box[0], None)
-    assert crop.grey.shape == (HEIGHT, WIDTH)
+    crop = crop_lungs(slices[0], found.lung[0], found.box[0], BOX_SIZE, None)
+    assert crop.grey.shape == BOX_SIZE
     assert crop.grey[crop.found > 0.9].mean() < 0.3
     assert crop.grey[crop.found < 0.01].mean() > 0.5
 
 
 def test_lesion_and_picture_move_together(slices: list[CtSlice], found: FoundLungs) -> None:
     index = next(i for i, each in enumerate(slices) if each.lesion is not None and each.lesion.any())
-    crop = crop_lungs(slices[index], found.lung[index], found.box[index], np.random.default_rng(3))
+    crop = crop_lungs(slices[index], found.lung[index], found.box[index], BOX_SIZE, np.random.default_rng(3))
     assert crop.lesion is not None
     assert crop.lung is not None
     clear = (crop.lung > 0.9) & (crop.lesion < 0.1)
@@ -49,8 +51,8 @@ def test_lesion_and_picture_move_together(slices: list[CtSlice], found: FoundLun
 
 def test_a_batch_has_every_kind_of_target(slices: list[CtSlice], found: FoundLungs) -> None:
     batch = _samples(slices, found).batch(40)
-    assert batch.pictures.shape == (40, 1, HEIGHT, WIDTH)
-    assert batch.lesion.shape == batch.lung.shape == (40, 1, HEIGHT // 4, WIDTH // 4)
+    assert batch.pictures.shape == (40, 1, *BOX_SIZE)
+    assert batch.lesion.shape == batch.lung.shape == (40, 1, 24, 32)
     labels = batch.label[batch.label_weight == 1]
     assert 0 < labels.sum() < len(labels)
     pasted = (batch.lesion_weight == 0.7) & (batch.lesion.sum((1, 2, 3)) > 0)
@@ -70,6 +72,6 @@ def test_the_position_continues_the_same_sequence(slices: list[CtSlice], found: 
 
 
 def test_cells_hold_the_share_of_the_mask() -> None:
-    mask = np.zeros((HEIGHT, WIDTH), np.float32)
+    mask = np.zeros(BOX_SIZE, np.float32)
     mask[:2, :4] = 1
     assert to_cells(mask)[0, 0] == pytest.approx(0.5)

@@ -20,7 +20,7 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
     lungs = parallel.perfect_lungs(len(slices))
 
     def samples() -> LesionSamples:
-        return LesionSamples(slices, lungs, {"hospital": 1.0, None: 0.0}, np.random.default_rng(0))
+        return LesionSamples(slices, lungs, {"hospital": 1.0, None: 0.0}, parallel.BOX_SIZE, np.random.default_rng(0))
 
     whole = samples().batch(5)
     for rank in (0, 1):
@@ -44,9 +44,11 @@ def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
 def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slices = parallel.read_slices(tmp_path)
     rng = np.random.default_rng(0)
-    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, rng)
+    samples = LesionSamples(
+        slices, parallel.perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, parallel.BOX_SIZE, rng
+    )
     batch = samples.batch(5)
-    outputs = (torch.randn(5, 2, 48, 64), torch.rand(5), torch.randn(5), torch.randn(5))
+    outputs = (torch.randn(5, 2, 24, 32), torch.rand(5), torch.randn(5), torch.randn(5))
     whole = lesion_training._losses(outputs, batch)
     totals = torch.stack([batch.lesion_weight.sum(), batch.lung_weight.sum(), batch.label_weight.sum()])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)

@@ -23,11 +23,16 @@ class _Band(nn.Module):
         return lung, torch.full((picture.shape[0], 2), -9.0)
 
 
-def _reader(finder: nn.Module) -> LesionReader:
+def _reader(finder: nn.Module, box_size: tuple[int, int] = (192, 256)) -> LesionReader:
     torch.manual_seed(0)
-    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval(), AppearanceProbe(512)).eval()
+    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval(), AppearanceProbe(512), box_size).eval()
     reader.finder = cast(LungFinder, finder.eval())
     return reader
+
+
+def test_the_picture_of_the_lung_box_has_the_size_of_the_recipe() -> None:
+    seen, *_ = _reader(_Band(), (96, 128)).look(torch.full((2, 1, 320, 320), 90, dtype=torch.uint8))
+    assert seen.shape == (2, 3, 96, 128)
 
 
 def test_nothing_outside_the_box_changes_the_answer() -> None:
@@ -89,7 +94,7 @@ def test_involvement_is_that_of_both_lungs_and_of_each_half() -> None:
 def test_a_gpu_can_record_the_exported_network(tmp_path: Path) -> None:
     with thin_vgg():
         network = LesionNetwork().eval()
-        reader = LesionReader(LungFinder().eval(), network, AppearanceProbe(network.map_channels)).eval()
+        reader = LesionReader(LungFinder().eval(), network, AppearanceProbe(network.map_channels), (192, 256)).eval()
     path = tmp_path / "reader.pt"
     path.write_bytes(model_bytes(reader.half(), tiny_card()))
     exported: Any = load_model(path, torch.device("cpu"), "fp16").network

@@ -17,7 +17,8 @@ from training.__main__ import main
 from training.evaluation.scores import INVOLVEMENT_BOUNDS, shares_up_to
 
 STEPS = (
-    "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2"
+    "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2 "
+    "--box-height 96 --box-width 128"
 )
 
 

@@ -19,7 +19,7 @@ def reader() -> LesionReader:
     network = LesionNetwork()
     with torch.no_grad():
         network(torch.rand(2, 1, 192, 256))
-    return LesionReader(LungFinder().eval(), network.eval(), AppearanceProbe(512)).eval()
+    return LesionReader(LungFinder().eval(), network.eval(), AppearanceProbe(512), (192, 256)).eval()
 
 
 @pytest.fixture(scope="module")
