@@ -1,8 +1,11 @@
 import errno
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import mkstemp
+from typing import Any
 
 import pytest
 
@@ -143,13 +146,16 @@ def test_a_run_that_filled_the_disk_continues_with_the_same_command(
     command += ["--architectures", "vgg19_bn", "--out", str(tmp_path), *EVERY_EPOCH]
     written: list[str] = []
 
-    def sync_until_the_disk_is_full(path: Path) -> None:
-        written.append(path.name)
-        if sum("last.pt" in name for name in written) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def fill_the_disk_at_last(*args: Any, **options: Any) -> tuple[int, str]:
+        handle, name = mkstemp(*args, **options)
+        written.append(name)
+        if sum("last.pt" in each for each in written) == 2:
+            os.close(handle)
+            handle = os.open("/dev/full", os.O_WRONLY)
+        return handle, name
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.run.atomic_write.sync", sync_until_the_disk_is_full)
+        patch.setattr("training.run.atomic_write.tempfile.mkstemp", fill_the_disk_at_last)
         assert main(command) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {tmp_path}/vgg19_bn-0/last.pt: can't write the file: No space left on device; ")

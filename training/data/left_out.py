@@ -43,7 +43,7 @@ def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[boo
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("source", "group", "file"))
     rows.writerows((each.source, each.group, each.name) for each, out in zip(slices, left_out, strict=True) if out)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def read_left_out(path: Path, slices: Sequence[CtSlice]) -> list[bool]:

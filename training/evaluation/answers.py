@@ -64,12 +64,7 @@ def resumed_answers(
             return Answers(**{each.name: stored[each.name] for each in fields(Answers)})
     answers = answer(reader, slices, machine, title)
     columns = {each.name: getattr(answers, each.name) for each in fields(Answers)}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, names=names, **columns)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: np.savez_compressed(file, names=names, **columns))
     return answers
 
 

@@ -166,7 +166,7 @@ class FineTuning:
     def _finish_epoch(self, record: EpochRecord) -> None:
         self.history.append(record)
         if self.best is record:
-            write_atomically(self._best, lambda path: torch.save(self._network.state_dict(), path))
+            write_atomically(self._best, lambda file: torch.save(self._network.state_dict(), file))
         if self._is_over() or time.perf_counter() - self._written >= self._checkpoint_seconds:
             self._write_checkpoint()
         say(str(record))  # after the write: a kill can no longer undo an epoch that was written
@@ -179,7 +179,7 @@ class FineTuning:
             "scaler": self._scaler.state_dict(),
             "history": history,
         }
-        write_atomically(self._last, lambda path: torch.save(state, path))
+        write_atomically(self._last, lambda file: torch.save(state, file))
         write_history(self._last.with_name("history.csv"), history)
         self._written = time.perf_counter()
 

@@ -142,7 +142,7 @@ def _write_finder(path: Path, settings: LesionFitSettings, slices: Sequence[CtSl
         recipe.finder_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine
     )
     finder = train_lung_finder(pictures, training).cpu()
-    write_atomically(path, lambda temporary: torch.save(finder.state_dict(), temporary))
+    write_atomically(path, lambda file: torch.save(finder.state_dict(), file))
 
 
 def _train(
@@ -179,7 +179,7 @@ def _appearance(
         shares = _shares([slices[index] for index in seen], recipe.covid_ct_share)
         rng = np.random.default_rng(derive_seed(recipe.seed, path.stem))
         fitted = fit_appearance(network, slices, found, seen, shares, recipe.box_size, settings.machine, rng)
-        first_only(write_atomically)(path, lambda temporary: torch.save(fitted.state_dict(), temporary))
+        first_only(write_atomically)(path, lambda file: torch.save(fitted.state_dict(), file))
     probe = AppearanceProbe(network.map_channels)
     with restoring(path):
         probe.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

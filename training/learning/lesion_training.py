@@ -141,7 +141,7 @@ class _State:
             "running": self.running,
             "position": position,
         }
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        write_atomically(path, lambda file: torch.save(state, file))
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, if there is one."""

@@ -71,12 +71,7 @@ def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> 
 @first_only
 def _write_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> None:
     found = find_lungs(finder, slices)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, lung=found.lung, box=found.box)
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: np.savez_compressed(file, lung=found.lung, box=found.box))
 
 
 def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:

@@ -95,7 +95,7 @@ def export(deployable: nn.Module, card: ModelCard, folder: Path) -> ManifestFile
     data = model_bytes(deployable.half() if card.precision == "fp16" else deployable, card)
     name = f"{card.name}-{card.architecture.split()[0]}-{card.version}-{sha256(data).hexdigest()[:8]}"
     file = ManifestFile.describe(f"{name}.{card.precision}.pt", card.precision, data)
-    write_atomically(folder / file.name, lambda temporary: temporary.write_bytes(data))
+    write_atomically(folder / file.name, lambda file: file.write(data))
     return file
 
 

@@ -43,7 +43,7 @@ def write_answers(path: Path, sets: Sequence[AnsweredSet]) -> None:
         for each, p, share in zip(own.slices, own.probability, involvement, strict=True):
             label = "" if each.label is None else each.label
             rows.writerow((own.name, each.source, each.name, label, f"{p:.6f}", f"{share:.4f}"))
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def write_predictions(path: Path, probabilities: Probabilities, data: CovidCt) -> None:
@@ -54,7 +54,7 @@ def write_predictions(path: Path, probabilities: Probabilities, data: CovidCt) -
     for split, answers in ((data.val, probabilities.val), (data.test, probabilities.test)):
         for labelled, probability in zip(split.slices, answers.tolist(), strict=True):
             rows.writerow((split.name, labelled.path, labelled.label, f"{probability:.6f}"))
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def read_test_predictions(path: Path) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt, patients:
         *_figures(networks),
     ]
     text = "\n".join(lines) + "\n"
-    write_atomically(folder / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / "report.md", lambda file: file.write(text.encode()))
     return text
 
 

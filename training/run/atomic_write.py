@@ -4,11 +4,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from training.errors import TrainingError
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file in the same folder, flush it to the disk, then rename it to `path`.
 
     Raises:
@@ -16,18 +17,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
         temporary = Path(name)
         try:
-            write(temporary)
-            sync(temporary)
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(handle)
             temporary.chmod(0o644)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError where the disk is full
-        reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        raise TrainingError(f"{path}: can't write the file: {reason}; {_CURE}") from error
+    except (OSError, RuntimeError) as error:
+        # torch.save hides the error of a full disk behind one of its own
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise TrainingError(f"{path}: can't write the file: {cause.strerror}; {_CURE}") from error
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8"))
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:

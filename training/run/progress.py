@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import time
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -22,6 +23,15 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = False, **figures: Any) -> None:
         super().set_postfix(ordered_dict, refresh=bool(refresh), **figures)
+
+    def refresh(self, nolock: bool = False, lock_args: Any = None) -> None:
+        """Display the bar, also beneath a line that was written above it; but not before its delay is over.
+
+        tqdm removes a bar at its end only if the delay is over, so the next line would be appended to it.
+        """
+        if not self.disable and (not self.delay or time() >= self.start_t + self.delay):
+            super().refresh(nolock, lock_args)
+            self.last_print_t, self.last_print_n = time(), self.n
 
 
 _open_bars: "WeakSet[tqdm[Any]]" = WeakSet()

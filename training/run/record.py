@@ -31,7 +31,7 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write the record as a JSON file."""
         text = self.model_dump_json(indent=2) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text))
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 class Provenance(Record):
@@ -121,7 +121,7 @@ def make_provenance(
 def write_schema(kind: type[Record], folder: Path) -> None:
     """Write the JSON Schema of a record into its folder."""
     text = json.dumps(kind.model_json_schema(), indent=2) + "\n"
-    write_atomically(folder / SCHEMA_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(folder / SCHEMA_NAME, lambda file: file.write(text.encode()))
 
 
 def hash_file(path: Path) -> str:

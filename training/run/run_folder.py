@@ -54,7 +54,7 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
     for stale in folder.glob(".*.*"):  # half-written files of a killed process
         stale.unlink(missing_ok=True)
     if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=2)))
+        write_atomically(path, lambda file: file.write(json.dumps(settings, indent=2).encode()))
         return
     found, mine = _flat(_read_settings(path)), _flat(settings)
     for name in (*mine, *found):
