@@ -12,6 +12,22 @@ from training.run.progress import say
 
 
 @dataclass(frozen=True, slots=True)
+class _Figure:
+    """AUC of one source with its lower bound; numbers of slices and positives tell whether it is the same source."""
+
+    auc: float
+    low: float
+    slices: int
+    positives: int
+
+    def __str__(self) -> str:
+        return f"{self.auc:.3f} of {self.slices} slices"
+
+    def is_of_the_same(self, other: "_Figure | None") -> bool:
+        return other is not None and (self.slices, self.positives) == (other.slices, other.positives)
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Lines to print, and why the new model is no better; None if it is better."""
 
@@ -42,36 +58,37 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
 
 
 def compare_models(new: Path, old: Path) -> Comparison:
-    """Compare two models folders by the AUC on left-out sources that both have; test is shown and decides nothing."""
+    """Compare two models folders by the AUC on left-out slices that both have; test is shown and decides nothing."""
     there_is_one = (old / MANIFEST_NAME).is_file()
     first, second = _figures(new), _figures(old) if there_is_one else {}
-    lines = [f"release: {name}: auc {_text(second, name)} in {old}, {_text(first, name)} in {new}" for name in first]
-    shared = [name for name in first if name in second and name != "test"]
-    chance = [name for name, (_, low) in first.items() if name != "test" and low <= 0.5]
+    lines = [
+        f"release: {name}: auc {second.get(name, 'unknown')} in {old}, {own} in {new}" for name, own in first.items()
+    ]
+    shared = [name for name, own in first.items() if name != "test" and own.is_of_the_same(second.get(name))]
+    chance = [name for name, own in first.items() if name != "test" and own.low <= 0.5]
     objection = None
     if len(chance) == len(first) - ("test" in first):
         objection = "the new model is no better than chance on any left-out source"
     elif there_is_one and not shared:
-        objection = f"the model in {old} has no figures for the same left-out sources, so they can't be compared"
+        objection = f"the model in {old} has no figures for the same left-out slices, so they can't be compared"
     elif shared:
-        means = [sum(each[name][0] for name in shared) / len(shared) for each in (first, second)]
+        means = [sum(each[name].auc for name in shared) / len(shared) for each in (first, second)]
         if means[0] <= means[1]:
             objection = f"mean AUC on {', '.join(shared)} is {means[0]:.3f}, no better than {means[1]:.3f}"
     return Comparison(lines, objection)
 
 
-def _figures(folder: Path) -> dict[str, tuple[float, float]]:
-    """Read AUC and its lower bound, by left-out source and `test`, of any version of metrics.json."""
+def _figures(folder: Path) -> dict[str, _Figure]:
+    """Read figures by left-out source, and of `test`, from any version of metrics.json."""
     try:
         metrics: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_bytes())
         sources = metrics.get("judgement", {}).get("sources", {})
-        figures = {name: own["figures"]["auc"] for name, own in sources.items()}
         if "test" in metrics.get("splits", {}):
-            figures["test"] = metrics["splits"]["test"]["figures"]["auc"]
-        return {name: (float(each["value"]), float(each["low"])) for name, each in figures.items()}
+            sources = sources | {"test": metrics["splits"]["test"]}
+        return {name: _figure(each, **each["figures"]["auc"]) for name, each in sources.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 
 
-def _text(figures: dict[str, tuple[float, float]], name: str) -> str:
-    return f"{figures[name][0]:.3f}" if name in figures else "unknown"
+def _figure(source: dict[str, Any], value: float, low: float, **_: float) -> _Figure:
+    return _Figure(float(value), float(low), int(source["count"]), int(source["positives"]))

@@ -13,12 +13,13 @@ from training.release.promotion import compare_models, promote
 from training.release.publish import copy_model, publish, staging_folder
 
 
-def write_model(folder: Path, version: str, auc: float = 0.9) -> Path:
+def write_model(folder: Path, version: str, auc: float = 0.9, slices: int = 40) -> Path:
     """A loadable model with its plot, predictions, and figures in its manifest; returns `folder`."""
     row = write_models(folder, tiny_card(0.5).model_copy(update={"version": version}))
     named = row.model_copy(update={"name": f"tiny-{version}.fp16.pt"})
     (folder / row.name).rename(folder / named.name)
-    figure = {"figures": {"auc": {"value": auc, "low": auc - 0.05, "high": auc + 0.05}}}
+    interval = {"value": auc, "low": auc - 0.05, "high": auc + 0.05}
+    figure = {"count": slices, "positives": 20, "figures": {"auc": interval}}
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest |= {"files": [named.model_dump()], "judgement": {"sources": {"hospital": figure}}}
     manifest |= {"splits": {"test": figure}}
@@ -78,7 +79,7 @@ def test_a_better_model_replaces_the_one_in_place_after_the_comparison(
 ) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0", auc=0.9), write_model(tmp_path / "old", "1.0.0", auc=0.8)
     promote(new, old, anyway=False)
-    assert f"release: hospital: auc 0.800 in {old}, 0.900 in {new}" in capsys.readouterr().out
+    assert f"release: hospital: auc 0.800 of 40 slices in {old}, 0.900 of 40 slices in {new}" in capsys.readouterr().out
     assert version_in(old) == "2.0.0"
 
 
@@ -99,7 +100,14 @@ def test_a_model_without_the_same_figures_can_not_be_compared(tmp_path: Path) ->
     write_models(old)
     objection = compare_models(new, old).objection
     assert objection is not None
-    assert "no figures for the same left-out sources" in objection
+    assert "no figures for the same left-out slices" in objection
+
+
+def test_a_source_of_other_slices_is_not_compared_though_its_name_is_the_same(tmp_path: Path) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0", 1.0, slices=24), write_model(tmp_path / "old", "1.0.0", 0.8)
+    with pytest.raises(TrainingError, match="no figures for the same left-out slices"):
+        promote(new, old, anyway=False)
+    assert version_in(old) == "1.0.0"
 
 
 def test_an_empty_folder_takes_any_model_that_learned(tmp_path: Path) -> None:
