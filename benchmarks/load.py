@@ -30,7 +30,7 @@ class Measured(Record):
 
     Attributes:
         answers: number of answers with status 200.
-        seconds: from the first of these answers to the last.
+        seconds: from the start of the load to the last of these answers.
         p50_ms, p99_ms: latency of all answers in milliseconds.
         failed: requests without connection, cut off, timed out, or with a status of 400 or more.
     """
@@ -44,7 +44,7 @@ class Measured(Record):
     @property
     def rate(self) -> float:
         """Answers with status 200 per second."""
-        return (self.answers - 1) / self.seconds if self.answers > 1 else 0.0
+        return self.answers / self.seconds if self.answers else 0.0
 
 
 def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Measured:

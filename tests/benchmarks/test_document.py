@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def visit(rate: float, bare: float, stages: dict[str, float] | None = None) -> Visit:
-    load = Measured(answers=101, seconds=100 / rate, p50_ms=200, p99_ms=300, failed=1)
+    load = Measured(answers=100, seconds=100 / rate, p50_ms=200, p99_ms=300, failed=1)
     connections = (1, 4, 16, 64)
     return Visit(
         start_seconds=3.0,

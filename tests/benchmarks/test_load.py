@@ -5,6 +5,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,12 +22,13 @@ class OneAtATime(BaseHTTPRequestHandler):
     """Answers one request at a time, each after the same delay."""
 
     protocol_version = "HTTP/1.1"
-    turn = threading.Lock()
+    turns = threading.Semaphore(1)
+    seconds = SECONDS_AN_ANSWER
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        with self.turn:
-            time.sleep(SECONDS_AN_ANSWER)
+        with self.turns:
+            time.sleep(self.seconds)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -35,13 +37,28 @@ class OneAtATime(BaseHTTPRequestHandler):
         pass
 
 
+class SixAtATime(OneAtATime):
+    """Answers six requests together, three times more slowly."""
+
+    turns = threading.Semaphore(6)
+    seconds = 3 * SECONDS_AN_ANSWER
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Run a server of known capacity and yield its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/predict"
+        finally:
+            server.shutdown()
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
-    """Run a server of known capacity and yield its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), OneAtATime) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}/predict"
-        server.shutdown()
+    with serving(OneAtATime) as url:
+        yield url
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
@@ -51,6 +68,14 @@ def test_wrk_measures_the_rate_of_the_server(url: str, connections: int) -> None
     assert measured.failed == 0
     assert measured.rate == pytest.approx(1 / SECONDS_AN_ANSWER, rel=0.25)
     assert measured.p50_ms == pytest.approx(1000 * SECONDS_AN_ANSWER * connections, rel=0.3)
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_the_first_answers_of_a_server_that_answers_several_together_take_time_too() -> None:
+    with serving(SixAtATime) as url:
+        measured = load_with_wrk(url, IMAGE, 12, 1)
+    assert measured.answers == 18
+    assert measured.rate == pytest.approx(6 / SixAtATime.seconds, rel=0.2)
 
 
 def test_requests_at_a_pace_below_capacity_do_not_wait_for_each_other(url: str) -> None:
