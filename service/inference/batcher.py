@@ -59,6 +59,10 @@ class _Batch(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Collects items into batches and runs one or a few batches at a time.
 
+    Items that arrive one by one, a little further apart than the time of a batch, would overlap in pairs for ever once
+    two of them met, and take twice as long. Therefore a single item waits for the last batch of such a pair, if it ends
+    sooner alone than beside it.
+
     Args:
         run: takes the items of a batch and the number of batches that share the machine meanwhile; returns exactly one
             result or exception for each item, in order. If it raises, every item of that batch gets the exception, and
@@ -68,10 +72,6 @@ class Batcher(Generic[T, R]):
         max_concurrent_batches: most batches that run side by side.
         take_turns: whether they take turns on the machine instead of sharing it. Then only a full batch starts while
             another runs: until its turn, any other could still grow.
-
-    Items that arrive one by one, a little further apart than the time of a batch, would overlap in pairs for ever once
-    two of them met, and take twice as long. Therefore a single item waits for the last batch of such a pair, if it ends
-    sooner alone than beside it.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Slices that are left out of training so that a model can be judged on sources that it never saw."""
 
 import csv
-import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.lesion_recipe import LEFT_OUT_PARTS
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_csv
 
 
 def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[bool]:
@@ -39,11 +38,8 @@ def check_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> None:
 
 def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
     """Write source, group and file of the slices that are left out."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("source", "group", "file"))
-    rows.writerows((each.source, each.group, each.name) for each, out in zip(slices, left_out, strict=True) if out)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    rows = ((each.source, each.group, each.name) for each, out in zip(slices, left_out, strict=True) if out)
+    write_csv(path, ("source", "group", "file"), rows)
 
 
 def read_left_out(path: Path, slices: Sequence[CtSlice]) -> list[bool]:

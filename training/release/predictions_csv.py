@@ -1,7 +1,6 @@
 """predictions.csv: the probabilities of one run, slice by slice."""
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from training.data.covid_ct import CovidCt
 from training.data.ct_slices import CtSlice
 from training.evaluation.answers import Answers
 from training.evaluation.report_scores import Probabilities
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_csv
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +34,22 @@ class AnsweredSet:
 
 def write_answers(path: Path, sets: Sequence[AnsweredSet]) -> None:
     """Write one row per slice of the recipe `lesion`: set, source, file, label, probability, lung_involvement."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("set", "source", "file", "label", "probability", "lung_involvement"))
-    for own in sets:
-        involvement = own.answers.involvement[:, 0]
-        for each, p, share in zip(own.slices, own.probability, involvement, strict=True):
-            label = "" if each.label is None else each.label
-            rows.writerow((own.name, each.source, each.name, label, f"{p:.6f}", f"{share:.4f}"))
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    rows = (
+        (own.name, each.source, each.name, each.label, f"{p:.6f}", f"{share:.4f}")
+        for own in sets
+        for each, p, share in zip(own.slices, own.probability, own.answers.involvement[:, 0], strict=True)
+    )
+    write_csv(path, ("set", "source", "file", "label", "probability", "lung_involvement"), rows)
 
 
 def write_predictions(path: Path, probabilities: Probabilities, data: CovidCt) -> None:
     """Write one row per slice of validation and of test: split, path, label, probability."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("split", "path", "label", "probability"))
-    for split, answers in ((data.val, probabilities.val), (data.test, probabilities.test)):
-        for labelled, probability in zip(split.slices, answers.tolist(), strict=True):
-            rows.writerow((split.name, labelled.path, labelled.label, f"{probability:.6f}"))
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    rows = (
+        (split.name, labelled.path, labelled.label, f"{probability:.6f}")
+        for split, answers in ((data.val, probabilities.val), (data.test, probabilities.test))
+        for labelled, probability in zip(split.slices, answers.tolist(), strict=True)
+    )
+    write_csv(path, ("split", "path", "label", "probability"), rows)
 
 
 def read_test_predictions(path: Path) -> NDArray[np.float64]:

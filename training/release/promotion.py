@@ -85,10 +85,11 @@ def _figures(folder: Path) -> dict[str, _Figure]:
         sources = metrics.get("judgement", {}).get("sources", {})
         if "test" in metrics.get("splits", {}):
             sources = sources | {"test": metrics["splits"]["test"]}
-        return {name: _figure(each, **each["figures"]["auc"]) for name, each in sources.items()}
+        return {name: _figure(each) for name, each in sources.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 
 
-def _figure(source: dict[str, Any], value: float, low: float, **_: float) -> _Figure:
-    return _Figure(float(value), float(low), int(source["count"]), int(source["positives"]))
+def _figure(source: dict[str, Any]) -> _Figure:
+    auc = source["figures"]["auc"]
+    return _Figure(float(auc["value"]), float(auc["low"]), int(source["count"]), int(source["positives"]))

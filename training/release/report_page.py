@@ -15,7 +15,7 @@ from training.evaluation.scores import ScoreName, bootstrap_weights, interval, m
 from training.release.predictions_csv import read_test_predictions
 from training.release.report import Report
 from training.report_recipe import ReportRecipe
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_text
 
 _SCORES: Final[tuple[ScoreName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
 
@@ -45,7 +45,7 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt, patients:
         *_figures(networks),
     ]
     text = "\n".join(lines) + "\n"
-    write_atomically(folder / "report.md", lambda file: file.write(text.encode()))
+    write_text(folder / "report.md", text)
     return text
 
 

@@ -1,8 +1,10 @@
 """Writing of files that are complete or absent, even if the process is killed while it writes."""
 
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +35,20 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if not isinstance(cause, OSError):
             raise
         raise TrainingError(f"{path}: can't write the file: {cause.strerror}; {_CURE}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8; raises as `write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table; None is an empty cell. Raises as `write_atomically`."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def sync(path: Path) -> None:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_text
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -14,7 +14,7 @@ def write_history(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 import service
 from service.model.card import SplitFingerprint
 from training.errors import TrainingError
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_text
 
 
 class Record(BaseModel):
@@ -31,7 +31,7 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write the record as a JSON file."""
         text = self.model_dump_json(indent=2) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
 
 
 class Provenance(Record):
@@ -121,7 +121,7 @@ def make_provenance(
 def write_schema(kind: type[Record], folder: Path) -> None:
     """Write the JSON Schema of a record into its folder."""
     text = json.dumps(kind.model_json_schema(), indent=2) + "\n"
-    write_atomically(folder / SCHEMA_NAME, lambda file: file.write(text.encode()))
+    write_text(folder / SCHEMA_NAME, text)
 
 
 def hash_file(path: Path) -> str:

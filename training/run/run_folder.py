@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from training.errors import TrainingError
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_text
 from training.run.processes import first_only
 from training.run.record import Record
 
@@ -54,7 +54,7 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
     for stale in folder.glob(".*.*"):  # half-written files of a killed process
         stale.unlink(missing_ok=True)
     if not path.exists():
-        write_atomically(path, lambda file: file.write(json.dumps(settings, indent=2).encode()))
+        write_text(path, json.dumps(settings, indent=2))
         return
     found, mine = _flat(_read_settings(path)), _flat(settings)
     for name in (*mine, *found):

@@ -109,8 +109,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def half_of_a_pair(run: Steps, batcher: "Batcher[int, int]", clock: Clock) -> "asyncio.Task[int]":
-    """Item 1 runs for a second alone, then 2 and 3 as a pair, and 2 ends; returns the task of 3."""
+async def half_of_a_pair(clock: Clock, seconds: float) -> "tuple[Steps, Batcher[int, int], asyncio.Task[int]]":
+    """Item 1 runs for a second alone, then 2 and 3 as a pair for some seconds, and 2 ends; the task of 3 is last."""
+    run = Steps()
+    batcher = side_by_side(run, count=2)
     (alone,) = await submitted(batcher, 1)
     await started(run, 1)
     clock.seconds += 1
@@ -118,16 +120,14 @@ async def half_of_a_pair(run: Steps, batcher: "Batcher[int, int]", clock: Clock)
     first, second = await submitted(batcher, 2, 3)
     await started(run, 3)
     await ended(run, 2, first)
-    return second
+    clock.seconds += seconds
+    return run, batcher, second
 
 
 async def test_a_single_item_waits_for_one_of_a_pair_that_nears_its_end_and_then_gets_the_whole_machine(
     clock: Clock,
 ) -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    half = await half_of_a_pair(run, batcher, clock)
-    clock.seconds += 1.1
+    run, batcher, half = await half_of_a_pair(clock, seconds=1.1)
     (single,) = await submitted(batcher, 4)
     await asyncio.sleep(0)  # the worker sees it
     assert batcher.waiting() == 1
@@ -139,10 +139,7 @@ async def test_a_single_item_waits_for_one_of_a_pair_that_nears_its_end_and_then
 
 
 async def test_a_single_item_starts_beside_one_of_a_pair_that_began_only_just_now(clock: Clock) -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    half = await half_of_a_pair(run, batcher, clock)
-    clock.seconds += 0.9
+    run, batcher, half = await half_of_a_pair(clock, seconds=0.9)
     (single,) = await submitted(batcher, 4)
     await started(run, 4)
     assert run.shares[4] == 2
@@ -152,10 +149,7 @@ async def test_a_single_item_starts_beside_one_of_a_pair_that_began_only_just_no
 
 
 async def test_a_second_item_ends_the_wait_for_the_whole_machine(clock: Clock) -> None:
-    run = Steps()
-    batcher = side_by_side(run, count=2)
-    half = await half_of_a_pair(run, batcher, clock)
-    clock.seconds += 1.1
+    run, batcher, half = await half_of_a_pair(clock, seconds=1.1)
     tasks = await submitted(batcher, 4, 5)
     await started(run, 4)
     assert run.shares[4] == 2
