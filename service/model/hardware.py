@@ -61,6 +61,22 @@ def has_int8() -> bool:
     return bool(torch.backends.quantized.engine not in ("", "none"))
 
 
+@contextmanager
+def int8_packed_by_onednn() -> Iterator[None]:
+    """Let oneDNN pack int8 weights on an x86 processor, and multiply with them from then on.
+
+    By default torch takes oneDNN with VNNI and FBGEMM without, where oneDNN needs 0.85 of FBGEMM's time. The reason is
+    that without VNNI, oneDNN adds two products in 16 bits, which 8-bit activations overflow. Model files have 7 bits.
+    """
+    before = torch.backends.quantized.engine
+    if before == "x86":
+        torch.backends.quantized.engine = "onednn"
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
 def use_threads(count: int) -> None:
     """Set the number of threads that torch uses for the calling thread; OpenMP keeps it for each thread."""
     if torch.get_num_threads() != count:

@@ -9,7 +9,7 @@ import torch
 
 from service.model.card import Precision
 from service.model.file import DTYPES, without_deprecation_warnings
-from service.model.hardware import one_thread
+from service.model.hardware import int8_packed_by_onednn, one_thread
 
 _CHANNELS: Final = 256
 _HEIGHT: Final = 24
@@ -58,7 +58,8 @@ def _layer(precision: Precision) -> Callable[[], torch.Tensor]:
     with without_deprecation_warnings():
         quantised = torch.quantize_per_tensor(picture, 1.0, 0, torch.quint8)
         weights = torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8)
-    packed = torch.ops.quantized.conv2d_prepack(weights, None, [1, 1], [1, 1], [1, 1], 1)
+    with int8_packed_by_onednn():
+        packed = torch.ops.quantized.conv2d_prepack(weights, None, [1, 1], [1, 1], [1, 1], 1)
     return partial(torch.ops.quantized.conv2d_relu, quantised, packed, 1.0, 0)
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_what_is_saved_is_loaded_with_its_card(tmp_path: Path) -> None:
 
 def test_the_same_network_gives_the_same_bytes() -> None:
     assert len({model_bytes(TinyNetwork().eval(), tiny_card()) for _ in range(2)}) == 1
+
+
+@pytest.mark.parametrize(("precision", "stored"), [("int8", False), ("fp16", True)])
+def test_weights_are_compressed_in_int8_alone(tmp_path: Path, precision: str, stored: bool) -> None:
+    row = write_models(tmp_path, tiny_card().model_copy(update={"precision": precision}))
+    with zipfile.ZipFile(tmp_path / row.name) as archive:
+        kinds = {each.compress_type for each in archive.infolist()}
+    assert (zipfile.ZIP_STORED in kinds) is stored, "torch compresses code and card by itself"
 
 
 def test_a_network_takes_any_batch_size_once_loaded(tmp_path: Path) -> None:
