@@ -119,9 +119,13 @@ def _mean_of_half(grey: torch.Tensor, inside: torch.Tensor, sign: float) -> torc
 
 def _sample(picture: torch.Tensor, scale: torch.Tensor, centre: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Sample pictures at scale * p + centre for p in -1..1, as grid_sample's coordinates have it."""
-    theta = torch.zeros(picture.shape[0], 2, 3, device=picture.device)
-    theta[:, 0, 0] = scale[:, 0]
-    theta[:, 1, 1] = scale[:, 1]
-    theta[:, :, 2] = centre
-    grid = nn.functional.affine_grid(theta, [picture.shape[0], picture.shape[1], height, width], align_corners=False)
+    x = scale[:, :1] * _cell_middles(picture, width) + centre[:, :1]
+    y = scale[:, 1:] * _cell_middles(picture, height) + centre[:, 1:]
+    # not affine_grid: it multiplies a matrix for each cell, and takes longer than the sampling
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=3)
     return nn.functional.grid_sample(picture, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _cell_middles(like: torch.Tensor, count: int) -> torch.Tensor:
+    """Middles of `count` cells between -1 and 1, float32 (count,), on a tensor's device."""
+    return (2.0 * torch.arange(count, device=like.device) + 1.0) / count - 1.0
