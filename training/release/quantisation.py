@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.ao import quantization
 
+from service.model.hardware import int8_packed_by_onednn
 from training.network.lesion_network import LesionDecoder
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import LungFinder
@@ -46,8 +47,9 @@ def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionRead
         with torch.inference_mode():
             for each in progress(slices, "calibrating int8", "slice"):
                 quantised(each)
-        for part in (quantised.features, *_wrapped(quantised)):
-            quantization.convert(part, inplace=True)  # type: ignore[no-untyped-call]
+        with int8_packed_by_onednn():  # as in the service, so that its answers are those of the card
+            for part in (quantised.features, *_wrapped(quantised)):
+                quantization.convert(part, inplace=True)  # type: ignore[no-untyped-call]
     return quantised
 
 
