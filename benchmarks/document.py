@@ -67,7 +67,7 @@ def _run(results: Results) -> str:
     return (
         f"{results.date}, commit {commit}, {results.processor}, {results.processors} processors, torch "
         f"{results.torch}, {results.model}: {files}. Image: "
-        f"`{results.image}`. {rounds} rounds, {results.seconds} s for each load."
+        f"`{results.image}`. Rounds: {rounds}, with {results.seconds} s for each load."
     )
 
 

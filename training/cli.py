@@ -32,6 +32,25 @@ def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(command=_train)
     add_data(parser)
+    _add_sources(parser)
+    parser.add_argument("--weights", type=Path, help="ImageNet weights in torchvision's layout (default: downloaded)")
+    add_run(parser, "--run", "runs/lesion")
+    parser.add_argument(
+        "--release",
+        type=Path,
+        nargs="?",
+        const=Path("models"),
+        metavar="DIR",
+        help="compare the finished model with the one in this folder (models), and replace it if it is better",
+    )
+    parser.add_argument(
+        "--release-anyway", action="store_true", help="with --release: replace it although the new model is no better"
+    )
+    add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
+
+
+def _add_sources(parser: Parser) -> None:
+    """Add the options for everything that `train` learns from besides COVID-CT, and for what it leaves out."""
     parser.add_argument(
         "--corrections",
         type=Path,
@@ -62,20 +81,6 @@ def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="labelled source that the judged network never sees; repeatable (default: every other source with both "
         "classes)",
     )
-    parser.add_argument("--weights", type=Path, help="ImageNet weights in torchvision's layout (default: downloaded)")
-    add_run(parser, "--run", "runs/lesion")
-    parser.add_argument(
-        "--release",
-        type=Path,
-        nargs="?",
-        const=Path("models"),
-        metavar="DIR",
-        help="compare the finished model with the one in this folder (models), and replace it if it is better",
-    )
-    parser.add_argument(
-        "--release-anyway", action="store_true", help="with --release: replace it although the new model is no better"
-    )
-    add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
 
 
 def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
