@@ -14,7 +14,7 @@ STRIDE: Final = 4
 """Pixels of the picture a cell of the decoder's maps."""
 
 BOUND: Final = 3.0
-"""Largest log odds that appearance may give or take: it never overrules the lesion share of clear lungs."""
+"""Largest log odds that appearance may give or take: it never overrules that there is no lesion."""
 
 _NO_SHARE: Final = 0.003
 _USUAL_SHARE: Final = 0.03
@@ -85,7 +85,7 @@ class Appearance(nn.Module):
 
 
 class AppearanceProbe(nn.Module):
-    """Appearance as it is exported: one linear layer on averages and deviations of 5_4, fitted after the training.
+    """Appearance as it is exported: one linear layer on averages and deviations of 5_4 over the lesions, fitted later.
 
     On left-out papers it orders slices better than the layers that were trained together with the network (0.95 and
     0.91), and on left-out SARS-CoV-2-CT too (0.74 and 0.47); docs/experiments.md has the table.
@@ -96,30 +96,25 @@ class AppearanceProbe(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        features = 4 * channels
+        features = 2 * channels
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.linear = nn.Linear(features, 1)
         self.bound = BOUND
 
     def pool(self, features: torch.Tensor, lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
-        """Average and deviation of a map of C channels over the lung and over its lesions: float32 (N, 4 C).
+        """Average and deviation of a map of C channels over the lesions, float32 (N, 2 C); of the lung if it has none.
 
         Args:
             features: map of 5_4, at 1/4 of the masks' size.
             lung, lesion: float32 (N, 1, h, w), probabilities; lesion is inside lung.
         """
         values = features.float()
-        of_lung = nn.functional.avg_pool2d(lung, 4)
-        of_lesion = nn.functional.avg_pool2d(lesion, 4) + 0.02 * of_lung
-        pooled: list[torch.Tensor] = []
-        for weight in (of_lung, of_lesion):
-            share = weight / (weight.sum((2, 3), keepdim=True) + 1e-3)
-            average = (values * share).sum((2, 3))
-            square = (values * values * share).sum((2, 3))
-            pooled.append(average)
-            pooled.append((square - average * average).clamp_min(0.0).sqrt())
-        return torch.cat(pooled, dim=1)
+        weight = nn.functional.avg_pool2d(lesion, 4) + 0.02 * nn.functional.avg_pool2d(lung, 4)
+        share = weight / (weight.sum((2, 3), keepdim=True) + 1e-3)
+        average = (values * share).sum((2, 3))
+        square = (values * values * share).sum((2, 3))
+        return torch.cat([average, (square - average * average).clamp_min(0.0).sqrt()], dim=1)
 
     def forward(self, features: torch.Tensor, lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
         """Compute log odds of COVID by appearance, float32 (N,), within -BOUND and BOUND; arguments as in `pool`."""
@@ -129,7 +124,7 @@ class AppearanceProbe(nn.Module):
 
 
 class Evidence(nn.Module):
-    """P(COVID) = P(lesion) x P(COVID | appearance): a clear lung stays NonCOVID whatever it looks like."""
+    """P(lesion) as it is trained: rising with the lesion share. The model file has `surest_lesion` instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +134,7 @@ class Evidence(nn.Module):
         self.usual_share = _USUAL_SHARE
 
     def forward(self, share: torch.Tensor) -> torch.Tensor:
-        """Compute log odds of lesion from the lung's lesion share, float (N,): rising with it, by construction."""
+        """Compute log odds of lesion from the lung's lesion share, float (N,)."""
         rise = torch.log((share + self.no_share) / self.usual_share)
         return nn.functional.softplus(self.slope.float()) * rise + self.offset.float()
 
@@ -181,6 +176,15 @@ class LesionNetwork(nn.Module):
 
 
 def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute log P and log (1 - P) of P = sigmoid(lesion odds) x sigmoid(appearance odds)."""
+    """Compute log P and log (1 - P) of P = sigmoid(lesion odds) x sigmoid(appearance odds).
+
+    P(COVID) is P(lesion) x P(COVID | appearance): a clear lung stays NonCOVID whatever it looks like.
+    """
     log_p = nn.functional.logsigmoid(lesion_odds) + nn.functional.logsigmoid(appearance_odds)
     return log_p, torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+
+
+def surest_lesion(cells: torch.Tensor) -> torch.Tensor:
+    """Compute the log odds of the surest lesion cell inside a lung from the decoder's logits: (N, 2, h, w) -> (N,)."""
+    log_p, log_not = log_probability(cells[:, 1], cells[:, 0])
+    return (log_p - log_not).amax((1, 2))

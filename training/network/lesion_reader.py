@@ -7,17 +7,16 @@ import torch
 from torch import nn
 
 from training.network.deployable import fold_batch_norms
-from training.network.lesion_network import AppearanceProbe, LesionNetwork, log_probability
+from training.network.lesion_network import AppearanceProbe, LesionNetwork, log_probability, surest_lesion
 from training.network.lung_box import crop, find_box, flatness, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
 
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
 
-SHARPNESS: Final = 2.0
-HEADROOM: Final = 1.0
-"""P(lesion) is sigmoid(SHARPNESS x (trained log odds + HEADROOM)): a clear lung stays low, and the answer for a lung
-with lesions rests on appearance. Chosen on left-out sources, docs/experiments.md."""
+DOUBT: Final = 2.0
+"""Log odds of the surest lesion cell at which a lesion is as likely as not: one of thousands of cells is easily wrong.
+Chosen on left-out sources, docs/experiments.md."""
 
 FEWEST_LUNG: Final = 0.006
 """Share of the slice below which lungs are too small to be read."""
@@ -59,11 +58,10 @@ class LesionReader(nn.Module):
         self.features = fold_batch_norms(network.features)
         self.decoder = copy.deepcopy(network.decoder)
         self.appearance = copy.deepcopy(appearance)
-        self.evidence = copy.deepcopy(network.evidence)
         self.height, self.width = box_size
         self.map_size = MAP_SIZE
         self.fewest_lung = FEWEST_LUNG
-        self.sharpness, self.headroom = SHARPNESS, HEADROOM
+        self.doubt = DOUBT
         self.slope = slope
         self.offset = offset
 
@@ -101,10 +99,8 @@ class LesionReader(nn.Module):
         cells = self.decoder(maps)
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
-        share = lesion_cells.sum((1, 2, 3)) / (lung_cells.sum((1, 2, 3)) + 1.0)
         appearance = self.appearance(maps[2], lung_cells, lesion_cells)
-        lesion_odds = self.sharpness * (self.evidence(share) + self.headroom)
-        log_p, log_not = log_probability(lesion_odds, appearance)
+        log_p, log_not = log_probability(surest_lesion(cells) - self.doubt, appearance)
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
         answer = self.check(lung, kind, flat)

@@ -20,7 +20,7 @@ from training.run.record import Provenance
 
 ARCHITECTURE: Final = (
     "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; answer from "
-    "lesion share and appearance inside the lungs)"
+    "the surest lesion and the lesions' appearance inside the lungs)"
 )
 LIMITS: Final = (
     "Learned from about 4,500 slices of public sources, many cut out of papers; the classes of some sources come from "

@@ -8,7 +8,7 @@ from service.model.cuda_graphs import host_operators
 from service.model.file import load_model, model_bytes
 from tests.support.networks.thin_vgg import thin_vgg
 from tests.support.networks.tiny import tiny_card
-from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability
+from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability, surest_lesion
 from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
 
@@ -67,14 +67,35 @@ def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
     assert all(torch.isfinite(each).all() for each in answer.values())
 
 
-def test_the_answer_rises_with_the_lesion_share_and_appearance_is_bounded() -> None:
+def test_appearance_is_bounded() -> None:
     network = LesionNetwork()
-    odds = network.evidence(torch.tensor([0.0, 0.001, 0.01, 0.1, 0.5]))
-    assert (odds.diff() > 0).all()
     maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
     masks = torch.ones(1, 1, 48, 64)
     assert network.appearance(maps, masks, masks).abs().item() <= BOUND
     assert AppearanceProbe(512)(maps[1], masks, masks).abs().item() <= BOUND
+
+
+def test_appearance_is_that_of_the_lesions_and_of_the_lung_where_there_are_none() -> None:
+    values = torch.zeros(1, 1, 12, 16)
+    values[:, :, 3:6, 4:8] = 5.0  # where the lesion is
+    values[:, :, 9:, :] = 100.0  # outside the lung
+    lung, lesion = torch.zeros(1, 1, 48, 64), torch.zeros(1, 1, 48, 64)
+    lung[:, :, :36] = 1.0
+    lesion[:, :, 12:24, 16:32] = 1.0
+    probe = AppearanceProbe(1)
+    mostly_lesion = 5.0 * 12 * 1.02 / (12 + 0.02 * 9 * 16)  # 12 cells of lesion in 144 of lung
+    assert torch.allclose(probe.pool(values, lung, lesion)[0, 0], torch.tensor(mostly_lesion), atol=0.01)
+    assert torch.allclose(probe.pool(values, lung, 0 * lesion)[0, 0], values[:, :, :9].mean(), atol=0.01)
+
+
+def test_the_surest_lesion_is_the_likeliest_cell_inside_a_lung() -> None:
+    cells = torch.full((2, 2, 4, 6), -8.0)
+    cells[:, 0, 1:3, 1:5] = 8.0  # lung
+    cells[0, 1, 0, 0] = 6.0  # outside it
+    cells[0, 1, 2, 2] = 1.5
+    cells[1, 1, 2, 3] = 4.0
+    odds = surest_lesion(cells)
+    assert torch.allclose(odds, torch.tensor([1.5, 4.0]), atol=0.05)
 
 
 def test_a_clear_lung_stays_below_the_probability_of_a_lesion() -> None:
