@@ -14,9 +14,10 @@ from training.network.lung_finder import LungFinder, shrink
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
 
-DOUBT: Final = 2.0
-"""Log odds of the surest lesion cell at which a lesion is as likely as not: one of thousands of cells is easily wrong.
-Chosen on left-out sources, docs/experiments.md."""
+SHARPNESS: Final = 0.5
+DOUBT: Final = 1.0
+"""P(lesion) is sigmoid(SHARPNESS x (log odds of the surest lesion cell - DOUBT)): one of thousands of cells is easily
+wrong, and their log odds are too far from 0. Chosen on left-out sources, docs/experiments.md."""
 
 FEWEST_LUNG: Final = 0.006
 """Share of the slice below which lungs are too small to be read."""
@@ -61,7 +62,7 @@ class LesionReader(nn.Module):
         self.height, self.width = box_size
         self.map_size = MAP_SIZE
         self.fewest_lung = FEWEST_LUNG
-        self.doubt = DOUBT
+        self.sharpness, self.doubt = SHARPNESS, DOUBT
         self.slope = slope
         self.offset = offset
 
@@ -100,7 +101,8 @@ class LesionReader(nn.Module):
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
         appearance = self.appearance(maps[2], lung_cells, lesion_cells)
-        log_p, log_not = log_probability(surest_lesion(cells) - self.doubt, appearance)
+        lesion_odds = self.sharpness * (surest_lesion(cells) - self.doubt)
+        log_p, log_not = log_probability(lesion_odds, appearance)
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
         answer = self.check(lung, kind, flat)
