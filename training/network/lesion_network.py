@@ -184,7 +184,6 @@ def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) ->
     return log_p, torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
 
 
-def surest_lesion(cells: torch.Tensor) -> torch.Tensor:
-    """Compute the log odds of the surest lesion cell inside a lung from the decoder's logits: (N, 2, h, w) -> (N,)."""
-    log_p, log_not = log_probability(cells[:, 1], cells[:, 0])
-    return (log_p - log_not).amax((1, 2))
+def surest_lesion(lesion: torch.Tensor) -> torch.Tensor:
+    """Compute the log odds of the surest lesion cell from probabilities inside the lungs: float32 (N, 1, h, w) -> (N,)."""
+    return torch.logit(lesion.amax((1, 2, 3)).clamp(1e-30, 1 - 1e-6))

@@ -101,7 +101,7 @@ class LesionReader(nn.Module):
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
         appearance = self.appearance(maps[2], lung_cells, lesion_cells)
-        lesion_odds = self.sharpness * (surest_lesion(cells) - self.doubt)
+        lesion_odds = self.sharpness * (surest_lesion(lesion_cells) - self.doubt)
         log_p, log_not = log_probability(lesion_odds, appearance)
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
