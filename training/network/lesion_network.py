@@ -185,5 +185,5 @@ def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) ->
 
 
 def surest_lesion(lesion: torch.Tensor) -> torch.Tensor:
-    """Compute the log odds of the surest lesion cell from probabilities inside the lungs: float32 (N, 1, h, w) -> (N,)."""
+    """Compute the log odds of the surest lesion cell from its map inside the lungs: float32 (N, 1, h, w) -> (N,)."""
     return torch.logit(lesion.amax((1, 2, 3)).clamp(1e-30, 1 - 1e-6))
