@@ -202,9 +202,7 @@ def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
         layer.train(was_training)
 
 
-def _losses(
-    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch
-) -> dict[str, torch.Tensor]:
+def _losses(outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
     """Cross-entropy of lesion, lung and label, and lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797).
 
     Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
@@ -212,7 +210,7 @@ def _losses(
     weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
     totals = current().sum(torch.stack([each.sum() for each in weights])).clamp_min(1.0)
     of_lesion, of_lung, of_label = (each / total for each, total in zip(weights, totals, strict=True))
-    cells, _, lesion_odds, appearance_odds = outputs
+    cells, lesion_odds, appearance_odds = outputs
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits
     twice = torch.tensor(2.0, device=lesion.device)  # a missed lesion cell counts twice

@@ -143,7 +143,7 @@ class LesionNetwork(nn.Module):
     """VGG-19-BN's maps, the decoder of lung and lesion, and the evidence drawn from them.
 
     `forward`: float (N, 1, 192, 256), the picture inside the lung box with its tone set -> logits of lung and lesion
-    (N, 2, 48, 64), lesion share of the lung (N,), log odds of lesion (N,), log odds of COVID by appearance (N,).
+    (N, 2, 48, 64), log odds of lesion (N,), log odds of COVID by appearance (N,); the last two teach the trunk alone.
     """
 
     map_channels: int
@@ -162,17 +162,14 @@ class LesionNetwork(nn.Module):
         self.map_channels = channels[-1]
         self.evidence = Evidence()
 
-    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.read(self.features(self.normalise(255 * picture)))
-
-    def read(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read lung and lesion from VGG's maps; the same outputs as `forward`."""
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        maps = self.features(self.normalise(255 * picture))
         cells = self.decoder(maps)
         # labels teach what to make of a lesion, never where one is: masks alone teach that
         lung = torch.sigmoid(cells[:, :1]).detach()
         lesion = torch.sigmoid(cells[:, 1:]).detach() * lung
         share = lesion.sum((1, 2, 3)) / (lung.sum((1, 2, 3)) + 1.0)
-        return cells, share, self.evidence(share), self.appearance(maps[1:], lung, lesion)
+        return cells, self.evidence(share), self.appearance(maps[1:], lung, lesion)
 
 
 def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
