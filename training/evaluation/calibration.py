@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from training.evaluation.scores import BINS, bin_of, weighted_scores
 from training.run.record import Record
+
+LOSS_TOLERANCE: Final = 0.02
+"""Log loss by which a calibration must be better than none: networks of one recipe differ by more."""
 
 
 class PlattCalibration(Record):
@@ -64,7 +68,8 @@ def choose_calibration(
     """Choose between no calibration, a slope (temperature), and slope and offset (Platt), by the log loss elsewhere.
 
     Each kind is fitted to all sources but one and judged on that one, because a model is used in hospitals that no fit
-    saw. With a single source nothing can be judged, and the probabilities stay as they are.
+    saw. None is kept unless another is better by more than LOSS_TOLERANCE. With a single source nothing can be judged,
+    and the probabilities stay as they are.
 
     Returns:
         The calibration, fitted to all sources, and the trial of each kind; no trials with a single source.
@@ -73,11 +78,12 @@ def choose_calibration(
         return PlattCalibration(slope=1, offset=0, rule=f"none: {next(iter(sources))} is the only left-out source"), {}
     trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
     # a slope of 0 or less would turn the order of the slices around
-    best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
+    handicap = {kind: 0.0 if kind == "none" else LOSS_TOLERANCE for kind in trials}
+    best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda k: trials[k].log_loss + handicap[k])
     losses = ", ".join(f"{kind} {trial.log_loss:.3f}" for kind, trial in trials.items())
     rule = (
         f"{best}: lowest mean log loss on left-out {', '.join(sources)}, each judged by a fit to the others "
-        f"({losses}); sources and classes weigh the same"
+        f"({losses}; none unless {LOSS_TOLERANCE} better); sources and classes weigh the same"
     )
     return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
 

@@ -3,7 +3,13 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from training.evaluation.calibration import SourceAnswers, calibrated, choose_calibration, reliability
+from training.evaluation.calibration import (
+    LOSS_TOLERANCE,
+    SourceAnswers,
+    calibrated,
+    choose_calibration,
+    reliability,
+)
 
 
 def _source(slope: float, shift: float, count: int = 600, seed: int = 0) -> SourceAnswers:
@@ -46,6 +52,13 @@ def test_a_trial_without_calibration_is_the_log_loss_of_the_answers_themselves()
         losses.append(log_loss(each.labels, 1 / (1 + np.exp(-each.log_odds)), sample_weight=weights))
     assert trials["none"].log_loss == pytest.approx(np.mean(losses), abs=1e-4)
     assert np.array_equal(calibrated(sources["a"].log_odds, platt).argsort(), sources["a"].log_odds.argsort())
+
+
+def test_a_calibration_that_helps_less_than_networks_differ_is_not_used() -> None:
+    platt, trials = choose_calibration({"a": _source(1.25, 0.0), "b": _source(1.25, 0.0, seed=1)})
+    assert 0 < trials["none"].log_loss - trials["temperature"].log_loss < LOSS_TOLERANCE
+    assert (platt.slope, platt.offset) == (1.0, 0.0)
+    assert platt.rule.startswith("none")
 
 
 def test_a_large_source_weighs_no_more_than_a_small_one() -> None:
