@@ -48,7 +48,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
         slices, parallel.perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, parallel.BOX_SIZE, rng
     )
     batch = samples.batch(5)
-    outputs = (torch.randn(5, 2, 24, 32), torch.rand(5), torch.randn(5), torch.randn(5))
+    outputs = (torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5))
     whole = lesion_training._losses(outputs, batch)
     totals = torch.stack([batch.lesion_weight.sum(), batch.lung_weight.sum(), batch.label_weight.sum()])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
