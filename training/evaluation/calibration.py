@@ -78,12 +78,13 @@ def choose_calibration(
         return PlattCalibration(slope=1, offset=0, rule=f"none: {next(iter(sources))} is the only left-out source"), {}
     trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
     # a slope of 0 or less would turn the order of the slices around
-    handicap = {kind: 0.0 if kind == "none" else LOSS_TOLERANCE for kind in trials}
-    best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda k: trials[k].log_loss + handicap[k])
+    best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
+    if trials["none"].log_loss - trials[best].log_loss <= LOSS_TOLERANCE:
+        best = "none"
     losses = ", ".join(f"{kind} {trial.log_loss:.3f}" for kind, trial in trials.items())
     rule = (
-        f"{best}: lowest mean log loss on left-out {', '.join(sources)}, each judged by a fit to the others "
-        f"({losses}; none unless {LOSS_TOLERANCE} better); sources and classes weigh the same"
+        f"{best}: by the mean log loss on left-out {', '.join(sources)}, each judged by a fit to the others "
+        f"({losses}), none unless another is more than {LOSS_TOLERANCE} better; sources and classes weigh the same"
     )
     return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
 
