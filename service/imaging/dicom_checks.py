@@ -78,6 +78,11 @@ class Turn:
         turned = grey.T if self.transpose else grey
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
+    def undo(self, upright: np.ndarray) -> np.ndarray:
+        """Turn an upright array of shape (..., rows, columns) back."""
+        turned = upright[..., :: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+        return turned.swapaxes(-1, -2) if self.transpose else turned
+
 
 def check_header(elements: Elements) -> Header:
     """Check the header, in the order of the most useful reasons for a refusal.

@@ -1,0 +1,1 @@
+"""Series of slices in anatomical order, from files, zips and volumes."""
