@@ -8,7 +8,6 @@ from client.errors import ClientError, UsageError
 from client.http import Client
 from client.results import LungInvolvement, Prediction
 from service.imaging.decode import Slice, decode, to_input
-from service.lean_torch import import_torch_without_meta_kernels
 
 if TYPE_CHECKING:
     from service.model.prediction import Prediction as NetworkPrediction
@@ -56,7 +55,6 @@ class LocalEngine:
         *,
         operating_point: str | None = None,
     ) -> None:
-        import_torch_without_meta_kernels()
         from service.errors import MalformedRequestError, ModelFileError
         from service.model.loading import LoadOptions, load_predictor
 

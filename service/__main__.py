@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from service import DISCLAIMER
 from service.errors import ModelFileError
-from service.lean_torch import import_torch_without_meta_kernels
 from service.processors import usable_processors
 from service.server.logging import configure_logging
 from service.settings import Settings, is_loopback
@@ -65,7 +64,6 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         ModelFileError, KeysError: the model or the API keys are not usable.
     """
     # Imported here because torch takes seconds to import: --help and errors of settings, keys and address come first.
-    import_torch_without_meta_kernels()
     from service.inference.service_state import load
     from service.server.http_server import Server
     from service.web.app import create_app

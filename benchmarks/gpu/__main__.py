@@ -18,11 +18,10 @@ import torch
 
 from benchmarks.environments import ROOT
 from benchmarks.gpu.load import Load, is_ready, load
+from service.model.batches import sizes_of_batches
 from service.model.card import Precision
-from service.model.cuda_graphs import CudaGraphs
 from service.model.file import Network, load_model, read_manifest, synthetic_slice
 from service.model.loading import choose_file
-from service.model.staging import sizes_of_batches
 from training.run.record import Record
 
 _JSON: Final = ROOT / "docs" / "performance-gpu.json"
@@ -42,11 +41,10 @@ class GpuResults(Record):
 
     Attributes:
         card: its name; `cpu` if it was tried on a CPU.
-        bare_rates: slices per second of the bare network by batch size, without CUDA graphs.
-        graph_rates: the same with CUDA graphs; empty if the network could not be recorded, the log says why.
+        bare_rates: slices per second of the bare network by batch size.
         matrix_flops: floating-point operations per second of a product of two large fp16 matrices: the card's limit.
         share_of_limit: best bare rate times the operations of a pass, divided by that limit.
-        peak_mib: memory of the bare network without graphs, of torch alone.
+        peak_mib: memory of the bare network, of torch alone.
         loads: of the service over HTTP.
         note: what was not measured, and why.
     """
@@ -56,7 +54,6 @@ class GpuResults(Record):
     model: str
     precision: Precision
     bare_rates: dict[int, float]
-    graph_rates: dict[int, float]
     matrix_flops: float
     share_of_limit: float
     peak_mib: float
@@ -93,7 +90,6 @@ def _measure(options: argparse.Namespace, device: torch.device) -> GpuResults:
     example = torch.from_numpy(np.array(synthetic_slice(0, artifact.card.input_size)))[None].to(device)
     rates = _rates(artifact.network, example, sizes, options.seconds / 2)
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-    graph_rates = _graph_rates(artifact.network, example, sizes, options.seconds / 2)
     with torch.inference_mode():
         side = _MATRIX if device.type == "cuda" else 512
         left = torch.zeros(side, side, dtype=torch.float16 if device.type == "cuda" else torch.float32, device=device)
@@ -105,9 +101,8 @@ def _measure(options: argparse.Namespace, device: torch.device) -> GpuResults:
         model=f"{artifact.card.name} {artifact.card.version}",
         precision=precision,
         bare_rates=rates,
-        graph_rates=graph_rates,
         matrix_flops=limit,
-        share_of_limit=max([*rates.values(), *graph_rates.values()]) * _FLOP / limit,
+        share_of_limit=max(rates.values()) * _FLOP / limit,
         peak_mib=peak,
         loads=loads,
         note=note,
@@ -123,15 +118,6 @@ def _rates(network: Network, example: torch.Tensor, sizes: Sequence[int], second
             rates[size] = size * _runs_per_second(partial(network, batch), example.device, seconds)
             print(f"batch of {size}: {rates[size]:.0f} slices/s", flush=True)
     return rates
-
-
-def _graph_rates(network: Network, example: torch.Tensor, sizes: Sequence[int], seconds: float) -> dict[int, float]:
-    """Measure like `_rates` with CUDA graphs, for the sizes that can be recorded."""
-    graphs = CudaGraphs(network, example.device)
-    if example.device.type == "cuda":
-        graphs.record(sizes, example.shape[-1])
-    print(f"recorded as CUDA graphs: {', '.join(map(str, graphs.sizes)) or 'no batch size'}", flush=True)
-    return _rates(graphs, example, graphs.sizes, seconds)
 
 
 def _runs_per_second(run: Callable[[], object], device: torch.device, seconds: float) -> float:

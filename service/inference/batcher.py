@@ -1,7 +1,7 @@
 """An asyncio micro-batcher: items that arrive while a batch runs go together into the next batch.
 
 It adds no waiting time: if nothing runs, an item starts at once, alone, with the whole machine. Concurrent batches
-share the machine, or take turns on it.
+share the machine.
 """
 
 import asyncio
@@ -59,9 +59,8 @@ class _Batch(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Collects items into batches and runs one or a few batches at a time.
 
-    Items that arrive one by one, a little further apart than the time of a batch, would overlap in pairs for ever once
-    two of them met, and take twice as long. Therefore a single item waits for the last batch of such a pair, if it ends
-    sooner alone than beside it.
+    If requests arrive slightly slower than a batch takes, two batches can overlap permanently and each take twice as
+    long. A lone item therefore waits if that finishes it sooner.
 
     Args:
         run: takes the items of a batch and the number of batches that share the machine meanwhile; returns exactly one
@@ -69,9 +68,7 @@ class Batcher(Generic[T, R]):
             the next batch still runs.
         max_size: maximum number of items in a batch.
         max_waiting: maximum number of waiting items.
-        max_concurrent_batches: most batches that run side by side.
-        take_turns: whether they take turns on the machine instead of sharing it. Then only a full batch starts while
-            another runs: until its turn, any other could still grow.
+        max_concurrent_batches: maximum number of batches that run at the same time.
     """
 
     def __init__(
@@ -81,13 +78,11 @@ class Batcher(Generic[T, R]):
         max_size: int,
         max_waiting: int,
         max_concurrent_batches: int = 1,
-        take_turns: bool = False,
     ) -> None:
         self._run = run
         self._max_size = max_size
         self.max_waiting = max_waiting
         self._max_concurrent_batches = max_concurrent_batches
-        self._take_turns = take_turns
         self._waiting: deque[_Entry[T, R]] = deque()
         self._running: dict[asyncio.Task[None], _Batch[T, R]] = {}
         self._changed = asyncio.Event()
@@ -169,11 +164,7 @@ class Batcher(Generic[T, R]):
 
     def _concurrent_batches(self) -> int:
         """Number of batches among which the machine is divided for the next one; 0 if none may start now."""
-        running = len(self._running)
-        if self._take_turns:
-            has_turn = running < self._max_concurrent_batches and len(self._waiting) >= self._max_size
-            return 1 if has_turn or not running else 0
-        wanted = running + math.ceil(len(self._waiting) / self._max_size)
+        wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
         concurrent_batches = min(self._max_concurrent_batches, wanted)
         taken = sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
         has_room = taken + Fraction(1, concurrent_batches) <= 1

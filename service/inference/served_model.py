@@ -44,7 +44,6 @@ class ServedModel:
             max_size=predictor.max_batch_size,
             max_waiting=settings.queue_max_length,
             max_concurrent_batches=predictor.max_concurrent_batches,
-            take_turns=predictor.batches_take_turns,
         )
         self._stuck_after_seconds = settings.request_timeout_seconds
         self._users = 0

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from service.errors import ModelFileError
+from service.model.batches import sizes_of_batches
 from service.model.card import FilePrecision, Manifest, ManifestFile, Precision
 from service.model.file import Artifact, load_model, read_manifest, synthetic_slice
 from service.model.hardware import (
@@ -23,7 +24,6 @@ from service.model.hardware import (
 )
 from service.model.predictor import Predictor
 from service.model.speed import measure_precisions
-from service.model.staging import sizes_of_batches
 from service.processors import usable_processors
 
 WantedPrecision: TypeAlias = Literal["auto"] | Precision
@@ -191,10 +191,8 @@ def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, Artifact]
 def _warm_up(predictor: Predictor, path: Path) -> None:
     """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    It runs in the thread that serves a slice alone, because OpenMP's teams belong to threads. On a GPU it checks the
-    recorded passes.
+    It runs in the thread that serves a slice alone, because OpenMP's teams belong to threads.
     """
-    predictor.record_passes()
     for size in (1, *sizes_of_batches(predictor.max_batch_size)):
         predictor.submit(partial(_check, predictor, path, size)).result()
 

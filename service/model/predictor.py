@@ -10,21 +10,17 @@ import torch
 
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
+from service.model.batches import to_device
 from service.model.card import FileAgreement, Manifest, Precision
-from service.model.cuda_graphs import return_memory
 from service.model.file import Artifact, Network
-from service.model.gpu_network import GpuNetwork
 from service.model.hardware import is_loss_of_device, is_out_of_memory, use_threads
 from service.model.prediction import Prediction, read_outputs
-from service.model.staging import Staging, sizes_of_batches
 
 R = TypeVar("R")
 
 _CPU_BATCH: Final = 1
 _GPU_BATCH: Final = 64
 _MAX_CONCURRENT_BATCHES: Final = 4
-_BATCHES_ON_GPU: Final = 2
-"""One computes, and the next is on its way."""
 
 
 class Predictor:
@@ -34,21 +30,17 @@ class Predictor:
     threads takes more than half of its time on one. Therefore waiting slices run concurrently there, each on its share
     of the threads, and a single slice gets all threads.
 
-    A batch that runs alone always runs in the same thread. OpenMP keeps a team of threads for every thread that has
-    computed on several. If all teams together have more threads than the machine has processors, they no longer wait
-    for work actively, and waking them for every layer made a pass in int8 1.2 times as long.
+    A batch that runs alone always runs in the same thread, because OpenMP keeps a team of threads for every thread that
+    has computed on several. With more OpenMP threads than cores, idle threads sleep; waking them per layer made int8
+    1.2 times slower.
 
-    On a GPU batches take turns: while one computes, the next is copied there, and answers of the last one are read.
+    On a GPU one batch runs at a time.
 
     Args:
         artifact: the model.
-        device: see below.
-        precision: see below.
-        max_batch_size: see below; None is the default of the device.
+        max_batch_size: None is the default of the device.
         threads: threads of the network on a CPU; None is the number set in torch.
         manifest: of the models folder; None if unknown.
-        agreement: see below.
-        milliseconds: see below.
 
     Attributes:
         card: the model's card.
@@ -56,7 +48,6 @@ class Predictor:
         device, precision: device and compute precision.
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
-        batches_take_turns: whether such batches compute one after the other, on a GPU, instead of side by side.
         probability_shares, lung_involvement_shares: as in the manifest.
         agreement: of the file, as in the manifest; None if unknown.
         milliseconds: of one convolution in each precision that was compared; empty if there was no choice.
@@ -85,15 +76,11 @@ class Predictor:
         self.precision = precision
         on_cpu = device.type == "cpu"
         self._threads = threads or torch.get_num_threads()
-        self.max_concurrent_batches = min(_MAX_CONCURRENT_BATCHES, self._threads) if on_cpu else _BATCHES_ON_GPU
-        self.batches_take_turns = not on_cpu
+        self.max_concurrent_batches = min(_MAX_CONCURRENT_BATCHES, self._threads) if on_cpu else 1
         self.max_batch_size = max_batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.has_lungs = False
         self.device_lost = False
-        slots = 0 if on_cpu else self.max_concurrent_batches
-        self._staging = Staging(device, self.max_batch_size, artifact.card.input_size, slots)
-        self._gpu = None if on_cpu else GpuNetwork(artifact.network, device)
-        self._network: Network = self._gpu or artifact.network
+        self._network: Network = artifact.network
         self._first = ThreadPoolExecutor(1, thread_name_prefix="predictor")
         self._others = self._other_threads()
         self._others_have_teams = False
@@ -109,11 +96,6 @@ class Predictor:
             "device": str(self.device),
             "precision": self.precision,
         }
-
-    def record_passes(self) -> None:
-        """On a GPU, record the network's passes as CUDA graphs; call it before the first batch."""
-        if self._gpu is not None:
-            self._gpu.record(sizes_of_batches(self.max_batch_size), self.card.input_size)
 
     def submit(self, function: Callable[[], R], concurrent_batches: int = 1) -> "Future[R]":
         """Run `function` in a thread of the predictor.
@@ -154,7 +136,7 @@ class Predictor:
             if not is_out_of_memory(error):
                 self.device_lost = is_loss_of_device(error)
                 raise
-        return_memory()
+        torch.cuda.empty_cache()
         if len(slices) == 1:
             return [
                 OverloadedError(
@@ -166,8 +148,8 @@ class Predictor:
         return [answer for each in halves for answer in self.predict_now(each, concurrent_batches)]
 
     def _answer(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
-        with self._staging.gather(slices) as batch, torch.inference_mode():
-            outputs = self._network(batch)
+        with torch.inference_mode():
+            outputs = self._network(to_device(slices, self.device, self.max_batch_size))
         self.has_lungs = "lungs" in outputs
         return read_outputs(outputs, len(slices), self.card.checks)
 
@@ -175,12 +157,10 @@ class Predictor:
         """Wait for the batches that are running, then end the threads."""
         self._first.shutdown()
         self._others.shutdown()
-        if self._gpu is not None:
-            self._gpu.close()
 
     def _other_threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(max(1, self.max_concurrent_batches - 1), thread_name_prefix="predictor")
 
     def _threads_for(self, concurrent_batches: int) -> int:
         """Number of torch's threads for one of some concurrent batches; 1 on a GPU."""
-        return 1 if self.batches_take_turns else max(1, self._threads // concurrent_batches)
+        return max(1, self._threads // concurrent_batches) if self.device.type == "cpu" else 1

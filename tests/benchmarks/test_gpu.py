@@ -20,7 +20,6 @@ def test_it_measures_network_and_service_and_writes_one_file(
     assert (found["card"], found["precision"], found["model"]) == ("cpu", "fp32", "tiny 0.0.1")
     assert set(found["bare_rates"]) == {"1", "2", "4"}
     assert all(rate > 0 for rate in found["bare_rates"].values())
-    assert found["graph_rates"] == {}, "a CPU has no CUDA graphs"
     assert [load["connections"] for load in found["loads"]] == [1, 4]
     for load in found["loads"]:
         assert load["failed"] == 0

@@ -36,7 +36,7 @@ def find_box(lung: torch.Tensor, margin: float = MARGIN) -> torch.Tensor:
     widened = torch.stack(
         [box[:, 0] - step[:, 0], box[:, 1] + step[:, 0], box[:, 2] - step[:, 1], box[:, 3] + step[:, 1]], dim=1
     )
-    # not torch.tensor: it copies from the host, which stops a CUDA graph from being recorded
+    # not torch.tensor: it copies from the host, and the GPU waits
     low = torch.zeros_like(box[:, 0])
     whole = torch.stack([low, low + 1.0, low, low + 1.0], dim=1)
     return torch.where(found[:, None], widened, whole)

@@ -175,18 +175,6 @@ def test_batches_that_run_alone_run_in_one_thread_and_those_beside_it_in_others(
     predictor.close()
 
 
-def test_a_thread_without_a_team_is_kept(models: Path) -> None:
-    predictor = load(models, threads=2)
-    release = threading.Event()
-    first = predictor.submit(lambda: release.wait(10), 2)
-    beside = predictor.submit(threading.current_thread, 2).result()
-    release.set()
-    first.result()
-    predictor.submit(threading.current_thread).result()
-    assert beside.is_alive()
-    predictor.close()
-
-
 @pytest.mark.anyio
 async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models: Path) -> None:
     predictor = load(models, threads=1)

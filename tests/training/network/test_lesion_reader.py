@@ -1,13 +1,8 @@
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
-from service.model.cuda_graphs import host_operators
-from service.model.file import load_model, model_bytes
-from tests.support.networks.thin_vgg import thin_vgg
-from tests.support.networks.tiny import tiny_card
 from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability, surest_lesion
 from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
@@ -115,14 +110,3 @@ def test_involvement_is_that_of_both_lungs_and_of_each_half() -> None:
     lung[:, :, 1:3] = lung[:, :, 5:7] = 0.9
     lesion[:, :2, 5:7] = 0.8  # the picture's right, the patient's left
     assert torch.allclose(involvement(lung, lesion), torch.tensor([[0.25, 0.5, 0.0]]))
-
-
-def test_a_gpu_can_record_the_exported_network(tmp_path: Path) -> None:
-    with thin_vgg():
-        network = LesionNetwork().eval()
-        reader = LesionReader(LungFinder().eval(), network, AppearanceProbe(network.map_channels), (192, 256)).eval()
-    path = tmp_path / "reader.pt"
-    path.write_bytes(model_bytes(reader.half(), tiny_card()))
-    exported: Any = load_model(path, torch.device("cpu"), "fp16").network
-    assert host_operators(exported) == []
-    assert not exported.inlined_graph.findAllNodes("aten::index"), "with a mask it waits, and its kind does not say"
