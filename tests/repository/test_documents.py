@@ -57,3 +57,9 @@ def test_every_decision_that_a_page_names_exists() -> None:
     entries = set(re.findall(r"^## (\d+)\. ", (ROOT / "docs" / "decisions.md").read_text(), flags=re.MULTILINE))
     named = {number for page in PAGES for number in re.findall(r"\bdecision (\d+)\b", page.read_text())}
     assert named <= entries
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    for name in re.findall(r"`((?:service|training|client|tests|benchmarks)/[\w/.]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
