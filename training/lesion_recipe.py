@@ -16,23 +16,32 @@ class LesionRecipe(BaseModel):
     finder_steps: int = Field(default=1700, gt=0, description="optimiser steps of the lung finder")
     finder_batch_size: int = Field(default=24, gt=0, description="pictures in a batch of the lung finder")
     finder_learning_rate: float = Field(default=3e-3, gt=0, description="largest learning rate of the lung finder")
-    steps: int = Field(default=1300, gt=0, description="optimiser steps of the lesion network, on all sources")
+    steps: int = Field(default=8000, gt=0, description="optimiser steps of the lesion network, on all sources")
     left_out_steps: int = Field(
-        default=1000, gt=0, description="the same for the network that the left-out sources are answered by"
+        default=8000, gt=0, description="the same for the network that the left-out sources are answered by"
+    )
+    warm_up_steps: int = Field(
+        default=200, gt=0, description="steps in which the learning rate rises; then it is constant"
     )
     batch_size: int = Field(default=12, gt=0, description="slices in a batch of the lesion network")
     learning_rate: float = Field(
-        default=1e-4, gt=0, description="largest learning rate of VGG's convolutions; new layers have ten times as much"
+        default=5e-5, gt=0, description="learning rate of VGG's convolutions; new layers have ten times as much"
     )
     frozen_layers: int = Field(
-        default=14, ge=0, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
+        default=14, ge=1, le=40, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
+    )
+    hint_weight: float = Field(
+        default=1.0, ge=0, description="weight of the loss that keeps ImageNet's 5_1 readable in the network's own"
     )
     box_height: int = Field(
         default=192, gt=0, multiple_of=16, description="pixels of the lung box's picture from top to bottom"
     )
     box_width: int = Field(default=256, gt=0, multiple_of=16, description="the same from left to right")
     covid_ct_share: float = Field(
-        default=0.5, gt=0, le=1, description="share of COVID-CT among the labelled slices of a batch"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of COVID-CT among the labelled slices that the appearance probe is fitted to",
     )
 
     @property

@@ -82,33 +82,51 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
 def read_labelled(folder: Path) -> list[CtSlice]:
     """Read a source with labels: `slices.csv` (file, label, source, patient) or the folders `COVID` and `NonCOVID`.
 
+    Next to a slice may lie `NAME.lung.png`, its lungs as somebody drew them. A column `lesions` of the table may say
+    `none` for slices whose lungs are clear of lesions.
+
     Raises:
-        TrainingError: neither is there, a column or file is missing, a label is unknown, or the source has one class.
+        TrainingError: neither is there, a column or file is missing, or a label is unknown.
     """
     table = folder / "slices.csv"
-    if table.is_file():
-        rows = [
-            # a source may name its parts behind a space: covid-ct-md CAP
-            ((row["source"] or folder.name).split(" ")[0], row["file"], row["label"], row["patient"] or row["file"])
-            for row in read_rows(table, ("file", "label", "source", "patient"))
-        ]
-    else:
-        rows = [
-            (folder.name, f"{label}/{path.name}", label, f"{label}/{path.name}")
-            for label in LABELS
-            for path in _images(folder / label)
-        ]
-    unknown = [(name, label) for _, name, label, _ in rows if label not in LABELS]
-    if unknown:
-        raise TrainingError(f"{table}: {unknown[0][0]} has label {unknown[0][1]!r}; labels are {' and '.join(LABELS)}")
-    if len({label for _, _, label, _ in rows}) < len(LABELS):
-        raise TrainingError(f"{folder}: all slices are of one class; a labelled source needs {' and '.join(LABELS)}")
+    rows = _table_rows(table) if table.is_file() else _folder_rows(folder)
+    for row in rows:
+        if row["label"] not in LABELS:
+            raise TrainingError(f"{table}: {row['file']} has label {row['label']!r}; labels are {' and '.join(LABELS)}")
 
-    def read(row: tuple[str, str, str, str]) -> CtSlice:
-        source, name, label, group = row
-        return CtSlice(source, name, group, "labelled", _read_grey(folder / name), label=LABELS.index(label))
+    def read(row: dict[str, str]) -> CtSlice:
+        path = folder / row["file"]
+        return CtSlice(
+            source=row["source"],
+            name=row["file"],
+            group=row["patient"] or row["file"],
+            kind="labelled",
+            grey=_read_grey(path),
+            label=LABELS.index(row["label"]),
+            lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if row.get("lesions") == "none" else None,
+            lung=_drawn_lungs(path),
+        )
 
     return map_in_threads(read, rows, f"reading {folder.name}", "slice")
+
+
+def _table_rows(table: Path) -> list[dict[str, str]]:
+    rows = read_rows(table, ("file", "label", "source", "patient"))
+    # a source may name its parts behind a space: covid-ct-md CAP
+    return [{**row, "source": (row["source"] or table.parent.name).split(" ")[0]} for row in rows]
+
+
+def _folder_rows(folder: Path) -> list[dict[str, str]]:
+    return [
+        {"file": f"{label}/{path.name}", "label": label, "source": folder.name, "patient": ""}
+        for label in LABELS
+        for path in _images(folder / label)
+    ]
+
+
+def _drawn_lungs(path: Path) -> Mask | None:
+    lung = path.with_suffix(".lung.png")
+    return _read_mask(lung, path) if lung.is_file() else None
 
 
 def read_lesions(folder: Path) -> list[CtSlice]:
@@ -120,7 +138,6 @@ def read_lesions(folder: Path) -> list[CtSlice]:
 
     def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
-        lung = path.with_suffix(".lung.png")
         return CtSlice(
             source=row["source"],
             name=row["file"],
@@ -128,7 +145,7 @@ def read_lesions(folder: Path) -> list[CtSlice]:
             kind="lesions",
             grey=_read_grey(path),
             lesion=_read_mask(path.with_suffix(".lesion.png"), path),
-            lung=_read_mask(lung, path) if lung.is_file() else None,
+            lung=_drawn_lungs(path),
         )
 
     rows = read_rows(folder / "slices.csv", ("file", "source", "volume"))

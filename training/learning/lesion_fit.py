@@ -25,7 +25,7 @@ from training.run.machine import Machine
 from training.run.processes import current, first_only
 from training.run.progress import stage
 from training.run.run_folder import restoring
-from training.run.seeding import derive_seed
+from training.run.seeding import derive_seed, seed_everything
 
 _SOURCE: Final = "covid-ct"
 
@@ -86,9 +86,8 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
         TrainingError: weights, a checkpoint or a left-out source can't be used.
     """
     recipe, folder = settings.recipe, settings.run_folder
-    torch.manual_seed(recipe.seed)
     left_out = _left_out(settings, slices)
-    network, left_out_network = LesionNetwork(), LesionNetwork()
+    left_out_network, network = (_new_network(settings, name) for name in ("left-out", "network"))
     weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
     left_out_network.features.load_state_dict(network.features.state_dict())
     stage(1, STAGES, "the lung finder")
@@ -116,6 +115,11 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     return fitted
 
 
+def _new_network(settings: LesionFitSettings, name: str) -> LesionNetwork:
+    seed_everything(settings.recipe.seed, name, "weights")
+    return LesionNetwork()
+
+
 def _left_out(settings: LesionFitSettings, slices: Sequence[CtSlice]) -> list[bool]:
     path = settings.run_folder / "left-out.csv"
     if current().lacks(path):
@@ -136,8 +140,9 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
 @first_only
 def _write_finder(path: Path, settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> None:
     recipe = settings.recipe
-    with_lungs = [each for each in slices if each.kind in ("lesions", "clear")]
+    with_lungs = [each for each in slices if each.kind in ("lesions", "clear") or each.lung is not None]
     pictures = LungPictures(with_lungs, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
+    seed_everything(recipe.seed, "finder", "weights")
     training = LungTraining(
         recipe.finder_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine
     )
@@ -156,12 +161,17 @@ def _train(
 ) -> LesionNetwork:
     recipe = settings.recipe
     own = FoundLungs(found.lung[list(seen)], found.box[list(seen)])
-    labelled = [slices[index] for index in seen]
-    shares = _shares(labelled, recipe.covid_ct_share)
     rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
-    samples = LesionSamples(labelled, own, shares, recipe.box_size, rng)
+    samples = LesionSamples([slices[index] for index in seen], own, recipe.box_size, rng)
     training = LesionTraining(
-        steps, recipe.batch_size, recipe.learning_rate, recipe.frozen_layers, settings.machine, checkpoint
+        steps=steps,
+        batch_size=recipe.batch_size,
+        warm_up=recipe.warm_up_steps,
+        learning_rate=recipe.learning_rate,
+        frozen=recipe.frozen_layers,
+        hint=recipe.hint_weight,
+        machine=settings.machine,
+        checkpoint=checkpoint,
     )
     return train_lesion_network(network, samples, training).cpu()
 

@@ -1,4 +1,4 @@
-"""Batches for the lesion network: every source and both classes in fixed shares, lesions pasted into clear lungs."""
+"""Batches for the lesion network: sources in fixed shares, lesions pasted into clear lungs. No label is used."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,18 @@ from training.learning.augmentation import Grey, degrade, draw_marks, jitter_ton
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
 from training.network.lesion_network import STRIDE
 
-_LABELLED: Final = 0.45
-_LESIONS: Final = 0.35
-_NO_LESION: Final = 0.05
-"""Shares of a batch: slices with a label, with drawn lesions, of the same volumes without; the rest are clear lungs."""
+_LESIONS: Final = 0.45
+_NO_LESION: Final = 0.10
+_UNKNOWN: Final = 0.15
+"""Shares of a batch: slices with drawn lesions; of the same volumes without; with lesions that nobody drew, from which
+the network learns what a lung is and ImageNet's hint alone. The rest are clear lungs."""
 
 _PASTED: Final = 0.45
 """Share of the clear lungs that get the lesion of another slice."""
+
+
+_HINTED: Final = 3
+"""One of so many slices of a batch gets the hint of ImageNet's layers, which cost a quarter of a step for all."""
 
 
 class Batch(NamedTuple):
@@ -30,9 +35,8 @@ class Batch(NamedTuple):
     Attributes:
         pictures: float32 (N, 1, H, W), of the box's size.
         lesion, lung: float32 (N, 1, H / 4, W / 4), share of each cell inside the mask.
-        lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
-        label: float32 (N,), 1 is COVID.
-        seeds: int64 (N,), of all that is random in each slice.
+        lesion_weight, lung_weight: float32 (N,), 0 where the target is not known.
+        hinted: bool (N,), which slices get a hint.
     """
 
     pictures: torch.Tensor
@@ -40,9 +44,7 @@ class Batch(NamedTuple):
     lung: torch.Tensor
     lesion_weight: torch.Tensor
     lung_weight: torch.Tensor
-    label: torch.Tensor
-    label_weight: torch.Tensor
-    seeds: torch.Tensor
+    hinted: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -50,8 +52,6 @@ class _Sample:
     crop: LungCrop
     lesion: Grey | None = None
     lesion_weight: float = 0.0
-    label: float = 0.0
-    label_weight: float = 0.0
 
 
 class LesionSamples:
@@ -60,7 +60,6 @@ class LesionSamples:
     Args:
         slices: to learn from; whatever is left out is not among them.
         found: their lungs.
-        shares: of each labelled source among the labelled slices; sources not named share what `None` has.
         size: height and width of the pictures.
         rng: draws the seed of every sample, so that a run can continue where it was.
     """
@@ -69,7 +68,6 @@ class LesionSamples:
         self,
         slices: Sequence[CtSlice],
         found: FoundLungs,
-        shares: dict[str | None, float],
         size: tuple[int, int],
         rng: np.random.Generator,
     ) -> None:
@@ -77,32 +75,23 @@ class LesionSamples:
         self._rng = rng  # of one sample, from its seed
         usable = [i for i in range(len(slices)) if found.has_lungs(i)]
 
-        def where(wanted: Callable[[CtSlice], bool]) -> list[int]:
-            return [i for i in usable if wanted(slices[i])]
+        def by_source(wanted: Callable[[CtSlice], bool]) -> list[list[int]]:
+            own = [i for i in usable if wanted(slices[i])]
+            return [[i for i in own if slices[i].source == name] for name in sorted({slices[i].source for i in own})]
 
-        groups = sorted({share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
-        labelled: dict[tuple[str, int], list[int]] = {(group, label): [] for group in groups for label in (0, 1)}
-        for i in where(lambda s: s.kind == "labelled" and s.label is not None):
-            labelled[share_of(slices[i], shares) or "", slices[i].label or 0].append(i)
-        self._labelled = [(labelled[group, 0], labelled[group, 1]) for group in groups]
-        weights = np.array([shares[group or None] for group in groups])
-        self._source_weights = weights / weights.sum()
-        drawn = where(lambda s: s.lesion is not None and _has_lesion(s.lesion))
-        self._drawn = [
-            [i for i in drawn if slices[i].source == name] for name in sorted({slices[i].source for i in drawn})
-        ]
-        self._donors = drawn
-        self._no_lesion = where(lambda s: s.lesion is not None and s.lung is not None and not _has_lesion(s.lesion))
-        self._clear = where(lambda s: s.kind == "clear")
+        self._drawn = by_source(lambda s: _has_lesion(s.lesion))
+        self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not _has_lesion(s.lesion))
+        self._unknown = by_source(lambda s: s.lesion is None and s.kind == "labelled")
+        self._clear = by_source(lambda s: s.kind == "clear" or (s.kind == "labelled" and s.lesion is not None))
         self._check()
 
     def batch(self, size: int, own: Iterable[int] | None = None) -> Batch:
         """Draw one batch, or the samples at some places of it; a sample does not depend on the others."""
         seeds = self._seeds.integers(2**62, size=size)
-        seeds = seeds if own is None else seeds[list(own)]
+        places = range(size) if own is None else list(own)
         samples, rows = [], []
-        for seed in seeds:
-            self._rng = np.random.default_rng(seed)
+        for place in places:
+            self._rng = np.random.default_rng(seeds[place])
             samples.append(self._draw())
             rows.append(self._finish(samples[-1]))
 
@@ -118,9 +107,7 @@ class LesionSamples:
             lung=stack(2),
             lesion_weight=column([each.lesion_weight for each in samples]),
             lung_weight=column([0.3 if each.crop.lung is None else 1.0 for each in samples]),
-            label=column([each.label for each in samples]),
-            label_weight=column([each.label_weight for each in samples]),
-            seeds=torch.from_numpy(seeds),
+            hinted=torch.tensor([place % _HINTED == 0 for place in places]),
         )
 
     def position(self) -> Mapping[str, Any]:
@@ -137,67 +124,49 @@ class LesionSamples:
         Raises:
             TrainingError: no lungs were found in any slice of a kind that is needed.
         """
-        needed = {
-            "that is labelled NonCOVID": [each[0] for each in self._labelled],
-            "that is labelled COVID": [each[1] for each in self._labelled],
-            "with a lesion mask": self._drawn,
-            "of the clear ones": [self._clear],
-        }
-        for kind, members in needed.items():
-            if not members or not all(members):
+        for kind, members in {"with a lesion mask": self._drawn, "of the clear ones": self._clear}.items():
+            if not members:
                 raise TrainingError(
                     f"no lungs were found in any slice {kind}; check that source, or raise --finder-steps"
                 )
 
     def _draw(self) -> _Sample:
         drawn = self._rng.random()
-        if drawn < _LABELLED:
-            return self._draw_labelled()
-        if drawn < _LABELLED + _LESIONS:
-            return self._draw_lesion()
-        if drawn < _LABELLED + _LESIONS + _NO_LESION and self._no_lesion:
+        if drawn < _LESIONS:
+            crop = self._crop(self._choose(self._drawn))
+            return _Sample(crop, crop.lesion, 1.0)
+        if drawn < _LESIONS + _NO_LESION and self._no_lesion:
             crop = self._crop(self._choose(self._no_lesion))
             return _Sample(crop, crop.lesion, 1.0)
+        if drawn < _LESIONS + _NO_LESION + _UNKNOWN and self._unknown:
+            return _Sample(self._crop(self._choose(self._unknown)))
         return self._draw_clear()
-
-    def _draw_labelled(self) -> _Sample:
-        source = self._labelled[int(self._rng.choice(len(self._labelled), p=self._source_weights))]
-        label = int(self._rng.integers(2))
-        return _Sample(self._crop(self._choose(source[label])), label=float(label), label_weight=1.0)
-
-    def _draw_lesion(self) -> _Sample:
-        crop = self._crop(self._choose(self._drawn[int(self._rng.integers(len(self._drawn)))]))
-        sample = _Sample(crop, crop.lesion, 1.0)
-        if _share(crop.lesion, crop.found) > 0.02:
-            sample.label, sample.label_weight = 1.0, 0.5
-        return sample
 
     def _draw_clear(self) -> _Sample:
         crop = self._crop(self._choose(self._clear))
-        sample = _Sample(crop, np.zeros_like(crop.grey), 0.7, 0.0, 0.5)
+        sample = _Sample(crop, np.zeros_like(crop.grey), 0.7)
         if self._rng.random() < _PASTED:
             self._paste(sample)
         return sample
 
     def _paste(self, sample: _Sample) -> None:
         """Put the lesion of another slice into the lungs, so that no source tells lesion from none."""
-        donor = self._crop(self._choose(self._donors))
+        donor = self._crop(self._choose(self._drawn))
         assert donor.lesion is not None  # noqa: S101 - donors have lesions
         inside = donor.lesion * (sample.crop.found > 0.5)
         soft = cv2.GaussianBlur(inside, (0, 0), self._rng.uniform(0.6, 2.5)) * np.float32(self._rng.uniform(0.6, 1))
         grey = sample.crop.grey * (1 - soft) + donor.grey * soft
         sample.crop = LungCrop(grey, sample.crop.found, None, sample.crop.lung)
         sample.lesion = (soft > 0.4).astype(np.float32)
-        if _share(sample.lesion, sample.crop.found) > 0.03:
-            sample.label = 1.0
-        else:
-            sample.label_weight = 0.0
 
     def _crop(self, index: int) -> LungCrop:
         return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._size, self._rng)
 
-    def _choose(self, indices: Sequence[int]) -> int:
-        return indices[int(self._rng.integers(len(indices)))]
+    def _choose(self, sources: Sequence[Sequence[int]]) -> int:
+        """Draw a slice; sources are as likely as the root of their number, so that no large one is nearly all."""
+        weights = np.sqrt([len(own) for own in sources])
+        own = sources[int(self._rng.choice(len(sources), p=weights / weights.sum()))]
+        return own[int(self._rng.integers(len(own)))]
 
     def _finish(self, sample: _Sample) -> tuple[Grey, Grey, Grey]:
         grey = degrade(draw_marks(jitter_tone(sample.crop.grey, self._rng), self._rng, 0.35), self._rng)
@@ -212,14 +181,5 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(mask, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:
-    """Name the group of sources that a slice is drawn with: its own, or None for all that have no share."""
-    return each.source if each.source in shares else None
-
-
-def _has_lesion(lesion: NDArray[np.bool_]) -> bool:
-    return bool(lesion.mean() > 0.0005)
-
-
-def _share(lesion: Grey | None, found: Grey) -> float:
-    return 0.0 if lesion is None else float(lesion.sum() / max(1, int((found > 0.5).sum())))
+def _has_lesion(lesion: NDArray[np.bool_] | None) -> bool:
+    return lesion is not None and bool(lesion.mean() > 0.0005)

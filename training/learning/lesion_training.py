@@ -1,9 +1,8 @@
-"""Training of the lesion network: lung, lesion and label at once, with checkpoints and resume."""
+"""Training of the lesion network: lung, lesion and ImageNet's hint at once, with checkpoints, resume and snapshots."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +12,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.errors import TrainingError
+from training.learning.hint import HintedNetwork
 from training.learning.lesion_samples import Batch, LesionSamples
-from training.network.lesion_network import LesionNetwork, log_probability
+from training.network.lesion_network import LesionNetwork
 from training.run.atomic_write import write_atomically
 from training.run.history import append_row
 from training.run.machine import Machine
@@ -24,6 +24,15 @@ from training.run.run_folder import restoring
 
 _CHECKPOINT_STEPS: Final = 100
 
+_FIRST_SNAPSHOT: Final = 500
+"""Step of the first snapshot; each later one has twice the steps."""
+
+_NEW_LAYERS: Final = 10
+"""Learning rate of new layers, in that of VGG's convolutions."""
+
+_AVERAGED: Final = 9
+"""The average of weights gives the last one 9 / (step + 9), so it covers the last ninth of a run of any length."""
+
 
 @dataclass(frozen=True, slots=True)
 class LesionTraining:
@@ -32,16 +41,20 @@ class LesionTraining:
     Attributes:
         steps: optimiser steps.
         batch_size: slices a step.
-        learning_rate: largest, of VGG's convolutions; everything new has ten times as much.
+        warm_up: steps in which the learning rate rises to its constant value.
+        learning_rate: of VGG's convolutions; everything new has ten times as much.
         frozen: how many of VGG's first layers keep ImageNet's weights (14: blocks 1 and 2).
+        hint: weight of the hint's loss.
         machine: device and number format.
         checkpoint: file that a killed run resumes from.
     """
 
     steps: int
     batch_size: int
+    warm_up: int
     learning_rate: float
     frozen: int
+    hint: float
     machine: Machine
     checkpoint: Path
 
@@ -50,37 +63,44 @@ class LesionTraining:
         """CSV with the losses at each checkpoint."""
         return self.checkpoint.with_name(f"{self.checkpoint.stem}-losses.csv")
 
+    def snapshot_path(self, step: int) -> Path:
+        """File with the averaged weights after so many steps."""
+        return self.checkpoint.with_name(f"{self.checkpoint.stem}-{step:06d}.pt")
+
+    def has_snapshot(self, step: int) -> bool:
+        """Whether weights are kept after this step: the last one, 500, 1,000, 2,000, 4,000 and so on."""
+        doublings = step // _FIRST_SNAPSHOT
+        return step == self.steps or (step == doublings * _FIRST_SNAPSHOT and doublings.bit_count() == 1)
+
 
 def train_lesion_network(network: LesionNetwork, samples: LesionSamples, training: LesionTraining) -> LesionNetwork:
     """Train to the last step and return the network with its averaged weights, in evaluation mode.
 
-    AdamW with one cycle of the learning rate (Smith 2018, arXiv 1708.07120); batch norms keep ImageNet's statistics.
+    AdamW with a constant learning rate after a warm-up. Instead of a rate that falls towards a last step, the weights
+    are averaged over a share of all steps (power function, Karras et al. 2024, arXiv 2312.02696), so that the first
+    1,000 steps of a run of 8,000 are a run of 1,000, and a run can be lengthened.
 
     Raises:
         TrainingError: the checkpoint is damaged or of another run.
     """
     device = training.machine.device
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for layer in list(network.features)[: training.frozen]:
-        layer.requires_grad_(False)
-    trunk = [each for each in network.features.parameters() if each.requires_grad]
-    new = [each for name, each in network.named_parameters() if not name.startswith("features.")]
-    rates = [training.learning_rate, 10 * training.learning_rate]
-    optimiser = torch.optim.AdamW(
-        [{"params": trunk, "lr": rates[0]}, {"params": new, "lr": rates[1]}], weight_decay=0.02
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, training.steps, pct_start=0.1)
-    state = _State(network, optimiser, schedule, samples)
+    hinted = HintedNetwork(network, training.frozen)
+    hinted.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    finished = training.snapshot_path(training.steps)
+    if not current().lacks(finished):
+        read_snapshot(finished, hinted)
+        return network
+    optimiser, schedule = _optimiser(hinted, training)
+    state = _State(hinted, optimiser, schedule, samples)
     state.restore(training.checkpoint)
     processes = current()
     processes.check_same(state.step, f"the step of {training.checkpoint}")
-    if state.step >= training.steps:  # resumed after its end: draw nothing
-        network.load_state_dict(state.average)
-        return network.eval()
+    if state.step >= training.steps:
+        raise TrainingError(f"{training.checkpoint}: at step {state.step}, and step {training.steps} was not kept")
     own = processes.own(training.batch_size)
     if not own:
         raise TrainingError(f"--batch-size {training.batch_size}: fewer slices than processes")
-    parallel = DistributedDataParallel(network) if processes.count > 1 else network
+    parallel = DistributedDataParallel(hinted) if processes.count > 1 else hinted
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
         waiting = drawing.submit(samples.batch, training.batch_size, own)
@@ -88,15 +108,47 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
             waiting = drawing.submit(samples.batch, training.batch_size, own)
-            losses = _step(network, parallel, batch, training, optimiser, schedule)
+            losses = _step(parallel, batch, training, optimiser, schedule)
             state.advance(step + 1, losses)
             bar.set_postfix(state.running)
+            if processes.is_first and training.has_snapshot(step + 1):
+                write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
             if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
                 append_row(training.losses_path, {"step": step + 1, **state.running})
                 state.save(training.checkpoint, position)
-    network.load_state_dict(state.average)
-    return network.eval()
+    state.take_average()
+    return network
+
+
+def read_snapshot(path: Path, hinted: HintedNetwork) -> None:
+    """Take the averaged weights of a snapshot.
+
+    Raises:
+        TrainingError: the file is damaged or of another run.
+    """
+    with restoring(path):
+        _take(hinted, torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _take(hinted: HintedNetwork, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, value in hinted.trainable().items():
+        value.copy_(weights[name])
+
+
+def _optimiser(
+    hinted: HintedNetwork, training: LesionTraining
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    trunk = [each for each in hinted.network.features.parameters() if each.requires_grad]
+    new = [*hinted.network.decoder.parameters(), *hinted.regressor.parameters()]
+    groups = [
+        {"params": trunk, "lr": training.learning_rate},
+        {"params": new, "lr": _NEW_LAYERS * training.learning_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.02)
+    warm_up = training.warm_up
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / max(1, warm_up)))
+    return optimiser, schedule
 
 
 class _State:
@@ -104,13 +156,13 @@ class _State:
 
     def __init__(
         self,
-        network: LesionNetwork,
+        hinted: HintedNetwork,
         optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.OneCycleLR,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
         samples: LesionSamples,
     ) -> None:
-        self._network, self._optimiser, self._schedule, self._samples = network, optimiser, schedule, samples
-        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self._hinted, self._optimiser, self._schedule, self._samples = hinted, optimiser, schedule, samples
+        self.average = {name: value.clone() for name, value in hinted.trainable().items()}
         self.step = 0
         self.running: dict[str, float] = {}
         self._started = time.perf_counter()
@@ -118,11 +170,8 @@ class _State:
     def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Move the averages on by one step."""
         self.step = step
-        keep = min(0.99, step / (step + 9))
-        with torch.no_grad():
-            for name, value in self._network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - keep)
+        for name, value in self._hinted.trainable().items():
+            self.average[name].lerp_(value, _AVERAGED / (step + _AVERAGED))
         self.running = {name: 0.97 * self.running.get(name, value) + 0.03 * value for name, value in losses.items()}
 
     def summary(self) -> str:
@@ -133,7 +182,7 @@ class _State:
     def save(self, path: Path, position: Mapping[str, Any]) -> None:
         """Write the checkpoint; the file appears whole or not at all."""
         state = {
-            "network": self._network.state_dict(),
+            "weights": self._hinted.trainable(),
             "average": self.average,
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
@@ -143,14 +192,19 @@ class _State:
         }
         write_atomically(path, lambda file: torch.save(state, file))
 
+    def take_average(self) -> None:
+        """Give the network its averaged weights."""
+        _take(self._hinted, self.average)
+
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, if there is one."""
         if not path.is_file():
             return
         with restoring(path):
             state = torch.load(path, map_location="cpu", weights_only=True)
-            self._network.load_state_dict(state["network"])
-            self.average = state["average"]
+            _take(self._hinted, state["weights"])
+            for name, value in self.average.items():
+                value.copy_(state["average"][name])
             self._optimiser.load_state_dict(state["optimiser"])
             self._schedule.load_state_dict(state["schedule"])
             self.step, self.running = state["step"], state["running"]
@@ -158,70 +212,44 @@ class _State:
 
 
 def _step(
-    network: LesionNetwork,
     parallel: nn.Module,
     batch: Batch,
     training: LesionTraining,
     optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.OneCycleLR,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> dict[str, float]:
-    device = training.machine.device
-    network.train()
-    network.features.eval()
-    processes = current()
-    with seeded_dropout(network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
-        batch = Batch(*(each.to(device) for each in batch))
-        outputs = parallel(batch.pictures)
-    losses = _losses(outputs, batch)
+    batch = Batch(*(each.to(training.machine.device) for each in batch))
+    with training.machine.autocast():
+        cells, hints = parallel(batch.pictures, batch.hinted)
+    losses = _losses(cells, hints, batch)
     optimiser.zero_grad()
     # gradients are averaged over processes, and each has its part of the sum over the whole batch
-    loss = processes.count * (3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"])
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + training.hint * losses["hint"]
+    (current().count * loss).backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 5.0)
     optimiser.step()
     schedule.step()
-    whole = processes.sum(torch.stack([value.detach() for value in losses.values()]))
+    whole = current().sum(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, whole.tolist(), strict=True))
 
 
-@contextmanager
-def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
-    """Draw the mask of each slice from its own seed, whatever slices are in the batch of this process."""
-
-    def drop(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-        (values,) = inputs
-        noise = [torch.rand(values.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
-
-    hook, was_training = layer.register_forward_pre_hook(drop), layer.training
-    layer.eval()  # it draws no mask of its own
-    try:
-        yield
-    finally:
-        hook.remove()
-        layer.train(was_training)
-
-
-def _losses(outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
-    """Cross-entropy of lesion, lung and label, and lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797).
+def _losses(cells: torch.Tensor, hints: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    """Cross-entropy of lesion and lung, lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797), error of hints.
 
     Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
     """
-    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
+    weights = (batch.lesion_weight, batch.lung_weight, batch.hinted.float())
     totals = current().sum(torch.stack([each.sum() for each in weights])).clamp_min(1.0)
-    of_lesion, of_lung, of_label = (each / total for each, total in zip(weights, totals, strict=True))
-    cells, lesion_odds, appearance_odds = outputs
+    of_lesion, of_lung = batch.lesion_weight / totals[0], batch.lung_weight / totals[1]
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits
     twice = torch.tensor(2.0, device=lesion.device)  # a missed lesion cell counts twice
     by_cell = entropy(lesion, batch.lesion, reduction="none", pos_weight=twice).mean((1, 2, 3))
     p = lesion.sigmoid()
     both, total = (p * batch.lesion).sum((1, 2, 3)), (p + batch.lesion).sum((1, 2, 3))
-    log_p, log_not = log_probability(lesion_odds, appearance_odds)
-    label = -(batch.label * log_p + (1 - batch.label) * log_not)
     return {
         "lesion": (by_cell * of_lesion).sum(),
         "overlap": ((1 - (2 * both + 20) / (total + 20)) * of_lesion).sum(),
         "lung": (entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)) * of_lung).sum(),
-        "label": (label * of_label).sum(),
+        "hint": hints.sum() / totals[2],
     }

@@ -49,10 +49,17 @@ def train(folder: Path, steps: int) -> LesionNetwork:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     slices = read_slices(folder / "slices")
-    samples = LesionSamples(
-        slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(0)
+    samples = LesionSamples(slices, perfect_lungs(len(slices)), BOX_SIZE, np.random.default_rng(0))
+    training = LesionTraining(
+        steps=STEPS,
+        batch_size=BATCH,
+        warm_up=2,
+        learning_rate=1e-4,
+        frozen=14,
+        hint=1.0,
+        machine=Machine(torch.device("cpu"), None, 0),
+        checkpoint=folder / "network.ckpt",
     )
-    training = LesionTraining(STEPS, BATCH, 1e-4, 14, Machine(torch.device("cpu"), None, 0), folder / "network.ckpt")
     losses: list[dict[str, float]] = []
     step = lesion_training._step
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import training.data
-from tests.support.sources.lesion_sources import write_labelled, write_lesions
+from tests.support.sources.lesion_sources import draw_chest, write_labelled, write_lesions
 from training.data.ct_slices import SLICE_SIZE, read_corrections, read_images, read_labelled, read_lesions
 from training.data.tables import read_rows
 from training.errors import TrainingError
@@ -28,11 +28,23 @@ def test_masks_are_read_at_the_size_of_the_slice(tmp_path: Path) -> None:
     assert not each.lesion.any()
 
 
-def test_a_source_with_one_class_is_refused(tmp_path: Path) -> None:
-    folder = write_labelled(tmp_path / "hospital", count=1)
-    (folder / "COVID" / "0.png").unlink()
-    with pytest.raises(TrainingError, match="hospital: all slices are of one class"):
-        read_labelled(folder)
+def test_a_table_may_have_one_class_lungs_and_slices_without_lesion(tmp_path: Path) -> None:
+    grey, lung, _ = draw_chest(0, lesion=False)
+    for name, picture in (("a.png", grey), ("a.lung.png", (255 * lung).astype(np.uint8)), ("b.png", grey)):
+        Image.fromarray(picture).save(tmp_path / name)
+    (tmp_path / "slices.csv").write_text(
+        "file,label,source,patient,lesions\na.png,NonCOVID,emphysema,1,none\nb.png,NonCOVID,emphysema,,\n"
+    )
+    clear, unknown = read_labelled(tmp_path)
+    assert [(each.source, each.group, each.label) for each in (clear, unknown)] == [
+        ("emphysema", "1", 0),
+        ("emphysema", "b.png", 0),
+    ]
+    assert clear.lung is not None
+    assert clear.lesion is not None
+    assert clear.lung.any()
+    assert not clear.lesion.any()
+    assert unknown.lung is unknown.lesion is None
 
 
 def test_a_table_without_a_column_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def found(slices: list[CtSlice]) -> FoundLungs:
 
 
 def _samples(slices: list[CtSlice], found: FoundLungs, seed: int = 0) -> LesionSamples:
-    return LesionSamples(slices, found, {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(seed))
+    return LesionSamples(slices, found, BOX_SIZE, np.random.default_rng(seed))
 
 
 def test_a_crop_shows_the_lungs_dark_and_tissue_bright(slices: list[CtSlice], found: FoundLungs) -> None:
@@ -53,11 +55,24 @@ def test_a_batch_has_every_kind_of_target(slices: list[CtSlice], found: FoundLun
     batch = _samples(slices, found).batch(40)
     assert batch.pictures.shape == (40, 1, *BOX_SIZE)
     assert batch.lesion.shape == batch.lung.shape == (40, 1, 24, 32)
-    labels = batch.label[batch.label_weight == 1]
-    assert 0 < labels.sum() < len(labels)
+    assert batch.hinted.tolist() == [place % 3 == 0 for place in range(40)]
+    assert 0 < batch.lesion_weight.eq(0).sum() < 20, "of some slices nobody knows the lesions"
     pasted = (batch.lesion_weight == 0.7) & (batch.lesion.sum((1, 2, 3)) > 0)
     assert pasted.any()
     assert (batch.lung_weight == 1).any()
+
+
+def test_slices_that_are_known_to_have_no_lesion_teach_clear_lungs(slices: list[CtSlice], found: FoundLungs) -> None:
+    empty = np.zeros_like(slices[0].grey, np.bool_)
+    known = [replace(each, lesion=empty) if each.kind == "labelled" else each for each in slices]
+    batch = _samples(known, found).batch(40)
+    assert not batch.lesion_weight.eq(0).any()
+
+
+def test_a_small_source_is_drawn_more_often_than_its_share(slices: list[CtSlice], found: FoundLungs) -> None:
+    samples = _samples(slices, found)
+    drawn = [samples._choose([[0], list(range(1, 101))]) for _ in range(600)]
+    assert drawn.count(0) / 600 == pytest.approx(1 / 11, abs=0.04)
 
 
 def test_the_position_continues_the_same_sequence(slices: list[CtSlice], found: FoundLungs) -> None:

@@ -1,18 +1,21 @@
-"""Training of the lesion network by several processes; tests/soak/test_torchrun.py starts them."""
+"""Training of the lesion network, also by several processes; tests/soak/test_torchrun.py starts those."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from tests.support.processes import parallel
+from training.errors import TrainingError
 from training.learning import lesion_training
 from training.learning.lesion_samples import LesionSamples
-from training.learning.lesion_training import seeded_dropout
+from training.learning.lesion_training import LesionTraining, train_lesion_network
+from training.network.lesion_network import LesionNetwork
 from training.run import processes
+from training.run.machine import Machine
 from training.run.processes import Processes
+from training.run.seeding import seed_everything
 
 
 def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
@@ -20,7 +23,7 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
     lungs = parallel.perfect_lungs(len(slices))
 
     def samples() -> LesionSamples:
-        return LesionSamples(slices, lungs, {"hospital": 1.0, None: 0.0}, parallel.BOX_SIZE, np.random.default_rng(0))
+        return LesionSamples(slices, lungs, parallel.BOX_SIZE, np.random.default_rng(0))
 
     whole = samples().batch(5)
     for rank in (0, 1):
@@ -29,34 +32,60 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
             assert torch.equal(one[list(own)], other)
 
 
-def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
-    layer, values, before = nn.Dropout(0.3), torch.ones(3, 400), torch.get_rng_state()
-    with seeded_dropout(layer, [5, 6, 7]):
-        whole = layer(values)
-    assert torch.equal(torch.get_rng_state(), before), "no other mask is drawn"
-    with seeded_dropout(layer, [6]):
-        assert torch.equal(layer(values[1:2]), whole[1:2])
-    assert whole.eq(0).float().mean().item() == pytest.approx(0.3, abs=0.05)
-    assert whole.mean().item() == pytest.approx(1.0, abs=0.1)
-    assert not layer(values).eq(whole).all()
-
-
 def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slices = parallel.read_slices(tmp_path)
     rng = np.random.default_rng(0)
-    samples = LesionSamples(
-        slices, parallel.perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, parallel.BOX_SIZE, rng
-    )
+    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), parallel.BOX_SIZE, rng)
     batch = samples.batch(5)
-    outputs = (torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5))
-    whole = lesion_training._losses(outputs, batch)
-    totals = torch.stack([batch.lesion_weight.sum(), batch.lung_weight.sum(), batch.label_weight.sum()])
+    cells, hints = torch.randn(5, 2, 24, 32), torch.rand(5)
+    whole = lesion_training._losses(cells, hints[batch.hinted], batch)
+    totals = torch.stack([batch.lesion_weight.sum(), batch.lung_weight.sum(), batch.hinted.float().sum()])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
     parts = []
     for rank in (0, 1):
         monkeypatch.setattr(processes, "_current", Processes(rank, 2))
         own = list(Processes(rank, 2).own(5))
         part = type(batch)(*(each[own] for each in batch))
-        parts.append(lesion_training._losses(tuple(each[own] for each in outputs), part))  # type: ignore[arg-type]
+        parts.append(lesion_training._losses(cells[own], hints[own][part.hinted], part))
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_lengthened_run_goes_on_like_one_that_was_never_shorter(tmp_path: Path) -> None:
+    for name, lengths in (("at-once", [4]), ("lengthened", [2, 4])):
+        for steps in lengths:
+            seed_everything(0)
+            _train(LesionNetwork(), tmp_path / name, steps)
+    one, other = (torch.load(tmp_path / name / "network-000004.pt") for name in ("at-once", "lengthened"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert (tmp_path / "lengthened" / "network-000002.pt").is_file()
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_finished_run_is_read_from_its_last_snapshot(tmp_path: Path) -> None:
+    trained = _train(LesionNetwork(), tmp_path, 2).state_dict()
+    (tmp_path / "network.ckpt").unlink()
+    again = _train(LesionNetwork(), tmp_path, 2).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in trained.items() if "decoder" in name)
+    torch.save({}, tmp_path / "network-000002.pt")
+    with pytest.raises(TrainingError, match=r"network-000002\.pt: not a checkpoint of this run"):
+        _train(LesionNetwork(), tmp_path, 2)
+
+
+def test_snapshots_are_kept_at_doublings_and_at_the_end() -> None:
+    training = _training(Path("x.ckpt"), 5000)
+    assert [step for step in range(1, 5001) if training.has_snapshot(step)] == [500, 1000, 2000, 4000, 5000]
+
+
+def _training(checkpoint: Path, steps: int) -> LesionTraining:
+    machine = Machine(torch.device("cpu"), None, 0)
+    return LesionTraining(steps, 2, 2, 1e-3, 14, 1.0, machine, checkpoint)
+
+
+def _train(network: LesionNetwork, folder: Path, steps: int) -> LesionNetwork:
+    folder.mkdir(exist_ok=True)
+    slices = parallel.read_slices(folder)
+    rng = np.random.default_rng(0)
+    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), parallel.BOX_SIZE, rng)
+    return train_lesion_network(network, samples, _training(folder / "network.ckpt", steps))

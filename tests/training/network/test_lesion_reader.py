@@ -62,17 +62,9 @@ def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
     assert all(torch.isfinite(each).all() for each in answer.values())
 
 
-def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:
-    odds = LesionNetwork().evidence(torch.tensor([0.0, 0.001, 0.01, 0.1, 0.5]))
-    assert (odds.diff() > 0).all()
-
-
 def test_appearance_is_bounded() -> None:
-    network = LesionNetwork()
-    maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
     masks = torch.ones(1, 1, 48, 64)
-    assert network.appearance(maps, masks, masks).abs().item() <= BOUND
-    assert AppearanceProbe(512)(maps[1], masks, masks).abs().item() <= BOUND
+    assert AppearanceProbe(512)(torch.rand(1, 512, 12, 16) * 1e4, masks, masks).abs().item() <= BOUND
 
 
 def test_appearance_is_that_of_the_lesions_and_of_the_lung_where_there_are_none() -> None:
