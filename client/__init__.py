@@ -2,10 +2,12 @@
 
 from client.errors import ClientError, ProblemError, SourceError, UnreachableError
 from client.http import Client, Retry
-from client.results import NOTICE, Explanation, LungInvolvement, ModelInfo, Prediction
+from service import DISCLAIMER
+from service.api import Explanation, ModelInfo, Prediction
+from service.model.prediction import LungInvolvement
 
 __all__ = [
-    "NOTICE",
+    "DISCLAIMER",
     "Client",
     "ClientError",
     "Explanation",

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from client.errors import ClientError, UsageError
 from client.http import Client
-from client.results import LungInvolvement, Prediction
+from service.api import SlicePrediction
 from service.imaging.decode import Slice, decode, to_input
 
 if TYPE_CHECKING:
-    from service.model.prediction import Prediction as NetworkPrediction
     from service.model.predictor import Predictor
 
 
@@ -32,7 +31,7 @@ class Engine(Protocol):
         """Description of the model for people: which one, where it is, and how it computes."""
         ...
 
-    def predict(self, image: bytes | Slice) -> Prediction:
+    def predict(self, image: bytes | Slice) -> SlicePrediction:
         """Predict for one slice; raises `ServiceError` or `ClientError`."""
         ...
 
@@ -85,31 +84,19 @@ class LocalEngine:
         predictor = self._predictor
         return f"{self.model} from {self._models.resolve()}, {predictor.precision} on {predictor.device.type}"
 
-    def predict(self, image: bytes | Slice) -> Prediction:
+    def predict(self, image: bytes | Slice) -> SlicePrediction:
         """See `Engine.predict`; a picture that fails a check is refused like a service does by default."""
-        from service.model.checks import SCORE_THRESHOLD, refusal, run_checks
+        from service.model.assess import assess, refusal
 
         predictor, card = self._predictor, self._predictor.card
         ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
-        (answer,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
-        if isinstance(answer, Exception):
-            raise answer
-        check = run_checks(answer.check_scores, card.checks)
-        if check.reason is not None:
-            raise refusal(check.reason)
-        return Prediction(
-            probability=answer.probability,
-            label=card.label_of(answer.probability, self._point),
-            threshold=self._point.threshold,
-            model=card.name,
-            version=card.version,
-            ood_score=check.score,
-            ood_threshold=SCORE_THRESHOLD,
-            flagged=False,
-            lung_involvement=_involvement(answer),
-            lung_fraction=answer.lung_fraction,
-            operating_point=self._point.name,
-        )
+        (prediction,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
+        if isinstance(prediction, Exception):
+            raise prediction
+        assessment = assess(prediction, card, self._point)
+        if assessment.check.reason is not None:
+            raise refusal(assessment.check.reason)
+        return SlicePrediction.of(assessment, card)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -123,15 +110,15 @@ class RemoteEngine:
         self._client = Client(url, api_key=api_key)
         try:
             info = self._client.model()
-            _check_point(operating_point, info.card.get("operating_points") or {})
+            _check_point(operating_point, info.card.operating_points)
         except BaseException:
             self._client.close()
             raise
-        self.model = _model(str(info.card.get("name")), str(info.card.get("version")), info.sha256)
+        self.model = _model(info.card.name, info.card.version, info.sha256)
         self.operating_point = operating_point or info.operating_point
         self.description = f"{self.model} at {url}, {info.precision} on {info.device}"
 
-    def predict(self, image: bytes | Slice) -> Prediction:
+    def predict(self, image: bytes | Slice) -> SlicePrediction:
         """See `Engine.predict`."""
         return self._client.predict(image, operating_point=self.operating_point)
 
@@ -144,11 +131,6 @@ def _check_point(name: str | None, points: Collection[str]) -> None:
     if name is not None and name not in points:
         known = ", ".join(points) or "none"
         raise UsageError(f"the service's model has no operating point {name!r}; its operating points: {known}")
-
-
-def _involvement(answer: "NetworkPrediction") -> LungInvolvement | None:
-    found = answer.lung_involvement
-    return None if found is None else LungInvolvement(found.both, found.left, found.right)
 
 
 def _model(name: str, version: str, sha256: str) -> str:

@@ -4,15 +4,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
 
 from client.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
 from client.images import ImageLike, file_bytes
-from client.results import Explanation, ModelInfo, Prediction
+from service import __version__
+from service.api import Explanation, ModelInfo, Prediction, Problem
 
 if TYPE_CHECKING:
     import httpx2
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 LOCAL: Final = "http://127.0.0.1:8000"
 
@@ -85,7 +90,7 @@ class Client:
     def predict(self, image: ImageLike, *, operating_point: str | None = None) -> Prediction:
         """Ask for the probability of one slice."""
         parts = {"files": _form(image), "params": _point(operating_point)}
-        return Prediction.from_json(self._send("POST", "/predict", parts))
+        return self._send(Prediction, "POST", "/predict", parts)
 
     def predict_many(
         self, images: Iterable[ImageLike], *, operating_point: str | None = None
@@ -110,11 +115,11 @@ class Client:
             "headers": {"Accept": "application/json"},
             "params": {"lungs": lungs} | _point(operating_point),
         }
-        return Explanation.from_json(self._send("POST", "/explain", parts))
+        return self._send(Explanation, "POST", "/explain", parts)
 
     def model(self) -> ModelInfo:
         """Ask which model is served."""
-        return ModelInfo.from_json(self._send("GET", "/model", {}))
+        return self._send(ModelInfo, "GET", "/model", {})
 
     def ready(self) -> bool:
         """Whether the service is ready; False also if it can't be reached."""
@@ -123,13 +128,13 @@ class Client:
         except _httpx().TransportError:
             return False
 
-    def _send(self, method: str, path: str, parts: dict[str, Any]) -> Any:
+    def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
         for attempt in range(1, self._retry.attempts + 1):
             with _translate_transport_errors():
                 response = self._http.request(method, path, **parts)
             seconds = self._retry.wait(attempt, response)
             if seconds is None:
-                return _body(response)
+                return _parsed(response, kind)
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
@@ -180,13 +185,21 @@ def _translate_transport_errors() -> Iterator[None]:
         raise UnreachableError(f"no answer from the service: {error or type(error).__name__}") from error
 
 
-def _body(response: "httpx2.Response") -> Any:
+def _parsed(response: "httpx2.Response", kind: type[Answer]) -> Answer:
+    """Parse an answer; fields that it does not know are ignored.
+
+    Raises:
+        ProblemError: the service answered with a problem.
+        AnswerError: the answer is neither.
+    """
     try:
-        body = response.json()
-    except ValueError:
-        raise AnswerError(f"status {response.status_code} without JSON: is this the service's address?") from None
-    if response.status_code < 400:
-        return body
-    if not isinstance(body, dict) or "code" not in body:
-        raise AnswerError(f"status {response.status_code}, not in this service's form: is this its address?")
-    raise ProblemError(response.status_code, str(body["code"]), str(body.get("detail", "")), body.get("request_id"))
+        if response.status_code < 400:
+            return kind.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or "its JSON"
+        raise AnswerError(
+            f"status {response.status_code}, but not in this service's form (see {place}): is this its address, and is "
+            f"this client's version {__version__} the service's?"
+        ) from error
+    raise ProblemError(response.status_code, problem.code, problem.detail, problem.request_id)

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 from client.engines import Engine, LocalEngine, RemoteEngine
 from client.errors import ClientError, ProblemError, SourceError, UsageError
 from client.model_folder import find_models
-from client.results import NOTICE
 from client.rows import Format, Row, Writer, begin_stdout, printable, read_rows, writer_to
 from client.sources import Found, FoundSlice, find, is_other_file, slices_of
+from service import DISCLAIMER
 from service.errors import ServiceError
 from service.imaging.decode import Slice
 from service.imaging.window import LUNG, Window
@@ -91,7 +91,7 @@ class Counts(Protocol):
 
 def end_run(counts: Counts, paths: Sequence[str], remark: str = "") -> int:
     """Print the result; return the exit status: 1 if a slice failed or no image was found."""
-    print(f"{line_start()}{counts.summary()}. {NOTICE}", file=sys.stderr)
+    print(f"{line_start()}{counts.summary()}. {DISCLAIMER}", file=sys.stderr)
     if remark:
         print(remark, file=sys.stderr)
     if not counts.found:
@@ -200,22 +200,21 @@ def _slices(found: Found, name: str, window: Window) -> Iterator[FoundSlice]:
 
 
 def _predicted(row: Row, engine: Engine, image: bytes | Slice) -> Row:
-    answer = engine.predict(image)
-    found = answer.lung_involvement
-    both, left, right = (found.both, found.left, found.right) if found else (None, None, None)
+    prediction = engine.predict(image)
+    involvement, check = prediction.lung_involvement, prediction.out_of_distribution
     return replace(
         row,
-        probability=answer.probability,
-        label=answer.label or "",
-        threshold=answer.threshold,
-        operating_point=answer.operating_point,
-        lung_involvement=both,
-        lung_involvement_left=left,
-        lung_involvement_right=right,
-        lung_fraction=answer.lung_fraction,
-        ood_score=answer.ood_score,
-        flagged=answer.flagged,
-        reason=answer.reason or "",
+        probability=prediction.probability,
+        label=prediction.label or "",
+        threshold=prediction.threshold,
+        operating_point=prediction.operating_point,
+        lung_involvement=involvement.both if involvement else None,
+        lung_involvement_left=involvement.left if involvement else None,
+        lung_involvement_right=involvement.right if involvement else None,
+        lung_fraction=prediction.lung_fraction,
+        ood_score=check.score,
+        flagged=check.flagged,
+        reason=check.reason or "",
     )
 
 

@@ -9,14 +9,13 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from service.errors import ErrorCode, ServiceError
+from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
-_TENTHS: Final = tuple(i / 10 for i in range(1, 11))
-_INVOLVEMENT: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 _FAULTS: Final = (
     ErrorCode.INTERNAL_ERROR,
@@ -71,7 +70,7 @@ class Metrics:
         self.probability = Histogram(
             "covidct_probability",
             "Probabilities of images that pass the checks; a change of the shape is drift.",
-            buckets=_TENTHS,
+            buckets=PROBABILITY_BOUNDS,
             registry=registry,
         )
         self.probability_reference = Gauge(
@@ -83,7 +82,7 @@ class Metrics:
         self.lung_involvement = Histogram(
             "covidct_lung_involvement",
             "Share of the lungs that is lesion, in images that pass the checks.",
-            buckets=_INVOLVEMENT,
+            buckets=INVOLVEMENT_BOUNDS,
             registry=registry,
         )
         self.lung_involvement_reference = Gauge(
@@ -163,7 +162,7 @@ class Metrics:
         self.model_info.labels(**info).set(1)
         for label in labels:
             self.predictions.labels(label=label)
-        _set_reference(self.probability_reference, dict(zip(_TENTHS, probability_shares, strict=False)))
+        _set_reference(self.probability_reference, dict(zip(PROBABILITY_BOUNDS, probability_shares, strict=False)))
         _set_reference(self.lung_involvement_reference, lung_involvement_shares)
 
     def render(self) -> bytes:

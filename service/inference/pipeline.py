@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -12,35 +11,16 @@ from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
+from service.model.assess import Assessment, assess, refusal
 from service.model.card import OperatingPoint
-from service.model.checks import CheckResult, refusal, run_checks
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """A prediction, compared with the thresholds of the card.
-
-    Attributes:
-        ct_slice: uint8 (1, H, W), the slice as it was sent, before it was resized.
-        prediction: the network's answer.
-        point: the operating point that the label follows from.
-        label: one of the card's two labels; None if a check failed, because the probability means nothing then.
-        check: result of the checks; if one failed, the picture is out of distribution.
-    """
-
-    ct_slice: Slice
-    prediction: Prediction
-    point: OperatingPoint
-    label: str | None
-    check: CheckResult
-
-
 async def assess_image(
     data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
-) -> Assessment:
+) -> tuple[Slice, Assessment]:
     """Decode, queue, predict, compare with the thresholds, count.
 
     Args:
@@ -49,6 +29,9 @@ async def assess_image(
         state: its limits and metrics apply.
         stages: records decode, queue and inference.
         point: for the label; None is that of the settings.
+
+    Returns:
+        The slice as it was sent, uint8 (1, H, W), before it is resized, and its assessment.
 
     Raises:
         ServiceError: with the reason; see its subclasses.
@@ -59,7 +42,7 @@ async def assess_image(
 
 async def assess_slice(
     ct_slice: Slice, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
-) -> Assessment:
+) -> tuple[Slice, Assessment]:
     """Resize, queue, predict, compare and count like `assess_image`, for a decoded slice, uint8 (1, H, W)."""
     return await _assess(lambda: ct_slice, model, state, stages, point)
 
@@ -92,7 +75,7 @@ async def _assess(
     state: ServiceState,
     stages: StageTimer,
     point: OperatingPoint | None,
-) -> Assessment:
+) -> tuple[Slice, Assessment]:
     """Assess the slice that `read` gives; an image without an answer is counted, whatever the route."""
     with state.metrics.counting_rejections():
         loop = asyncio.get_running_loop()
@@ -102,7 +85,9 @@ async def _assess(
         stages.record("queue", answer.queue_seconds)
         stages.record("inference", answer.run_seconds)
         model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
-        return _compare(ct_slice, answer.result, model, state, point or model.operating_point)
+        assessment = assess(answer.result, model.card, point or model.operating_point)
+        _count(assessment, state)
+        return ct_slice, assessment
 
 
 def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slice]:
@@ -110,7 +95,7 @@ def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slic
     return ct_slice, to_input(ct_slice, model.card.input_size)
 
 
-async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Prediction]:
+async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[NetworkPrediction]:
     try:
         with model.statistics.counting_failures():
             return await model.batcher.submit(network_input)
@@ -124,20 +109,20 @@ async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[Pred
         ) from None
 
 
-def _compare(
-    ct_slice: Slice, prediction: Prediction, model: ServedModel, state: ServiceState, point: OperatingPoint
-) -> Assessment:
-    card, metrics = model.card, state.metrics
-    check = run_checks(prediction.check_scores, card.checks)
+def _count(assessment: Assessment, state: ServiceState) -> None:
+    """Count an assessment.
+
+    Raises:
+        UnusableImageError: a check failed, and the settings refuse such images.
+    """
+    check, prediction, metrics = assessment.check, assessment.prediction, state.metrics
     if check.reason is not None:
         metrics.ood_flags.inc()
         if state.settings.out_of_distribution == "refuse":
             metrics.ood_refusals.inc()
             raise refusal(check.reason)
-    label = None if check.failed else card.label_of(prediction.probability, point)
-    metrics.predictions.labels(label=label or "none").inc()
+    metrics.predictions.labels(label=assessment.label or "none").inc()
     if not check.failed:  # else the numbers mean nothing, and drift would be that of other pictures
         metrics.probability.observe(prediction.probability)
         if prediction.lung_involvement is not None:
             metrics.lung_involvement.observe(prediction.lung_involvement.both)
-    return Assessment(ct_slice, prediction, point, label, check)

@@ -10,7 +10,7 @@ from service.inference.batcher import Batcher
 from service.inference.statistics import ModelStatistics
 from service.metrics import Metrics
 from service.model.card import OperatingPoint
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
 from service.settings import Settings
 
@@ -30,7 +30,7 @@ class ServedModel:
     """
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
-        async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[Prediction | Exception]:
+        async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[NetworkPrediction | Exception]:
             metrics.batch_size.observe(len(slices))
             self.statistics.add_batch()
             return await predictor.predict(slices, concurrent_batches)
@@ -39,7 +39,7 @@ class ServedModel:
         self.statistics = ModelStatistics()
         self.card = predictor.card
         self.operating_point = predictor.card.operating_point(settings.operating_point)
-        self.batcher: Batcher[Slice, Prediction] = Batcher(
+        self.batcher: Batcher[Slice, NetworkPrediction] = Batcher(
             run,
             max_size=predictor.max_batch_size,
             max_waiting=settings.queue_max_length,

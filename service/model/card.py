@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from service.errors import MalformedRequestError
-from service.model.checks import CheckName
 
 SCHEMA_VERSION: Final = 2
 MANIFEST_NAME: Final = "metrics.json"
@@ -18,6 +17,16 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
 
 FilePrecision: TypeAlias = Literal["fp16", "int8"]
 """Number format of the weights in a file. fp16 files compute in any precision but int8, int8 files in int8 alone."""
+
+
+CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
+"""Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small."""
+
+PROBABILITY_BOUNDS: Final = tuple(tenth / 10 for tenth in range(1, 11))
+"""Upper bounds of the histogram of probabilities."""
+
+INVOLVEMENT_BOUNDS: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+"""Upper bounds of the histogram of lung involvement."""
 
 
 class _Record(BaseModel):
@@ -166,8 +175,8 @@ class Manifest(BaseModel):
     """The part of metrics.json that pins the model files; the rest of it is for people.
 
     Attributes:
-        probability_shares: share of the test split's probabilities at or below 0.1, 0.2, ... 1.0, to compare the
-            service's answers with. Empty if unknown.
+        probability_shares: share of the test split's probabilities at or below each of PROBABILITY_BOUNDS, to
+            compare the service's answers with. Empty if unknown.
         lung_involvement_shares: share of the test slices with a lung involvement at or below each bound, by bound.
         agreement: by name of the file; empty if unknown.
     """

@@ -2,14 +2,17 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import ErrorCode, InferenceError, ModelFileError
-from service.model.checks import CheckName
+from service.model.card import CheckName
+
+if TYPE_CHECKING:
+    import torch
 
 LUNG_OUTPUTS: Final = ("lungs", "lung_involvement", "lung_fraction")
 """Outputs of a network that finds lungs; another one has none of them."""
@@ -24,22 +27,18 @@ _ROW_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
 """Shape of each output without the batch; None is any length. The scores of checks are numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class LungInvolvement:
-    """Area of lesion divided by area of lung, 0 to 1.
+class LungInvolvement(BaseModel):
+    """Area of lesion divided by area of lung, in this slice: 0 to 1."""
 
-    Attributes:
-        both: of both lungs together.
-        left, right: of the patient's left and right lung; the left one is on the right of the picture.
-    """
+    model_config = ConfigDict(frozen=True)
 
-    both: float
-    left: float
-    right: float
+    both: float = Field(description="both lungs together")
+    left: float = Field(description="the patient's left lung, on the right of the picture")
+    right: float = Field(description="the patient's right lung, on the left of the picture")
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class NetworkPrediction:
     """The network's answer to one slice. The last three fields are None if the network does not find lungs.
 
     Attributes:
@@ -60,8 +59,8 @@ class Prediction:
 
 
 def read_outputs(
-    outputs: Mapping[str, torch.Tensor], count: int, checks: Collection[CheckName]
-) -> list[Prediction | Exception]:
+    outputs: Mapping[str, "torch.Tensor"], count: int, checks: Collection[CheckName]
+) -> list[NetworkPrediction | Exception]:
     """Read the first `count` rows of the network's outputs; other rows are padding.
 
     Args:
@@ -82,7 +81,7 @@ def read_outputs(
     return [_prediction({name: each[i] for name, each in rows.items()}, checks) for i in range(count)]
 
 
-def _rows(outputs: Mapping[str, torch.Tensor], name: str, count: int) -> NDArray[np.float32]:
+def _rows(outputs: Mapping[str, "torch.Tensor"], name: str, count: int) -> NDArray[np.float32]:
     if name not in outputs:
         raise ModelFileError(f"the network has no output {name!r}; its outputs are {', '.join(sorted(outputs))}")
     rows: NDArray[np.float32] = outputs[name][:count].float().cpu().numpy()
@@ -94,12 +93,15 @@ def _rows(outputs: Mapping[str, torch.Tensor], name: str, count: int) -> NDArray
     return rows
 
 
-def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[CheckName]) -> Prediction | Exception:
+def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[CheckName]) -> NetworkPrediction | Exception:
     probability = float(row["probability"])
     if not all(np.isfinite(each).all() for each in row.values()) or not 0 <= probability <= 1:
         return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
     scores = {name: float(row[name]) for name in checks}
     if "lungs" not in row:
-        return Prediction(probability, row["heatmap"], scores)
-    involvement = LungInvolvement(*row["lung_involvement"].tolist())
-    return Prediction(probability, row["heatmap"], scores, involvement, float(row["lung_fraction"]), row["lungs"])
+        return NetworkPrediction(probability, row["heatmap"], scores)
+    both, left, right = row["lung_involvement"].tolist()
+    involvement = LungInvolvement(both=both, left=left, right=right)
+    return NetworkPrediction(
+        probability, row["heatmap"], scores, involvement, float(row["lung_fraction"]), row["lungs"]
+    )

@@ -14,7 +14,7 @@ from service.model.batches import to_device
 from service.model.card import FileAgreement, Manifest, Precision
 from service.model.file import Artifact, Network
 from service.model.hardware import is_loss_of_device, is_out_of_memory, use_threads
-from service.model.prediction import Prediction, read_outputs
+from service.model.prediction import NetworkPrediction, read_outputs
 
 R = TypeVar("R")
 
@@ -113,7 +113,9 @@ class Predictor:
         self._in_first = future = self._first.submit(function)
         return future
 
-    async def predict(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[Prediction | Exception]:
+    async def predict(
+        self, slices: Sequence[Slice], concurrent_batches: int = 1
+    ) -> list[NetworkPrediction | Exception]:
         """Predict for uint8 (1, S, S) slices, in order.
 
         A slice gets an `InferenceError` if its answer is not finite, and an `OverloadedError` if the device has no
@@ -126,7 +128,7 @@ class Predictor:
         batch = partial(self.predict_now, slices, concurrent_batches)
         return await asyncio.wrap_future(self.submit(batch, concurrent_batches))
 
-    def predict_now(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[Prediction | Exception]:
+    def predict_now(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[NetworkPrediction | Exception]:
         """Predict like `predict`, in the calling thread."""
         if self.device.type == "cpu":
             use_threads(self._threads_for(concurrent_batches))
@@ -147,7 +149,7 @@ class Predictor:
         halves = slices[:half], slices[half:]
         return [answer for each in halves for answer in self.predict_now(each, concurrent_batches)]
 
-    def _answer(self, slices: Sequence[Slice]) -> list[Prediction | Exception]:
+    def _answer(self, slices: Sequence[Slice]) -> list[NetworkPrediction | Exception]:
         with torch.inference_mode():
             outputs = self._network(to_device(slices, self.device, self.max_batch_size))
         self.has_lungs = "lungs" in outputs

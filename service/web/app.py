@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from service import DISCLAIMER, __version__
+from service.api import Problem
 from service.inference.service_state import ServiceState, load
 from service.metrics import Metrics
 from service.model.predictor import Predictor
@@ -27,7 +28,6 @@ from service.web.path_templates import PathTemplates
 from service.web.problems import install_problem_handlers
 from service.web.request_id import REQUEST_ID_HEADER
 from service.web.routes import batch, docs, explain, operations, page, predict
-from service.web.schemas import Problem
 from service.web.v2 import routes as v2
 from service.web.v2.errors import ProtocolErrorsMiddleware
 

@@ -8,9 +8,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.api import Problem
 from service.errors import MalformedRequestError, ServiceError
 from service.web.request_id import request_id_of
-from service.web.schemas import Problem
 
 MEDIA_TYPE: Final = "application/problem+json"
 

@@ -23,8 +23,13 @@ ANSWER: dict[str, Any] = {
     "lung_involvement": {"both": 0.1, "left": 0.2, "right": 0.05},
     "lung_fraction": 0.3,
     "out_of_distribution": {"score": 0.4, "threshold": 1.0, "flagged": False, "reason": None},
+    "timings_milliseconds": {"read": 0.1, "decode": 1.0, "queue": 0.0, "inference": 20.0},
     "something_new": [],
 }
+
+
+PICTURES = {"slice_png_base64": "iVBORw0KGgo=", "overlay_png_base64": "iVBORw0KGgo="}
+"""The first bytes of a PNG."""
 
 
 class Script:
@@ -42,7 +47,15 @@ class Script:
 
 def busy(after: str | None = "3") -> httpx2.Response:
     headers = {} if after is None else {"Retry-After": after}
-    return httpx2.Response(503, json={"code": "queue_full", "detail": "full"}, headers=headers)
+    problem = {
+        "type": "urn:x",
+        "title": "Busy",
+        "status": 503,
+        "code": "queue_full",
+        "detail": "full",
+        "request_id": "r2",
+    }
+    return httpx2.Response(503, json=problem, headers=headers)
 
 
 def answering(*answers: httpx2.Response, **options: Any) -> tuple[Client, Script, list[float]]:
@@ -68,9 +81,9 @@ def test_every_kind_of_image_gets_the_same_answer_from_a_real_service(
     with Client(server.url) as client:
         answer = client.predict(images[kind])
         assert answer.probability == client.predict(png(200)).probability
-        assert answer.model == "tiny"
+        assert answer.model.name == "tiny"
         assert client.ready()
-        assert client.model().card["name"] == "tiny"
+        assert client.model().card.name == "tiny"
 
 
 def test_a_refusal_is_a_typed_exception_and_does_not_stop_the_others(server: Server) -> None:
@@ -131,7 +144,8 @@ def test_the_operating_point_goes_along_and_comes_back(server: Server) -> None:
 def test_what_fails_a_check_has_no_label(server: Server) -> None:
     with Client(server.url) as client:
         answer, explanation = client.predict(png(255)), client.explain(png(255))
-    assert (answer.label, answer.flagged, answer.reason) == (None, True, "wrong_window")
+    check = answer.out_of_distribution
+    assert (answer.label, check.flagged, check.reason) == (None, True, "wrong_window")
     assert explanation.label is None
 
 
@@ -177,19 +191,19 @@ def test_explain_brings_the_map_and_the_overlay_of_a_real_service(server: Server
     with Client(server.url) as client:
         explanation = client.explain(png(side=96))
         prediction = client.predict(png(side=96))
-    assert explanation.heatmap.shape == (4, 4)  # the tiny network's
+    assert explanation.heatmap.to_numpy().shape == (4, 4)  # the tiny network's
     assert explanation.probability == prediction.probability
     assert explanation.lungs is not None
-    assert explanation.lungs.shape == (4, 4)
-    assert explanation.lung_involvement == prediction.lung_involvement == LungInvolvement(1.0, 1.0, 1.0)
-    assert explanation.overlay is not None
-    assert Image.open(io.BytesIO(explanation.overlay)).size == (96, 96)
+    assert explanation.lungs.to_numpy().shape == (4, 4)
+    assert explanation.lung_involvement == prediction.lung_involvement == LungInvolvement(both=1.0, left=1.0, right=1.0)
+    for picture in (explanation.slice_png, explanation.overlay_png):
+        assert Image.open(io.BytesIO(picture)).size == (96, 96)
 
 
 @pytest.mark.parametrize("lungs", [True, False])
 def test_the_outline_of_the_lungs_is_asked_for_by_name(lungs: bool) -> None:
     heatmap = {"width": 1, "height": 1, "values": [[0.5]]}
-    body = ANSWER | {"heatmap": heatmap, "lungs": None, "lung_involvement": None}
+    body = ANSWER | {"heatmap": heatmap, "lungs": None, "lung_involvement": None} | PICTURES
     client, script, _ = answering(httpx2.Response(200, json=body))
     explanation = client.explain(png(), lungs=lungs)
     assert script.requests[0].url.params["lungs"] == str(lungs).lower()
@@ -204,8 +218,8 @@ def test_lungs_and_a_failed_check_are_read_from_the_answer() -> None:
     )
     first, second = client.predict(png()), client.predict(png())
     assert first.lung_involvement == LungInvolvement(both=0.1, left=0.2, right=0.05)
-    assert (first.lung_fraction, first.flagged, first.reason) == (0.3, False, None)
-    assert (second.lung_fraction, second.flagged, second.reason) == (None, True, "wrong_window")
+    assert (first.lung_fraction, first.out_of_distribution.reason) == (0.3, None)
+    assert (second.lung_fraction, second.out_of_distribution.reason) == (None, "wrong_window")
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 4, 5, 6), np.uint8), np.zeros((4, 4), np.float32)])
@@ -223,3 +237,21 @@ def test_a_16_bit_picture_in_memory_keeps_its_depth() -> None:
     sent = script.requests[0].content
     image = Image.open(io.BytesIO(sent[sent.index(b"\x89PNG") :]))
     assert image.mode == "I;16"
+
+
+HEATMAP = {"width": 1, "height": 1, "values": [[0.5]]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("heatmap", {"width": 2, "height": 2, "values": [[0.5, 1.0], [0.5]]}),
+        ("overlay_png_base64", "not base64!"),
+        ("probability", "much"),
+    ],
+)
+def test_an_answer_of_another_form_names_the_field(field: str, value: object) -> None:
+    body = ANSWER | {"heatmap": HEATMAP, "lungs": None} | PICTURES | {field: value}
+    client, _, _ = answering(httpx2.Response(200, json=body))
+    with pytest.raises(AnswerError, match=f"see {field}"):
+        client.explain(png())

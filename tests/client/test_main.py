@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import Prediction
 from client.__main__ import main
 from client.engines import LocalEngine
+from service.api import SlicePrediction
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import panels, png
 from tests.support.processes.server import Server, running
@@ -220,7 +220,7 @@ def test_a_fault_of_this_program_in_one_file_ends_no_run(
     for index, level in enumerate((40, 100, 200)):
         (tmp_path / f"{index}.png").write_bytes(png(level))
 
-    def failing(self: LocalEngine, image: bytes) -> Prediction:
+    def failing(self: LocalEngine, image: bytes) -> SlicePrediction:
         if image == png(100):
             raise RuntimeError("a bug")
         return answer(self, image)

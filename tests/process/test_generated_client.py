@@ -66,7 +66,7 @@ def test_every_operation_has_a_module_that_can_be_imported(generated: ModuleType
 
 def test_a_slice_gets_the_typed_answer_that_the_service_gives(client: Any, server: Server) -> None:
     answer = operation("predictions", "predict").sync(client=client, body=body("PredictBody")(file(SLICE.read_bytes())))
-    assert isinstance(answer, body("PredictionBody"))
+    assert isinstance(answer, body("Prediction"))
     raw = httpx2.post(f"{server.url}/predict", files={"image": SLICE.read_bytes()}).json()
     assert (answer.probability, answer.label, answer.model.name) == (raw["probability"], raw["label"], "tiny")
     assert answer.lung_involvement.both == raw["lung_involvement"]["both"]
@@ -84,7 +84,7 @@ def test_a_batch_has_a_prediction_or_a_problem_for_each_file(client: Any) -> Non
     files = [file(SLICE.read_bytes()), file(b"text")]
     answer = operation("predictions", "predict_batch").sync(client=client, body=body("PredictBatchBody")(files))
     good, bad = answer.results
-    assert isinstance(good.prediction, body("PredictionBody"))
+    assert isinstance(good.prediction, body("Prediction"))
     assert (good.problem, bad.prediction) == (None, None)
     assert isinstance(bad.problem, body("Problem"))
 
@@ -99,7 +99,7 @@ def test_a_client_that_accepts_json_gets_the_values_of_the_map(client: Any) -> N
 
 def test_the_model_has_its_card(client: Any) -> None:
     answer = operation("operations", "model").sync(client=client)
-    assert isinstance(answer, body("ModelBody"))
+    assert isinstance(answer, body("ModelInfo"))
     assert answer.card.name == "tiny"
     assert operation("operations", "ready").sync(client=client) == body("Health")(status="ok")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.model.card import Interval
-from training.evaluation.scores import INVOLVEMENT_BOUNDS, TENTHS, shares_up_to
+from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS, Interval
+from training.evaluation.scores import shares_up_to
 from training.release.lesion_report import LesionReport
 
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_the_references_of_drift_are_those_of_the_predictions_on_test(metrics: d
     with (ROOT / "models" / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["set"] == "test"]
     probability, involvement = ([float(row[name]) for row in rows] for name in ("probability", "lung_involvement"))
-    assert metrics["probability_shares"] == list(shares_up_to(probability, TENTHS).values())
+    assert metrics["probability_shares"] == list(shares_up_to(probability, PROBABILITY_BOUNDS).values())
     written = {float(bound): share for bound, share in metrics["lung_involvement_shares"].items()}
     assert written == shares_up_to(involvement, INVOLVEMENT_BOUNDS)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.model.checks import CheckName
+from service.model.card import CheckName
 from training.data.ct_slices import CtSlice
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from service.imaging.decode import to_input
-from service.model.checks import CheckName
+from service.model.card import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.data.generated_images import generated_images
 from training.evaluation.answers import CHECKS

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 
 from service.imaging.decode import to_input
+from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.alterations import ALTERATIONS
 from training.evaluation.answers import Answers
 from training.evaluation.scores import (
-    INVOLVEMENT_BOUNDS,
-    TENTHS,
     ScoreName,
     Scores,
     score,
@@ -101,7 +100,7 @@ def score_test(
     return TestScores(
         scores=scores,
         formats=_by_format(answers, slices, threshold),
-        probability_shares=tuple(shares_up_to(answers.probability, TENTHS).values()),
+        probability_shares=tuple(shares_up_to(answers.probability, PROBABILITY_BOUNDS).values()),
         lung_involvement_shares=shares_up_to(answers.involvement[:, 0], INVOLVEMENT_BOUNDS),
     )
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from service.model.card import PROBABILITY_BOUNDS
 from service.model.file import Network
 from training.data.batches import in_batches, plain_inputs
 from training.data.covid_ct import LABELS, CovidCt
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.scores import TENTHS, Scores, score, shares_up_to
+from training.evaluation.scores import Scores, score, shares_up_to
 from training.evaluation.shortcut_audit import Audit, audit_shortcuts
 from training.report_recipe import THRESHOLD
 from training.run.progress import progress
@@ -68,7 +69,7 @@ def evaluate(
     val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
     test = score(probabilities.test, data.test.labels, THRESHOLD, seed, patients)
     return Evaluation(
-        probability_shares=tuple(shares_up_to(probabilities.test, TENTHS).values()),
+        probability_shares=tuple(shares_up_to(probabilities.test, PROBABILITY_BOUNDS).values()),
         positive_label=LABELS[1],
         learned=val.figures["auc"].low > 0.5,
         splits={"val": val, "test": test},

@@ -32,12 +32,6 @@ BINS: Final = 10
 RESAMPLES: Final = 2000
 """Bootstrap resamples; each 2.5 % tail then has 50 of them."""
 
-TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 11))
-"""Bounds of probabilities, as in the histogram of the service, whose drift is measured with these shares."""
-
-INVOLVEMENT_BOUNDS: Final = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-"""Bounds of lung involvement, as in the histogram of the service."""
-
 _DECIMALS: Final = 4
 """Of figures and points of curves; one of 203 slices is 0.005."""
 

@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from service.model.card import Calibration, FilePrecision, Interval, ManifestFile, ModelCard, SelfCheck
-from service.model.checks import CheckName
+from service.model.card import Calibration, CheckName, FilePrecision, Interval, ManifestFile, ModelCard, SelfCheck
 from service.model.file import synthetic_slice
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import SLICE_SIZE, CtSlice

@@ -4,10 +4,11 @@ from http import HTTPStatus
 from typing import Any, Final, get_args
 
 from service import errors as e
-from service.model.checks import CheckName, refusal
+from service.api import Problem
+from service.model.assess import refusal
+from service.model.card import CheckName
 from service.web.openapi.document import reference_to
 from service.web.problems import MEDIA_TYPE, problem_body
-from service.web.schemas import Problem
 
 PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),

@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from service import DISCLAIMER
+from service.api import BatchAnswer, BatchResult
 from service.errors import ServiceError
 from service.inference.pipeline import assess_image, run_bounded
 from service.inference.served_model import ServedModel
@@ -20,7 +21,6 @@ from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.problems import problem_body
 from service.web.request_id import request_id_of
-from service.web.schemas import BatchBody, BatchResult
 from service.web.upload import OPENAPI_BODY_OF_MANY, read_uploads
 
 PATH: Final = "/predict/batch"
@@ -37,7 +37,7 @@ _log = logging.getLogger("covidct.batch")
     openapi_extra=OPENAPI_BODY_OF_MANY,
     responses=documented(400, 401, 408, 413, 415, 500, 503, 504),
 )
-async def predict_batch(request: Request, state: ReadyState, point_name: PointName = None) -> BatchBody:
+async def predict_batch(request: Request, state: ReadyState, point_name: PointName = None) -> BatchAnswer:
     """Read all images, then decode, queue and predict each."""
     stages = StageTimer(state.metrics)
     files = await read_uploads(request, state.settings.max_images_per_request)
@@ -46,7 +46,7 @@ async def predict_batch(request: Request, state: ReadyState, point_name: PointNa
     with state.model() as model:
         one = partial(_one, files, model, model.point_of(point_name), state, stages, request_id)
         results = await cancel_on_disconnect(request, run_bounded(len(files), one, model))
-    return BatchBody(request_id=request_id, results=results)
+    return BatchAnswer(request_id=request_id, results=results)
 
 
 async def _one(
@@ -60,7 +60,7 @@ async def _one(
 ) -> BatchResult:
     own = stages.copy()
     try:
-        assessment = await assess_image(files[index], model, state, own, point)
+        _, assessment = await assess_image(files[index], model, state, own, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason

@@ -1,21 +1,21 @@
 """POST /explain: the heat map of a prediction."""
 
 import asyncio
-import base64
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
-from numpy.typing import NDArray
 from PIL.Image import Image
 
 from service import DISCLAIMER
+from service.api import Explanation, Map
+from service.imaging.decode import Slice
 from service.imaging.overlay import grey_image, map_image, overlay, png, with_colour_bar
-from service.inference.pipeline import Assessment, assess_image
+from service.inference.pipeline import assess_image
 from service.inference.served_model import ServedModel
 from service.inference.stages import StageTimer
+from service.model.assess import Assessment
 from service.web.answers import prediction_body
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import PointName, ReadyState
@@ -23,15 +23,12 @@ from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.schemas import Explanation, Map
 from service.web.upload import OPENAPI_BODY, read_upload
 
 PATH: Final = "/explain"
 
 _PNG: Final = "image/png"
 _JSON: Final = "application/json"
-_DECIMALS: Final = 4
-"""Of the maps' values: finer than the networks compute, and a third of the bytes."""
 
 _Bare = Annotated[bool, Query(alias="map", description="answer the heat map alone instead of the overlay")]
 _WithLungs = Annotated[bool, Query(alias="lungs", description="draw the outline of the lungs, if the model finds them")]
@@ -78,8 +75,8 @@ async def explain(
     stages.finish("read")
     with state.model() as model:
         point = model.point_of(point_name)
-        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
-        pictures = _Pictures(assessment, with_lungs, max_side)
+        ct_slice, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+        pictures = _Pictures(ct_slice, assessment, with_lungs, max_side)
         draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
         if wanted == _PNG:
             draw = partial(_as_png, pictures, bare)
@@ -90,17 +87,18 @@ async def explain(
 class _Pictures:
     """The pictures of an assessment."""
 
+    ct_slice: Slice
     assessment: Assessment
     with_lungs: bool
     max_side: int | None
 
     def slice(self) -> Image:
-        return grey_image(self.assessment.ct_slice, self.max_side)
+        return grey_image(self.ct_slice, self.max_side)
 
     def overlay(self) -> Image:
         prediction = self.assessment.prediction
         lungs = prediction.lungs if self.with_lungs else None
-        return overlay(self.assessment.ct_slice, prediction.heatmap, self.max_side, lungs)
+        return overlay(self.ct_slice, prediction.heatmap, self.max_side, lungs)
 
 
 def _as_png(pictures: _Pictures, bare: bool) -> Response:
@@ -121,20 +119,10 @@ def _as_json(pictures: _Pictures, model: ServedModel, request_id: str, stages: S
     assessment = pictures.assessment
     lungs = assessment.prediction.lungs
     body = Explanation(
-        **prediction_body(assessment, model, request_id, stages).model_dump(),
-        heatmap=_map(assessment.prediction.heatmap),
-        lungs=None if lungs is None else _map(lungs),
-        slice_png_base64=_as_base64(png(pictures.slice())),
-        overlay_png_base64=_as_base64(png(pictures.overlay())),
+        **dict(prediction_body(assessment, model, request_id, stages)),
+        heatmap=Map.of(assessment.prediction.heatmap),
+        lungs=None if lungs is None else Map.of(lungs),
+        slice_png=png(pictures.slice()),
+        overlay_png=png(pictures.overlay()),
     )
-    return Response(body.model_dump_json(), media_type=_JSON)
-
-
-def _map(values: NDArray[np.float32]) -> Map:
-    height, width = values.shape
-    return Map(width=width, height=height, values=values.astype(np.float64).round(_DECIMALS).tolist())
-
-
-def _as_base64(data: bytes) -> str:
-    """Encode in base64 (RFC 4648, 4)."""
-    return base64.b64encode(data).decode("ascii")
+    return Response(body.model_dump_json(by_alias=True), media_type=_JSON)

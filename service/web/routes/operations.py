@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 
+from service.api import Health, ModelInfo, PublicCard
 from service.errors import ErrorCode, OverloadedError
 from service.metrics import CONTENT_TYPE
 from service.web.dependencies import AnyState, ReadyState, known_query
 from service.web.openapi.document import OPERATIONS
 from service.web.openapi.problem_examples import documented
-from service.web.schemas import Health, ModelBody, PublicCard
 
 router = APIRouter(tags=[OPERATIONS])
 
@@ -47,11 +47,11 @@ async def ready(state: AnyState) -> Health:
 
 
 @router.get("/model", summary="Model card", responses=documented(400, 503), dependencies=[Depends(known_query)])
-async def model(state: ReadyState) -> ModelBody:
+async def model(state: ReadyState) -> ModelInfo:
     """Return the served model's card, device and precision."""
     with state.model() as served:
         predictor = served.predictor
-        return ModelBody(
+        return ModelInfo(
             card=PublicCard.model_validate(predictor.card.model_dump()),
             sha256=predictor.sha256,
             device=predictor.device.type,

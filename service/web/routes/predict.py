@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from service import DISCLAIMER
+from service.api import Prediction
 from service.inference.pipeline import assess_image
 from service.inference.stages import StageTimer
 from service.web.answers import prediction_body
@@ -13,7 +14,6 @@ from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.schemas import PredictionBody
 from service.web.upload import OPENAPI_BODY, read_upload
 
 PATH: Final = "/predict"
@@ -28,12 +28,12 @@ router = APIRouter(tags=[PREDICTIONS])
     openapi_extra=OPENAPI_BODY,
     responses=documented(400, 401, 408, 413, 415, 422, 500, 503, 504),
 )
-async def predict(request: Request, state: ReadyState, point_name: PointName = None) -> PredictionBody:
+async def predict(request: Request, state: ReadyState, point_name: PointName = None) -> Prediction:
     """Read, decode, queue, predict."""
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
     stages.finish("read")
     with state.model() as model:
         point = model.point_of(point_name)
-        assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+        _, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
         return prediction_body(assessment, model, request_id_of(request.scope), stages)

@@ -6,8 +6,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.pipeline import Assessment
 from service.inference.served_model import ServedModel
+from service.model.assess import Assessment
 from service.model.prediction import LungInvolvement
 from service.web.v2.schemas import TensorMetadata
 

@@ -20,10 +20,11 @@ from service.errors import (
     UnusableImageError,
 )
 from service.imaging.decode import DecodeLimits, Slice
-from service.inference.pipeline import Assessment, assess_image, assess_slice, run_bounded
+from service.inference.pipeline import assess_image, assess_slice, run_bounded
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
+from service.model.assess import Assessment
 from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import reference_to
@@ -170,14 +171,16 @@ async def _assess(rows: _Rows, model: ServedModel, state: ServiceState, stages: 
     row, own = rows[index], stages.copy()
     try:
         if isinstance(row, bytes):
-            return await assess_image(row, model, state, own)
-        return await assess_slice(row, model, state, own)
+            _, assessment = await assess_image(row, model, state, own)
+        else:
+            _, assessment = await assess_slice(row, model, state, own)
     except ServiceError as error:
         if len(rows) == 1 or not (isinstance(error, _OF_THE_IMAGE) or error.code == ErrorCode.NOT_FINITE):
             raise
         named = copy.copy(error)  # other requests of the batch may have the same error
         named.detail = f"Row {index}, counted from 0: {error.detail}"
         raise named from error
+    return assessment
 
 
 def _requested(asked: InferRequest, model: ServedModel) -> list[RequestedOutput]:

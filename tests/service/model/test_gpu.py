@@ -15,7 +15,7 @@ from service.imaging.decode import Slice
 from service.model.batches import to_device
 from service.model.file import load_on_cpu, read_manifest, synthetic_slice
 from service.model.loading import LoadOptions, choose_file, load_predictor
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import INPUT_SIZE
 
@@ -36,8 +36,8 @@ def on_gpu(folder: Path) -> Predictor:
 
 def probabilities(predictor: Predictor, slices: list[Slice]) -> list[float]:
     answers = predictor.submit(lambda: predictor.predict_now(slices)).result()
-    assert all(isinstance(answer, Prediction) for answer in answers), answers
-    return [answer.probability for answer in answers if isinstance(answer, Prediction)]
+    assert all(isinstance(answer, NetworkPrediction) for answer in answers), answers
+    return [answer.probability for answer in answers if isinstance(answer, NetworkPrediction)]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_two_batches_at_a_time_get_their_own_answers_in_order(predictor: Predict
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(lambda batch: predictor.predict_now([slices[i] for i in batch]), batches)
         for batch, answers in zip(batches, found, strict=True):
-            given = [answer.probability for answer in answers if isinstance(answer, Prediction)]
+            given = [answer.probability for answer in answers if isinstance(answer, NetworkPrediction)]
             assert given == pytest.approx([expected[i] for i in batch], abs=2e-3)
 
 

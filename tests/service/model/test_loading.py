@@ -8,7 +8,7 @@ from service.errors import ModelFileError
 from service.model.card import Manifest, Precision
 from service.model.file import read_manifest
 from service.model.loading import LoadOptions, load_predictor, possible_precisions
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import (
     TinyClassifier,
@@ -26,7 +26,7 @@ def test_every_precision_passes_the_self_check_or_is_refused_in_one_line(models:
     predictor = load(models, precision=wanted)
     assert predictor.precision == wanted
     (answer,) = predictor.predict_now([even(128)])
-    assert isinstance(answer, Prediction)
+    assert isinstance(answer, NetworkPrediction)
     assert answer.probability == pytest.approx(0.5, abs=0.1)
 
 

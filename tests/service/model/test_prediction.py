@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from service.errors import InferenceError, ModelFileError
-from service.model.checks import CheckName
-from service.model.prediction import Prediction, read_outputs
+from service.model.card import CheckName
+from service.model.prediction import NetworkPrediction, read_outputs
 
 CHECKS: tuple[CheckName, ...] = ("no_lungs",)
 
@@ -22,10 +22,10 @@ def outputs(count: int = 2) -> dict[str, torch.Tensor]:
     }
 
 
-def predictions(values: dict[str, torch.Tensor], count: int = 2) -> list[Prediction]:
+def predictions(values: dict[str, torch.Tensor], count: int = 2) -> list[NetworkPrediction]:
     answers = read_outputs(values, count, CHECKS)
-    assert all(isinstance(answer, Prediction) for answer in answers)
-    return [answer for answer in answers if isinstance(answer, Prediction)]
+    assert all(isinstance(answer, NetworkPrediction) for answer in answers)
+    return [answer for answer in answers if isinstance(answer, NetworkPrediction)]
 
 
 def test_each_row_becomes_a_prediction_and_padding_none() -> None:
@@ -44,7 +44,7 @@ def test_each_row_becomes_a_prediction_and_padding_none() -> None:
 def test_a_network_without_lungs_leaves_them_none() -> None:
     values = {name: outputs()[name] for name in ("probability", "heatmap")}
     for answer in read_outputs(values, 2, ()):
-        assert isinstance(answer, Prediction)
+        assert isinstance(answer, NetworkPrediction)
         assert (answer.lungs, answer.lung_involvement, answer.lung_fraction) == (None, None, None)
         assert answer.check_scores == {}
 
@@ -57,7 +57,7 @@ def test_a_row_with_a_value_that_is_no_number_fails_alone(name: str) -> None:
     first, second = read_outputs(values | {name: spoilt}, 2, CHECKS)
     assert isinstance(first, InferenceError)
     assert first.code == "not_finite"
-    assert isinstance(second, Prediction)
+    assert isinstance(second, NetworkPrediction)
 
 
 @pytest.mark.parametrize("probability", [-0.01, 1.01])

@@ -11,7 +11,7 @@ from service.imaging.decode import Slice
 from service.model import loading
 from service.model.file import Artifact, load_model
 from service.model.loading import LoadOptions, load_predictor
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import even
 
@@ -29,11 +29,11 @@ def test_answers_are_in_the_order_of_the_slices(models: Path) -> None:
     assert answers[0].check_scores["no_lungs"] == pytest.approx(1 - 200 / 255, abs=0.02)
 
 
-def scored(predictor: Predictor, *levels: int) -> list[Prediction]:
+def scored(predictor: Predictor, *levels: int) -> list[NetworkPrediction]:
     """Answers to even slices, each of which must be one."""
     answers = predictor.submit(lambda: predictor.predict_now([even(level) for level in levels])).result()
-    assert all(isinstance(answer, Prediction) for answer in answers)
-    return [answer for answer in answers if isinstance(answer, Prediction)]
+    assert all(isinstance(answer, NetworkPrediction) for answer in answers)
+    return [answer for answer in answers if isinstance(answer, NetworkPrediction)]
 
 
 def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: 
     predictor._network = nan_for_first
     first, second = predictor.predict_now([even(20), even(200)])
     assert isinstance(first, InferenceError)
-    assert isinstance(second, Prediction)
+    assert isinstance(second, NetworkPrediction)
     assert second.probability > 0.5
 
 
@@ -133,7 +133,7 @@ def test_the_network_has_run_at_least_twice_before_the_first_request(
     sizes = []
     predict = Predictor.predict_now
 
-    def counted(self: Predictor, slices: Sequence[Slice], among: int = 1) -> list[Prediction | Exception]:
+    def counted(self: Predictor, slices: Sequence[Slice], among: int = 1) -> list[NetworkPrediction | Exception]:
         sizes.append(len(slices))
         return predict(self, slices, among)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn import metrics
 
-from training.evaluation.scores import INVOLVEMENT_BOUNDS, mean_and_deviation, score, shares_up_to, weighted_scores
+from service.model.card import INVOLVEMENT_BOUNDS
+from training.evaluation.scores import mean_and_deviation, score, shares_up_to, weighted_scores
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 

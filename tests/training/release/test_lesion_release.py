@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from service.model.card import MANIFEST_NAME
+from service.model.card import INVOLVEMENT_BOUNDS, MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
 from tests.support.networks.thin_vgg import thin_vgg
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
-from training.evaluation.scores import INVOLVEMENT_BOUNDS, shares_up_to
+from training.evaluation.scores import shares_up_to
 
 STEPS = (
     "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2 "

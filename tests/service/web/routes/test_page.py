@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from service.imaging import overlay
-from service.model.checks import CheckName
+from service.model.card import CheckName
 from service.web.routes import page
 from tests.support.processes.client import problem, serve
 

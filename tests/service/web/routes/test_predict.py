@@ -13,7 +13,7 @@ from PIL import Image
 from service.errors import InferenceError
 from service.imaging.decode import Slice, decode
 from service.inference.service_state import load
-from service.model.prediction import Prediction
+from service.model.prediction import NetworkPrediction
 from service.settings import Settings
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import labelled, noise, panels, png, predict, problem, samples, serve
@@ -177,7 +177,7 @@ async def test_uploads_never_touch_a_disk(models: Path, monkeypatch: pytest.Monk
         assert (await predict(client, data)).status_code == 200
 
 
-_PREDICTION = Prediction(
+_PREDICTION = NetworkPrediction(
     0.5, np.zeros((4, 4), np.float32), {"no_lungs": 0.0, "wrong_window": 0.0, "several_panels": 0.0}
 )
 
@@ -190,7 +190,7 @@ class Gated:
         self.gate = asyncio.Event()
         self.slices = 0
 
-    async def __call__(self, slices: Sequence[Slice]) -> list[Prediction | InferenceError]:
+    async def __call__(self, slices: Sequence[Slice]) -> list[NetworkPrediction | InferenceError]:
         self.slices += len(slices)
         self.running.set()
         await self.gate.wait()

@@ -1,14 +1,13 @@
-"""Checks of a picture: the reasons for which the network's answer to it means nothing."""
+"""From a prediction to its label: the thresholds of the card, and the checks of the picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, get_args
 
 from service.errors import ErrorCode, UnusableImageError
 from service.imaging.window import LUNG
-
-CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
-"""Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small."""
+from service.model.card import CheckName, ModelCard, OperatingPoint
+from service.model.prediction import NetworkPrediction
 
 SCORE_THRESHOLD: Final = 1.0
 """A picture fails above this score: scores are relative to the thresholds of the card."""
@@ -32,6 +31,30 @@ class CheckResult:
     def failed(self) -> bool:
         """Whether the picture is out of distribution: its probability means nothing."""
         return self.reason is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A prediction, compared with the thresholds of the card.
+
+    Attributes:
+        prediction: by the network.
+        point: the operating point that the label follows from.
+        label: one of the card's two labels; None if a check failed, because the probability means nothing then.
+        check: result of the checks; if one failed, the picture is out of distribution.
+    """
+
+    prediction: NetworkPrediction
+    point: OperatingPoint
+    label: str | None
+    check: CheckResult
+
+
+def assess(prediction: NetworkPrediction, card: ModelCard, point: OperatingPoint) -> Assessment:
+    """Compare a prediction with the thresholds of the card and of the operating point."""
+    check = run_checks(prediction.check_scores, card.checks)
+    label = None if check.failed else card.label_of(prediction.probability, point)
+    return Assessment(prediction, point, label, check)
 
 
 def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName, float]) -> CheckResult:

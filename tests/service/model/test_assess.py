@@ -2,7 +2,8 @@ from typing import get_args
 
 import pytest
 
-from service.model.checks import CheckName, CheckResult, refusal, run_checks
+from service.model.assess import CheckResult, refusal, run_checks
+from service.model.card import CheckName
 
 THRESHOLDS: dict[CheckName, float] = {"no_lungs": 0.5, "wrong_window": 0.8, "several_panels": 0.5}
 
