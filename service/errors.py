@@ -48,6 +48,16 @@ class ErrorCode(StrEnum):
     WRONG_WINDOW = "wrong_window"
     SEVERAL_PANELS = "several_panels"
 
+    # The files of a study.
+    SECONDARY_CAPTURE = "secondary_capture"
+    DUPLICATE_POSITION = "duplicate_position"
+    DAMAGED_ARCHIVE = "damaged_archive"
+    ARCHIVE_TOO_LARGE = "archive_too_large"
+    NESTED_ARCHIVE = "nested_archive"
+    ENCRYPTED = "encrypted"
+    UNSAFE_NAME = "unsafe_name"
+    NO_SLICES = "no_slices"
+
     # The service.
     INTERNAL_ERROR = "internal_error"
     INFERENCE_FAILED = "inference_failed"

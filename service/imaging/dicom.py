@@ -35,11 +35,12 @@ class DicomFile:
 
     Attributes:
         header: what it announces.
+        dataset: its elements, of those that `dicom_header` lists.
     """
 
     def __init__(self, dataset: "Dataset", header: Header) -> None:
         self.header = header
-        self._dataset = dataset
+        self.dataset = dataset
 
     def frame(self, index: int, window: Window = LUNG) -> NDArray[np.uint8]:
         """Decode one frame, and bring it upright.
@@ -61,8 +62,8 @@ class DicomFile:
         """
         silence_readers()
         try:
-            check_frame_type(_groups(self._dataset, index, "CTImageFrameTypeSequence"))
-            turn = upright(self._dataset, _groups(self._dataset, index, "PlaneOrientationSequence"))
+            check_frame_type(functional_groups(self.dataset, index, "CTImageFrameTypeSequence"))
+            turn = upright(self.dataset, functional_groups(self.dataset, index, "PlaneOrientationSequence"))
             pixels = self._decode(index)
             if self.header.samples == 3:
                 grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
@@ -80,11 +81,11 @@ class DicomFile:
         Raises:
             UnusableImageError: its rescale is malformed.
         """
-        groups = _groups(self._dataset, index, "PixelValueTransformationSequence")
-        return has_hounsfield(self._dataset, groups, self.header)
+        groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
+        return has_hounsfield(self.dataset, groups, self.header)
 
     def _decode(self, index: int) -> NDArray[Any]:
-        header, data = self.header, self._dataset.PixelData
+        header, data = self.header, self.dataset.PixelData
         if header.syntax not in NATIVE:
             frame = _compressed_frame(data, header, index)
             if header.syntax != RLE:
@@ -99,8 +100,8 @@ class DicomFile:
         kind = "i" if pixels.dtype.kind == "i" else "u"
         size = self.header.bits // 8
         samples = pixels.astype(f"{kind}{size}", copy=False)
-        groups = _groups(self._dataset, index, "PixelValueTransformationSequence")
-        table = grey_table(self._dataset, groups, self.header, self.header.signed or kind == "i", window)
+        groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
+        table = grey_table(self.dataset, groups, self.header, self.header.signed or kind == "i", window)
         return np.asarray(table[np.ascontiguousarray(samples).view(f"u{size}")], dtype=np.uint8)
 
 
@@ -201,7 +202,7 @@ def _fragments(data: bytes) -> list[bytes]:
     return found[1:]
 
 
-def _groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
+def functional_groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
     """Find the functional groups of a frame (PS3.3 C.7.6.16): first its own, then the shared ones."""
     found: list[Dataset] = []
     for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):

@@ -25,10 +25,19 @@ COMPRESSED: Final = frozenset((RLE, *JPEG_SYNTAXES, *JPEG_LS_SYNTAXES, *JPEG_200
 
 PIXEL_DATA: Final = 0x7FE00010
 
+_PIXELS: Final = 0x7FE0
+"""Group of the pixels."""
+
 _TAGS: Final = (
     0x00080008,  # ImageType
     0x00080016,  # SOPClassUID
+    0x00080018,  # SOPInstanceUID
     0x00080060,  # Modality
+    0x0020000D,  # StudyInstanceUID
+    0x0020000E,  # SeriesInstanceUID
+    0x00200012,  # AcquisitionNumber
+    0x00200013,  # InstanceNumber
+    0x00200032,  # ImagePositionPatient
     0x00200037,  # ImageOrientationPatient
     0x00280002,  # SamplesPerPixel
     0x00280004,  # PhotometricInterpretation
@@ -36,6 +45,7 @@ _TAGS: Final = (
     0x00280008,  # NumberOfFrames
     0x00280010,  # Rows
     0x00280011,  # Columns
+    0x00280030,  # PixelSpacing
     0x00280100,  # BitsAllocated
     0x00280101,  # BitsStored
     0x00280102,  # HighBit
@@ -91,6 +101,34 @@ def read_elements(data: bytes) -> Elements:
     Raises:
         UnusableImageError: the transfer syntax is not read, or a limit is exceeded.
     """
+    start, syntax, sop_class = _read_meta(data)
+    _check_syntax(syntax)
+    body = _inflated(data[start:]) if syntax == DEFLATED else data[start:]
+    dataset, truncated = _read_dataset(body, syntax)
+    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated)
+
+
+def before_pixels(data: bytes) -> bytes:
+    """Cut a DICOM file before its pixels, so that pydicom reads every other element of it.
+
+    Args:
+        data: a whole file whose header `read_elements` reads.
+    """
+    from pydicom.filereader import data_element_generator
+
+    start, syntax, _ = _read_meta(data)
+    file = io.BytesIO(_inflated(data[start:]) if syntax == DEFLATED else data[start:])
+    skipped = data_element_generator(
+        file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=lambda tag, *_: tag >> 16 >= _PIXELS, specific_tags=[]
+    )
+    for _ in skipped:
+        pass
+    body = file.getvalue()[: file.tell()]
+    return data[:start] + (_deflated(body) if syntax == DEFLATED else body)
+
+
+def _read_meta(data: bytes) -> tuple[int, str, str]:
+    """Return where the data set starts, its transfer syntax, and the class of the file meta information."""
     from pydicom.filereader import read_dataset
 
     file = io.BytesIO(data)
@@ -104,10 +142,7 @@ def read_elements(data: bytes) -> Elements:
         start = file.tell()
     if not syntax:
         syntax = EXPLICIT if data[start + 4 : start + 6].isalpha() else IMPLICIT
-    _check_syntax(syntax)
-    body = _inflated(data[start:]) if syntax == DEFLATED else data[start:]
-    dataset, truncated = _read_dataset(body, syntax)
-    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated)
+    return start, syntax, sop_class
 
 
 def _check_syntax(syntax: str) -> None:
@@ -172,6 +207,11 @@ def _inflated(data: bytes) -> bytes:
     if stream.unconsumed_tail:
         raise limit_exceeded(f"its deflated content is larger than {_MAX_INFLATED} bytes")
     return inflated
+
+
+def _deflated(data: bytes) -> bytes:
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return stream.compress(data) + stream.flush()
 
 
 def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:

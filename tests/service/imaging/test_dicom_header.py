@@ -1,6 +1,8 @@
+import io
 import zlib
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -14,6 +16,7 @@ from pydicom.uid import (
 
 from service.errors import UnusableImageError
 from service.imaging.decode import DecodeLimits, decode
+from service.imaging.dicom_header import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, before_pixels
 from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
 
 STORED = phantom()
@@ -103,3 +106,13 @@ def test_too_many_elements_are_refused_early() -> None:
     junk = b"".join(b"\x09\x00" + n.to_bytes(2, "little") + b"LO\0\0" for n in range(0x1000, 0x7000))
     with pytest.raises(UnusableImageError, match="elements"):
         decode(whole[:at] + junk + whole[at:])
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
+def test_a_file_cut_before_its_pixels_keeps_every_other_element(syntax: str) -> None:
+    dataset = ct_dataset(phantom(), syntax, StudyDescription="chest")
+    cut = before_pixels(written(dataset))
+    read = pydicom.dcmread(io.BytesIO(cut))
+    assert read.StudyDescription == "chest"
+    assert "PixelData" not in read
+    assert read.file_meta.TransferSyntaxUID == syntax

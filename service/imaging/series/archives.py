@@ -1,0 +1,156 @@
+"""Zips of a study: their files one at a time, in memory, within limits."""
+
+import io
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import BinaryIO, Final
+
+from service.errors import ErrorCode, ServiceError, UnusableImageError
+
+_SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
+"""First bytes of a zip, and of an empty one."""
+
+_END: Final = struct.Struct("<4s4H2LH")
+"""End of central directory (APPNOTE 4.3.16): signature, disks, counts, size and offset of the directory, comment."""
+
+_ENTRY_BYTES: Final = 46 + 512
+"""Bytes in the central directory for each file that is allowed: a long name and some extra fields."""
+
+_CHUNK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """Limits of a zip.
+
+    Attributes:
+        max_files: files in it.
+        max_file_bytes: of one file, unpacked.
+        max_bytes: of all files, unpacked.
+    """
+
+    max_files: int = 20_000
+    max_file_bytes: int = 1024**3
+    max_bytes: int = 16 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a zip, or the reason for which it can't be had.
+
+    Attributes:
+        name: its path in the zip, with forward slashes.
+        data: its bytes, or the reason.
+    """
+
+    name: str
+    data: bytes | ServiceError
+
+
+def is_zip(start: bytes) -> bool:
+    """Whether a file that starts with these bytes is a zip."""
+    return start[:4] in _SIGNATURES
+
+
+def read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+    """Yield the files of a zip sorted by name, one in memory at a time.
+
+    Folders and hidden files, also those that macOS adds, are passed over. Limits count what is unpacked, not what the
+    zip announces.
+
+    Args:
+        file: open for reading, and can seek.
+        limits: see `ArchiveLimits`.
+
+    Raises:
+        UnusableImageError: the zip can't be read, or is beyond a limit.
+    """
+    with _open(file, limits) as archive:
+        members = [member for member in archive.infolist() if not _is_folder(member) and not _is_hidden(member)]
+        if len(members) > limits.max_files:
+            raise _too_large(f"holds {len(members)} files, and the limit is {limits.max_files}")
+        remaining = limits.max_bytes
+        for member in sorted(members, key=lambda member: member.filename):
+            data = _unpacked(archive, member, min(limits.max_file_bytes, remaining))
+            if isinstance(data, bytes):
+                remaining -= len(data)
+            elif remaining < limits.max_file_bytes and data.code == ErrorCode.LIMIT_EXCEEDED:
+                raise _too_large(f"unpacks to more than {limits.max_bytes} bytes")
+            yield Member("/".join(_parts(member)), data)
+
+
+def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
+    _check_directory(file, limits)
+    try:
+        return zipfile.ZipFile(file)
+    except Exception:  # noqa: BLE001 - zipfile raises nearly anything on hostile bytes
+        raise UnusableImageError(
+            "The zip is damaged: its list of files can't be read. Pack it again, and send the whole file.",
+            code=ErrorCode.DAMAGED_ARCHIVE,
+        ) from None
+
+
+def _check_directory(file: BinaryIO, limits: ArchiveLimits) -> None:
+    """Refuse a list of files that is longer than the limit, before zipfile reads it whole."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _END.size - 0xFFFF))  # the comment behind it may be as long
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + _END.size:
+        return  # which zipfile refuses
+    directory = _END.unpack_from(tail, at)[5]
+    if directory == 0xFFFFFFFF:  # Zip64: the record of 56 bytes lies before, and its locator of 20 bytes
+        record = tail.rfind(b"PK\x06\x06", 0, at)
+        directory = struct.unpack_from("<Q", tail, record + 40)[0] if record >= 0 and len(tail) >= record + 48 else 0
+    if directory > limits.max_files * _ENTRY_BYTES:
+        raise _too_large(f"has a list of files of {directory} bytes, and the limit is {limits.max_files} files")
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | ServiceError:
+    """Return the bytes of a member, or what is wrong with it."""
+    parts = _parts(member)
+    if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
+        return _unusable("has a name that leads out of the zip", ErrorCode.UNSAFE_NAME)
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return _unusable("is a symbolic link", ErrorCode.UNSAFE_NAME)
+    if member.flag_bits & 1:
+        return _unusable("is encrypted; unpack it first", ErrorCode.ENCRYPTED)
+    try:
+        with archive.open(member) as opened:
+            data = bytearray()
+            while len(data) <= limit and (chunk := opened.read(min(_CHUNK, limit + 1 - len(data)))):
+                data += chunk
+    except Exception:  # noqa: BLE001 - as in _open
+        return _unusable("is damaged, or packed in a way that is not read", ErrorCode.DAMAGED_ARCHIVE)
+    if len(data) > limit:
+        return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
+    if is_zip(bytes(data[:4])):
+        return _unusable("is a zip itself, which is not opened; unpack the outer one first", ErrorCode.NESTED_ARCHIVE)
+    return bytes(data)
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return member.filename.endswith(("/", "\\"))  # PowerShell 5 and .NET write the latter
+
+
+def _is_hidden(member: zipfile.ZipInfo) -> bool:
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in _parts(member))
+
+
+def _parts(member: zipfile.ZipInfo) -> tuple[str, ...]:
+    return PurePosixPath(member.filename.replace("\\", "/")).parts
+
+
+def _unusable(what: str, code: ErrorCode) -> UnusableImageError:
+    return UnusableImageError(f"The file in the zip {what}.", code=code)
+
+
+def _too_large(what: str) -> UnusableImageError:
+    return UnusableImageError(
+        f"The zip {what}. Send one study, or a part of it, at a time.", code=ErrorCode.ARCHIVE_TOO_LARGE
+    )

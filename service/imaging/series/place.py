@@ -1,0 +1,139 @@
+"""Place of a slice: the series and stack it belongs to, and its position in the patient."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from service.errors import ServiceError
+from service.imaging.dicom import DicomFile, functional_groups
+from service.imaging.dicom_checks import Turn, upright
+from service.imaging.dicom_header import numbers
+from service.imaging.series.geometry import UPRIGHT, SourceFrame
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Vector: TypeAlias = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Position of a slice in the patient, in mm to the left, back and head.
+
+    Attributes:
+        position: centre of the first stored pixel.
+        row_direction, column_direction: unit vectors along a row and along a column.
+        pixel_spacing: distance between rows, and between columns.
+    """
+
+    position: Vector
+    row_direction: Vector
+    column_direction: Vector
+    pixel_spacing: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Place of one slice.
+
+    Attributes:
+        series: identity of the series within a study; UIDs of a DICOM file, the folder of a picture, a NIfTI file.
+        rows, columns: size of the stored slice in pixels.
+        order: position by name or number, for slices without a plane.
+        acquisition: AcquisitionNumber, if the file has it.
+        plane: None if a part of it is missing or malformed.
+        turn: steps from the stored pixels to the upright slice.
+        source: its DICOM frame; None for other files.
+    """
+
+    series: tuple[str, ...]
+    rows: int
+    columns: int
+    order: tuple[float | str, ...] = ()
+    acquisition: int | None = None
+    plane: Plane | None = None
+    turn: Turn = UPRIGHT
+    source: SourceFrame | None = None
+
+
+def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> Place:
+    """Read the place of a frame of a DICOM file.
+
+    Args:
+        file: opened.
+        index: of the frame, from 0.
+        source_header: see `SourceFrame.header`.
+
+    Raises:
+        UnusableImageError: the frame is not axial.
+    """
+    dataset, header = file.dataset, file.header
+    orientations = functional_groups(dataset, index, "PlaneOrientationSequence")
+    return Place(
+        series=(_text(dataset, "StudyInstanceUID"), _text(dataset, "SeriesInstanceUID")),
+        rows=header.rows,
+        columns=header.columns,
+        order=(_whole(dataset, "InstanceNumber") or 0, index),
+        acquisition=_whole(dataset, "AcquisitionNumber"),
+        plane=_plane(dataset, index),
+        turn=upright(dataset, orientations),
+        source=SourceFrame(
+            _text(dataset, "SOPClassUID"),
+            _text(dataset, "SOPInstanceUID"),
+            index + 1 if header.frames > 1 else None,
+            source_header,
+        ),
+    )
+
+
+def _plane(dataset: "Dataset", index: int) -> Plane | None:
+    position = _numbers(_places(dataset, index, "PlanePositionSequence"), "ImagePositionPatient", 0x00200032, 3)
+    orientation = _places(dataset, index, "PlaneOrientationSequence")
+    directions = _directions(_numbers(orientation, "ImageOrientationPatient", 0x00200037, 6))
+    spacing = _numbers(_places(dataset, index, "PixelMeasuresSequence"), "PixelSpacing", 0x00280030, 2)
+    if position is None or directions is None or spacing is None or min(spacing) <= 0:
+        return None
+    x, y, z = position
+    return Plane((x, y, z), *directions, (spacing[0], spacing[1]))
+
+
+def _places(dataset: "Dataset", index: int, sequence: str) -> list["Dataset"]:
+    """List where an element of a frame may be: in its functional groups, or in the file."""
+    return [*functional_groups(dataset, index, sequence), dataset]
+
+
+def _numbers(places: list["Dataset"], name: str, tag: int, count: int) -> tuple[float, ...] | None:
+    for place in places:
+        try:
+            values = numbers(place, name, tag)
+        except ServiceError:  # malformed: the slice is read, and its place is not known
+            continue
+        if len(values) == count:
+            return tuple(values)
+    return None
+
+
+def _directions(values: tuple[float, ...] | None) -> tuple[Vector, Vector] | None:
+    if values is None:
+        return None
+    row, column = np.array(values[:3]), np.array(values[3:])
+    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 0.02:
+        return None  # no directions
+    return _unit(row), _unit(column)
+
+
+def _unit(vector: np.ndarray) -> Vector:
+    x, y, z = (vector / np.linalg.norm(vector)).tolist()
+    return x, y, z
+
+
+def _text(dataset: "Dataset", name: str) -> str:
+    return str(dataset.get(name) or "").strip(" \0")
+
+
+def _whole(dataset: "Dataset", name: str) -> int | None:
+    try:
+        return int(dataset.get(name))
+    except (TypeError, ValueError):
+        return None

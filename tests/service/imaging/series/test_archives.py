@@ -1,0 +1,129 @@
+import io
+import struct
+import tracemalloc
+import zipfile
+import zlib
+
+import pytest
+
+from service.errors import ServiceError
+from service.imaging.series.archives import ArchiveLimits, Member, is_zip, read_zip
+from tests.support.files.studies import zipped
+
+LIMITS = ArchiveLimits()
+
+
+def read(data: bytes, limits: ArchiveLimits = LIMITS) -> dict[str, bytes | str]:
+    """The files of a zip by name: bytes, or the code of the reason."""
+    members: list[Member] = list(read_zip(io.BytesIO(data), limits))
+    return {member.name: str(m.code) if isinstance(m := member.data, ServiceError) else m for member in members}
+
+
+def renamed(data: bytes, name: bytes, other: bytes) -> bytes:
+    """The zip with raw bytes of a name changed, of the same length."""
+    assert len(name) == len(other)
+    return data.replace(name, other)
+
+
+def test_files_come_sorted_from_any_folder() -> None:
+    data = zipped({"b/2": b"two", "a/1": b"one", "a/": b"", "c": b""})
+    assert read(data) == {"a/1": b"one", "b/2": b"two", "c": b""}
+    assert is_zip(data)
+
+
+def test_hidden_files_and_those_of_macos_are_passed_over() -> None:
+    assert read(zipped({"__MACOSX/._a": b"x", ".DS_Store": b"x", "a": b"1"})) == {"a": b"1"}
+
+
+def test_folders_with_backslashes_are_folders() -> None:
+    data = renamed(zipped({"DICOM/": b"", "DICOM/IM1": b"1"}), b"DICOM/", b"DICOM\\")
+    assert read(data) == {"DICOM/IM1": b"1"}
+
+
+def test_names_are_read_as_cp437_and_as_utf8() -> None:
+    assert list(read(zipped({"Größe/ä": b"1"}))) == ["Größe/ä"]
+    data = renamed(zipped({"Gr__e": b"1"}), b"Gr__e", "Größe".encode("cp437"))
+    assert list(read(data)) == ["Größe"]
+
+
+def test_a_zip64_and_data_descriptors_are_read() -> None:
+    class Unseekable(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *args: int) -> int:
+            raise OSError
+
+        def tell(self) -> int:
+            raise OSError
+
+    file = Unseekable()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(b"data")
+    assert read(file.getvalue()) == {"a": b"data"}
+
+
+def test_a_damaged_file_is_a_reason_of_its_own() -> None:
+    data = zipped({"a": b"first", "b": b"second", "c": b"third"}, zipfile.ZIP_STORED)
+    assert read(data.replace(b"second", b"sEcond")) == {"a": b"first", "b": "damaged_archive", "c": b"third"}
+
+
+def test_nested_encrypted_linked_and_outside_files_have_their_reasons() -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    file = io.BytesIO(zipped({"../out": b"1", "C:/out": b"1", "inner": zipped({"a": b"1"}), "secret": b"1"}))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    data = bytearray(file.getvalue())
+    at = data.rfind(b"secret") - 46 + 8  # the flags in the central directory
+    data[at] |= 1
+    assert read(bytes(data)) == {
+        "../out": "unsafe_name",
+        "C:/out": "unsafe_name",
+        "inner": "nested_archive",
+        "link": "unsafe_name",
+        "secret": "encrypted",
+    }
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
+    data = zipped({"a": bytes(200_000_000), "b": b"1"})
+    tracemalloc.start()
+    assert read(data, ArchiveLimits(max_file_bytes=1_000_000)) == {"a": "limit_exceeded", "b": b"1"}
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_many_files_that_unpack_to_more_than_the_limit_end_the_zip() -> None:
+    data = zipped({str(number): bytes(600) for number in range(3)})
+    with pytest.raises(ServiceError, match="unpacks to more than 1000 bytes"):
+        read(data, ArchiveLimits(max_bytes=1000))
+
+
+def test_a_size_that_lies_does_not_lift_the_limit() -> None:
+    data = bytearray(zipped({"a": bytes(100_000)}))
+    for signature, field in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        struct.pack_into("<L", data, data.find(signature) + field, 10)
+    assert read(bytes(data), ArchiveLimits(max_file_bytes=1000)) in (
+        {"a": "damaged_archive"},
+        {"a": "limit_exceeded"},
+    )
+
+
+def test_too_many_files_are_refused() -> None:
+    data = zipped(dict.fromkeys(map(str, range(20)), b""))
+    with pytest.raises(ServiceError, match="holds 20 files, and the limit is 10"):
+        read(data, ArchiveLimits(max_files=10))
+
+
+def test_a_long_list_of_files_is_refused_before_it_is_read() -> None:
+    data = zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b""))
+    with pytest.raises(ServiceError, match="list of files"):
+        read(data, ArchiveLimits(max_files=10))
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04", b"PK\x03\x04" + zlib.compress(bytes(1000)), zipped({"a": b"1"})[:-30]])
+def test_a_damaged_zip_is_refused(data: bytes) -> None:
+    with pytest.raises(ServiceError) as caught:
+        read(data)
+    assert caught.value.code == "damaged_archive"

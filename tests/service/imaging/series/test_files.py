@@ -1,0 +1,125 @@
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.errors import ServiceError
+from service.imaging.decode import DecodeLimits, decode, to_input
+from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice, read_study_file
+from service.imaging.series.grouping import group_series
+from tests.support.files.dicoms import PATIENT, ct, ct_dataset, phantom, written
+from tests.support.files.studies import gzipped, series, volume
+
+OPTIONS = ReadOptions(input_size=32, limits=DecodeLimits())
+WHOLE = ReadOptions(input_size=32, limits=DecodeLimits(), keep_pictures=True, keep_headers=True)
+
+
+def read(data: bytes, name: str = "a", options: ReadOptions = OPTIONS) -> list[StudySlice]:
+    """The slices of a file without errors."""
+    found = read_study_file(data, name, options)
+    slices = [slice_ for slice_ in found if isinstance(slice_, StudySlice)]
+    assert len(slices) == len(found)
+    return slices
+
+
+def reason(data: bytes, name: str = "a") -> ServiceError:
+    """The reason of a file without a slice."""
+    (found,) = read_study_file(data, name, OPTIONS)
+    assert isinstance(found, ServiceError)
+    return found
+
+
+def picture(side: int = 40) -> bytes:
+    """A grey PNG."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((side, side), 90, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_slice_is_what_a_prediction_of_one_slice_sees() -> None:
+    (data,) = series([10.0])
+    (slice_,) = read(data)
+    assert (slice_.network_input == to_input(decode(data), 32)).all()
+    assert slice_.picture is None
+
+
+def test_pictures_and_headers_are_kept_if_asked() -> None:
+    (data,) = series([10.0])
+    (slice_,) = read(data, options=WHOLE)
+    assert slice_.picture is not None
+    assert (slice_.picture == decode(data)).all()
+    assert slice_.place.source is not None
+    assert PATIENT.encode() in slice_.place.source.header
+    assert len(slice_.place.source.header) < len(data) - 64 * 64 * 2
+
+
+def test_a_nifti_volume_gives_the_slices_of_the_same_dicom_series() -> None:
+    heights = [100.0, 110.0, 120.0]
+    dicom = [slice_ for data in series(heights) for slice_ in read(data)]
+    nifti = read(gzipped(volume(heights).to_bytes()), "a.nii.gz")
+    for one, other in zip(dicom, nifti, strict=True):
+        assert (one.network_input == other.network_input).all()
+        assert one.place.plane is not None
+        assert other.place.plane is not None
+        assert one.place.plane.position == pytest.approx(other.place.plane.position)
+    assert len(group_series([slice_.place for slice_ in nifti])) == 1
+
+
+def test_pictures_of_a_folder_are_a_series_in_the_order_of_their_names() -> None:
+    names = ["b/s10.png", "b/s9.png", "a/s1.png", "b/S11.png"]
+    places = [read(picture(), name)[0].place for name in names]
+    assert [found.slices for found in group_series(places)] == [(1, 0, 3), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Modality": "SR"}, "not_ct"),
+        ({"Modality": "SEG"}, "not_ct"),
+        ({"Modality": "PR"}, "not_ct"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary_capture"),
+        ({"ImageType": ["ORIGINAL", "SECONDARY", "OTHER", "CT_SOM5 PROT"]}, "secondary_capture"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not_axial"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not_axial"),
+        ({"PixelData": None}, "no_pixel_data"),
+        ({"EncapsulatedDocument": b"%PDF"}, "no_pixel_data"),
+    ],
+)
+def test_what_a_study_has_beside_its_slices_is_a_companion(changes: dict[str, Any], code: str) -> None:
+    error = reason(ct(phantom(), **changes))
+    assert error.code == code
+    assert error.code in COMPANIONS
+
+
+@pytest.mark.parametrize("data", [b"notes", b"%PDF-1.4", b"<html>"])
+def test_other_files_are_companions(data: bytes) -> None:
+    assert reason(data).code in COMPANIONS
+
+
+def test_damaged_files_are_failures() -> None:
+    (data,) = series([10.0])
+    for damaged in (data[:-100], picture()[:60], b""):
+        assert reason(damaged).code not in COMPANIONS
+
+
+def test_a_damaged_frame_does_not_cost_the_others() -> None:
+    dataset = ct_dataset(np.stack([phantom()] * 3))
+    dataset.PerFrameFunctionalGroupsSequence = []
+    for kind in ("VOLUME", "LOCALIZER", "VOLUME"):
+        dataset.PerFrameFunctionalGroupsSequence.append(type(dataset)())
+        frame_type = type(dataset)()
+        frame_type.FrameType = ["ORIGINAL", "PRIMARY", kind, "NONE"]
+        dataset.PerFrameFunctionalGroupsSequence[-1].CTImageFrameTypeSequence = [frame_type]
+    found = read_study_file(written(dataset), "a", OPTIONS)
+    assert [isinstance(slice_, StudySlice) for slice_ in found] == [True, False, True]
+
+
+def test_too_many_frames_are_refused() -> None:
+    options = ReadOptions(input_size=32, limits=DecodeLimits(max_frames=2))
+    (error,) = read_study_file(ct(np.stack([phantom()] * 3)), "a", options)
+    assert isinstance(error, ServiceError)
+    assert error.code == "too_many_frames"

@@ -1,0 +1,100 @@
+"""Drawn studies: series of CT slices of a phantom with two lungs and a ball, in any orientation."""
+
+import gzip
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support.files.dicoms import ct_dataset, written
+
+SIDE = 64
+"""Pixels of a slice."""
+
+PIXEL_MM = 5.0
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+"""Directions of an upright axial slice."""
+
+
+def hounsfield(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hounsfield units at points (..., 3) in mm: an elliptic body, two lungs from 0 to 300 mm, in the left one a ball.
+
+    The ball has a radius of 30 mm, and its centre is 60 mm to the left, 0 to the back and at 150 mm.
+    """
+    x, y, z = np.moveaxis(points, -1, 0)
+    values = np.where((x / 140) ** 2 + (y / 100) ** 2 < 1, 40.0, -1000.0)
+    in_chest = (z > 0) & (z < 300)
+    for side in (-1, 1):
+        values[in_chest & (((x - side * 60) / 45) ** 2 + (y / 70) ** 2 < 1)] = -800.0
+    values[(x - 60) ** 2 + y**2 + (z - 150) ** 2 < 30**2] = -200.0
+    return values
+
+
+def positions(heights: Sequence[float], tilt_mm: float = 0.0) -> list[tuple[float, float, float]]:
+    """Position of the first pixel at each height; with `tilt_mm` each slice is moved backwards against the last."""
+    first = -(SIDE - 1) / 2 * PIXEL_MM
+    return [(first, first + index * tilt_mm, height) for index, height in enumerate(heights)]
+
+
+def stored(position: Sequence[float], directions: Sequence[float] = AXIAL) -> NDArray[np.uint16]:
+    """Samples of a slice with intercept -1024, uint16 (SIDE, SIDE)."""
+    row, column = np.array(directions[:3]), np.array(directions[3:])
+    steps = np.arange(SIDE) * PIXEL_MM
+    points = np.array(position) + steps[:, None, None] * column + steps[None, :, None] * row
+    return (hounsfield(points) + 1024).astype(np.uint16)
+
+
+def series(
+    heights: Sequence[float],
+    uid: str = "1.2.3",
+    directions: Sequence[float] = AXIAL,
+    places: Sequence[Sequence[float]] | None = None,
+    **changes: Any,
+) -> list[bytes]:
+    """A series of single-frame DICOM files at these heights in mm, or at `places`, positions of first pixels."""
+    files = []
+    for number, position in enumerate(places or positions(heights)):
+        dataset = ct_dataset(
+            stored(position, directions),
+            StudyInstanceUID="1.2",
+            SeriesInstanceUID=uid,
+            SOPInstanceUID=f"{uid}.{number + 1}",
+            InstanceNumber=number + 1,
+            ImagePositionPatient=list(position),
+            ImageOrientationPatient=list(directions),
+            PixelSpacing=[PIXEL_MM, PIXEL_MM],
+            SliceThickness=99,
+        )
+        for name, value in changes.items():
+            setattr(dataset, name, value)
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        files.append(written(dataset))
+    return files
+
+
+def volume(heights: Sequence[float]) -> nibabel.Nifti1Image:
+    """The same phantom as NIfTI in int16, with a step along the body from the first two heights."""
+    slices = np.stack([stored(position).astype(np.int16) - 1024 for position in positions(heights)])
+    first = (SIDE - 1) / 2 * PIXEL_MM
+    affine = np.diag([-PIXEL_MM, -PIXEL_MM, heights[1] - heights[0], 1.0])
+    affine[:3, 3] = first, first, heights[0]
+    return nibabel.Nifti1Image(slices.transpose(2, 1, 0), affine)
+
+
+def zipped(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of these members."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def gzipped(data: bytes) -> bytes:
+    """A gzip of these bytes."""
+    return gzip.compress(data, mtime=0)
