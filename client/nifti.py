@@ -50,10 +50,8 @@ def nifti_slices(data: bytes, window: Window, max_bytes: int) -> Iterator[Slice]
 
 def _nifti_volume(data: bytes, max_bytes: int) -> Any:
     """Load voxels (x, y, z), with axes towards the patient's right, front and head."""
-    try:
-        import nibabel
-    except ImportError:
-        raise SourceError("missing_package", "NIfTI needs nibabel: pip install 'covid-ct[nifti]'") from None
+    import nibabel
+
     if data[:2] == b"\x1f\x8b":
         data = _gunzipped(data, max_bytes)
     if data[344:347] == b"ni1":

@@ -193,12 +193,6 @@ def test_the_header_of_a_nifti_pair_names_the_command_that_joins_it() -> None:
     assert caught.value.code == "unsupported_encoding"
 
 
-def test_nifti_without_nibabel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
-    with pytest.raises(SourceError, match="covid-ct\\[nifti\\]"):
-        list(slices_of(nifti(VOLUME), "a.nii"))
-
-
 def test_dicom_goes_out_whole_unless_it_has_frames_or_another_window() -> None:
     single, several = ct(phantom()), ct(np.stack([phantom()] * 2))
     assert list(slices_of(single, "a")) == [FoundSlice("a", single, LUNG)]
