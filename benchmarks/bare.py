@@ -8,8 +8,8 @@ import torch
 
 from service.imaging.decode import decode, to_input
 from service.model.card import Precision
+from service.model.choice import choose_file
 from service.model.file import load_model, read_manifest
-from service.model.loading import choose_file
 from service.processors import usable_processors
 
 

@@ -80,21 +80,21 @@ def _predict(options: argparse.Namespace) -> int:
 def _show_model(options: argparse.Namespace) -> int:
     from client.model_folder import find_models
     from service.errors import ModelFileError
+    from service.model.choice import choose
     from service.model.file import load_on_cpu
-    from service.model.loading import LoadOptions, choose
 
     folder = find_models(options.models)
     try:
-        choice = choose(LoadOptions(folder, device=options.device))
-        artifact = load_on_cpu(folder, choice.file)
+        choice = choose(folder, options.device)
+        model = load_on_cpu(folder, choice.file)
     except ModelFileError as error:
         raise ClientError(str(error)) from error
-    card, file = artifact.card, choice.file
-    agreement = choice.manifest.agreement.get(file.name)
+    card, file = model.card, choice.file
+    agreement = choice.agreement
     if options.json:
         shown = {
             "file": file.name,
-            "sha256": artifact.sha256,
+            "sha256": model.sha256,
             "device": choice.device.type,
             "precision": choice.precision,
             "precision_milliseconds": dict(choice.milliseconds),
@@ -105,7 +105,7 @@ def _show_model(options: argparse.Namespace) -> int:
         return 0
     print(f"{card.name} {card.version}, {card.architecture}, {card.precision}, input side {card.input_size}")
     print(f"file      {(folder / file.name).resolve()}, {file.bytes} bytes, as released (its hash is the manifest's)")
-    print(f"sha256    {artifact.sha256}")
+    print(f"sha256    {model.sha256}")
     print(
         f"computes  {choice.precision} on {choice.device.type}, like a service on this machine with its usual settings"
     )

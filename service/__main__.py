@@ -71,7 +71,7 @@ def serve(settings: Settings, listener: socket.socket) -> int:
     predictor = load(settings)
     app = create_app(settings, predictor)
     address = "{}:{}".format(*listener.getsockname()[:2])
-    fields = {**predictor.description, "precision_milliseconds": predictor.milliseconds, "address": address}
+    fields = {**predictor.description, "precision_milliseconds": predictor.choice.milliseconds, "address": address}
     _log.info("model ready", extra={"fields": fields})
     if not app.state.api_keys.required:
         _log_exposure(settings.host)

@@ -8,8 +8,8 @@ import torch
 
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.model.card import Precision
+from service.model.choice import choose_file
 from service.model.file import load_on_cpu, read_manifest
-from service.model.loading import choose_file
 
 
 class Model:

@@ -66,9 +66,10 @@ class ServiceState:
         previous, model = self._model, ServedModel(predictor, self.metrics, self.settings)
         model.batcher.start()
         self._model = model
+        manifest = predictor.choice.manifest
         info = predictor.description | {"device": predictor.device.type}
         self.metrics.set_model_info(
-            info, predictor.card.labels, predictor.probability_shares, predictor.lung_involvement_shares
+            info, predictor.card.labels, manifest.probability_shares, manifest.lung_involvement_shares
         )
         if previous is not None:
             task = asyncio.create_task(previous.retire(), name="retire")

@@ -43,7 +43,7 @@ And from a network that finds lungs:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class LoadedModel:
     """A model file, read and verified.
 
     Attributes:
@@ -97,7 +97,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelFileError(f"{path}: not a manifest of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
 
 
-def load_model(path: Path, device: torch.device, precision: Precision, sha256: str | None = None) -> Artifact:
+def load_model(path: Path, device: torch.device, precision: Precision, sha256: str | None = None) -> LoadedModel:
     """Read a model file once, verify it, and make its network ready to be called.
 
     TorchScript archives can run operators at load: open only files that you trust. The hash is there to check that.
@@ -112,7 +112,7 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
         ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
     """
     module, card, found = _read_archive(path, device, precision, sha256)
-    return Artifact(network=_ready(module, card, precision), card=card, sha256=found)
+    return LoadedModel(network=_ready(module, card, precision), card=card, sha256=found)
 
 
 def _read_archive(
@@ -140,7 +140,7 @@ def _read_archive(
     return module, card, found
 
 
-def load_on_cpu(folder: Path, file: ManifestFile) -> Artifact:
+def load_on_cpu(folder: Path, file: ManifestFile) -> LoadedModel:
     """Load a file of a folder's manifest on any CPU: fp16 weights in fp32, int8 in int8.
 
     Raises:

@@ -1,7 +1,7 @@
 """The network on its device: batches of slices in, predictions out."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -11,8 +11,8 @@ import torch
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
 from service.model.batches import to_device
-from service.model.card import FileAgreement, Manifest, Precision
-from service.model.file import Artifact, Network
+from service.model.choice import Choice
+from service.model.file import LoadedModel, Network
 from service.model.hardware import is_loss_of_device, is_out_of_memory, use_threads
 from service.model.prediction import NetworkPrediction, read_outputs
 
@@ -37,50 +37,36 @@ class Predictor:
     On a GPU one batch runs at a time.
 
     Args:
-        artifact: the model.
-        max_batch_size: None is the default of the device.
+        model: card and network of the file.
+        choice: the file, and where and in what it computes.
         threads: threads of the network on a CPU; None is the number set in torch.
-        manifest: of the models folder; None if unknown.
+        max_batch_size: None is the default of the device.
 
     Attributes:
         card: the model's card.
         sha256: hash of its file.
-        device, precision: device and compute precision.
+        device, precision: of the choice.
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
-        probability_shares, lung_involvement_shares: as in the manifest.
-        agreement: of the file, as in the manifest; None if unknown.
-        milliseconds: of one convolution in each precision that was compared; empty if there was no choice.
         has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
         device_lost: whether the device has failed for good; a new process may find it again.
     """
 
     def __init__(
-        self,
-        artifact: Artifact,
-        device: torch.device,
-        precision: Precision,
-        max_batch_size: int | None = None,
-        threads: int | None = None,
-        manifest: Manifest | None = None,
-        agreement: FileAgreement | None = None,
-        milliseconds: Mapping[Precision, float] | None = None,
+        self, model: LoadedModel, choice: Choice, threads: int | None = None, max_batch_size: int | None = None
     ) -> None:
-        self.agreement = agreement
-        self.milliseconds = dict(milliseconds or {})
-        self.probability_shares = () if manifest is None else manifest.probability_shares
-        self.lung_involvement_shares = {} if manifest is None else manifest.lung_involvement_shares
-        self.card = artifact.card
-        self.sha256 = artifact.sha256
-        self.device = device
-        self.precision = precision
-        on_cpu = device.type == "cpu"
+        self.card = model.card
+        self.sha256 = model.sha256
+        self.choice = choice
+        self.device = choice.device
+        self.precision = choice.precision
+        on_cpu = self.device.type == "cpu"
         self._threads = threads or torch.get_num_threads()
         self.max_concurrent_batches = min(_MAX_CONCURRENT_BATCHES, self._threads) if on_cpu else 1
         self.max_batch_size = max_batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.has_lungs = False
         self.device_lost = False
-        self._network: Network = artifact.network
+        self._network: Network = model.network
         self._first = ThreadPoolExecutor(1, thread_name_prefix="predictor")
         self._others = self._other_threads()
         self._others_have_teams = False

@@ -13,7 +13,7 @@ from client import model_folder
 from client.__main__ import main
 from client.model_folder import find_models
 from service import __version__
-from service.model import loading
+from service.model import choice
 from service.model.card import ManifestFile
 from service.model.file import model_bytes
 from service.model.loading import LoadOptions, load_predictor
@@ -103,12 +103,12 @@ def test_model_show_tells_the_file_that_is_used_here(
     (tmp_path / "models" / "tiny.int8.pt").write_bytes(data)
     row = ManifestFile.describe("tiny.int8.pt", "int8", data)
     write_manifest(tmp_path / "models", ManifestFile.model_validate(fp16), row)
-    monkeypatch.setattr(loading, "has_native_bf16", lambda _: False)
+    monkeypatch.setattr(choice, "has_native_bf16", lambda _: False)
     for times, name, precision in (
         ({"int8": 2.0, "fp32": 9.0}, "tiny.int8.pt", "int8"),
         ({"fp32": 1.0, "int8": 2.0}, "tiny.fp16.pt", "fp32"),
     ):
-        monkeypatch.setattr(loading, "measure_precisions", lambda *_, times=times: times)
+        monkeypatch.setattr(choice, "measure_precisions", lambda *_, times=times: times)
         assert main(["model", "show", "--models", str(tmp_path / "models"), "--device", "cpu", "--json"]) == 0
         shown = json.loads(capsys.readouterr().out)
         assert (shown["file"], shown["precision"], shown["agreement"]) == (name, precision, None)

@@ -56,7 +56,7 @@ async def model(state: ReadyState) -> ModelInfo:
             sha256=predictor.sha256,
             device=predictor.device.type,
             precision=predictor.precision,
-            precision_milliseconds=predictor.milliseconds,
+            precision_milliseconds=dict(predictor.choice.milliseconds),
             operating_point=served.operating_point.name,
-            agreement=predictor.agreement,
+            agreement=predictor.choice.agreement,
         )

@@ -6,8 +6,9 @@ import torch
 
 from service.errors import ModelFileError
 from service.model.card import Manifest, Precision
+from service.model.choice import possible_precisions
 from service.model.file import read_manifest
-from service.model.loading import LoadOptions, load_predictor, possible_precisions
+from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
 from tests.support.networks.tiny import (
@@ -118,7 +119,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> list[tu
         compared.append(precisions)
         return {each: milliseconds[each] for each in precisions}
 
-    monkeypatch.setattr("service.model.loading.measure_precisions", measure)
+    monkeypatch.setattr("service.model.choice.measure_precisions", measure)
     return compared
 
 
@@ -133,22 +134,22 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> list[tu
 def test_a_cpu_serves_the_precision_that_was_measured_fastest(
     two_files: Path, monkeypatch: pytest.MonkeyPatch, milliseconds: dict[str, float], expected: str
 ) -> None:
-    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: True)
     compared = set_speed(monkeypatch, **milliseconds)
     predictor = load(two_files)
     assert predictor.precision == expected
     assert predictor.card.precision == ("int8" if expected == "int8" else "fp16")
-    assert list(predictor.milliseconds.items()) == sorted(milliseconds.items(), key=lambda item: item[1])
+    assert list(predictor.choice.milliseconds.items()) == sorted(milliseconds.items(), key=lambda item: item[1])
     for wanted in ("fp32", "int8"):
         other = load(two_files, precision=wanted)
-        assert (other.precision, other.milliseconds) == (wanted, {}), "the setting overrules the choice"
+        assert (other.precision, other.choice.milliseconds) == (wanted, {}), "the setting overrules the choice"
     assert compared == [("int8", "bf16", "fp32")], "nothing is measured without a choice"
 
 
 def test_bf16_is_compared_only_where_the_processor_multiplies_it(
     two_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: False)
+    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: False)
     compared = set_speed(monkeypatch, int8=2.0, fp32=1.0)
     assert load(two_files).precision == "fp32"
     assert compared == [("int8", "fp32")]
@@ -157,15 +158,15 @@ def test_bf16_is_compared_only_where_the_processor_multiplies_it(
 def test_int8_is_not_compared_where_torch_has_no_kernels_for_it(
     two_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: False)
-    monkeypatch.setattr("service.model.loading.has_int8", lambda: False)
+    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: False)
+    monkeypatch.setattr("service.model.choice.has_int8", lambda: False)
     assert load(two_files).precision == "fp32"
 
 
 def test_the_next_fastest_precision_is_taken_if_a_self_check_fails(
     two_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: True)
     set_speed(monkeypatch, int8=2.0, bf16=4.0, fp32=9.0)
     rows = [
         write_models(two_files, tiny_card(probability=0.99).model_copy(update={"precision": "int8"})),
@@ -189,7 +190,7 @@ def test_a_damaged_file_stops_the_start_although_another_could_be_used(
 
 
 def test_all_self_checks_failing_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.model.loading.has_native_bf16", lambda _: True)
+    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: True)
     set_speed(monkeypatch, bf16=4.0, fp32=9.0)
     write_models(tmp_path, tiny_card(probability=0.99))
     assert "in fp32 on cpu" in refusal(tmp_path), "the last one that was tried"
@@ -252,7 +253,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
             write_manifest(folder, old.model_copy(update={"name": "new.fp16.pt"}))
         return manifest
 
-    monkeypatch.setattr("service.model.loading.read_manifest", replace_then_read)
+    monkeypatch.setattr("service.model.choice.read_manifest", replace_then_read)
     predictor = load_predictor(LoadOptions(tmp_path, "cpu", "fp32"))
     assert predictor.card.name == "tiny"
     predictor.close()

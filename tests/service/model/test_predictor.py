@@ -9,7 +9,7 @@ import torch
 from service.errors import InferenceError, OverloadedError
 from service.imaging.decode import Slice
 from service.model import loading
-from service.model.file import Artifact, load_model
+from service.model.file import LoadedModel, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
@@ -148,7 +148,7 @@ def test_loading_computes_in_one_thread_and_leaves_the_callers_number(
 ) -> None:
     before, seen = torch.get_num_threads(), []
 
-    def watched(*arguments: Any) -> Artifact:
+    def watched(*arguments: Any) -> LoadedModel:
         seen.append(torch.get_num_threads())
         return load_model(*arguments)
 
