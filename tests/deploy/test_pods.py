@@ -38,7 +38,7 @@ IMAGE, SUCCESSOR = "localhost/covid-ct:cpu", "localhost/covid-ct:cpu-next"
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """An engine with the CPU image under two tags."""
     with engine_with_base(tmp_path_factory.mktemp("engine")) as engine:
-        engine.build(IMAGE, ROOT / "docker" / "cpu.Dockerfile", ROOT, BASE_IMAGE=BASE, **engine.torch_arguments())
+        engine.build(IMAGE, ROOT / "docker" / "service.Dockerfile", ROOT, BASE_IMAGE=BASE, **engine.torch_arguments())
         successor = engine.folder / "successor.Dockerfile"
         successor.write_text(f"FROM {IMAGE}\nLABEL org.opencontainers.image.version=next\n")
         engine.build(SUCCESSOR, successor, engine.folder / "run")

@@ -5,8 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from service import __version__
 from service.settings import Settings
 from service.web.app import create_app
@@ -25,7 +23,6 @@ def test_package_openapi_and_v2_state_one_version() -> None:
     assert asyncio.run(server_metadata()).version == __version__
 
 
-@pytest.mark.parametrize("image", ["cpu", "cuda"])
-def test_an_image_has_the_version_of_its_package(image: str) -> None:
-    text = (ROOT / "docker" / f"{image}.Dockerfile").read_text()
+def test_the_image_has_the_version_of_the_package() -> None:
+    text = (ROOT / "docker" / "service.Dockerfile").read_text()
     assert re.findall(r"^ARG VERSION=(.*)$", text, flags=re.MULTILINE) == [__version__]

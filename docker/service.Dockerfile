@@ -1,12 +1,16 @@
-# The service on an NVIDIA GPU:  docker build -f docker/cuda.Dockerfile -t covid-ct:cuda .
-# torch's wheels include the CUDA libraries; the host needs the NVIDIA driver and the container toolkit.
-# It does not start without a GPU; COVIDCT_DEVICE=auto makes it compute on the CPU then, many times slower.
+# The service, on the CPU or on an NVIDIA GPU:
+#   docker build -f docker/service.Dockerfile -t covid-ct:cpu .
+#   docker build -f docker/service.Dockerfile --build-arg VARIANT=cuda -t covid-ct:cuda .
+# For cuda, the host needs the NVIDIA driver and the container toolkit; torch's wheels include the CUDA libraries. Without
+# a GPU that image does not start; COVIDCT_DEVICE=auto lets it compute on the CPU, many times slower.
+ARG VARIANT=cpu
 ARG PYTHON_VERSION=3.13.16
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-# Default: the CUDA release of torch's default wheels. For an older driver, set the index of
-# PyTorch's wheels for an older CUDA.
+ARG VARIANT
+# Index for torch alone. Default: PyTorch's own for cpu, because only it has builds without gigabytes of CUDA, and pip's
+# default for cuda. For an older driver, name PyTorch's index for an older CUDA.
 ARG TORCH_INDEX=
 # Default: the version in constraints.txt.
 ARG TORCH_VERSION=
@@ -20,7 +24,8 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')
     > requirements.txt \
     && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
 RUN --mount=type=cache,target=/var/cache/pip \
-    /opt/pip/bin/pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
+    if [ "${VARIANT}" = cpu ]; then : "${TORCH_INDEX:=https://download.pytorch.org/whl/cpu}"; fi \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
         -c constraints.txt torch \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt \
     && /opt/pip/bin/pip --python /opt/venv/bin/python check \
@@ -28,13 +33,18 @@ RUN --mount=type=cache,target=/var/cache/pip \
     && /opt/pip/bin/cyclonedx-py environment /opt/venv/bin/python --output-file sbom.cdx.json \
     && sh slim.sh /opt/venv
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS cpu
+
+FROM ${BASE_IMAGE} AS cuda
+ENV COVIDCT_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM ${VARIANT}
+ARG VARIANT
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    COVIDCT_DEVICE=cuda \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
 # Folder for models trained elsewhere; a volume mounted here takes its owner.
@@ -47,7 +57,7 @@ COPY service ./service
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="covid-ct" \
-      org.opencontainers.image.description="Chest CT inference service, CUDA. Research only, not a medical device." \
+      org.opencontainers.image.description="Chest CT inference service, ${VARIANT}. Research only, not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
