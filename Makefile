@@ -12,12 +12,16 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 	"$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$name"; break; }; done)
 
+# Documents with tables made by docs/tables.py.
+PAGES := $(shell grep --files-with-matches --fixed-strings '[[[cog' *.md docs/*.md)
+COG = $(BIN)/python -m cogapp --verbosity=0 -p "from docs import tables"
+
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train report test check lint types format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
+.PHONY: help serve train report test check lint docs types format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,10 +46,14 @@ report: $(VENV)/.train ## repeat the report's experiment: make report DATA=../CO
 
 check: lint types test ## run all checks of CI: lint, types, test
 
-lint: $(VENV)/.dev ## check style, format and import directions (ruff, import-linter)
+lint: $(VENV)/.dev ## check style, format, import directions and generated tables (ruff, import-linter, cog)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(COG) --check --check-fail-msg="run: make docs" $(PAGES)
+
+docs: $(VENV)/.dev ## write the tables of the documents from the code
+	$(COG) -r $(PAGES)
 
 types: $(VENV)/.dev ## run mypy in strict mode
 	$(BIN)/mypy

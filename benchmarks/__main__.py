@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure the service and its peers in turn, write the JSON, then update the document."""
+"""`python -m benchmarks`: measure the service and its peers in turn, write the JSON and the plot."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ import torch
 from benchmarks.bare import BareLoop
 from benchmarks.contenders import OURS, Contender, contenders, with_int8_file
 from benchmarks.decoding import measure_decoding
-from benchmarks.document import write_document
+from benchmarks.document import draw
 from benchmarks.environments import REQUIREMENTS, ROOT, version_of
 from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
@@ -30,15 +30,14 @@ JSON: Final = ROOT / "docs" / "performance.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark, or only rewrite the document from the last results."""
+    """Run the benchmark, then write the results and the plot; `make docs` writes the tables."""
     options = _parser().parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds, options.paced_seconds = 1, 5, 15
-    if not options.document_only:
-        with tempfile.TemporaryDirectory() as folder:
-            results = _measure(options, Path(folder))
-        options.json.write_text(results.model_dump_json(indent=1) + "\n")
-    write_document(Results.model_validate_json(options.json.read_bytes()), ROOT / "docs")
+    with tempfile.TemporaryDirectory() as folder:
+        results = _measure(options, Path(folder))
+    options.json.write_text(results.model_dump_json(indent=1) + "\n")
+    draw(results, ROOT / "docs")
     return 0
 
 
@@ -114,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
         "--peers", nargs="*", choices=sorted(REQUIREMENTS), default=sorted(REQUIREMENTS), help="peers to measure"
     )
     parser.add_argument("--json", type=Path, default=JSON, help="file for the results")
-    parser.add_argument("--document-only", action="store_true", help="only rewrite the document from --json")
     return parser
 
 

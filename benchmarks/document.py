@@ -1,6 +1,5 @@
-"""Writes the tables and the plot of docs/performance.md from the results; the text around them is kept."""
+"""Tables and plot of docs/performance.md, made from the results; `make docs` writes the tables."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -17,50 +16,16 @@ _Target: TypeAlias = tuple[str, str, Mapping[str, str]]
 _LATENCY_SHOWN: Final = 16
 """Number of connections."""
 
-_DOCUMENT: Final = "performance.md"
 _PLOT: Final = "performance-throughput.png"
 
 
-def write_document(results: Results, folder: Path) -> None:
-    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->` in performance.md, and draw the plot.
-
-    Raises:
-        ValueError: a pair of markers is missing or not unique.
-    """
-    replace_parts(folder / _DOCUMENT, _parts(results))
+def draw(results: Results, folder: Path) -> None:
+    """Write the plot into the folder of pictures of a folder of documents."""
     draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
 
 
-def replace_parts(path: Path, parts: dict[str, str]) -> None:
-    """Replace the text between each pair of markers of a page; the text around them is kept.
-
-    Raises:
-        ValueError: a pair of markers is missing or not unique.
-    """
-    text = path.read_text()
-    for name, part in parts.items():
-        text, count = re.subn(
-            rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)",
-            lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}",  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
-        if count != 1:
-            raise ValueError(f"{path}: expected exactly one pair of markers named {name}, found {count}")
-    path.write_text(text)
-
-
-def _parts(results: Results) -> dict[str, str]:
-    return {
-        "run": _run(results),
-        "throughput": _throughput(results),
-        "targets": _targets(results),
-        "below-capacity": _below_capacity(results),
-        "training": _training(results),
-    }
-
-
-def _run(results: Results) -> str:
+def run(results: Results) -> str:
+    """Describe machine, versions, model files and length of the benchmark."""
     files = ", ".join(f"`{name}` ({sha256}...)" for name, sha256 in results.files.items())
     rounds = max(len(row.visits) for row in results.rows)
     commit = results.commit[:7] + "-dirty" * results.commit.endswith("-dirty")
@@ -71,7 +36,8 @@ def _run(results: Results) -> str:
     )
 
 
-def _throughput(results: Results) -> str:
+def throughput(results: Results) -> str:
+    """List answers per second by number of connections."""
     connections = _connections(results)
     head = [
         "",
@@ -94,8 +60,8 @@ def _throughput(results: Results) -> str:
     return table(head, rows)
 
 
-def _targets(results: Results) -> str:
-    """Table of targets and measured values, one column for each precision of the service."""
+def targets(results: Results) -> str:
+    """List targets and measured values, one column for each precision of the service."""
     ours = [row for row in _ran(results) if row.name == OURS]
     precisions = [row.setting for row in ours]
     found = [*_over_peers(results), *_of_ours(ours), *_below_and_idle(results)]
@@ -143,7 +109,8 @@ def _below_and_idle(results: Results) -> Iterable[_Target]:
     yield "time that an idle service adds to decoding and the network, ms", "2 or less", added
 
 
-def _below_capacity(results: Results) -> str:
+def below_capacity(results: Results) -> str:
+    """List latencies below capacity and one at a time."""
     rows = [
         [pace.precision, f"{pace.arrivals}, {pace.share:.0%} of capacity", f"{pace.p50_ms:.0f}", f"{pace.p99_ms:.0f}"]
         for pace in results.paces
@@ -160,7 +127,8 @@ def _below_capacity(results: Results) -> str:
     return table(["precision", "arrivals", "p50, ms", "p99, ms"], rows)
 
 
-def _training(results: Results) -> str:
+def training(results: Results) -> str:
+    """Report the share of an epoch that the passes through the network take."""
     shares = ", ".join(f"{each:.2f}" for each in results.training)
     return f"Time of the passes alone divided by the time of an epoch, by round: {shares}."
 

@@ -1,14 +1,12 @@
-"""The tables of the performance document come from the results; the text around them is kept."""
+"""The tables of the performance document come from the results."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.document import write_document
+from benchmarks import document
 from benchmarks.load import Measured
 from benchmarks.results import Decoding, Idle, Pace, Results, Row, Visit
-
-ROOT = Path(__file__).parents[2]
 
 
 def visit(rate: float, bare: float, stages: dict[str, float] | None = None) -> Visit:
@@ -66,35 +64,19 @@ def test_a_rate_and_its_share_of_the_bare_rate_are_medians_over_rounds(results: 
     assert results.rows[0].of_bare(4) == pytest.approx(0.95)
 
 
-def folder_with(text: str, tmp_path: Path) -> Path:
+def test_tables_have_the_rates_and_ratios_of_the_results(results: Results) -> None:
+    assert "commit 0123456-dirty, " in document.run(results)
+    rates = document.throughput(results)
+    assert "| ray 2.60 | as documented | 1.90 (0.50) |" in rates
+    assert "| bentoml 1.4 | tuned | did not run: it ended |" in rates
+    targets = document.targets(results)
+    assert "| p99 / p50 at 80% of capacity, steady arrivals | 1.5 or less | 1.20 |" in targets
+    assert "| rate of 512 x 512 lossless JPEG DICOM over that of PNG, 16 connections | 0.9 or more | 0.95 |" in targets
+    assert "| share of the bare network's rate, 1 connection | 0.95 or more | 0.95 |" in targets
+    assert "(ray, as documented), 16 connections | 1.1, 2, 4 or more | 2.00 |" in targets
+
+
+def test_the_plot_is_written(results: Results, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "performance.md").write_text(text)
-    return tmp_path
-
-
-def test_tables_are_replaced_and_the_text_is_kept(results: Results, tmp_path: Path) -> None:
-    folder = folder_with((ROOT / "docs" / "performance.md").read_text(), tmp_path)
-    write_document(results, folder)
-    once = (folder / "performance.md").read_text()
-    assert "commit 0123456-dirty, " in once
-    assert "| ray 2.60 | as documented | 1.90 (0.50) |" in once
-    assert "| bentoml 1.4 | tuned | did not run: it ended |" in once
-    assert "| p99 / p50 at 80% of capacity, steady arrivals | 1.5 or less | 1.20 |" in once
-    assert "| rate of 512 x 512 lossless JPEG DICOM over that of PNG, 16 connections | 0.9 or more | 0.95 |" in once
-    assert "| share of the bare network's rate, 1 connection | 0.95 or more | 0.95 |" in once
-    assert "(ray, as documented), 16 connections | 1.1, 2, 4 or more | 2.00 |" in once
-    write_document(results, folder)
-    assert (folder / "performance.md").read_text() == once
-    assert (folder / "images" / "performance-throughput.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_missing_marker_is_named(results: Results, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one pair of markers named run, found 0"):
-        write_document(results, folder_with("# Performance\n", tmp_path))
-
-
-def test_the_committed_document_matches_the_committed_results(tmp_path: Path) -> None:
-    committed = (ROOT / "docs" / "performance.md").read_text()
-    folder = folder_with(committed, tmp_path)
-    write_document(Results.model_validate_json((ROOT / "docs" / "performance.json").read_bytes()), folder)
-    assert (folder / "performance.md").read_text() == committed
+    document.draw(results, tmp_path)
+    assert (tmp_path / "images" / "performance-throughput.png").read_bytes().startswith(b"\x89PNG")

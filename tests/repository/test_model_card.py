@@ -130,11 +130,3 @@ def test_the_references_of_drift_are_those_of_the_predictions_on_test(metrics: d
     assert metrics["probability_shares"] == list(shares_up_to(probability, PROBABILITY_BOUNDS).values())
     written = {float(bound): share for bound, share in metrics["lung_involvement_shares"].items()}
     assert written == shares_up_to(involvement, INVOLVEMENT_BOUNDS)
-
-
-@pytest.mark.parametrize("figure", ["accuracy", "auc", "sensitivity", "specificity"])
-def test_the_readme_quotes_the_figures_of_metrics_json(metrics: dict[str, Any], figure: str) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert written(metrics["splits"]["test"]["figures"][figure]) in readme
-    for source in metrics["judgement"]["sources"].values():
-        assert written(source["figures"][figure]) in readme

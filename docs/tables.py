@@ -1,0 +1,115 @@
+"""Tables of the documents, made from the code; `make docs` writes them with cog, and `make lint` checks them."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from benchmarks import document
+from benchmarks.results import Results
+from client.__main__ import _parser as client_parser
+from service.metrics import Metrics
+from service.model.card import Interval
+from service.settings import Settings
+from service.web.app import create_app
+from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings() -> str:
+    """List every setting with its default and description."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else str(field.default)
+        rows.append((f"`COVIDCT_{name.upper()}`", f"`{default}`" if default else "", field.description or ""))
+    return _table(("variable", "default", "description"), rows)
+
+
+def routes() -> str:
+    """List every route of the OpenAPI document, except those of one model version, with its summary."""
+    rows = [
+        (f"`{method.upper()} {path}`", operation["summary"])
+        for path, operations in create_app(Settings()).openapi()["paths"].items()
+        for method, operation in operations.items()
+        if "/versions/" not in path
+    ]
+    return _table(("route", "answer"), rows)
+
+
+def errors() -> str:
+    """List every error code that reaches a client, with its status and an example of `detail`."""
+    problems = sorted(PROBLEM_EXAMPLES, key=lambda problem: problem.status)
+    return _table(
+        ("status", "`code`", "`detail`, for example"), [(str(p.status), f"`{p.code}`", p.detail) for p in problems]
+    )
+
+
+def metrics() -> str:
+    """List every metric with its type, labels and description."""
+    metrics = [each for each in vars(Metrics()).values() if isinstance(each, MetricWrapperBase)]
+    rows = []
+    for metric in metrics:
+        (family,) = metric.describe()
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - it has no public name
+        rows.append((f"`{name}`", family.type, labels, family.documentation))
+    return _table(("metric", "type", "labels", "description"), rows)
+
+
+def predict_options() -> str:
+    """List the options of `covid-ct predict`."""
+    (commands,) = [a.choices for a in client_parser()._actions if isinstance(a.choices, dict)]  # noqa: SLF001
+    rows = [
+        (f"`{', '.join(action.option_strings)}`", action.help or "")
+        for action in commands["predict"]._actions  # noqa: SLF001 - argparse has no public list
+        if action.option_strings and action.dest != "help"
+    ]
+    return _table(("option", "description"), rows)
+
+
+def alerts() -> str:
+    """List every alert with its severity and description."""
+    groups = yaml.safe_load((ROOT / "docker" / "prometheus" / "rules.yml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    rows = [(f"`{rule['alert']}`", rule["labels"]["severity"], rule["annotations"]["description"]) for rule in rules]
+    return _table(("alert", "severity", "meaning and what to do"), rows)
+
+
+def results(sources: dict[str, str]) -> str:
+    """List the published figures of the shipped model.
+
+    Args:
+        sources: name of a left-out source, or of a split of the official test, to the text of its row.
+    """
+    content = json.loads((ROOT / "models" / "metrics.json").read_text())
+    every = content["judgement"]["sources"] | content["splits"]
+    names = ("auc", "sensitivity", "specificity", "accuracy")
+    rows = [(text, *(_written(every[name]["figures"][figure]) for figure in names)) for name, text in sources.items()]
+    return _table(("", "AUC", *names[1:]), rows)
+
+
+def _written(figure: dict[str, float]) -> str:
+    interval = Interval.model_validate(figure)
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def benchmark(part: str) -> str:
+    """Make one part of the performance page from the results of `make bench`."""
+    results = Results.model_validate_json((ROOT / "docs" / "performance.json").read_bytes())
+    text: str = getattr(document, part)(results)
+    return text
+
+
+def make_targets() -> str:
+    """List the targets of the Makefile with their help texts, as `make help` does."""
+    rows = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    return _table(("command", "description"), [(f"`make {name}`", text) for name, text in rows])
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
