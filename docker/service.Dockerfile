@@ -1,14 +1,13 @@
 # The service, on the CPU or on an NVIDIA GPU:
 #   docker build -f docker/service.Dockerfile -t covid-ct:cpu .
-#   docker build -f docker/service.Dockerfile --build-arg VARIANT=cuda -t covid-ct:cuda .
+#   docker build -f docker/service.Dockerfile --build-arg DEVICE=cuda -t covid-ct:cuda .
 # For cuda, the host needs the NVIDIA driver and the container toolkit; torch's wheels include the CUDA libraries. Without
 # a GPU that image does not start; COVIDCT_DEVICE=auto lets it compute on the CPU, many times slower.
-ARG VARIANT=cpu
 ARG PYTHON_VERSION=3.13.16
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
-ARG VARIANT
+ARG DEVICE=cpu
 # Index for torch alone. Default: PyTorch's own for cpu, because only it has builds without gigabytes of CUDA, and pip's
 # default for cuda. For an older driver, name PyTorch's index for an older CUDA.
 ARG TORCH_INDEX=
@@ -24,7 +23,7 @@ RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')
     > requirements.txt \
     && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
 RUN --mount=type=cache,target=/var/cache/pip \
-    if [ "${VARIANT}" = cpu ]; then : "${TORCH_INDEX:=https://download.pytorch.org/whl/cpu}"; fi \
+    if [ "${DEVICE}" = cpu ]; then : "${TORCH_INDEX:=https://download.pytorch.org/whl/cpu}"; fi \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
         -c constraints.txt torch \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install -c constraints.txt -r requirements.txt \
@@ -33,18 +32,13 @@ RUN --mount=type=cache,target=/var/cache/pip \
     && /opt/pip/bin/cyclonedx-py environment /opt/venv/bin/python --output-file sbom.cdx.json \
     && sh slim.sh /opt/venv
 
-FROM ${BASE_IMAGE} AS cpu
-
-FROM ${BASE_IMAGE} AS cuda
-ENV COVIDCT_DEVICE=cuda \
-    NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
-
-FROM ${VARIANT}
-ARG VARIANT
+FROM ${BASE_IMAGE}
+ARG DEVICE=cpu
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    COVIDCT_DEVICE=${DEVICE} \
     COVIDCT_HOST=0.0.0.0
 WORKDIR /app
 # Folder for models trained elsewhere; a volume mounted here takes its owner.
@@ -57,7 +51,7 @@ COPY service ./service
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="covid-ct" \
-      org.opencontainers.image.description="Chest CT inference service, ${VARIANT}. Research only, not a medical device." \
+      org.opencontainers.image.description="Chest CT inference service, ${DEVICE}. Research only, not a medical device." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

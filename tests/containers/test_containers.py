@@ -195,7 +195,7 @@ def test_the_composed_image_serves_int8_where_it_is_asked_for(engine: Engine, cp
 
 def test_the_cuda_image_does_not_start_without_a_gpu_unless_it_may_use_the_cpu(engine: Engine, context: Path) -> None:
     tag = "covid-ct:cuda"
-    clean = engine.build(tag, context / "docker" / "service.Dockerfile", context, VARIANT="cuda", BASE_IMAGE=BASE)
+    clean = engine.build(tag, context / "docker" / "service.Dockerfile", context, DEVICE="cuda", BASE_IMAGE=BASE)
     port = free_port()
     run = ("run", "--network", "host", *HARDENED, "--env", f"COVIDCT_PORT={port}")
     refused = engine.podman(*run, "--name", "without-gpu", tag, check=False).strip().splitlines()

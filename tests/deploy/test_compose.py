@@ -42,8 +42,8 @@ def test_the_two_services_share_settings_and_have_their_own() -> None:
 def test_the_cuda_service_asks_for_its_gpu_and_does_not_use_the_cpu_without_it() -> None:
     (device,) = SERVICES["service-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"]) == ("nvidia", 1)
-    assert SERVICES["service-cuda"]["build"]["args"] == {"VARIANT": "cuda"}
-    assert "COVIDCT_DEVICE=cuda" in (ROOT / "docker" / "service.Dockerfile").read_text()
+    assert SERVICES["service-cuda"]["build"]["args"] == {"DEVICE": "cuda"}
+    assert "COVIDCT_DEVICE=${DEVICE}" in (ROOT / "docker" / "service.Dockerfile").read_text()
 
 
 def test_images_have_exact_versions() -> None:
