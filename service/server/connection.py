@@ -1,16 +1,20 @@
-"""HTTP connection with limits that uvicorn lacks: header time, header size, number of connections."""
+"""HTTP connection with limits that uvicorn lacks: time to send and to read, and the number of connections."""
 
 import asyncio
 import logging
+import socket
+import struct
+import sys
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, cast
 
+import h11
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import (
@@ -21,15 +25,18 @@ from service.errors import (
     ServiceError,
 )
 from service.metrics import Metrics
-from service.server.upgrade_offers import UpgradeOffers
+from service.server.parser import MAX_HEAD_BYTES, Parser, make_h11_linear
 from service.settings import Settings
 from service.web.problems import problem_response
 
-_MAX_HEAD_BYTES: Final = 64 * 1024
-"""For request line and headers together. Browsers and proxies stop at a quarter of it; the parser has no limit."""
-
 _SLACK_SECONDS: Final = 2.0
 """Added to the application's own limits."""
+
+_PIECE_BYTES: Final = 16 * 1024
+"""Parsed at a time: h11 has no limit for a head that arrives whole, and the event loop reads up to 256 KiB."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 seconds: the end of the socket drops what the client has not read."""
 
 _log = logging.getLogger("covidct.connection")
 
@@ -40,7 +47,8 @@ class ConnectionLimits:
 
     Attributes:
         header_seconds: from the start of the connection, or the first byte of a request, to the end of its headers.
-        body_seconds: from there to the end of the body.
+        body_seconds: from there to the end of the body, and from the first byte of an answer that the client does not
+            read to the last.
         max_connections: maximum number of open connections.
     """
 
@@ -51,6 +59,7 @@ class ConnectionLimits:
 
 def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
     """Build the connection class for uvicorn's `http` option."""
+    make_h11_linear()
     limits = ConnectionLimits(
         header_seconds=settings.header_timeout_seconds,
         body_seconds=settings.receive_timeout_seconds + _SLACK_SECONDS,
@@ -59,11 +68,11 @@ def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
     return cast(type[asyncio.Protocol], partial(Connection, limits=limits, metrics=metrics))  # uvicorn only calls it
 
 
-class Connection(HttpToolsProtocol):
+class Connection(H11Protocol):
     """One client's connection.
 
-    uvicorn waits without limit for a request that does not end (slow loris) and for a client that does not read; here
-    both have a time limit.
+    uvicorn waits without limit for a request that does not end (slow loris) and for a client that does not read its
+    answer; here both have a time limit.
     """
 
     def __init__(
@@ -77,42 +86,38 @@ class Connection(HttpToolsProtocol):
         metrics: Metrics,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn: Parser = Parser()
         self._limits = limits
         self._metrics = metrics
-        self._timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
-        self._in_head = True
+        self._awaited: tuple[type[object], int] | None = None
+        self._reading: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
         self._has_ended = False
-        self._offers = UpgradeOffers(self._parse, lambda: self._in_head)
         self._since = time.perf_counter()
+        self.waits_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Start the time limit for the first headers; refuse if too many connections are open."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.max_connections:
+        transport.set_write_buffer_limits(0)  # so that `pause_writing` and `resume_writing` mean: not empty, empty
+        if self._has_room():
+            self._time_reading()
+        else:
             self._refuse(OverloadedError("Too many connections are open; try again.", retry_after_seconds=1))
-            return
-        self._arm(self._limits.header_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
-        self._disarm()
+        """Stop the timers."""
+        for timer in (self._reading, self._writing):
+            _cancel(timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, and refuse headers that are too large."""
-        if self.transport.is_closing():
-            return
-        if self._in_head:
-            self._head_bytes += len(data)
-            self._begin_head()
-        self._offers.receive(data)
-        if self._in_head and self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(HeadersTooLargeError(f"A request's line and headers may have {_MAX_HEAD_BYTES} bytes."))
-
-    def _parse(self, data: bytes) -> None:
-        if data and not self.transport.is_closing():
-            super().data_received(data)
+        """Parse data, and start the time limit of what the client sends next."""
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self.transport.is_closing() or self.conn.their_state is h11.MUST_CLOSE:  # nothing may follow
+                return
+            super().data_received(data[start : start + _PIECE_BYTES])
+        self._time_reading()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's always closes the connection
         """Keep the connection for the answer to a whole request: the client may have closed its sending side only.
@@ -121,88 +126,127 @@ class Connection(HttpToolsProtocol):
             Whether the connection stays open. A client that leaves then is noticed when the answer is sent.
         """
         self._has_ended = True
-        cycle = cast("RequestResponseCycle | None", self.cycle)
+        cycle = self._cycle
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
-    def on_message_begin(self) -> None:
-        """Start the time limit for the headers of the next request."""
-        self._begin_head()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Hand the request to the application, and start the time limit for the body."""
-        self._in_head = False
-        self._head_bytes = 0
-        self._arm(self._limits.body_seconds, self._abort)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Stop the time limit: the request is complete."""
-        self._disarm()
-        self._in_head = True
-        super().on_message_complete()
-
     def on_response_complete(self) -> None:
-        """Start a time limit for a client that does not read its answer."""
+        """Begin with the next request, or wait for it."""
+        self.waits_since = self.loop.time()
         super().on_response_complete()
-        if self._has_ended and self.cycle.response_complete and not self.transport.is_closing():
+        if self._has_ended and self.cycle.response_complete:
             self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self._arm(self._limits.body_seconds, self._abort)
+        if not self.transport.is_closing():
+            self._time_reading()
 
-    def send_400_response(self, msg: str) -> None:
+    def pause_writing(self) -> None:
+        """Start the time limit of a client that does not read its answer."""
+        super().pause_writing()
+        self.waits_since = self.loop.time()
+        self._writing = self.loop.call_later(self._limits.body_seconds, self._abort)
+
+    def resume_writing(self) -> None:
+        """Stop that time limit: the client has read everything."""
+        super().resume_writing()
+        _cancel(self._writing)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says less than h11's
         """Answer malformed HTTP with the usual problem document."""
-        self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1. {msg}"))
+        error = sys.exception()
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == HTTPStatus(431):
+            self._refuse(HeadersTooLargeError(f"Line and headers, and trailers, may have {MAX_HEAD_BYTES} bytes."))
+            return
+        reason = str(error).partition(": bytearray(")[0]  # without the bytes that the client sent
+        self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1: {reason}."))
 
-    def _begin_head(self) -> None:
-        if self._timer is None:  # the first byte after an answer: the keep-alive time has ended
+    @property
+    def awaits_client(self) -> bool:
+        """Whether nothing happens until the client sends or reads; a request that is being received counts as work."""
+        return self._cycle is None or self._cycle.response_complete or self.flow.write_paused
+
+    @property
+    def _cycle(self) -> RequestResponseCycle | None:
+        return cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
+
+    def _should_upgrade(self) -> bool:
+        """Ignore offers to upgrade (RFC 9110, 7.8); uvicorn would log two warnings for each."""
+        return False
+
+    def _has_room(self) -> bool:
+        """Whether the connection may stay; if too many are open, the one that waits longest for its client ends."""
+        if len(self.connections) <= self._limits.max_connections:
+            return True
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        others = [other for other in others if not other.transport.is_closing()]
+        if len(others) < self._limits.max_connections:
+            return True
+        waiting = [other for other in others if other.awaits_client]
+        if not waiting:
+            return False
+        min(waiting, key=lambda other: other.waits_since).give_way()
+        return True
+
+    def give_way(self) -> None:
+        """End the connection, because another one needs its place."""
+        if self.flow.write_paused:
+            self._abort()
+        else:
+            self.transport.close()
+
+    def _time_reading(self) -> None:
+        """Start the time limit of a head or a body at its begin, and stop it at its end."""
+        state = self.conn.their_state
+        is_head = state is h11.IDLE and (not self.conn.requests or bool(self.conn.trailing_data[0]))
+        awaited = (state, self.conn.requests) if is_head or state is h11.SEND_BODY else None
+        if awaited == self._awaited:
+            return
+        self._awaited = awaited
+        _cancel(self._reading)
+        self._reading = None
+        if is_head:
             self._since = time.perf_counter()
-            self._head_bytes = max(1, self._head_bytes)
-            self._arm(self._limits.header_seconds, self._head_is_late)
+            self._reading = self.loop.call_later(self._limits.header_seconds, self._head_is_late)
+        elif awaited is not None:
+            self._reading = self.loop.call_later(self._limits.body_seconds, self._abort)
 
     def _head_is_late(self) -> None:
-        if not self._head_bytes:  # no request has started: nobody waits for an answer
-            self._abort()
+        if not self.conn.trailing_data[0]:  # no request has started: nobody waits for an answer
+            self.transport.close()
             return
         self._refuse(ReceiveTimeoutError(f"The headers were not whole after {self._limits.header_seconds:g} seconds."))
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer without the application, and close the connection."""
-        if not self._end_the_request():  # the answer has started, so no other can be written
+        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:  # the answer has started
             self._abort()
             return
+        self._drop_request()
         request_id = uuid.uuid4().hex
         response = problem_response(error, request_id)
         response.headers["Connection"] = "close"
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
+        head = h11.Response(
+            status_code=error.status, headers=response.raw_headers, reason=HTTPStatus(error.status).phrase
+        )
+        events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
+        self.transport.write(b"".join([self.conn.send(event) for event in events]))
         self.transport.close()
-        self._arm(_SLACK_SECONDS, self._abort)
         seconds = time.perf_counter() - self._since
         self._metrics.observe_request("unmatched", "other", error.status, seconds)
         fields = {"request_id": request_id, "status": error.status, "code": error.code, "seconds": round(seconds, 6)}
         _log.info("connection refused", extra={"fields": fields})
 
-    def _end_the_request(self) -> bool:
-        """Make the application drop its request; return False if its answer has started."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type
-        if cycle is None or cycle.response_complete:
-            return True
-        if cycle.response_started or self.pipeline:
-            return False
-        cycle.disconnected = True
-        cycle.message_event.set()
-        return True
-
-    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
-        self._disarm()
-        self._timer = self.loop.call_later(seconds, then)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _drop_request(self) -> None:
+        """Make the application drop the request that it may be reading."""
+        cycle = self._cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _abort(self) -> None:
-        self._timer = None
+        connection = cast(socket.socket, self.transport.get_extra_info("socket"))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

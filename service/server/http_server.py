@@ -35,6 +35,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=connections(settings, state.metrics),
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,

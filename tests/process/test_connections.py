@@ -2,17 +2,20 @@
 
 import contextlib
 import json
+import re
 import socket
 import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from tests.support.networks.tiny import write_models
 from tests.support.processes.client import png
+from tests.support.processes.load import Held
 from tests.support.processes.server import Server, running
 
 HEADER_SECONDS = 1.0
@@ -145,17 +148,14 @@ def test_what_is_no_http_is_a_400_and_harms_nobody(server: Server, data: bytes) 
     assert is_well(server)
 
 
-def test_more_connections_than_may_be_open_are_refused_and_room_comes_back(server: Server) -> None:
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/model"])
+def test_a_client_that_holds_every_place_shuts_nobody_out(server: Server, path: str) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            stack.enter_context(connect(server))
-        assert problem(exchange(server, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")) == (503, "overloaded")
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{server.url}/health/live").status_code == 200:
-                return
-    raise AssertionError("no room came back")
+        idle = [stack.enter_context(connect(server)) for _ in range(MAX_CONNECTIONS)]
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert exchange(server, request.encode()).startswith(b"HTTP/1.1 200")
+        assert is_well(server)
+        assert read_to_the_end(idle[0]) == b"", "the connection that has waited longest gives its place"
 
 
 def median_seconds(server: Server, count: int = 60) -> float:
@@ -255,3 +255,100 @@ def test_head_has_the_status_of_get_and_no_body(server: Server, path: str) -> No
     ]
     assert answers[0].split(b"\r\n", 1)[0] == answers[1].split(b"\r\n", 1)[0]
     assert answers[1].partition(b"\r\n\r\n")[2] == b""
+
+
+def chunked(body: bytes, trailers: bytes) -> bytes:
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n%b" % (len(body), body, trailers)
+
+
+@pytest.mark.parametrize("line", [b"X-T: " + b"y" * 200_000, b"X-T: y\r\n" * 30_000])
+def test_trailers_count_with_the_head(server: Server, line: bytes) -> None:
+    assert problem(exchange(server, chunked(FORM, line))) == (431, "headers_too_large")
+    assert is_well(server)
+
+
+def test_trailers_behind_a_body_that_no_route_reads_close_the_connection(server: Server) -> None:
+    head, trailers = chunked(FORM, b"").replace(b"/predict", b"/nowhere"), b"X-T: " + b"y" * 200_000
+    with connect(server) as client:
+        client.sendall(head)
+        answer = b""
+        while b'"request_id"' not in answer:
+            answer += client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 404")
+        client.sendall(trailers)
+        assert read_to_the_end(client) == b"", "a second answer would belong to the next request"
+
+
+def test_trailers_are_no_headers(models: Path) -> None:
+    key = "user-key-0123456789"
+    body = FORM + png() + b"\r\n--xyz--\r\n"
+    trailers = f"X-API-Key: {key}\r\nX-Request-ID: from-the-trailer\r\nHost: evil.example\r\n\r\n".encode()
+    request = chunked(body, trailers)
+    with running(models, api_keys=key) as server:
+        assert problem(exchange(server, request))[0] == 401
+        request = request.replace(
+            b"boundary=xyz\r\n", b"boundary=xyz\r\nConnection: close\r\nX-API-Key: %b\r\n" % key.encode()
+        )
+        answer = exchange(server, request)
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b"from-the-trailer" not in answer
+
+
+def bundles_answered(server: Server) -> int:
+    text = httpx2.get(f"{server.url}/metrics").text
+    counts = re.findall(r'requests_total{method="GET",route="/docs/{name}",status="200"} (\d+)', text)
+    return int(counts[0]) if counts else 0
+
+
+def test_a_client_that_never_reads_is_closed_whatever_it_sends_meanwhile(server: Server) -> None:
+    """The second answer stays in the service's buffer, since the first fills those of the kernel."""
+    large = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    before = Held(server.process.pid).descriptors
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.port))
+            for count in range(bundles_answered(server) + 1, bundles_answered(server) + 3):
+                client.sendall(large)
+                server.until(lambda: bundles_answered(server) == count)  # noqa: B023
+            client.sendall(large)
+        server.until(lambda: Held(server.process.pid).descriptors <= before, seconds=30)
+    assert is_well(server)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b" " * 60_000 + b"\0\r\n\r\n",
+        chunked(FORM, b"X: " + b"\t" * 60_000 + b"\0\r\n\r\n"),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;" + b" " * 60_000 + b"\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200_000,
+    ],
+    ids=["header", "trailer", "chunk extension", "tiny chunks"],
+)
+def test_what_costs_the_parser_much_time_is_refused_at_once(server: Server, data: bytes) -> None:
+    started = time.monotonic()
+    assert problem(exchange(server, data)) == (400, "malformed_request")
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"Content-Length: " + b"0" * 5000 + b"5\r\n\r\nabcde",
+        b"GET /model HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
+        b"GET /model HTTP/1.1\r\n\r\n",
+        b"GET /model HTTP/2.0\r\nHost: localhost\r\n\r\n",
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_heads_that_two_servers_may_read_differently_are_a_400(server: Server, data: bytes) -> None:
+    assert problem(exchange(server, data)) == (400, "malformed_request")
+
+
+def test_data_behind_the_last_request_does_not_disturb_it(server: Server) -> None:
+    with connect(server) as client:
+        client.sendall(form_request("Connection: close\r\n"))
+        client.sendall(b"\r\n")
+        assert read_to_the_end(client).startswith(b"HTTP/1.1 200")
