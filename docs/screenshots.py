@@ -1,8 +1,9 @@
-"""Takes the screenshots in docs/images: the page with the shipped model, in Chromium; run by `make screenshots`.
+"""Makes the pictures in docs/images with the shipped model: the page in Chromium, and a slice next to its heat map.
 
-Uses only generated slices, never an image of a data set or of a patient.
+`make screenshots` runs it. It uses only generated slices, never an image of a data set or of a patient.
 """
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import httpx2  # noqa: E402
 from PIL import Image  # noqa: E402 - the repository's root must be importable first
 
 from examples.draw_slice import draw_slice  # noqa: E402
@@ -31,12 +33,23 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Start the service and take every screenshot."""
+    """Start the service and make every picture."""
     with tempfile.TemporaryDirectory() as folder, running(ROOT / "models", log_level="WARNING") as server:
+        _explain(server.url, ROOT / "examples" / "lesion.png", FOLDER / "lesion.png")
         files = _files(Path(folder))
         with chromium() as browser:
             for name, options in SHOTS.items():
                 _shoot(browser, server.url, files, FOLDER / f"{name}.png", options)
+
+
+def _explain(url: str, file: Path, target: Path) -> None:
+    """Put a slice and the picture of its heat map next to each other."""
+    answer = httpx2.post(f"{url}/explain?lungs=true", files={"image": file.read_bytes()}, timeout=60).raise_for_status()
+    with Image.open(file) as plain, Image.open(io.BytesIO(answer.content)) as explained:
+        both = Image.new("RGB", (plain.width + explained.width, explained.height), "white")
+        both.paste(plain, (0, 0))
+        both.paste(explained, (plain.width, 0))
+    both.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(target, optimize=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -124,7 +124,7 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
     tell(f"compose up to healthy: {time.monotonic() - started:.1f} s")
     engine.compose("up", "--detach", "--no-build", "--no-deps", "prometheus", files=FILES)
 
-    (curl,) = set(re.findall(r"^(curl -F image=@examples/slice\.png localhost:8000/predict)\b", README, re.MULTILINE))
+    (curl,) = set(re.findall(r"^(curl -F image=@examples/lesion\.png localhost:8000/predict)\b", README, re.MULTILINE))
     done = subprocess.run(curl.split(), cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0 <= json.loads(done.stdout)["probability"] <= 1
     assert engine.podman("exec", service, "id", "-u").strip() == "10001"
