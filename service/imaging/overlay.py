@@ -62,7 +62,7 @@ def overlay(
         An RGB image of the slice's own aspect.
     """
     grey = grey_image(ct_slice, max_side)
-    level = Image.fromarray(np.rint(_enlarged(heatmap, grey.size) * 255).astype(np.uint8))
+    level = Image.fromarray(np.rint(enlarged(heatmap, grey.size) * 255).astype(np.uint8))
     opacity = level.point([round(value * _MAX_OPACITY) for value in range(256)])
     level.putpalette(_palette())
     picture = Image.composite(level.convert("RGB"), grey.convert("RGB"), opacity)
@@ -129,13 +129,13 @@ def _draw_boundary(
     """Draw a line around the places where the enlarged map is at least `at_least`."""
     scale = min(1.0, _LINE_SIDE / max(picture.size))
     width, height = (max(1, round(side * scale)) for side in picture.size)
-    inside = Image.fromarray((_enlarged(values, (width, height)) >= at_least).astype(np.uint8) * np.uint8(255))
+    inside = Image.fromarray((enlarged(values, (width, height)) >= at_least).astype(np.uint8) * np.uint8(255))
     around = np.asarray(inside.filter(ImageFilter.MaxFilter(3))) - np.asarray(inside)
     line = Image.fromarray(around).resize(picture.size, Image.Resampling.BILINEAR)
     picture.paste(colour, (0, 0), line)
 
 
-def _enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Enlarge a map to (width, height) pixels: 0 to 1."""
     # bilinear: bicubic overshoots, and would draw contours where no value reaches them
     enlarged = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR), dtype=np.float32)

@@ -1,0 +1,53 @@
+"""NIfTI masks of a series, for slices that came without DICOM headers."""
+
+import gzip
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dicom_out.masks import Segment, SliceMaps, stored_masks
+
+if TYPE_CHECKING:
+    from service.imaging.series.geometry import VolumeGeometry
+
+FILES: Final = {"lungs.nii.gz": (Segment.LEFT_LUNG, Segment.RIGHT_LUNG), "lesion.nii.gz": (Segment.LESION,)}
+"""Names of the files, and the segments in each: the first one has the value 1."""
+
+_COMPRESSION: Final = 3
+"""Of zlib's 9; more takes far longer for a few per cent."""
+
+
+def nifti_masks(geometry: "VolumeGeometry", maps: Sequence[SliceMaps | None]) -> dict[str, bytes]:
+    """Write the masks of a volume as NIfTI, in the place of the volume.
+
+    Args:
+        geometry: position of the slices.
+        maps: of each slice, in the order of the geometry; None for a slice without lungs.
+
+    Returns:
+        A .nii.gz file for each name of `FILES`: uint8 (columns, rows, slices).
+    """
+    return {name: _file(_labels(geometry, maps, segments), geometry) for name, segments in FILES.items()}
+
+
+def _labels(
+    geometry: "VolumeGeometry", maps: Sequence[SliceMaps | None], segments: Sequence[Segment]
+) -> NDArray[np.uint8]:
+    labels = np.zeros((len(maps), geometry.rows, geometry.columns), np.uint8)
+    for plane, each in zip(labels, maps, strict=True):
+        if each is not None:
+            masks = stored_masks(each, geometry)
+            for value, segment in enumerate(segments, start=1):
+                plane[masks[segment - 1]] = value
+    return labels.T
+
+
+def _file(labels: NDArray[np.uint8], geometry: "VolumeGeometry") -> bytes:
+    import nibabel
+
+    image = nibabel.Nifti1Image(labels, geometry.affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"covid-ct, research only: cells enlarged to voxels"
+    return gzip.compress(image.to_bytes(), _COMPRESSION, mtime=0)

@@ -1,0 +1,232 @@
+"""DICOM SR of a series: a measurement report (PS3.16, TID 1500) with the answer, its units and codes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from service.dicom_out.device import MANUFACTURER, Device
+from service.dicom_out.masks import Segment
+from service.dicom_out.segmentation import LABELS
+from service.dicom_out.source import Source
+
+if TYPE_CHECKING:
+    from highdicom.sr import (
+        FindingSite,
+        Measurement,
+        MeasurementReport,
+        MeasurementsAndQualitativeEvaluations,
+        TrackingIdentifier,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
+    )
+    from pydicom.dataset import Dataset
+    from pydicom.sr.coding import Code
+
+SCHEME: Final = "99COVIDCT"
+"""Coding scheme of concepts for which SNOMED CT, LOINC and DICOM have no code."""
+
+MEANINGS: Final = {
+    "lung-volume": "Volume of both lungs",
+    "lesion-volume": "Volume of lesion inside the lungs",
+    "involvement": "Lesion volume per lung volume",
+    "probability": "Probability of COVID-19",
+    "label": "Label of the series",
+    "band": "Severity of lung involvement",
+}
+"""Meaning of each code of `SCHEME`."""
+
+NOTICE: Final = "Research software, not a medical device: not for diagnosis or any decision about a patient."
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The answer of a series, as the report states it.
+
+    Attributes:
+        probability: of COVID-19, 0 to 1.
+        label: of the series.
+        severity: band of involvement, CT-0 to CT-4.
+        volumes_ml: of each segment.
+        involvement: lesion volume over lung volume, 0 to 1: of both lungs, of the left and of the right one.
+        remarks: sentences for the reader, such as the rule behind the probability, or warnings of the series.
+    """
+
+    probability: float
+    label: str
+    severity: str
+    volumes_ml: dict[Segment, float]
+    involvement: tuple[float, float, float]
+    remarks: tuple[str, ...] = ()
+
+
+def report(source: Source, findings: Findings, device: Device, segmentation: "Dataset | None") -> "Dataset":
+    """Build the SR (Comprehensive SR, PS3.3 A.35.3) of a series. Its evidence has every instance of the source.
+
+    Args:
+        source: the series.
+        findings: the answer.
+        device: the model, which is the observer.
+        segmentation: the SEG of the series, whose segments the report refers to; None if there is none.
+    """
+    from highdicom.sr import ComprehensiveSR
+
+    instances = _evidence(source)
+    result: Dataset = ComprehensiveSR(
+        instances if segmentation is None else [*instances, segmentation],
+        _content(source, findings, device, segmentation)[0],
+        device.uid("reports", source.series_uid),
+        source.series_number(2),
+        device.uid("report", source.series_uid, *source.instance_uids),
+        1,
+        MANUFACTURER,
+        is_complete=True,
+        manufacturer_model_name=device.name,
+        software_versions=device.software_versions,
+        device_serial_number=device.sha256,
+        series_description=f"{MANUFACTURER}: measurements, research only",
+        specific_character_set=None,
+    )
+    source.restore_identity(result)
+    return result
+
+
+def _evidence(source: Source) -> "list[Dataset]":
+    """Return the headers of all instances; the first one has the patient and the study."""
+    from pydicom.dataset import Dataset
+
+    found: dict[str, Dataset] = {}
+    for frame in source.geometry.sources:
+        if frame.sop_instance_uid in found:
+            continue
+        instance = Dataset()
+        if found:
+            instance.StudyInstanceUID = source.header.StudyInstanceUID
+            instance.SeriesInstanceUID = source.series_uid
+        else:
+            instance.update(source.header)
+        instance.SOPClassUID, instance.SOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
+        found[frame.sop_instance_uid] = instance
+    return list(found.values())
+
+
+def _content(source: Source, findings: Findings, device: Device, segmentation: "Dataset | None") -> "MeasurementReport":
+    from highdicom.sr import (
+        DeviceObserverIdentifyingAttributes,
+        MeasurementReport,
+        ObservationContext,
+        ObserverContext,
+        RelationshipTypeValues,
+        TextContentItem,
+    )
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    observer = DeviceObserverIdentifyingAttributes(
+        device.uid("device"),
+        name=f"{device.name} {device.version}",
+        manufacturer_name=MANUFACTURER,
+        model_name=device.name,
+        serial_number=device.sha256,
+    )
+    groups: list[MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations] = [
+        _series_group(source, findings, device)
+    ]
+    if segmentation is not None:
+        groups += [_segment_group(segment, source, findings, device, segmentation) for segment in Segment]
+    context = ObservationContext(ObserverContext(codes.DCM.Device, observer))
+    content = MeasurementReport(context, Code("24627-2", "LN", "CT Chest"), groups)
+    for remark in (NOTICE, *findings.remarks):
+        content[0].ContentSequence.append(TextContentItem(codes.DCM.Comment, remark, RelationshipTypeValues.CONTAINS))
+    return content
+
+
+def _series_group(source: Source, findings: Findings, device: Device) -> "MeasurementsAndQualitativeEvaluations":
+    """Build the measurements of the whole series (TID 1501)."""
+    from highdicom.sr import AlgorithmIdentification, MeasurementsAndQualitativeEvaluations, QualitativeEvaluation
+    from pydicom.sr.codedict import codes
+
+    both, left, right = (_lung(side) for side in (codes.SCT.Bilateral, codes.SCT.Left, codes.SCT.Right))
+    volumes, percent = findings.volumes_ml, [100 * share for share in findings.involvement]
+    lungs = volumes[Segment.LEFT_LUNG] + volumes[Segment.RIGHT_LUNG]
+    return MeasurementsAndQualitativeEvaluations(
+        _tracking("series", source, device),
+        algorithm_id=AlgorithmIdentification(device.name, device.version, [f"sha256={device.sha256}"]),
+        finding_sites=[both],
+        measurements=[
+            _measurement("probability", findings.probability, codes.UCUM.NoUnits),
+            _measurement("lung-volume", lungs, _millilitre(), both),
+            _measurement("lesion-volume", volumes[Segment.LESION], _millilitre(), both),
+            *(
+                _measurement("involvement", share, codes.UCUM.Percent, site)
+                for share, site in zip(percent, (both, left, right), strict=True)
+            ),
+        ],
+        qualitative_evaluations=[
+            QualitativeEvaluation(_concept("band"), _value(findings.severity)),
+            QualitativeEvaluation(_concept("label"), _value(findings.label)),
+        ],
+    )
+
+
+def _segment_group(
+    segment: Segment, source: Source, findings: Findings, device: Device, segmentation: "Dataset"
+) -> "VolumetricROIMeasurementsAndQualitativeEvaluations":
+    """Build the volume of a segment, with the reference to it (TID 1411)."""
+    from highdicom.sr import (
+        Measurement,
+        ReferencedSegment,
+        SourceSeriesForSegmentation,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
+    )
+    from pydicom.sr.codedict import codes
+
+    sides = {Segment.LEFT_LUNG: codes.SCT.Left, Segment.RIGHT_LUNG: codes.SCT.Right}
+    lesion = segment is Segment.LESION
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+        _tracking(LABELS[segment], source, device),
+        referenced_segment=ReferencedSegment(
+            segmentation.SOPClassUID,
+            segmentation.SOPInstanceUID,
+            int(segment),
+            source_series=SourceSeriesForSegmentation(source.series_uid),
+        ),
+        finding_category=codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
+        finding_type=codes.SCT.Lesion if lesion else codes.SCT.Lung,
+        finding_sites=[_lung(sides.get(segment, codes.SCT.Bilateral))],
+        measurements=[Measurement(codes.SCT.Volume, round(findings.volumes_ml[segment], 3), _millilitre())],
+    )
+
+
+def _tracking(name: str, source: Source, device: Device) -> "TrackingIdentifier":
+    from highdicom.sr import TrackingIdentifier
+
+    return TrackingIdentifier(device.uid("tracking", name, source.series_uid), name)
+
+
+def _measurement(code: str, value: float, unit: "Code", site: "FindingSite | None" = None) -> "Measurement":
+    from highdicom.sr import Measurement
+
+    return Measurement(_concept(code), round(value, 4), unit, finding_sites=None if site is None else [site])
+
+
+def _lung(side: "Code") -> "FindingSite":
+    from highdicom.sr import FindingSite
+    from pydicom.sr.codedict import codes
+
+    return FindingSite(codes.SCT.Lung, side)
+
+
+def _concept(code: str) -> "Code":
+    from pydicom.sr.coding import Code
+
+    return Code(code, SCHEME, MEANINGS[code])
+
+
+def _value(text: str) -> "Code":
+    from pydicom.sr.coding import Code
+
+    return Code(text, SCHEME, text)
+
+
+def _millilitre() -> "Code":
+    from pydicom.sr.coding import Code
+
+    return Code("ml", "UCUM", "milliliter")

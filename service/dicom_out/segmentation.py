@@ -1,0 +1,161 @@
+"""DICOM SEG of a series: left lung, right lung and lesion at the source's resolution."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.dicom_out.device import MANUFACTURER, Device
+from service.dicom_out.masks import INSIDE, Segment, SliceMaps, stored_masks, stored_probabilities
+from service.dicom_out.source import Source, SourceHeaderError
+from service.dicom_out.source_images import restore_references, slice_index, source_images
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+    from pydicom.dataset import Dataset
+
+Kind: TypeAlias = Literal["binary", "fractional"]
+"""Masks, or probabilities."""
+
+LABELS: Final = {Segment.LEFT_LUNG: "Left lung", Segment.RIGHT_LUNG: "Right lung", Segment.LESION: "Lesion"}
+
+_MAXIMUM: Final = 255
+"""Stored value of the probability 1."""
+
+_COLOURS: Final = {Segment.LEFT_LUNG: (70, -20, -30), Segment.RIGHT_LUNG: (70, -30, 20), Segment.LESION: (65, 45, 60)}
+"""CIELAB: blue, green and orange."""
+
+
+def segmentation(source: Source, maps: Sequence[SliceMaps | None], device: Device, kind: Kind = "binary") -> "Dataset":
+    """Build the SEG (PS3.3 A.51) of a series. Frames without a pixel of their segment are left out.
+
+    Args:
+        source: the series.
+        maps: of each slice, in the order of the source's geometry; None for a slice without lungs.
+        device: the model.
+        kind: see `Kind`.
+
+    Raises:
+        SourceHeaderError: the source has no frame of reference, or two slices at one place.
+    """
+    frames = _Frames(source, maps, kind)
+    result = _without_pixels(source, frames, device)
+    stored = _in_order(result, frames)
+    pixels = b"".join(part.tobytes() for part in (_packed(stored) if kind == "binary" else stored))
+    result.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    result.Rows, result.Columns = source.geometry.rows, source.geometry.columns
+    restore_references(result, source)
+    source.restore_identity(result)
+    return result
+
+
+class _Frames:
+    """Frames of the SEG, one at a time; masks are kept as bits, probabilities are made when they are asked for."""
+
+    def __init__(self, source: Source, maps: Sequence[SliceMaps | None], kind: Kind) -> None:
+        self.kind = kind
+        self._maps = maps
+        self._geometry = source.geometry
+        self._size = source.geometry.rows, source.geometry.columns
+        self._packed = [self._pack(each) for each in maps] if kind == "binary" else []
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def frame(self, index: int, segment: Segment) -> NDArray[np.uint8]:
+        """Return the stored values of one slice and segment: uint8 (rows, columns)."""
+        maps = self._maps[index]
+        if maps is None:
+            return np.zeros(self._size, np.uint8)
+        if self._packed:
+            bits = np.unpackbits(self._packed[index][segment - 1], count=self._size[0] * self._size[1])
+            return bits.reshape(self._size)
+        probability = stored_probabilities(maps, self._geometry)[segment - 1]
+        return np.asarray(np.rint(probability * _MAXIMUM), dtype=np.uint8)
+
+    def _pack(self, maps: SliceMaps | None) -> list[NDArray[np.uint8]]:
+        return [] if maps is None else [np.packbits(mask) for mask in stored_masks(maps, self._geometry)]
+
+
+def _without_pixels(source: Source, frames: _Frames, device: Device) -> "Dataset":
+    """Let highdicom build the SEG of slices of one pixel: with all pixels it takes 11 bytes for each and segment."""
+    from highdicom.seg import Segmentation
+
+    if not source.header.get("FrameOfReferenceUID"):
+        raise SourceHeaderError("the source has no FrameOfReferenceUID")
+    pixels = np.zeros((len(frames), 1, 1, len(Segment)), np.uint8 if frames.kind == "binary" else np.float32)
+    for index in range(len(frames)):
+        pixels[index, 0, 0] = [frames.frame(index, segment).any() for segment in Segment]
+    try:
+        return Segmentation(
+            source_images(source),
+            pixels,
+            frames.kind.upper(),
+            [_describe(segment, device) for segment in Segment],
+            device.uid("segmentations", source.series_uid),
+            source.series_number(1),
+            device.uid("segmentation", frames.kind, source.series_uid, *source.instance_uids),
+            1,
+            MANUFACTURER,
+            device.name,
+            device.software_versions,  # type: ignore[arg-type] # highdicom means several, and says one
+            device.sha256,
+            max_fractional_value=_MAXIMUM,
+            content_label="LUNGS_LESION",
+            content_description="Research only, not for diagnosis. Cells enlarged to pixels.",
+            series_description=f"{MANUFACTURER}: lungs and lesion, research only",
+            specific_character_set=None,
+        )
+    except ValueError as error:
+        raise SourceHeaderError(str(error)) from None
+
+
+def _describe(segment: Segment, device: Device) -> "SegmentDescription":
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    lesion = segment is Segment.LESION
+    description = SegmentDescription(
+        int(segment),
+        LABELS[segment],
+        codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
+        codes.SCT.Lesion if lesion else codes.SCT.Lung,
+        "AUTOMATIC",
+        AlgorithmIdentificationSequence(
+            device.name, codes.DCM.ArtificialIntelligence, device.version, parameters={"sha256": device.sha256}
+        ),
+        anatomic_regions=[codes.SCT.Lung] if lesion else None,
+        display_color=CIELabColor(*_COLOURS[segment]),
+    )
+    what = "lesion inside the lungs" if lesion else LABELS[segment].lower()
+    description.SegmentDescription = (
+        f"Research only, not for diagnosis. Binary: where the probability of {what} is at least {INSIDE}. Fractional: "
+        "the probability. The network answers cells that are coarser than pixels; they are enlarged bilinearly."
+    )
+    if not lesion:
+        side = codes.SCT.Left if segment is Segment.LEFT_LUNG else codes.SCT.Right
+        kind = description.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(side)]
+    return description
+
+
+def _in_order(result: "Dataset", frames: _Frames) -> Iterator[NDArray[np.uint8]]:
+    """Yield the stored values in the order of the SEG's frames."""
+    for groups in result.PerFrameFunctionalGroupsSequence:
+        segment = Segment(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        yield frames.frame(slice_index(groups), segment)
+
+
+def _packed(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Pack values of 0 and 1 into bits, the first in the lowest bit; frames follow each other without a gap."""
+    rest = np.empty(0, np.uint8)
+    for frame in frames:
+        bits = np.concatenate([rest, frame.ravel()])
+        whole = len(bits) // 8 * 8
+        yield np.packbits(bits[:whole], bitorder="little")
+        rest = bits[whole:]
+    yield np.packbits(rest, bitorder="little")

@@ -1,0 +1,85 @@
+"""The source's slices as images of one pixel, from which highdicom takes places and references."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from service.dicom_out.source import Source
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from service.imaging.series.geometry import SourceFrame
+
+_CT: Final = "1.2.840.10008.5.1.4.1.1.2"
+"""CT image storage; a frame of an enhanced CT is shown to highdicom as such an image too."""
+
+_SLICE: Final = "2.25."
+"""Start of the UID that stands for a slice until `restore_references`; its number from 1 follows."""
+
+
+def source_images(source: Source) -> "list[Dataset]":
+    """Build an image of one pixel for each slice of the source, in the order of its geometry."""
+    from pydicom.dataset import Dataset
+    from pydicom.valuerep import format_number_as_ds as decimal
+
+    geometry, template = source.geometry, copy.deepcopy(source.header)
+    template.SOPClassUID, template.Modality = _CT, "CT"
+    template.Rows = template.Columns = 1
+    template.ImageOrientationPatient = [
+        decimal(float(value)) for value in (*geometry.row_direction, *geometry.column_direction)
+    ]
+    template.PixelSpacing = [decimal(value) for value in geometry.pixel_spacing]
+    template.SliceThickness = template.get("SliceThickness") or decimal(geometry.spacing or 1.0)
+    images = []
+    for number, position in enumerate(geometry.positions, start=1):
+        image = Dataset()
+        image.update(template)  # shares its elements, so only those are set that it does not have
+        image.SOPInstanceUID = f"{_SLICE}{number}"
+        image.ImagePositionPatient = [decimal(float(value)) for value in position]
+        images.append(image)
+    return images
+
+
+def slice_index(groups: "Dataset") -> int:
+    """Return the index of the slice that a frame of the SEG was derived from, by its functional groups."""
+    return int(_reference(groups).ReferencedSOPInstanceUID.removeprefix(_SLICE)) - 1
+
+
+def restore_references(result: "Dataset", source: Source) -> None:
+    """Make a SEG refer to the source's instances and frames."""
+    sources, frames = source.geometry.sources, result.PerFrameFunctionalGroupsSequence
+    indices = [slice_index(groups) for groups in frames]  # before any changes: segments share the item of a slice
+    for groups, index in zip(frames, indices, strict=True):
+        _refer(_reference(groups), sources[index], [sources[index]])
+    result.ReferencedSeriesSequence[0].ReferencedInstanceSequence = _instances(sources)
+    result.SourceImageSequence = _instances(sources, frames=True)
+
+
+def _reference(groups: "Dataset") -> "Dataset":
+    reference: Dataset = groups.DerivationImageSequence[0].SourceImageSequence[0]
+    return reference
+
+
+def _instances(sources: "Iterable[SourceFrame]", *, frames: bool = False) -> "list[Dataset]":
+    """Refer to each instance once, with the numbers of its frames if `frames`."""
+    from pydicom.dataset import Dataset
+
+    grouped: defaultdict[str, list[SourceFrame]] = defaultdict(list)
+    for each in sources:
+        grouped[each.sop_instance_uid].append(each)
+    references = []
+    for instance in grouped.values():
+        reference = Dataset()
+        _refer(reference, instance[0], instance if frames else [])
+        references.append(reference)
+    return references
+
+
+def _refer(reference: "Dataset", instance: "SourceFrame", frames: "Iterable[SourceFrame]") -> None:
+    reference.ReferencedSOPClassUID = instance.sop_class_uid
+    reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
+    numbers = [each.frame for each in frames if each.frame is not None]
+    if numbers:
+        reference.ReferencedFrameNumber = numbers

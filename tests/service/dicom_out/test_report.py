@@ -1,0 +1,133 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from highdicom.sr import srread
+from pydicom.dataset import Dataset
+
+from service.dicom_out.masks import Segment
+from service.dicom_out.report import MEANINGS, NOTICE, SCHEME, Findings, report
+from service.dicom_out.segmentation import segmentation
+from service.dicom_out.source import read_source
+from tests.service.dicom_out.objects import DEVICE, dciodvfy, written
+from tests.support.files.ball_series import maps, series
+
+FINDINGS = Findings(
+    probability=0.8123,
+    label="COVID",
+    severity="CT-1",
+    volumes_ml={Segment.LEFT_LUNG: 1655.25, Segment.RIGHT_LUNG: 1700.5, Segment.LESION: 113.125},
+    involvement=(0.0337, 0.0, 0.0665),
+    remarks=("Mean of log odds over slices with lesion.",),
+)
+
+
+def built(count: int = 5, *, with_segmentation: bool = True) -> tuple[Dataset, Dataset | None]:
+    geometry = series(count=count)
+    source = read_source(geometry)
+    result = segmentation(source, maps(geometry), DEVICE) if with_segmentation else None
+    return report(source, FINDINGS, DEVICE, result), result
+
+
+def items(dataset: Dataset) -> list[Dataset]:
+    """All content items, depth first."""
+    found = []
+    for item in dataset.get("ContentSequence", []):
+        found += [item, *items(item)]
+    return found
+
+
+def name(item: Dataset) -> tuple[str, str]:
+    code = item.ConceptNameCodeSequence[0]
+    return code.CodeValue, code.CodingSchemeDesignator
+
+
+def side(item: Dataset) -> str | None:
+    """Laterality of the item's finding site."""
+    return next((each.ConceptCodeSequence[0].CodeMeaning for each in items(item) if name(each)[0] == "272741003"), None)
+
+
+def measured(dataset: Dataset) -> dict[tuple[str, str | None], tuple[float, str]]:
+    """Value and unit of each measurement of the series, by code and side."""
+    found = {}
+    for item in items(dataset):
+        if item.ValueType == "NUM" and name(item)[1] == SCHEME:
+            value = item.MeasuredValueSequence[0]
+            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            found[name(item)[0], side(item)] = float(value.NumericValue), unit
+    return found
+
+
+def test_measurements_have_their_values_units_and_sides() -> None:
+    assert measured(built()[0]) == {
+        ("probability", None): (0.8123, "1"),
+        ("lung-volume", "Bilateral"): (3355.75, "ml"),
+        ("lesion-volume", "Bilateral"): (113.125, "ml"),
+        ("involvement", "Bilateral"): (3.37, "%"),
+        ("involvement", "Left"): (0.0, "%"),
+        ("involvement", "Right"): (6.65, "%"),
+    }
+
+
+def test_severity_label_notice_and_remarks_are_in_the_report() -> None:
+    result, _ = built()
+    values = {name(each): each.ConceptCodeSequence[0].CodeValue for each in items(result) if each.ValueType == "CODE"}
+    assert values["band", SCHEME] == "CT-1"
+    assert values["label", SCHEME] == "COVID"
+    texts = [each.TextValue for each in items(result) if each.ValueType == "TEXT"]
+    assert {NOTICE, *FINDINGS.remarks} <= set(texts)
+    assert "research only" in result.SeriesDescription
+
+
+def test_each_segment_is_referred_to_with_its_volume() -> None:
+    result, seg = built()
+    assert seg is not None
+    groups = srread_groups(result)
+    found = {}
+    for group in groups:
+        reference = group.referenced_segment
+        assert reference.referenced_sop_instance_uid == seg.SOPInstanceUID
+        (measurement,) = group.get_measurements()
+        found[reference.referenced_segment_numbers[0]] = (measurement.value, measurement.unit.value)
+    assert found == {int(segment): (volume, "ml") for segment, volume in FINDINGS.volumes_ml.items()}
+
+
+def srread_groups(result: Dataset) -> list[Any]:
+    """Measurement groups of segments as highdicom reads them from a file."""
+    content: Any = srread(io.BytesIO(written(result))).content
+    return list(content.get_volumetric_roi_measurement_groups())
+
+
+def test_the_observer_is_the_model_as_a_device() -> None:
+    result, _ = built()
+    values = {name(each)[0]: each for each in items(result)}
+    assert values["121005"].ConceptCodeSequence[0].CodeValue == "121007"
+    assert values["121013"].TextValue == f"{DEVICE.name} {DEVICE.version}"
+    assert values["121016"].TextValue == DEVICE.sha256
+    assert list(result.SoftwareVersions) == ["model 9.9.9", "service 1.2.3"]
+
+
+def test_the_evidence_has_every_instance_of_the_source_and_the_segmentation() -> None:
+    result, seg = built()
+    assert seg is not None
+    (evidence,) = result.CurrentRequestedProcedureEvidenceSequence
+    by_series = {
+        each.SeriesInstanceUID: [item.ReferencedSOPInstanceUID for item in each.ReferencedSOPSequence]
+        for each in evidence.ReferencedSeriesSequence
+    }
+    assert by_series == {
+        "1.2.6": [f"1.2.3.{number}" for number in range(1, 6)],
+        seg.SeriesInstanceUID: [seg.SOPInstanceUID],
+    }
+
+
+@pytest.mark.parametrize("with_segmentation", [True, False])
+def test_dciodvfy_reports_no_error_and_no_warning_but_of_our_own_codes(with_segmentation: bool, tmp_path: Path) -> None:
+    result, _ = built(with_segmentation=with_segmentation)
+    unexpected = [line for line in dciodvfy(result, tmp_path) if not line.endswith(f"= <{SCHEME}>")]
+    assert unexpected == []
+
+
+def test_codes_fit_their_element() -> None:
+    assert all(len(code) <= 16 for code in MEANINGS)
