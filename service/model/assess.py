@@ -53,7 +53,7 @@ class Assessment:
 def assess(prediction: NetworkPrediction, card: ModelCard, point: OperatingPoint) -> Assessment:
     """Compare a prediction with the thresholds of the card and of the operating point."""
     check = run_checks(prediction.check_scores, card.checks)
-    label = None if check.failed else card.label_of(prediction.probability, point)
+    label = None if check.failed else card.label_of(prediction.probability, prediction.lesion_probability, point)
     return Assessment(prediction, point, label, check)
 
 

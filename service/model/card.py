@@ -22,6 +22,9 @@ FilePrecision: TypeAlias = Literal["fp16", "int8"]
 CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
 """Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small."""
 
+_NEW_NAMES: Final = {"balanced": "differential", "screening": "triage"}
+"""Names of 2.0 for operating points, which stay valid for one release."""
+
 PROBABILITY_BOUNDS: Final = tuple(tenth / 10 for tenth in range(1, 11))
 """Upper bounds of the histogram of probabilities."""
 
@@ -56,6 +59,10 @@ class SelfCheck(_Record):
     tolerance: dict[Precision, float]
 
 
+AnswerName: TypeAlias = Literal["lesion_probability", "covid_given_lesion"]
+"""Answers of which the probability is the product: is there a lesion; is it COVID-19 rather than another disease."""
+
+
 class Calibration(_Record):
     """Calibration inside the graph: the log odds are multiplied by `slope`, then `offset` is added (Platt 1999)."""
 
@@ -66,15 +73,19 @@ class Calibration(_Record):
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """Threshold of the card with its name.
+    """Thresholds of the card with their name: the answer is the positive label at or above both.
 
     Attributes:
         name: as on the card.
-        threshold: at or above this probability the answer is the positive label.
+        threshold: of the probability.
+        lesion_threshold: of the lesion probability; 0 for a model that does not answer it.
+        purpose: the question that the label answers; empty if the card does not say.
     """
 
     name: str
     threshold: float
+    lesion_threshold: float = 0.0
+    purpose: str = ""
 
 
 class ModelCard(_Record):
@@ -85,8 +96,13 @@ class ModelCard(_Record):
         resize: how a slice is resized to that size; the service refuses an unknown rule.
         labels: names of class 0 and class 1.
         positive_label: the class that the probability is of.
-        threshold: at or above this probability the answer is the positive label.
-        operating_points: thresholds by name, of which `threshold` is the default.
+        threshold: of the default operating point: at or above this probability the answer is the positive label.
+        operating_points: thresholds of the probability by name.
+        lesion_thresholds: thresholds of the lesion probability by the same names; the answer is the positive label at
+            or above both. Empty if the network does not answer it.
+        purposes: by the same names, the question that the label answers.
+        calibration: until 2.0, of the probability; None where each answer has its own.
+        calibrations: of each answer.
         checks: threshold of each check of the picture; above it the picture is refused. Empty if the model has none.
         checks_rule: how these thresholds were chosen.
         precision: how the file stores its weights.
@@ -105,7 +121,10 @@ class ModelCard(_Record):
     threshold: float = Field(ge=0, le=1)
     threshold_rule: str
     operating_points: dict[str, Annotated[float, Field(ge=0, le=1)]]
-    calibration: Calibration
+    lesion_thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    purposes: dict[str, str] = {}
+    calibration: Calibration | None = None
+    calibrations: dict[AnswerName, Calibration] = {}
     checks: dict[CheckName, Annotated[float, Field(gt=0)]]
     checks_rule: str
     precision: FilePrecision
@@ -125,20 +144,28 @@ class ModelCard(_Record):
         Raises:
             MalformedRequestError: the card has no operating point of this name.
         """
+        points = [
+            OperatingPoint(own, threshold, self.lesion_thresholds.get(own, 0.0), self.purposes.get(own, ""))
+            for own, threshold in self.operating_points.items()
+        ]
         if not name:
-            named = (each for each, threshold in self.operating_points.items() if threshold == self.threshold)
-            return OperatingPoint(next(named, "default"), self.threshold)
-        if name not in self.operating_points:
+            default = OperatingPoint("default", self.threshold)
+            return next((each for each in points if each.threshold == self.threshold), default)
+        wanted = {name, _NEW_NAMES.get(name)}
+        found = next((each for each in points if each.name in wanted), None)
+        if found is None:
             known = ", ".join(self.operating_points) or "none"
             raise MalformedRequestError(
                 f"The model {self.name} {self.version} has no operating point {name!r}; its operating points: {known}."
             )
-        return OperatingPoint(name, self.operating_points[name])
+        return found
 
-    def label_of(self, probability: float, point: OperatingPoint) -> str:
-        """Choose the label: the positive one at or above the threshold of `point`."""
+    def label_of(self, probability: float, lesion_probability: float | None, point: OperatingPoint) -> str:
+        """Choose the label: the positive one at or above both thresholds of `point`."""
         other = self.labels[1 - self.labels.index(self.positive_label)]
-        return self.positive_label if probability >= point.threshold else other
+        # a network that does not answer whether there is a lesion has no threshold for it
+        lesion = lesion_probability is None or lesion_probability >= point.lesion_threshold
+        return self.positive_label if lesion and probability >= point.threshold else other
 
 
 class ManifestFile(_Record):

@@ -1,24 +1,29 @@
 """Predictions, read from the outputs of the network."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import ErrorCode, InferenceError, ModelFileError
-from service.model.card import CheckName
+from service.model.card import AnswerName, CheckName
 
 if TYPE_CHECKING:
     import torch
+
+ANSWERS: Final[tuple[AnswerName, ...]] = get_args(AnswerName)
+"""Outputs whose product is the probability; a network of before 2.1 has none of them."""
 
 LUNG_OUTPUTS: Final = ("lungs", "lung_involvement", "lung_fraction")
 """Outputs of a network that finds lungs; another one has none of them."""
 
 _ROW_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
     "probability": (),
+    "lesion_probability": (),
+    "covid_given_lesion": (),
     "heatmap": (None, None),
     "lungs": (None, None),
     "lung_involvement": (3,),
@@ -39,7 +44,7 @@ class LungInvolvement(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class NetworkPrediction:
-    """The network's answer to one slice. The last three fields are None if the network does not find lungs.
+    """The network's answer to one slice; what the network does not answer is None.
 
     Attributes:
         probability: of the positive class, 0 to 1.
@@ -48,6 +53,8 @@ class NetworkPrediction:
         lung_involvement: share of the lungs that is lesion.
         lung_fraction: area of the lungs divided by that of the picture.
         lungs: float32 (h, w), over the whole slice: probability of lung, 0 to 1.
+        lesion_probability: that there is a lesion in these lungs, 0 to 1.
+        covid_given_lesion: that it is COVID-19 rather than another disease, 0 to 1.
     """
 
     probability: float
@@ -56,6 +63,8 @@ class NetworkPrediction:
     lung_involvement: LungInvolvement | None = None
     lung_fraction: float | None = None
     lungs: NDArray[np.float32] | None = None
+    lesion_probability: float | None = None
+    covid_given_lesion: float | None = None
 
 
 def read_outputs(
@@ -75,8 +84,9 @@ def read_outputs(
         ModelFileError: an output is missing or has another shape; one line.
     """
     wanted = ["probability", "heatmap", *checks]
-    if any(name in outputs for name in LUNG_OUTPUTS):
-        wanted += LUNG_OUTPUTS
+    for group in (LUNG_OUTPUTS, ANSWERS):
+        if any(name in outputs for name in group):
+            wanted += group
     rows = {name: _rows(outputs, name, count) for name in wanted}
     return [_prediction({name: each[i] for name, each in rows.items()}, checks) for i in range(count)]
 
@@ -97,11 +107,20 @@ def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[Check
     probability = float(row["probability"])
     if not all(np.isfinite(each).all() for each in row.values()) or not 0 <= probability <= 1:
         return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
-    scores = {name: float(row[name]) for name in checks}
+    lesion, covid = (float(row[name]) if name in row else None for name in ANSWERS)
+    prediction = NetworkPrediction(
+        probability=probability,
+        heatmap=row["heatmap"],
+        check_scores={name: float(row[name]) for name in checks},
+        lesion_probability=lesion,
+        covid_given_lesion=covid,
+    )
     if "lungs" not in row:
-        return NetworkPrediction(probability, row["heatmap"], scores)
+        return prediction
     both, left, right = row["lung_involvement"].tolist()
-    involvement = LungInvolvement(both=both, left=left, right=right)
-    return NetworkPrediction(
-        probability, row["heatmap"], scores, involvement, float(row["lung_fraction"]), row["lungs"]
+    return replace(
+        prediction,
+        lung_involvement=LungInvolvement(both=both, left=left, right=right),
+        lung_fraction=float(row["lung_fraction"]),
+        lungs=row["lungs"],
     )

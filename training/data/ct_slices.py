@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,18 @@ from training.run.progress import map_in_threads
 SLICE_SIZE: Final = 320
 """Pixels, side of the square slice that the service sends to the network."""
 
+_FEWEST_LESION: Final = 0.0005
+"""Share of the slice from which on a drawn mask is a lesion."""
+
 Mask: TypeAlias = NDArray[np.bool_]
 """bool (320, 320), True inside."""
 
 Kind: TypeAlias = Literal["labelled", "lesions", "clear", "other"]
 """Kind of a source: labels, lesion masks, lungs without lesion, or pictures that are not chest slices."""
+
+
+Finding: TypeAlias = Literal["healthy", "other disease"]
+"""What a slice without COVID shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class CtSlice:
         label: 1 is COVID, 0 is not, None is not known.
         lesion: where lesions are; None where nobody drew them.
         lung: where lungs are, lesions included; None where nobody drew them.
+        finding: of a slice without COVID; None is not known. It chooses thresholds and teaches nothing.
         encoding: format and colour mode of COVID-CT's file; only scores by format read it.
     """
 
@@ -52,6 +60,7 @@ class CtSlice:
     label: int | None = None
     lesion: Mask | None = None
     lung: Mask | None = None
+    finding: Finding | None = None
     encoding: str | None = None
 
 
@@ -83,7 +92,8 @@ def read_labelled(folder: Path) -> list[CtSlice]:
     """Read a source with labels: `slices.csv` (file, label, source, patient) or the folders `COVID` and `NonCOVID`.
 
     Next to a slice may lie `NAME.lung.png`, its lungs as somebody drew them. A column `lesions` of the table may say
-    `none` for slices whose lungs are clear of lesions.
+    `none` for slices whose lungs are clear of lesions, a column `finding` may say `healthy` or `other disease` for
+    slices without COVID.
 
     Raises:
         TrainingError: neither is there, a column or file is missing, or a label is unknown.
@@ -93,6 +103,10 @@ def read_labelled(folder: Path) -> list[CtSlice]:
     for row in rows:
         if row["label"] not in LABELS:
             raise TrainingError(f"{table}: {row['file']} has label {row['label']!r}; labels are {' and '.join(LABELS)}")
+        if row.get("finding", "") not in ("", *get_args(Finding)):
+            raise TrainingError(
+                f"{table}: {row['file']} has finding {row['finding']!r}; findings are {' and '.join(get_args(Finding))}"
+            )
 
     def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
@@ -105,6 +119,7 @@ def read_labelled(folder: Path) -> list[CtSlice]:
             label=LABELS.index(row["label"]),
             lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if row.get("lesions") == "none" else None,
             lung=_drawn_lungs(path),
+            finding=cast(Finding, row["finding"]) if row.get("finding") else None,
         )
 
     return map_in_threads(read, rows, f"reading {folder.name}", "slice")
@@ -184,6 +199,11 @@ def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
     for each in slices:
         hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
     return {name: SplitFingerprint(count=len(own), sha256=hash_of_files(own)) for name, own in sorted(hashes.items())}
+
+
+def has_lesion(lesion: Mask | None) -> bool:
+    """Whether a drawn mask is more than a few pixels."""
+    return lesion is not None and bool(lesion.mean() > _FEWEST_LESION)
 
 
 def content_hash(slices: Sequence[CtSlice]) -> str:

@@ -27,14 +27,16 @@ class Answers:
     """Answers of a network to N slices.
 
     Attributes:
-        probability: float32 (N,), of COVID.
+        lesion_probability: float32 (N,), that there is a lesion.
+        covid_given_lesion: float32 (N,), that it is COVID-19 rather than another disease.
         involvement: float32 (N, 3), lesion area over lung area: both lungs, left, right.
         heatmap, lungs: float16 (N, 80, 80).
         found_lungs: float16 (N, 64, 64), lungs as the finder sees them.
         checks: float32 (N, 3), in the order of CHECKS.
     """
 
-    probability: NDArray[np.float32]
+    lesion_probability: NDArray[np.float32]
+    covid_given_lesion: NDArray[np.float32]
     involvement: NDArray[np.float32]
     heatmap: NDArray[np.float16]
     lungs: NDArray[np.float16]
@@ -42,10 +44,9 @@ class Answers:
     found_lungs: NDArray[np.float16]
 
     @property
-    def log_odds(self) -> NDArray[np.float64]:
-        """float64 (N,), of the probability."""
-        p = self.probability.astype(np.float64).clip(1e-9, 1 - 1e-7)
-        return np.asarray(np.log(p) - np.log1p(-p), np.float64)
+    def probability(self) -> NDArray[np.float32]:
+        """Probability of COVID, the product of both answers: float32 (N,)."""
+        return self.lesion_probability * self.covid_given_lesion
 
 
 def resumed_answers(
@@ -80,14 +81,18 @@ def answer(
             outputs = reader(pictures)
             checks = torch.stack([outputs[name] for name in CHECKS], dim=1)
             found = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]
-            kept = [outputs[name] for name in ("probability", "lung_involvement", "heatmap", "lungs")]
+            kept = [
+                outputs[name]
+                for name in ("lesion_probability", "covid_given_lesion", "lung_involvement", "heatmap", "lungs")
+            ]
             rows.append([each.float().cpu().numpy() for each in (*kept, checks, found)])
     columns = [np.concatenate(each) for each in zip(*rows, strict=True)]
     return Answers(
-        probability=columns[0],
-        involvement=columns[1],
-        heatmap=columns[2].astype(np.float16),
-        lungs=columns[3].astype(np.float16),
-        checks=columns[4],
-        found_lungs=columns[5].astype(np.float16),
+        lesion_probability=columns[0],
+        covid_given_lesion=columns[1],
+        involvement=columns[2],
+        heatmap=columns[3].astype(np.float16),
+        lungs=columns[4].astype(np.float16),
+        checks=columns[5],
+        found_lungs=columns[6].astype(np.float16),
     )

@@ -1,7 +1,7 @@
 """Calibration of probabilities: chosen across sources, and shown as a reliability diagram."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,11 @@ class PlattCalibration(Record):
     slope: float
     offset: float
     rule: str
+
+    def apply(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrate probabilities: float32 of the same shape."""
+        odds = self.slope * log_odds(probabilities) + self.offset
+        return (1 / (1 + np.exp(-odds))).astype(np.float32)
 
 
 class CalibrationTrial(Record):
@@ -55,11 +60,30 @@ class ReliabilityBin(Record):
 
 @dataclass(frozen=True, slots=True)
 class SourceAnswers:
-    """Answers to one source: log odds of the network, labels and groups of the same slices, (N,) each."""
+    """Answers to one question about the slices of one source.
+
+    Attributes:
+        log_odds: float64 (N,), of the network.
+        labels: int64 (N,), 1 where the answer is yes.
+        groups: (N,), patient, paper or volume of each slice.
+    """
 
     log_odds: NDArray[np.float64]
     labels: NDArray[np.int64]
     groups: NDArray[np.str_]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """float64 (N,)."""
+        return 1 / (1 + np.exp(-self.log_odds))
+
+    def calibrated(self, platt: PlattCalibration) -> "SourceAnswers":
+        """Return the same answers with calibrated log odds."""
+        return replace(self, log_odds=platt.slope * self.log_odds + platt.offset)
+
+    def take(self, rows: NDArray[np.int64]) -> "SourceAnswers":
+        """Return the answers to some slices; a slice may be taken several times."""
+        return SourceAnswers(self.log_odds[rows], self.labels[rows], self.groups[rows])
 
 
 def choose_calibration(
@@ -74,8 +98,9 @@ def choose_calibration(
     Returns:
         The calibration, fitted to all sources, and the trial of each kind; no trials with a single source.
     """
-    if len(sources) == 1:
-        return PlattCalibration(slope=1, offset=0, rule=f"none: {next(iter(sources))} is the only left-out source"), {}
+    if len(sources) < 2:
+        only = f"{next(iter(sources))} is the only left-out source" if sources else "no left-out source tells"
+        return PlattCalibration(slope=1, offset=0, rule=f"none: {only}"), {}
     trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
     # a slope of 0 or less would turn the order of the slices around
     best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
@@ -89,9 +114,26 @@ def choose_calibration(
     return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
 
 
-def calibrated(log_odds: NDArray[np.float64], platt: PlattCalibration) -> NDArray[np.float64]:
-    """Return probabilities of COVID."""
-    return _probability(log_odds, platt.slope, platt.offset)
+def fit_platt(sources: Mapping[str, SourceAnswers]) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
+    """Fit slope and offset to all sources, for log odds that have no zero of their own, such as those of a maximum.
+
+    Returns:
+        The calibration, and its trial, each source judged by a fit to the others; no trial with a single source.
+    """
+    if not sources:
+        return PlattCalibration(slope=1, offset=0, rule="none: no left-out source tells"), {}
+    slope, offset = _fit("platt", list(sources.values()))
+    if slope <= 0:  # it would turn the order of the slices around
+        return PlattCalibration(slope=1, offset=0, rule=f"none: the order on {', '.join(sources)} is wrong"), {}
+    rule = f"platt: fitted to left-out {', '.join(sources)}; sources and classes weigh the same"
+    trials = {"platt": _try("platt", sources)} if len(sources) > 1 else {}
+    return PlattCalibration(slope=slope, offset=offset, rule=rule), trials
+
+
+def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Compute the log odds of probabilities: float64 of the same shape, finite also for 0 and 1."""
+    p = probabilities.astype(np.float64).clip(1e-30, 1 - 1e-7)
+    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
@@ -118,7 +160,7 @@ def _try(kind: str, sources: Mapping[str, SourceAnswers]) -> CalibrationTrial:
     losses, errors = [], []
     for name, own in sources.items():
         slope, offset = _fit(kind, [each for other, each in sources.items() if other != name])
-        probability = _probability(own.log_odds, slope, offset)
+        probability = own.calibrated(PlattCalibration(slope=slope, offset=offset, rule=kind)).probability
         weights = np.stack([_equal_classes(own.labels), np.ones(len(own.labels))], axis=1)
         figures = weighted_scores(probability, own.labels, 0.5, weights)
         losses.append(figures["log_loss"][0])
@@ -143,10 +185,6 @@ def _fit(kind: str, sources: Sequence[SourceAnswers]) -> tuple[float, float]:
     fitted = LogisticRegression(C=100, fit_intercept=kind == "platt")
     fitted.fit(odds[:, None], labels, sample_weight=weights)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-
-
-def _probability(log_odds: NDArray[np.float64], slope: float, offset: float) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-(slope * log_odds + offset)))
 
 
 def _equal_classes(labels: NDArray[np.int64]) -> NDArray[np.float64]:

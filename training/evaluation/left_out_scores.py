@@ -1,14 +1,14 @@
-"""Calibration, threshold and scores from answers to sources that were left out of training."""
+"""Calibration, thresholds and scores from answers to sources that were left out of training."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from service.model.card import Interval
+from service.model.card import AnswerName, Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
@@ -16,21 +16,34 @@ from training.evaluation.calibration import (
     CalibrationTrial,
     PlattCalibration,
     SourceAnswers,
-    calibrated,
     choose_calibration,
+    fit_platt,
 )
 from training.evaluation.heatmap_check import strongest_inside_lung, strongest_inside_segmented_lung
 from training.evaluation.lesion_scores import LesionScores, score_lesions
-from training.evaluation.scores import ScoreName, figures_with_intervals
+from training.evaluation.operating_points import (
+    PURPOSES,
+    RESAMPLES,
+    RULE,
+    OperatingPoint,
+    PointName,
+    Rates,
+    choose_threshold,
+    mean_rates,
+    resamples,
+    score_rates,
+    threshold_range,
+)
+from training.evaluation.questions import BY_NEGATIVES, ask, is_covid, shows_lesion
+from training.evaluation.scores import ScoreName, figures_with_intervals, weighted_auc
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
-RESAMPLES: Final = 1000
-THRESHOLD_RESAMPLES: Final = 200
-SCREENING_SENSITIVITY: Final = 0.90
+_SURE_OF_LESION: Final = 0.5
+"""Lesion probability from which on a slice counts for the calibration of `covid_given_lesion`."""
 
-THRESHOLD_TOLERANCE: Final = 0.02
-"""Balanced accuracy by which another threshold must be better than the one nearest to 0.5."""
+_FEWEST: Final = 10
+"""Slices of each class that a source needs to take part in a calibration."""
 
 
 class SourceScores(Record):
@@ -38,59 +51,56 @@ class SourceScores(Record):
 
     Attributes:
         groups: number of patients or papers; equal to `count` where the source does not tell them.
-        figures: at the threshold.
+        figures: of the probability, at the differential threshold.
+        answers: AUC of each answer alone, by class of the source's negatives.
     """
 
     count: int
     positives: int
     groups: int
     figures: dict[ScoreName, Interval]
+    answers: dict[str, dict[AnswerName, float]] = Field(default_factory=dict)
 
 
-class OperatingPoint(Record):
-    """A threshold, its rule, and its mean sensitivity and specificity over left-out sources.
+class ClearScores(Record):
+    """Answers to slices of a source whose lungs are clear."""
 
-    Attributes:
-        low, high: 95 % of the thresholds that the same rule chooses on resamples of the patients; None in old records.
-    """
-
-    threshold: float
-    rule: str
-    sensitivity: float
-    specificity: float
-    low: float | None = None
-    high: float | None = None
+    count: int
+    mean_probability: float
+    mean_lesion_probability: float
 
 
 class LeftOutJudgement(Record):
     """Everything that answers to left-out sources decide and say.
 
     Attributes:
-        calibration: for the shipped network, from the answers of the network that never saw these sources.
-        calibration_trials: kinds of calibration that it was chosen from.
-        operating_points: `balanced`, the default, and `screening`.
-        sources: scores by source, calibrated, at the balanced threshold.
+        calibration: of 2.0, on the probability; None where each answer has its own.
+        calibrations: of each answer, for the shipped network, from the answers of the network that never saw these
+            sources.
+        calibration_trials: kinds of calibration that it was chosen from, of each answer.
+        operating_points: `differential`, the default, and `triage`.
+        sources: scores by source, calibrated, at the differential threshold.
+        clear: answers to clear lungs, by source.
         lesions: agreement of the maps with masks of left-out volumes.
         strongest_inside_lung: by source with labels, share of COVID slices whose strongest cell lies inside a lung as
             the lung finder, another network, sees it.
         strongest_inside_segmented_lung: the same with lungs by a classic segmentation.
     """
 
-    calibration: PlattCalibration
-    calibration_trials: dict[str, CalibrationTrial] = Field(default_factory=dict)
+    calibration: PlattCalibration | None = None
+    calibrations: dict[AnswerName, PlattCalibration] = Field(default_factory=dict)
+    calibration_trials: dict[AnswerName, dict[str, CalibrationTrial]] = Field(default_factory=dict)
     operating_points: dict[str, OperatingPoint]
     sources: dict[str, SourceScores]
+    clear: dict[str, ClearScores] = Field(default_factory=dict)
     lesions: LesionScores
     strongest_inside_lung: dict[str, float]
     strongest_inside_segmented_lung: dict[str, float] = Field(default_factory=dict)
 
     @property
     def threshold(self) -> float:
-        """The default threshold."""
-        return self.operating_points["balanced"].threshold
-
-
-_Choose: TypeAlias = Callable[[Mapping[str, SourceAnswers], PlattCalibration], float]
+        """The default threshold of the probability."""
+        return self.operating_points["differential"].threshold
 
 
 def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
@@ -99,131 +109,122 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
     Raises:
         TrainingError: no left-out source has both classes, or no left-out slice has a lesion mask.
     """
-    sources = by_source(answers, slices)
+    calibrations, trials = calibrate_answers(answers, slices)
+    answers = calibrated(answers, calibrations)
+    sources = ask(is_covid, slices, answers.probability)
     if not sources:
         raise TrainingError("no left-out source has slices of both classes; pass --leave-out SOURCE with both")
-    platt, trials = choose_calibration(sources)
-    rules = {
-        "balanced": (
-            choose_balanced_threshold,
-            f"nearest to 0.5 of those with a mean balanced accuracy within {THRESHOLD_TOLERANCE} of the best",
-        ),
-        "screening": (choose_screening_threshold, "highest with mean sensitivity >= 0.90"),
-    }
-    points = {name: _point(sources, platt, *rule, seed) for name, rule in rules.items()}
-    threshold = points["balanced"].threshold
+    points = {name: _point(name, answers, slices, seed) for name in PURPOSES}
+    threshold = points["differential"].threshold
+    alone = _answers_alone(answers, slices)
     return LeftOutJudgement(
-        calibration=platt,
+        calibrations=calibrations,
         calibration_trials=trials,
-        operating_points=points,
-        sources={name: score_source(each, platt, threshold, seed) for name, each in sources.items()},
+        operating_points={str(name): point for name, point in points.items()},
+        sources={name: score_source(own, threshold, seed, alone[name]) for name, own in sources.items()},
+        clear=_score_clear(answers, slices),
         lesions=score_lesions(answers, slices),
         strongest_inside_lung=strongest_inside_lung(answers, slices),
         strongest_inside_segmented_lung=strongest_inside_segmented_lung(answers, slices),
     )
 
 
-def by_source(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, SourceAnswers]:
-    """Split answers by source; sources with one class, or without labels, are left out."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, each in enumerate(slices):
-        if each.kind == "labelled" and each.label is not None:
-            members[each.source].append(index)
-    odds = answers.log_odds
-    found = {
-        name: SourceAnswers(
-            odds[own],
-            np.array([slices[i].label for i in own], np.int64),
-            np.array([slices[i].group for i in own], np.str_),
-        )
-        for name, own in sorted(members.items())
-    }
-    return {name: each for name, each in found.items() if 0 < each.labels.sum() < len(each.labels)}
+def calibrate_answers(
+    answers: Answers, slices: Sequence[CtSlice]
+) -> tuple[dict[AnswerName, PlattCalibration], dict[AnswerName, dict[str, CalibrationTrial]]]:
+    """Calibrate each answer of a network without calibration, on the slices of which its truth is known.
 
-
-def choose_balanced_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
-    """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.
-
-    It depends less on the sample than the best threshold does, and is better on sources that chose nothing
-    (docs/experiments.md).
+    The log odds of the surest of thousands of cells are no slice's, so slope and offset are always fitted to them.
+    `covid_given_lesion` is calibrated where the calibrated network sees a lesion, and not on healthy people.
     """
-    candidates = np.round(np.arange(0.02, 0.99, 0.01), 2)
-    mean = _mean_rates(sources, platt, candidates).mean(0)
-    good = candidates[mean >= mean.max() - THRESHOLD_TOLERANCE]
-    return float(good[np.abs(good - 0.5).argmin()])
+    of_lesion, lesion_trials = fit_platt(ask(shows_lesion, slices, answers.lesion_probability, _FEWEST))
+    sure = of_lesion.apply(answers.lesion_probability) >= _SURE_OF_LESION
+    sick = [
+        replace(each, label=each.label if seen and each.finding != "healthy" else None)
+        for each, seen in zip(slices, sure, strict=True)
+    ]
+    of_covid, covid_trials = choose_calibration(ask(is_covid, sick, answers.covid_given_lesion, _FEWEST))
+    return (
+        {"lesion_probability": of_lesion, "covid_given_lesion": of_covid},
+        {"lesion_probability": lesion_trials, "covid_given_lesion": covid_trials},
+    )
 
 
-def choose_screening_threshold(sources: Mapping[str, SourceAnswers], platt: PlattCalibration) -> float:
-    """Choose the highest threshold whose mean sensitivity over sources is at least 0.90, to three decimals."""
-    candidates = np.round(np.arange(0.001, 1, 0.001), 3)
-    sensitive = _mean_rates(sources, platt, candidates)[0] >= SCREENING_SENSITIVITY
-    return float(candidates[sensitive][-1] if sensitive.any() else candidates[0])
+def calibrated(answers: Answers, calibrations: Mapping[AnswerName, PlattCalibration]) -> Answers:
+    """Return the answers of a network without calibration as the network with it would give them."""
+    return replace(
+        answers,
+        lesion_probability=calibrations["lesion_probability"].apply(answers.lesion_probability),
+        covid_given_lesion=calibrations["covid_given_lesion"].apply(answers.covid_given_lesion),
+    )
 
 
-def score_source(answers: SourceAnswers, platt: PlattCalibration, threshold: float, seed: int) -> SourceScores:
+def score_source(
+    answers: SourceAnswers,
+    threshold: float,
+    seed: int,
+    alone: Mapping[str, Mapping[AnswerName, float]] | None = None,
+) -> SourceScores:
     """Score one source; intervals resample its groups, not its slices, because slices of a patient are alike."""
-    rows = [np.arange(len(answers.labels)), *_resamples(answers, RESAMPLES, derive_seed(seed, "left-out"))]
+    rows = [np.arange(len(answers.labels)), *resamples(answers, RESAMPLES, derive_seed(seed, "left-out"))]
     weights = np.stack([np.bincount(row, minlength=len(answers.labels)) for row in rows], axis=1).astype(np.float64)
     return SourceScores(
         count=len(answers.labels),
         positives=int(answers.labels.sum()),
         groups=len(np.unique(answers.groups)),
-        figures=figures_with_intervals(calibrated(answers.log_odds, platt), answers.labels, threshold, weights),
+        figures=figures_with_intervals(answers.probability, answers.labels, threshold, weights),
+        answers={negatives: dict(figures) for negatives, figures in (alone or {}).items()},
     )
 
 
-def _resamples(answers: SourceAnswers, count: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Draw groups with replacement, with all their slices, until `count` resamples have both classes."""
-    names, group = np.unique(answers.groups, return_inverse=True)
-    members = [np.flatnonzero(group == number) for number in range(len(names))]
-    generator = np.random.default_rng(seed)
-    while count:
-        drawn = np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))])
-        if 0 < answers.labels[drawn].sum() < len(drawn):
-            count -= 1
-            yield drawn
-
-
-def _point(
-    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, choose: _Choose, rule: str, seed: int
-) -> OperatingPoint:
-    threshold = choose(sources, platt)
-    sensitivity, specificity = _mean_rates(sources, platt, np.array([threshold]))[:, 0]
-    draws = [
-        _resamples(each, THRESHOLD_RESAMPLES, derive_seed(seed, "threshold", name)) for name, each in sources.items()
-    ]
-    chosen = [
-        choose({name: _take(each, rows) for (name, each), rows in zip(sources.items(), resample, strict=True)}, platt)
-        for resample in zip(*draws, strict=True)
-    ]
-    low, high = np.percentile(chosen, [2.5, 97.5])
+def _point(name: PointName, answers: Answers, slices: Sequence[CtSlice], seed: int) -> OperatingPoint:
+    """Choose the threshold of one purpose: of the probability, or of the lesion probability for triage."""
+    of_lesion = name == "triage"
+    probability = answers.lesion_probability if of_lesion else answers.probability
+    # without a source that tells lesion from none, labels have to do
+    sources = (ask(shows_lesion, slices, probability) if of_lesion else {}) or ask(is_covid, slices, probability)
+    chosen = choose_threshold(sources)
+    sensitivity, specificity = mean_rates(sources, np.array([chosen]))[:, 0]
+    low, high = threshold_range(sources, choose_threshold, seed)
+    rates: dict[str, dict[str, Rates]] = {}
+    for negatives, question in BY_NEGATIVES.items():
+        for source, own in ask(question, slices, probability).items():
+            rates.setdefault(source, {})[negatives] = score_rates(own, chosen, seed)
     return OperatingPoint(
-        threshold=threshold,
-        rule=f"{rule} over left-out {', '.join(sources)}",
+        purpose=PURPOSES[name],
+        threshold=0.0 if of_lesion else chosen,
+        lesion_threshold=chosen if of_lesion else 0.0,
+        rule=f"{RULE} over left-out {', '.join(sources)}",
         sensitivity=round(float(sensitivity), 4),
         specificity=round(float(specificity), 4),
-        low=round(float(low), 3),
-        high=round(float(high), 3),
+        low=low,
+        high=high,
+        sources=rates,
     )
 
 
-def _take(answers: SourceAnswers, rows: NDArray[np.int64]) -> SourceAnswers:
-    return SourceAnswers(answers.log_odds[rows], answers.labels[rows], answers.groups[rows])
+def _answers_alone(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, dict[str, dict[AnswerName, float]]]:
+    """AUC of each answer alone, by source and class of its negatives."""
+    found: dict[str, dict[str, dict[AnswerName, float]]] = defaultdict(lambda: defaultdict(dict))
+    for name in get_args(AnswerName):
+        for negatives, question in BY_NEGATIVES.items():
+            for source, own in ask(question, slices, getattr(answers, name)).items():
+                auc = weighted_auc(own.log_odds, own.labels, np.ones((len(own.labels), 1)))
+                found[source][negatives][name] = round(float(auc[0]), 4)
+    return found
 
 
-def _mean_rates(
-    sources: Mapping[str, SourceAnswers], platt: PlattCalibration, thresholds: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean over sources of sensitivity and specificity at each of T thresholds: (2, T)."""
-    rates = np.array([_rates(each, platt, thresholds) for each in sources.values()])
-    return np.asarray(rates.mean(0), np.float64)
-
-
-def _rates(
-    answers: SourceAnswers, platt: PlattCalibration, thresholds: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    below = []
-    for label in (1, 0):
-        own = np.sort(calibrated(answers.log_odds[answers.labels == label], platt))
-        below.append(np.searchsorted(own, thresholds, side="left") / len(own))
-    return 1 - below[0], below[1]
+def _score_clear(answers: Answers, slices: Sequence[CtSlice]) -> dict[str, ClearScores]:
+    """Average the answers to slices without lesion, by source."""
+    clear: dict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(slices):
+        if shows_lesion(each) == 0:
+            clear[each.source].append(index)
+    return {
+        source: ClearScores(
+            count=len(own),
+            mean_probability=round(float(answers.probability[own].mean()), 4),
+            mean_lesion_probability=round(float(answers.lesion_probability[own].mean()), 4),
+        )
+        for source, own in sorted(clear.items())
+    }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data.ct_slices import CtSlice
+from training.data.ct_slices import CtSlice, has_lesion
 from training.errors import TrainingError
 from training.learning.augmentation import Grey, degrade, draw_marks, jitter_tone
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
@@ -79,8 +79,8 @@ class LesionSamples:
             own = [i for i in usable if wanted(slices[i])]
             return [[i for i in own if slices[i].source == name] for name in sorted({slices[i].source for i in own})]
 
-        self._drawn = by_source(lambda s: _has_lesion(s.lesion))
-        self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not _has_lesion(s.lesion))
+        self._drawn = by_source(lambda s: has_lesion(s.lesion))
+        self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not has_lesion(s.lesion))
         self._unknown = by_source(lambda s: s.lesion is None and s.kind == "labelled")
         self._clear = by_source(lambda s: s.kind == "clear" or (s.kind == "labelled" and s.lesion is not None))
         self._check()
@@ -179,7 +179,3 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average a mask of the picture over the decoder's cells: (H, W) -> (H / 4, W / 4)."""
     height, width = mask.shape
     return np.asarray(cv2.resize(mask, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _has_lesion(lesion: NDArray[np.bool_] | None) -> bool:
-    return lesion is not None and bool(lesion.mean() > 0.0005)

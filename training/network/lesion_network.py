@@ -109,15 +109,6 @@ class LesionNetwork(nn.Module):
         return cells
 
 
-def log_probability(lesion_odds: torch.Tensor, appearance_odds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute log P and log (1 - P) of P = sigmoid(lesion odds) x sigmoid(appearance odds).
-
-    P(COVID) is P(lesion) x P(COVID | appearance): a clear lung stays NonCOVID whatever it looks like.
-    """
-    log_p = nn.functional.logsigmoid(lesion_odds) + nn.functional.logsigmoid(appearance_odds)
-    return log_p, torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
-
-
 def surest_lesion(lesion: torch.Tensor) -> torch.Tensor:
     """Compute the log odds of the surest lesion cell from its map inside the lungs: float32 (N, 1, h, w) -> (N,)."""
     return torch.logit(lesion.amax((1, 2, 3)).clamp(1e-30, 1 - 1e-6))

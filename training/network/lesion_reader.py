@@ -7,17 +7,15 @@ import torch
 from torch import nn
 
 from training.network.deployable import fold_batch_norms
-from training.network.lesion_network import AppearanceProbe, LesionNetwork, log_probability, surest_lesion
+from training.network.lesion_network import AppearanceProbe, LesionNetwork, surest_lesion
 from training.network.lung_box import crop, find_box, flatness, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
 
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
 
-SHARPNESS: Final = 0.5
-DOUBT: Final = 1.0
-"""P(lesion) is sigmoid(SHARPNESS x (log odds of the surest lesion cell - DOUBT)): one of thousands of cells is easily
-wrong, and their log odds are too far from 0. Chosen on left-out sources, docs/experiments.md."""
+UNCALIBRATED: Final = (1.0, 0.0)
+"""Slope and offset that leave log odds as they are."""
 
 FEWEST_LUNG: Final = 0.006
 """Share of the slice below which lungs are too small to be read."""
@@ -28,7 +26,10 @@ class LesionReader(nn.Module):
 
     `forward`: uint8 (N, 1, S, S) -> float32 tensors by name:
 
-    - `probability` (N,): of COVID, calibrated.
+    - `lesion_probability` (N,): that there is a lesion in these lungs, from the surest lesion cell; calibrated.
+    - `covid_given_lesion` (N,): that it is COVID-19 rather than another disease, from the lesions' appearance;
+      calibrated.
+    - `probability` (N,): of COVID, their product.
     - `heatmap` (N, 80, 80): probability of lesion at each cell of the slice, 0 outside the lungs.
     - `lungs` (N, 80, 80): probability of lung.
     - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
@@ -41,7 +42,7 @@ class LesionReader(nn.Module):
         network: reads them; in evaluation mode.
         appearance: fitted to this network's maps.
         box_size: height and width of the picture inside the lung box, as the network was trained with.
-        slope, offset: of the calibration, on log odds (Platt 1999).
+        of_lesion, of_covid: slope and offset of the calibration of the two answers, on log odds (Platt 1999).
     """
 
     def __init__(
@@ -50,8 +51,8 @@ class LesionReader(nn.Module):
         network: LesionNetwork,
         appearance: AppearanceProbe,
         box_size: tuple[int, int],
-        slope: float = 1.0,
-        offset: float = 0.0,
+        of_lesion: tuple[float, float] = UNCALIBRATED,
+        of_covid: tuple[float, float] = UNCALIBRATED,
     ) -> None:
         super().__init__()
         self.finder = copy.deepcopy(finder)
@@ -62,9 +63,8 @@ class LesionReader(nn.Module):
         self.height, self.width = box_size
         self.map_size = MAP_SIZE
         self.fewest_lung = FEWEST_LUNG
-        self.sharpness, self.doubt = SHARPNESS, DOUBT
-        self.slope = slope
-        self.offset = offset
+        self.of_lesion = of_lesion
+        self.of_covid = of_covid
 
     @torch.jit.export
     def look(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -101,12 +101,14 @@ class LesionReader(nn.Module):
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
         appearance = self.appearance(maps[2], lung_cells, lesion_cells)
-        lesion_odds = self.sharpness * (surest_lesion(lesion_cells) - self.doubt)
-        log_p, log_not = log_probability(lesion_odds, appearance)
+        lesion_probability = torch.sigmoid(self.of_lesion[0] * surest_lesion(lesion_cells) + self.of_lesion[1])
+        covid_given_lesion = torch.sigmoid(self.of_covid[0] * appearance + self.of_covid[1])
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
         answer = self.check(lung, kind, flat)
-        answer["probability"] = torch.sigmoid(self.slope * (log_p - log_not) + self.offset)
+        answer["lesion_probability"] = lesion_probability
+        answer["covid_given_lesion"] = covid_given_lesion
+        answer["probability"] = lesion_probability * covid_given_lesion
         answer["heatmap"] = placed[:, 0]
         answer["lungs"] = placed[:, 1]
         answer["lung_involvement"] = involvement(lung_cells[:, 0], lesion_cells[:, 0])

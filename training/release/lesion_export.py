@@ -8,10 +8,20 @@ from typing import Final
 import numpy as np
 import torch
 
-from service.model.card import Calibration, CheckName, FilePrecision, Interval, ManifestFile, ModelCard, SelfCheck
+from service.model.card import (
+    AnswerName,
+    Calibration,
+    CheckName,
+    FilePrecision,
+    Interval,
+    ManifestFile,
+    ModelCard,
+    SelfCheck,
+)
 from service.model.file import synthetic_slice
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.evaluation.operating_points import OperatingPoint
 from training.network.lesion_reader import LesionReader
 from training.release.export import INTENDED_USE, NAME, SELF_CHECK_SEED, SELF_CHECK_TOLERANCE, export
 from training.release.quantisation import quantise
@@ -37,9 +47,9 @@ class CardContent:
     Attributes:
         version: of the model.
         threshold, threshold_rule: of the default operating point.
-        operating_points: threshold by name.
+        operating_points: by name.
         checks, checks_rule: thresholds of the refusals.
-        calibration: inside the graph.
+        calibrations: of each answer, inside the graph.
         test_metrics: of official test.
         left_out_metrics: by left-out source.
         provenance: recipe, data and code.
@@ -48,10 +58,10 @@ class CardContent:
     version: str
     threshold: float
     threshold_rule: str
-    operating_points: Mapping[str, float]
+    operating_points: Mapping[str, OperatingPoint]
     checks: Mapping[CheckName, float]
     checks_rule: str
-    calibration: Calibration
+    calibrations: Mapping[AnswerName, Calibration]
     test_metrics: Mapping[str, Interval]
     left_out_metrics: Mapping[str, Mapping[str, Interval]]
     provenance: Provenance
@@ -88,10 +98,12 @@ def _card(reader: LesionReader, content: CardContent, precision: FilePrecision) 
         positive_label=LABELS[1],
         threshold=content.threshold,
         threshold_rule=content.threshold_rule,
-        operating_points=dict(content.operating_points),
+        operating_points={name: point.threshold for name, point in content.operating_points.items()},
+        lesion_thresholds={name: point.lesion_threshold for name, point in content.operating_points.items()},
+        purposes={name: point.purpose for name, point in content.operating_points.items()},
         checks=dict(content.checks),
         checks_rule=content.checks_rule,
-        calibration=content.calibration,
+        calibrations=dict(content.calibrations),
         precision=precision,
         self_check=SelfCheck(seed=SELF_CHECK_SEED, probability=_self_check(reader), tolerance=SELF_CHECK_TOLERANCE),
         training_config=content.provenance.config,

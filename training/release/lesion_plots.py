@@ -21,7 +21,7 @@ def draw_plots(report: LesionReport, left_out: AnsweredSet, test: AnsweredSet) -
     for source in report.judgement.sources:
         own = [i for i, each in enumerate(left_out.slices) if each.source == source and each.label is not None]
         labels = np.array([left_out.slices[i].label for i in own])
-        tenths[f"left-out {source}"] = reliability(left_out.probability[own], labels)
+        tenths[f"left-out {source}"] = reliability(left_out.answers.probability[own], labels)
     labels = np.array([each.label for each in test.slices])
-    tenths["test"] = reliability(test.probability, labels)
-    return draw_scores(report.splits, tenths, labels, test.probability, report.judgement.threshold)
+    tenths["test"] = reliability(test.answers.probability, labels)
+    return draw_scores(report.splits, tenths, labels, test.answers.probability, report.judgement.threshold)

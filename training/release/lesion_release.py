@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 
-from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, SplitFingerprint
+from service.model.card import MANIFEST_NAME, AnswerName, Calibration, ManifestFile, SplitFingerprint
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.evaluation.answers import Answers, resumed_answers
-from training.evaluation.calibration import calibrated
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
-from training.evaluation.left_out_scores import LeftOutJudgement, judge_left_out
+from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
 from training.evaluation.plots import save_plots
 from training.evaluation.scores import score
@@ -114,12 +114,10 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     report = _export(job, data, fitted, judgement, tested)
     seconds = {"training": trained - started, "evaluation_and_export": time.perf_counter() - trained}
     report = report.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
-    # the network that answers left-out slices is not calibrated inside
-    probability = calibrated(judged.log_odds, judgement.calibration)
-    plain = tested.answers["plain"]
     sets = (
-        AnsweredSet("left-out", left_out, judged, probability),
-        AnsweredSet("test", data.test, plain, plain.probability),
+        # the network that answers left-out slices is not calibrated inside
+        AnsweredSet("left-out", left_out, calibrated(judged, judgement.calibrations)),
+        AnsweredSet("test", data.test, tested.answers["plain"]),
     )
     _write(staging_folder(job.models_folder), report, sets)
     publish(job.models_folder)
@@ -146,9 +144,12 @@ def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[C
 
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
     stage(6, STAGES, "the only look at test")
-    machine, platt, recipe = job.fit.machine, judgement.calibration, job.fit.recipe
+    machine, recipe = job.fit.machine, job.fit.recipe
     seed, size = recipe.seed, recipe.box_size
-    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, size, platt.slope, platt.offset)
+    of_lesion, of_covid = (
+        (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
+    )
+    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, size, of_lesion, of_covid)
     reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
     answers = {
         # changes of altered slices are larger than what autocast rounds
@@ -238,15 +239,17 @@ def _export(
 
 
 def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, provenance: Provenance) -> CardContent:
-    balanced = judgement.operating_points["balanced"]
+    differential = judgement.operating_points["differential"]
     return CardContent(
         version=job.version,
-        threshold=balanced.threshold,
-        threshold_rule=f"{balanced.rule}; on resampled patients the rule chooses {balanced.low} to {balanced.high}",
-        operating_points={name: point.threshold for name, point in judgement.operating_points.items()},
+        threshold=differential.threshold,
+        threshold_rule=(
+            f"{differential.rule}; on resampled patients the rule chooses {differential.low} to {differential.high}"
+        ),
+        operating_points=judgement.operating_points,
         checks=CHECK_THRESHOLDS,
         checks_rule=CHECKS_RULE,
-        calibration=Calibration(**judgement.calibration.model_dump()),
+        calibrations={name: Calibration(**own.model_dump()) for name, own in judgement.calibrations.items()},
         test_metrics={str(name): figure for name, figure in scores.scores["test"].figures.items()},
         left_out_metrics={
             source: {str(name): figure for name, figure in each.figures.items()}

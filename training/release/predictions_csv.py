@@ -4,15 +4,22 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.covid_ct import CovidCt
-from training.data.ct_slices import CtSlice
+from training.data.ct_slices import CtSlice, has_lesion
 from training.evaluation.answers import Answers
 from training.evaluation.report_scores import Probabilities
 from training.run.atomic_write import write_csv
+
+COLUMNS: Final = (
+    *("set", "source", "group", "file", "label", "finding", "lesion"),
+    *("lesion_probability", "covid_given_lesion", "probability", "lung_involvement"),
+)
+"""Columns of predictions.csv of the recipe `lesion`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +29,30 @@ class AnsweredSet:
     Attributes:
         name: of the set.
         slices: N of them.
-        answers: to these slices.
-        probability: (N,), calibrated.
+        answers: to these slices, calibrated.
     """
 
     name: str
     slices: Sequence[CtSlice]
     answers: Answers
-    probability: NDArray[np.float64] | NDArray[np.float32]
 
 
 def write_answers(path: Path, sets: Sequence[AnsweredSet]) -> None:
-    """Write one row per slice of the recipe `lesion`: set, source, file, label, probability, lung_involvement."""
+    """Write one row per slice of the recipe `lesion`, with what it shows and every answer to it.
+
+    `finding` is that of a slice without COVID, empty where it is not known; `lesion` whether a drawn mask has one.
+    """
     rows = (
-        (own.name, each.source, each.name, each.label, f"{p:.6f}", f"{share:.4f}")
+        (
+            *(own.name, each.source, each.group, each.name, each.label, each.finding),
+            "" if each.lesion is None else int(has_lesion(each.lesion)),
+            *(f"{own.answers.lesion_probability[i]:.6f}", f"{own.answers.covid_given_lesion[i]:.6f}"),
+            *(f"{own.answers.probability[i]:.6f}", f"{own.answers.involvement[i, 0]:.4f}"),
+        )
         for own in sets
-        for each, p, share in zip(own.slices, own.probability, own.answers.involvement[:, 0], strict=True)
+        for i, each in enumerate(own.slices)
     )
-    write_csv(path, ("set", "source", "file", "label", "probability", "lung_involvement"), rows)
+    write_csv(path, COLUMNS, rows)
 
 
 def write_predictions(path: Path, probabilities: Probabilities, data: CovidCt) -> None:

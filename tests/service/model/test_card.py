@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from service.errors import ModelFileError
+from service.model.card import OperatingPoint
 from service.model.file import load_model, read_manifest
 from tests.support.networks.tiny import TinyNetwork, tiny_card
 
@@ -49,3 +50,26 @@ def test_a_manifest_that_can_not_be_used_is_named(tmp_path: Path, text: str | No
         read_manifest(tmp_path)
     assert message in str(caught.value)
     assert "metrics.json" in str(caught.value)
+
+
+def test_an_operating_point_may_have_a_threshold_of_the_lesion_too() -> None:
+    card = tiny_card().model_copy(
+        update={
+            "operating_points": {"differential": 0.5, "triage": 0.0},
+            "lesion_thresholds": {"differential": 0.0, "triage": 0.4},
+            "purposes": {"triage": "any lesion"},
+        }
+    )
+    assert card.operating_point() == OperatingPoint("differential", 0.5)
+    triage = card.operating_point("triage")
+    assert triage == OperatingPoint("triage", 0.0, 0.4, "any lesion")
+    assert [card.label_of(0.1, lesion, triage) for lesion in (0.39, 0.4)] == ["NonCOVID", "COVID"]
+    assert [card.label_of(p, 0.9, card.operating_point()) for p in (0.49, 0.5)] == ["NonCOVID", "COVID"]
+    assert card.label_of(0.5, None, card.operating_point()) == "COVID"
+
+
+def test_names_of_2_0_stay_valid() -> None:
+    card = tiny_card().model_copy(update={"operating_points": {"differential": 0.5, "triage": 0.3}})
+    assert card.operating_point("balanced").name == "differential"
+    assert card.operating_point("screening").name == "triage"
+    assert tiny_card().operating_point("balanced").name == "balanced"

@@ -5,9 +5,10 @@ from sklearn.metrics import log_loss
 
 from training.evaluation.calibration import (
     LOSS_TOLERANCE,
+    PlattCalibration,
     SourceAnswers,
-    calibrated,
     choose_calibration,
+    fit_platt,
     reliability,
 )
 
@@ -51,7 +52,8 @@ def test_a_trial_without_calibration_is_the_log_loss_of_the_answers_themselves()
         weights = np.where(each.labels == 1, 1 / share, 1 / (1 - share))
         losses.append(log_loss(each.labels, 1 / (1 + np.exp(-each.log_odds)), sample_weight=weights))
     assert trials["none"].log_loss == pytest.approx(np.mean(losses), abs=1e-4)
-    assert np.array_equal(calibrated(sources["a"].log_odds, platt).argsort(), sources["a"].log_odds.argsort())
+    calibrated = sources["a"].calibrated(platt)
+    assert np.array_equal(calibrated.probability.argsort(), sources["a"].log_odds.argsort())
 
 
 def test_a_calibration_that_helps_less_than_networks_differ_is_not_used() -> None:
@@ -70,6 +72,26 @@ def test_a_single_source_calibrates_nothing() -> None:
     platt, trials = choose_calibration({"a": _source(1.0, 3.0)})
     assert (platt.slope, platt.offset, trials) == (1.0, 0.0, {})
     assert platt.rule == "none: a is the only left-out source"
+
+
+def test_log_odds_without_a_zero_of_their_own_are_always_fitted() -> None:
+    sources = {"a": _source(1.05, 0.1), "b": _source(1.05, 0.1, seed=1)}
+    platt, trials = fit_platt(sources)
+    assert platt.slope == pytest.approx(1 / 1.05, rel=0.15)
+    assert platt.offset != 0
+    assert trials.keys() == {"platt"}
+    turned, _ = fit_platt({"a": _source(-3.0, 0.0)})
+    assert (turned.slope, turned.offset) == (1.0, 0.0)
+    assert turned.rule.startswith("none")
+    assert fit_platt({})[0].rule == "none: no left-out source tells"
+
+
+def test_calibrated_probabilities_are_those_of_the_calibrated_log_odds() -> None:
+    source = _source(1.0, 0.0)
+    platt = PlattCalibration(slope=0.5, offset=1.0, rule="")
+    calibrated = platt.apply(source.probability.astype(np.float32))
+    assert calibrated == pytest.approx(source.calibrated(platt).probability, abs=1e-4)
+    assert np.isfinite(platt.apply(np.array([0.0, 1.0], np.float32))).all()
 
 
 def test_answers_in_the_wrong_order_are_not_turned_around() -> None:

@@ -27,7 +27,8 @@ def _slices() -> tuple[list[CtSlice], Answers]:
     found = np.stack(lungs).astype(np.float16)
     nothing = np.zeros((2, 3), np.float32)
     probability = np.array([0.9, 0.8], np.float32)
-    return slices, Answers(probability, nothing, np.stack(maps).astype(np.float16), found, nothing, found)
+    ones = np.ones(2, np.float32)
+    return slices, Answers(probability, ones, nothing, np.stack(maps).astype(np.float16), found, nothing, found)
 
 
 def test_a_map_that_is_strongest_on_a_letter_is_found_by_both_ways() -> None:
@@ -62,8 +63,8 @@ def test_the_strongest_fifth_of_the_lung_is_covered_and_nothing_else() -> None:
 
 def test_covering_counts_the_slices_whose_strongest_cells_carry_the_answer() -> None:
     slices, plain = _slices()
-    strongest = replace(plain, probability=np.array([0.1, 0.7], np.float32))
-    random = replace(plain, probability=np.array([0.8, 0.6], np.float32))
+    strongest = replace(plain, lesion_probability=np.array([0.1, 0.7], np.float32))
+    random = replace(plain, lesion_probability=np.array([0.8, 0.6], np.float32))
     covered = {"strongest": strongest, "random": random}
     test = score_covering(plain, covered, slices, threshold=0.5)
     assert test is not None

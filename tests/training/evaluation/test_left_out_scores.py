@@ -1,59 +1,99 @@
 import numpy as np
+import pytest
 
-from training.evaluation.calibration import PlattCalibration, SourceAnswers
-from training.evaluation.left_out_scores import (
-    choose_balanced_threshold,
-    choose_screening_threshold,
-    score_source,
-)
-
-AS_IT_IS = PlattCalibration(slope=1.0, offset=0.0, rule="none")
-
-
-def _source(shift: float, count: int = 400, seed: int = 0) -> SourceAnswers:
-    """Answers whose log odds are right by construction, then shifted."""
-    generator = np.random.default_rng(seed)
-    odds = generator.normal(0, 2, count)
-    labels = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int64)
-    groups = np.array([str(i // 4) for i in range(count)])
-    return SourceAnswers(odds + shift, labels, groups)
+from tests.support.sources.lesion_sources import draw_chest
+from training.data.ct_slices import CtSlice
+from training.errors import TrainingError
+from training.evaluation.answers import Answers
+from training.evaluation.calibration import SourceAnswers
+from training.evaluation.left_out_scores import calibrate_answers, calibrated, judge_left_out, score_source
+from training.evaluation.lesion_scores import to_grid
 
 
-def test_the_balanced_threshold_separates_what_can_be_separated() -> None:
-    odds = np.array([-3.0, -2.0, 1.0, 2.0])
-    source = SourceAnswers(odds, np.array([0, 0, 1, 1]), np.array(list("abcd")))
-    threshold = choose_balanced_threshold({"a": source}, AS_IT_IS)
-    scores = score_source(source, AS_IT_IS, threshold, seed=0)
-    assert scores.figures["sensitivity"].value == scores.figures["specificity"].value == 1.0
-    assert 0.12 < threshold < 0.73
+def _slices(count: int = 30) -> list[CtSlice]:
+    """Two hospitals with healthy people and two diseases, and two volumes with drawn lesions."""
+    grey, lung, lesion = draw_chest(0, lesion=True, size=320)
+    slices = []
+    for i in range(count):
+        for hospital in ("north", "south"):
+            name = f"{hospital}-{i}"
+            slices += [
+                CtSlice(hospital, f"{name}-a", name, "labelled", grey, label=1),
+                CtSlice(hospital, f"{name}-b", f"{name}b", "labelled", grey, label=0, finding="healthy"),
+                CtSlice(hospital, f"{name}-c", f"{name}c", "labelled", grey, label=0, finding="other disease"),
+            ]
+        drawn = lesion if i % 2 else np.zeros_like(lesion)
+        slices.append(CtSlice("drawn", f"{i}", str(i), "lesions", grey, lesion=drawn, lung=lung))
+    return slices
 
 
-def test_of_thresholds_that_are_nearly_as_good_the_one_nearest_to_one_half_is_taken() -> None:
-    generator = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 200)
-    groups = np.array([str(i) for i in range(400)])
+def _answers(slices: list[CtSlice], seed: int = 0) -> Answers:
+    """Answers that know lesions and COVID fairly well; log odds of lesion are 2 too high and twice too far."""
+    rng = np.random.default_rng(seed)
+    sick = np.array([each.finding != "healthy" and (each.lesion is None or each.lesion.any()) for each in slices])
+    covid = np.array([bool(each.label) for each in slices])
+    lesion_odds = 2 * (rng.normal(0, 1.5, len(slices)) + np.where(sick, 2, -2)) + 2
+    covid_odds = rng.normal(0, 1, len(slices)) + np.where(covid, 1, -1)
+    _, lung, lesion = draw_chest(0, lesion=True, size=320)
+    maps = np.stack([to_grid(lesion, 80) if each else np.zeros((80, 80)) for each in sick]).astype(np.float16)
+    lungs = np.repeat(to_grid(lung, 80)[None].astype(np.float16), len(slices), axis=0)
+    return Answers(
+        lesion_probability=(1 / (1 + np.exp(-lesion_odds))).astype(np.float32),
+        covid_given_lesion=(1 / (1 + np.exp(-covid_odds))).astype(np.float32),
+        involvement=np.zeros((len(slices), 3), np.float32),
+        heatmap=maps,
+        lungs=lungs,
+        checks=np.zeros((len(slices), 3), np.float32),
+        found_lungs=lungs,
+    )
 
-    def chosen(middle: float) -> float:
-        odds = generator.normal(0, 0.1, 400) + middle + np.where(labels == 1, 0.8, -0.8)
-        return choose_balanced_threshold({"a": SourceAnswers(odds, labels, groups)}, AS_IT_IS)
 
-    assert chosen(0.3) == 0.5
-    assert chosen(1.5) > 0.6
+def test_the_lesion_answer_is_calibrated_on_slices_whose_lesions_are_known() -> None:
+    slices = _slices(60)
+    answers = _answers(slices)
+    calibrations, trials = calibrate_answers(answers, slices)
+    assert 0.2 < calibrations["lesion_probability"].slope < 1.2
+    assert calibrations["lesion_probability"].offset < 0
+    assert trials["covid_given_lesion"].keys() == {"none", "temperature", "platt"}
+    healthy = [each.finding == "healthy" for each in slices]
+    mean_before = answers.probability[healthy].mean()
+    assert calibrated(answers, calibrations).probability[healthy].mean() < mean_before
 
 
-def test_screening_reaches_its_sensitivity_and_no_lower_threshold_is_taken() -> None:
-    source = _source(0.0)
-    threshold = choose_screening_threshold({"a": source}, AS_IT_IS)
-    assert score_source(source, AS_IT_IS, threshold, 0).figures["sensitivity"].value >= 0.90
-    assert score_source(source, AS_IT_IS, threshold + 0.02, 0).figures["sensitivity"].value < 0.93
+def test_each_purpose_has_its_threshold_with_rates_by_source_and_negatives() -> None:
+    slices = _slices()
+    judgement = judge_left_out(_answers(slices), slices, seed=0)
+    differential, triage = (judgement.operating_points[name] for name in ("differential", "triage"))
+    assert differential.lesion_threshold == triage.threshold == 0
+    assert "drawn" in triage.rule
+    assert "drawn" not in differential.rule
+    assert triage.sources.keys() == differential.sources.keys() == {"north", "south"}
+    healthy, other = (triage.sources["north"][name] for name in ("healthy", "other disease"))
+    assert healthy.specificity.value > 0.8
+    assert other.specificity.value < 0.4, "lesions of another disease are lesions"
+    assert differential.sources["north"]["other disease"].specificity.value > 0.6
+    alone = judgement.sources["north"].answers
+    assert alone["healthy"]["lesion_probability"] > alone["other disease"]["lesion_probability"] + 0.2
+    assert alone["other disease"]["covid_given_lesion"] > 0.8
+    assert judgement.clear.keys() == {"drawn", "north", "south"}
+    assert judgement.clear["north"].count == 30
+    assert judgement.threshold == differential.threshold
+
+
+def test_without_a_left_out_source_with_both_classes_nothing_is_judged() -> None:
+    slices = [each for each in _slices() if each.label != 1]
+    with pytest.raises(TrainingError, match="no left-out source has slices of both classes"):
+        judge_left_out(_answers(slices), slices, seed=0)
 
 
 def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
-    source = _source(0.0)
-    odds, labels, groups = source.log_odds[:50], source.labels[:50], source.groups[:50]
+    generator = np.random.default_rng(0)
+    odds = generator.normal(0, 2, 50)
+    labels = (generator.random(50) < 1 / (1 + np.exp(-odds))).astype(np.int64)
+    groups = np.array([str(i // 4) for i in range(50)])
     repeated = SourceAnswers(np.repeat(odds, 8), np.repeat(labels, 8), np.repeat(groups, 8))
     alone = SourceAnswers(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
-    by_patient = score_source(repeated, AS_IT_IS, 0.5, 0).figures["auc"]
-    by_slice = score_source(alone, AS_IT_IS, 0.5, 0).figures["auc"]
+    by_patient = score_source(repeated, 0.5, 0).figures["auc"]
+    by_slice = score_source(alone, 0.5, 0).figures["auc"]
     assert by_patient.value == by_slice.value
     assert by_patient.high - by_patient.low > 1.5 * (by_slice.high - by_slice.low)

@@ -19,7 +19,8 @@ def _answers(slices: list[CtSlice], maps: list[np.ndarray]) -> Answers:
     lungs = np.stack([to_grid(each.lung, 80) for each in slices if each.lung is not None]).astype(np.float16)
     heat = np.stack(maps).astype(np.float16)
     involvement = np.array([[each[10:70, 10:70].mean()] * 3 for each in maps], np.float32)
-    return Answers(np.full(count, 0.5, np.float32), involvement, heat, lungs, np.zeros((count, 3), np.float32), lungs)
+    half = np.full(count, 0.5, np.float32)
+    return Answers(half, half, involvement, heat, lungs, np.zeros((count, 3), np.float32), lungs)
 
 
 def test_perfect_maps_score_one() -> None:

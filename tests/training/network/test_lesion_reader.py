@@ -1,9 +1,10 @@
+import copy
 from typing import cast
 
 import torch
 from torch import nn
 
-from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability, surest_lesion
+from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, surest_lesion
 from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
 
@@ -90,11 +91,18 @@ def test_the_surest_lesion_is_the_likeliest_cell_inside_a_lung() -> None:
     assert torch.allclose(odds, torch.tensor([1.5, 4.0]), atol=0.05)
 
 
-def test_a_clear_lung_stays_below_the_probability_of_a_lesion() -> None:
-    lesion_odds, appearance = torch.tensor([-3.0]), torch.tensor([BOUND])
-    log_p, log_not = log_probability(lesion_odds, appearance)
-    assert log_p.exp() <= torch.sigmoid(lesion_odds)
-    assert torch.allclose(log_p.exp() + log_not.exp(), torch.ones(1), atol=1e-5)
+def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
+    reader = _reader(_Band())
+    plain, calibrated = copy.deepcopy(reader), copy.deepcopy(reader)
+    calibrated.of_lesion, calibrated.of_covid = (0.5, -1.0), (2.0, 0.25)
+    slices = torch.randint(0, 256, (2, 1, 320, 320), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.inference_mode():
+        before, after = plain(slices), calibrated(slices)
+    for answer in (before, after):
+        assert torch.equal(answer["probability"], answer["lesion_probability"] * answer["covid_given_lesion"])
+    for name, slope, offset in (("lesion_probability", 0.5, -1.0), ("covid_given_lesion", 2.0, 0.25)):
+        wanted = torch.sigmoid(slope * torch.logit(before[name]) + offset)
+        assert torch.allclose(after[name], wanted, atol=1e-5)
 
 
 def test_involvement_is_that_of_both_lungs_and_of_each_half() -> None:

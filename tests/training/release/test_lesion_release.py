@@ -15,6 +15,7 @@ from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
 from training.evaluation.scores import shares_up_to
+from training.release.predictions_csv import COLUMNS
 
 STEPS = (
     "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2 "
@@ -59,13 +60,18 @@ def test_both_files_are_loaded_as_the_service_loads_them(run: Path) -> None:
         assert artifact.card.version == "9.8.7"
         assert "hospital" in artifact.card.left_out_metrics
         answer = artifact.network(grey)
-        assert {"probability", "heatmap", "lungs", "lung_involvement", *artifact.card.checks} <= set(answer)
-        assert 0 <= answer["probability"].item() <= 1
+        assert {"heatmap", "lungs", "lung_involvement", *artifact.card.checks} <= set(answer)
+        lesion, covid = answer["lesion_probability"].item(), answer["covid_given_lesion"].item()
+        assert answer["probability"].item() == pytest.approx(lesion * covid, abs=1e-6)
+        assert 0 <= lesion <= 1
+        assert artifact.card.calibrations.keys() == {"lesion_probability", "covid_given_lesion"}
+        assert artifact.card.operating_point().name == "differential"
+        assert artifact.card.lesion_thresholds["triage"] > artifact.card.operating_points["triage"] == 0
 
 
 def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     rows = (run / "model" / "predictions.csv").read_text().splitlines()
-    assert rows[0] == "set,source,file,label,probability,lung_involvement"
+    assert rows[0] == ",".join(COLUMNS)
     assert sum(row.startswith("test,") for row in rows) == 4
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
 
@@ -140,7 +146,8 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert all(each["figures"] for each in metrics["agreement"].values()), "the int8 file has a whole row too"
     assert metrics["formats"]["PNG L"]["count"] == 4
     for point in metrics["judgement"]["operating_points"].values():
-        assert point["low"] <= point["threshold"] <= point["high"]
+        assert point["low"] <= point["threshold"] + point["lesion_threshold"] <= point["high"]
+        assert point["sources"]["hospital"]["unknown"]["positives"] == 3
     schema = json.loads((run / "model" / metrics["json_schema"]).read_text())
     assert schema["title"] == "LesionReport"
     assert metrics.keys() <= schema["properties"].keys()
