@@ -41,7 +41,7 @@ class LesionRecipe(BaseModel):
         default=0.5,
         gt=0,
         le=1,
-        description="share of COVID-CT among the labelled slices that the appearance probe is fitted to",
+        description="share of COVID-CT among the labelled slices of a batch",
     )
 
     @property

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from training.data.ct_slices import CtSlice
 from training.learning.augmentation import degrade, draw_marks, jitter_tone
+from training.learning.lesion_samples import share_of
 from training.learning.lung_crops import FoundLungs, crop_lungs
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.run.machine import Machine
@@ -43,7 +44,7 @@ def fit_appearance(
         network: trained, in evaluation mode.
         slices, found: all slices and their lungs.
         seen: indices of the slices that may be learned from.
-        shares: of each source; those not named share what `None` has.
+        shares: of each source, as in `LesionSamples`.
         size: height and width of the lung box's picture.
         machine: device and number format.
         rng: draws the augmented view.
@@ -71,11 +72,6 @@ def fit_appearance(
         }
     )
     return probe.eval()
-
-
-def _share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:
-    """Name the group of sources that a slice is drawn with: its own, or None for all that have no share."""
-    return each.source if each.source in shares else None
 
 
 def _choose(labelled: Sequence[int], slices: Sequence[CtSlice], rng: np.random.Generator) -> list[int]:
@@ -121,6 +117,6 @@ def _pool(
 
 def _weights(slices: Sequence[CtSlice], shares: Mapping[str | None, float]) -> NDArray[np.float64]:
     """Weight slices so that each group of sources has its share, half of it for each class."""
-    keys = [(_share_of(each, shares), each.label) for each in slices]
+    keys = [(share_of(each, shares), each.label) for each in slices]
     counts = {key: keys.count(key) for key in set(keys)}
     return np.array([shares[source] / counts[source, label] for source, label in keys])

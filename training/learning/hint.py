@@ -19,8 +19,8 @@ class HintedNetwork(nn.Module):
     A hint with a regressor as in FitNets (Romero et al. 2015, arXiv 1412.6550), here against forgetting as in learning
     without forgetting (Li & Hoiem 2016, arXiv 1606.09282). It is used in training alone.
 
-    `forward`: pictures as for `LesionNetwork`; bool (N,), which of them get a hint -> logits of lung and lesion; float
-    (number of hints,), mean squared error of each hint in units of each channel's deviation.
+    `forward`: pictures as for `LesionNetwork`; bool (N,), which of them get a hint -> its outputs; float (number of
+    hints,), mean squared error of each hint in units of each channel's deviation.
 
     Args:
         network: with ImageNet's weights; its layers are taught in place, and are frozen up to `frozen`.
@@ -46,14 +46,16 @@ class HintedNetwork(nn.Module):
             nn.init.zeros_(cast(nn.Parameter, self.regressor.bias))
             self.regressor.weight.copy_(torch.diag(1 / self.scale[:, 0, 0])[:, :, None, None])
 
-    def forward(self, pictures: torch.Tensor, hinted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, pictures: torch.Tensor, hinted: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
         shared, *maps = self.network.features.at(self.network.normalise(255 * pictures), self.places)
-        cells: torch.Tensor = self.network.decoder([*maps[: self.hint - 1], *maps[self.hint :]])
+        outputs = self.network.read([*maps[: self.hint - 1], *maps[self.hint :]])
         with torch.no_grad():
             wanted = self.teacher(shared[hinted]).float() / self.scale
         error = self.regressor(maps[self.hint - 1][hinted]).float() - wanted
-        return cells, error.square().mean((1, 2, 3))
+        return outputs, error.square().mean((1, 2, 3))
 
     def trainable(self) -> dict[str, torch.Tensor]:
-        """Return everything that is learned, by name: the network's layers that are not frozen, decoder, regressor."""
+        """Return everything that is learned, by name: the network's layers that are not frozen, and the regressor."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}

@@ -161,8 +161,10 @@ def _train(
 ) -> LesionNetwork:
     recipe = settings.recipe
     own = FoundLungs(found.lung[list(seen)], found.box[list(seen)])
+    labelled = [slices[index] for index in seen]
+    shares = _shares(labelled, recipe.covid_ct_share)
     rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
-    samples = LesionSamples([slices[index] for index in seen], own, recipe.box_size, rng)
+    samples = LesionSamples(labelled, own, shares, recipe.box_size, rng)
     training = LesionTraining(
         steps=steps,
         batch_size=recipe.batch_size,

@@ -1,7 +1,8 @@
-"""Batches for the lesion network: sources in fixed shares, lesions pasted into clear lungs. No label is used."""
+"""Batches for the lesion network: every source and both classes in fixed shares, lesions pasted into clear lungs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -15,15 +16,17 @@ from training.learning.augmentation import Grey, degrade, draw_marks, jitter_ton
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
 from training.network.lesion_network import STRIDE
 
-_LESIONS: Final = 0.45
-_NO_LESION: Final = 0.10
-_UNKNOWN: Final = 0.15
-"""Shares of a batch: slices with drawn lesions; of the same volumes without; with lesions that nobody drew, from which
-the network learns what a lung is and ImageNet's hint alone. The rest are clear lungs."""
+_LABELLED: Final = 0.40
+_LESIONS: Final = 0.35
+_NO_LESION: Final = 0.05
+"""Shares of a batch: slices with a label, with drawn lesions, of the same volumes without; the rest are clear lungs."""
 
 _PASTED: Final = 0.45
 """Share of the clear lungs that get the lesion of another slice."""
 
+
+_OF_CLEAR: Final = 0.7
+"""Weight of a slice in which there is no lesion, by nobody's drawing."""
 
 _HINTED: Final = 3
 """One of so many slices of a batch gets the hint of ImageNet's layers, which cost a quarter of a step for all."""
@@ -35,8 +38,10 @@ class Batch(NamedTuple):
     Attributes:
         pictures: float32 (N, 1, H, W), of the box's size.
         lesion, lung: float32 (N, 1, H / 4, W / 4), share of each cell inside the mask.
-        lesion_weight, lung_weight: float32 (N,), 0 where the target is not known.
+        lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
+        label: float32 (N,), 1 is COVID.
         hinted: bool (N,), which slices get a hint.
+        seeds: int64 (N,), of all that is random in each slice.
     """
 
     pictures: torch.Tensor
@@ -44,7 +49,10 @@ class Batch(NamedTuple):
     lung: torch.Tensor
     lesion_weight: torch.Tensor
     lung_weight: torch.Tensor
+    label: torch.Tensor
+    label_weight: torch.Tensor
     hinted: torch.Tensor
+    seeds: torch.Tensor
 
 
 @dataclass(slots=True)
@@ -52,6 +60,8 @@ class _Sample:
     crop: LungCrop
     lesion: Grey | None = None
     lesion_weight: float = 0.0
+    label: float = 0.0
+    label_weight: float = 0.0
 
 
 class LesionSamples:
@@ -60,6 +70,7 @@ class LesionSamples:
     Args:
         slices: to learn from; whatever is left out is not among them.
         found: their lungs.
+        shares: of each labelled source among the labelled slices; sources not named share what `None` has.
         size: height and width of the pictures.
         rng: draws the seed of every sample, so that a run can continue where it was.
     """
@@ -68,6 +79,7 @@ class LesionSamples:
         self,
         slices: Sequence[CtSlice],
         found: FoundLungs,
+        shares: Mapping[str | None, float],
         size: tuple[int, int],
         rng: np.random.Generator,
     ) -> None:
@@ -81,8 +93,13 @@ class LesionSamples:
 
         self._drawn = by_source(lambda s: has_lesion(s.lesion))
         self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not has_lesion(s.lesion))
-        self._unknown = by_source(lambda s: s.lesion is None and s.kind == "labelled")
         self._clear = by_source(lambda s: s.kind == "clear" or (s.kind == "labelled" and s.lesion is not None))
+        groups = sorted({share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
+        self._labelled = [
+            [by_source(partial(_is_labelled, shares, group, label)) for label in (0, 1)] for group in groups
+        ]
+        weights = np.array([shares[group or None] for group in groups])
+        self._group_weights = weights / weights.sum()
         self._check()
 
     def batch(self, size: int, own: Iterable[int] | None = None) -> Batch:
@@ -107,7 +124,10 @@ class LesionSamples:
             lung=stack(2),
             lesion_weight=column([each.lesion_weight for each in samples]),
             lung_weight=column([0.3 if each.crop.lung is None else 1.0 for each in samples]),
+            label=column([each.label for each in samples]),
+            label_weight=column([each.label_weight for each in samples]),
             hinted=torch.tensor([place % _HINTED == 0 for place in places]),
+            seeds=torch.from_numpy(seeds[list(places)]),
         )
 
     def position(self) -> Mapping[str, Any]:
@@ -124,27 +144,46 @@ class LesionSamples:
         Raises:
             TrainingError: no lungs were found in any slice of a kind that is needed.
         """
-        for kind, members in {"with a lesion mask": self._drawn, "of the clear ones": self._clear}.items():
-            if not members:
+        needed: dict[str, Sequence[Sequence[object]]] = {
+            "that is labelled NonCOVID": [group[0] for group in self._labelled],
+            "that is labelled COVID": [group[1] for group in self._labelled],
+            "with a lesion mask": self._drawn,
+            "of the clear ones": self._clear,
+        }
+        for kind, members in needed.items():
+            if not members or not all(members):
                 raise TrainingError(
                     f"no lungs were found in any slice {kind}; check that source, or raise --finder-steps"
                 )
 
     def _draw(self) -> _Sample:
         drawn = self._rng.random()
-        if drawn < _LESIONS:
-            crop = self._crop(self._choose(self._drawn))
-            return _Sample(crop, crop.lesion, 1.0)
-        if drawn < _LESIONS + _NO_LESION and self._no_lesion:
+        if drawn < _LABELLED:
+            return self._draw_labelled()
+        if drawn < _LABELLED + _LESIONS:
+            return self._draw_lesion()
+        if drawn < _LABELLED + _LESIONS + _NO_LESION and self._no_lesion:
             crop = self._crop(self._choose(self._no_lesion))
             return _Sample(crop, crop.lesion, 1.0)
-        if drawn < _LESIONS + _NO_LESION + _UNKNOWN and self._unknown:
-            return _Sample(self._crop(self._choose(self._unknown)))
         return self._draw_clear()
+
+    def _draw_labelled(self) -> _Sample:
+        group = self._labelled[int(self._rng.choice(len(self._labelled), p=self._group_weights))]
+        label = int(self._rng.integers(2))
+        crop = self._crop(self._choose(group[label]))
+        known = 0.0 if crop.lesion is None else _OF_CLEAR
+        return _Sample(crop, crop.lesion, known, label=float(label), label_weight=1.0)
+
+    def _draw_lesion(self) -> _Sample:
+        crop = self._crop(self._choose(self._drawn))
+        sample = _Sample(crop, crop.lesion, 1.0)
+        if _share(crop.lesion, crop.found) > 0.02:
+            sample.label, sample.label_weight = 1.0, 0.5
+        return sample
 
     def _draw_clear(self) -> _Sample:
         crop = self._crop(self._choose(self._clear))
-        sample = _Sample(crop, np.zeros_like(crop.grey), 0.7)
+        sample = _Sample(crop, np.zeros_like(crop.grey), _OF_CLEAR, 0.0, 0.5)
         if self._rng.random() < _PASTED:
             self._paste(sample)
         return sample
@@ -158,6 +197,10 @@ class LesionSamples:
         grey = sample.crop.grey * (1 - soft) + donor.grey * soft
         sample.crop = LungCrop(grey, sample.crop.found, None, sample.crop.lung)
         sample.lesion = (soft > 0.4).astype(np.float32)
+        if _share(sample.lesion, sample.crop.found) > 0.03:
+            sample.label = 1.0
+        else:
+            sample.label_weight = 0.0
 
     def _crop(self, index: int) -> LungCrop:
         return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._size, self._rng)
@@ -179,3 +222,16 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average a mask of the picture over the decoder's cells: (H, W) -> (H / 4, W / 4)."""
     height, width = mask.shape
     return np.asarray(cv2.resize(mask, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:
+    """Name the group of sources that a slice is drawn with: its own, or None for all that have no share."""
+    return each.source if each.source in shares else None
+
+
+def _is_labelled(shares: Mapping[str | None, float], group: str, label: int, each: CtSlice) -> bool:
+    return each.kind == "labelled" and each.label == label and (share_of(each, shares) or "") == group
+
+
+def _share(lesion: Grey | None, found: Grey) -> float:
+    return 0.0 if lesion is None else float(lesion.sum() / max(1, int((found > 0.5).sum())))

@@ -1,8 +1,9 @@
-"""Training of the lesion network: lung, lesion and ImageNet's hint at once, with checkpoints, resume and snapshots."""
+"""Training of the lesion network: lung, lesion, label and ImageNet's hint at once, with checkpoints and snapshots."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.errors import TrainingError
 from training.learning.hint import HintedNetwork
 from training.learning.lesion_samples import Batch, LesionSamples
-from training.network.lesion_network import LesionNetwork
+from training.network.lesion_network import LesionNetwork, log_probability
 from training.run.atomic_write import write_atomically
 from training.run.history import append_row
 from training.run.machine import Machine
@@ -108,7 +109,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
             waiting = drawing.submit(samples.batch, training.batch_size, own)
-            losses = _step(parallel, batch, training, optimiser, schedule)
+            losses = _step(hinted, parallel, batch, training, optimiser, schedule)
             state.advance(step + 1, losses)
             bar.set_postfix(state.running)
             if processes.is_first and training.has_snapshot(step + 1):
@@ -140,7 +141,7 @@ def _optimiser(
     hinted: HintedNetwork, training: LesionTraining
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     trunk = [each for each in hinted.network.features.parameters() if each.requires_grad]
-    new = [*hinted.network.decoder.parameters(), *hinted.regressor.parameters()]
+    new = [each for name, each in hinted.named_parameters() if each.requires_grad and ".features." not in name]
     groups = [
         {"params": trunk, "lr": training.learning_rate},
         {"params": new, "lr": _NEW_LAYERS * training.learning_rate},
@@ -212,6 +213,7 @@ class _State:
 
 
 def _step(
+    hinted: HintedNetwork,
     parallel: nn.Module,
     batch: Batch,
     training: LesionTraining,
@@ -219,12 +221,13 @@ def _step(
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> dict[str, float]:
     batch = Batch(*(each.to(training.machine.device) for each in batch))
-    with training.machine.autocast():
-        cells, hints = parallel(batch.pictures, batch.hinted)
-    losses = _losses(cells, hints, batch)
+    with seeded_dropout(hinted.network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
+        outputs, hints = parallel(batch.pictures, batch.hinted)
+    losses = _losses(outputs, hints, batch)
     optimiser.zero_grad()
     # gradients are averaged over processes, and each has its part of the sum over the whole batch
-    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + training.hint * losses["hint"]
+    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
+    loss = loss + training.hint * losses["hint"]
     (current().count * loss).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 5.0)
     optimiser.step()
@@ -233,23 +236,47 @@ def _step(
     return dict(zip(losses, whole.tolist(), strict=True))
 
 
-def _losses(cells: torch.Tensor, hints: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-    """Cross-entropy of lesion and lung, lesion overlap (soft Dice, Milletari et al. 2016, 1606.04797), error of hints.
+@contextmanager
+def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
+    """Draw the mask of each slice from its own seed, whatever slices are in the batch of this process."""
+
+    def drop(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+        (values,) = inputs
+        noise = [torch.rand(values.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
+
+    hook, was_training = layer.register_forward_pre_hook(drop), layer.training
+    layer.eval()  # it draws no mask of its own
+    try:
+        yield
+    finally:
+        hook.remove()
+        layer.train(was_training)
+
+
+def _losses(
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], hints: torch.Tensor, batch: Batch
+) -> dict[str, torch.Tensor]:
+    """Cross-entropy of lesion, lung, label; overlap of lesions (soft Dice, Milletari et al. 2016, 1606.04797); hints.
 
     Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
     """
-    weights = (batch.lesion_weight, batch.lung_weight, batch.hinted.float())
+    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
     totals = current().sum(torch.stack([each.sum() for each in weights])).clamp_min(1.0)
-    of_lesion, of_lung = batch.lesion_weight / totals[0], batch.lung_weight / totals[1]
+    of_lesion, of_lung, of_label, of_hint = (each / total for each, total in zip(weights, totals, strict=True))
+    cells, lesion_odds, appearance_odds = outputs
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits
     twice = torch.tensor(2.0, device=lesion.device)  # a missed lesion cell counts twice
     by_cell = entropy(lesion, batch.lesion, reduction="none", pos_weight=twice).mean((1, 2, 3))
     p = lesion.sigmoid()
     both, total = (p * batch.lesion).sum((1, 2, 3)), (p + batch.lesion).sum((1, 2, 3))
+    log_p, log_not = log_probability(lesion_odds, appearance_odds)
+    label = -(batch.label * log_p + (1 - batch.label) * log_not)
     return {
         "lesion": (by_cell * of_lesion).sum(),
         "overlap": ((1 - (2 * both + 20) / (total + 20)) * of_lesion).sum(),
         "lung": (entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)) * of_lung).sum(),
-        "hint": hints.sum() / totals[2],
+        "label": (label * of_label).sum(),
+        "hint": (hints * of_hint[batch.hinted]).sum(),
     }

@@ -49,7 +49,9 @@ def train(folder: Path, steps: int) -> LesionNetwork:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     slices = read_slices(folder / "slices")
-    samples = LesionSamples(slices, perfect_lungs(len(slices)), BOX_SIZE, np.random.default_rng(0))
+    samples = LesionSamples(
+        slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(0)
+    )
     training = LesionTraining(
         steps=STEPS,
         batch_size=BATCH,

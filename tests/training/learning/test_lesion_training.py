@@ -5,17 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.support.processes import parallel
 from training.errors import TrainingError
 from training.learning import lesion_training
 from training.learning.lesion_samples import LesionSamples
-from training.learning.lesion_training import LesionTraining, train_lesion_network
+from training.learning.lesion_training import LesionTraining, seeded_dropout, train_lesion_network
 from training.network.lesion_network import LesionNetwork
 from training.run import processes
 from training.run.machine import Machine
 from training.run.processes import Processes
 from training.run.seeding import seed_everything
+
+SHARES = {"hospital": 1.0, None: 0.0}
 
 
 def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
@@ -23,7 +26,7 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
     lungs = parallel.perfect_lungs(len(slices))
 
     def samples() -> LesionSamples:
-        return LesionSamples(slices, lungs, parallel.BOX_SIZE, np.random.default_rng(0))
+        return LesionSamples(slices, lungs, SHARES, parallel.BOX_SIZE, np.random.default_rng(0))
 
     whole = samples().batch(5)
     for rank in (0, 1):
@@ -32,21 +35,35 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
             assert torch.equal(one[list(own)], other)
 
 
+def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
+    layer, values, before = nn.Dropout(0.3), torch.ones(3, 400), torch.get_rng_state()
+    with seeded_dropout(layer, [5, 6, 7]):
+        whole = layer(values)
+    assert torch.equal(torch.get_rng_state(), before), "no other mask is drawn"
+    with seeded_dropout(layer, [6]):
+        assert torch.equal(layer(values[1:2]), whole[1:2])
+    assert whole.eq(0).float().mean().item() == pytest.approx(0.3, abs=0.05)
+    assert whole.mean().item() == pytest.approx(1.0, abs=0.1)
+    assert not layer(values).eq(whole).all()
+
+
 def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slices = parallel.read_slices(tmp_path)
     rng = np.random.default_rng(0)
-    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), parallel.BOX_SIZE, rng)
+    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), SHARES, parallel.BOX_SIZE, rng)
     batch = samples.batch(5)
-    cells, hints = torch.randn(5, 2, 24, 32), torch.rand(5)
-    whole = lesion_training._losses(cells, hints[batch.hinted], batch)
-    totals = torch.stack([batch.lesion_weight.sum(), batch.lung_weight.sum(), batch.hinted.float().sum()])
+    outputs, hints = (torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)), torch.rand(5)
+    whole = lesion_training._losses(outputs, hints[batch.hinted], batch)
+    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
+    totals = torch.stack([each.sum() for each in weights])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
     parts = []
     for rank in (0, 1):
         monkeypatch.setattr(processes, "_current", Processes(rank, 2))
         own = list(Processes(rank, 2).own(5))
         part = type(batch)(*(each[own] for each in batch))
-        parts.append(lesion_training._losses(cells[own], hints[own][part.hinted], part))
+        first, second, third = (each[own] for each in outputs)
+        parts.append(lesion_training._losses((first, second, third), hints[own][part.hinted], part))
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
 
@@ -87,5 +104,5 @@ def _train(network: LesionNetwork, folder: Path, steps: int) -> LesionNetwork:
     folder.mkdir(exist_ok=True)
     slices = parallel.read_slices(folder)
     rng = np.random.default_rng(0)
-    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), parallel.BOX_SIZE, rng)
+    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), SHARES, parallel.BOX_SIZE, rng)
     return train_lesion_network(network, samples, _training(folder / "network.ckpt", steps))

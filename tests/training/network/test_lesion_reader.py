@@ -4,7 +4,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, surest_lesion
+from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability, surest_lesion
 from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
 
@@ -63,9 +63,17 @@ def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
     assert all(torch.isfinite(each).all() for each in answer.values())
 
 
+def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:
+    odds = LesionNetwork().evidence(torch.tensor([0.0, 0.001, 0.01, 0.1, 0.5]))
+    assert (odds.diff() > 0).all()
+
+
 def test_appearance_is_bounded() -> None:
+    network = LesionNetwork()
+    maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
     masks = torch.ones(1, 1, 48, 64)
-    assert AppearanceProbe(512)(torch.rand(1, 512, 12, 16) * 1e4, masks, masks).abs().item() <= BOUND
+    assert network.appearance(maps, masks, masks).abs().item() <= BOUND
+    assert AppearanceProbe(512)(maps[1], masks, masks).abs().item() <= BOUND
 
 
 def test_appearance_is_that_of_the_lesions_and_of_the_lung_where_there_are_none() -> None:
@@ -103,6 +111,13 @@ def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
     for name, slope, offset in (("lesion_probability", 0.5, -1.0), ("covid_given_lesion", 2.0, 0.25)):
         wanted = torch.sigmoid(slope * torch.logit(before[name]) + offset)
         assert torch.allclose(after[name], wanted, atol=1e-5)
+
+
+def test_a_clear_lung_stays_below_the_probability_of_a_lesion() -> None:
+    lesion_odds, appearance = torch.tensor([-3.0]), torch.tensor([BOUND])
+    log_p, log_not = log_probability(lesion_odds, appearance)
+    assert log_p.exp() <= torch.sigmoid(lesion_odds)
+    assert torch.allclose(log_p.exp() + log_not.exp(), torch.ones(1), atol=1e-5)
 
 
 def test_involvement_is_that_of_both_lungs_and_of_each_half() -> None:
