@@ -97,7 +97,7 @@ screenshots: $(VENV)/.dev ## take the screenshots in docs/images; needs Chromium
 
 clean: ## remove .venv, caches and reports; runs/ stays
 	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov coverage.xml dist
-	find benchmarks service client deploy training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks covid_ct service deploy training tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found on PATH; install one," \
@@ -108,11 +108,11 @@ $(BIN)/python:
 
 # Only what serving needs: no torchvision, no test tools.
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[training]'
+	$(INSTALL) -e '.[serve,training]'
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

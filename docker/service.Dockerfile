@@ -19,8 +19,8 @@ WORKDIR /build
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 # Dependencies before code, so that a code change does not rebuild these layers.
 COPY pyproject.toml constraints.txt docker/slim.sh ./
-RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-    > requirements.txt \
+RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
+print(*p['dependencies'], *e['model'], *e['serve'], sep='\n')" | grep -v ^covid-ct > requirements.txt \
     && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
 RUN --mount=type=cache,target=/var/cache/pip \
     if [ "${DEVICE}" = cpu ]; then : "${TORCH_INDEX:=https://download.pytorch.org/whl/cpu}"; fi \

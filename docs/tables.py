@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from benchmarks import document
 from benchmarks.results import Results
-from client.__main__ import _parser as client_parser
+from covid_ct.__main__ import _parser as client_parser
 from service.metrics import Metrics
 from service.model.card import Interval
 from service.settings import Settings

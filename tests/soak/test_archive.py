@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from client.archive.parts import MANIFEST
-from tests.client.test_archive import text_of
+from covid_ct.archive.parts import MANIFEST
+from tests.covid_ct.test_archive import text_of
 from tests.support.files.archives import write_mixed, write_slices
 from tests.support.processes.ray_cluster import Cluster, cluster_of
 from tests.support.processes.server import ROOT
@@ -27,7 +27,7 @@ def tell(what: str) -> None:
 
 
 def command(archive: Path, models: Path, output: Path, cluster: Cluster | None = None) -> list[str]:
-    own = [sys.executable, "-m", "client", "predict", str(archive), "--models", str(models), "--output", str(output)]
+    own = [sys.executable, "-m", "covid_ct", "predict", str(archive), "--models", str(models), "--output", str(output)]
     return [*own, "--engine", "ray", "--ray-address", cluster.address] if cluster else own
 
 

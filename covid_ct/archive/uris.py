@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
-from client.errors import ClientError
-from client.sources import open_path
+from covid_ct.errors import ClientError
+from covid_ct.sources import open_path
 
 
 def is_uri(text: str) -> bool:

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Client, ClientError, LungInvolvement, Prediction, ProblemError, Retry, SourceError, UnreachableError
-from client.errors import AnswerError
+from covid_ct import (
+    Client,
+    ClientError,
+    LungInvolvement,
+    Prediction,
+    ProblemError,
+    Retry,
+    SourceError,
+    UnreachableError,
+)
+from covid_ct.errors import AnswerError
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import png
 from tests.support.processes.server import Server, free_port

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from client.errors import ClientError, UsageError
-from client.http import LOCAL
+from covid_ct.errors import ClientError, UsageError
+from covid_ct.http import LOCAL
 from service import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ exit status: 0 all answered, 1 some failed (or no image, model or service), 2 wr
 """
 
 
+_NEEDS_TORCH: Final = (
+    "a model on this machine needs PyTorch: pip install 'covid-ct[model]'; or name a service with --url"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Errors that the user can fix are one line on stderr."""
     try:
@@ -50,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print("error: " + _NEEDS_TORCH, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\ninterrupted; with --output, run the same command again to continue", file=sys.stderr)
         return 130
@@ -59,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from client.archive import command as ray
-    from client.predict import predict
+    from covid_ct.archive import command as ray
+    from covid_ct.predict import predict
     from service.imaging.window import Window
 
     try:
@@ -78,7 +88,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _show_model(options: argparse.Namespace) -> int:
-    from client.model_folder import find_models
+    from covid_ct.model_folder import find_models
     from service.errors import ModelFileError
     from service.model.choice import choose
     from service.model.file import load_on_cpu

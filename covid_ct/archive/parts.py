@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from client.errors import ClientError
-from client.rows import Row, printable, read_rows, writer_to
+from covid_ct.errors import ClientError
+from covid_ct.rows import Row, printable, read_rows, writer_to
 
 PartFormat: TypeAlias = Literal["csv", "parquet"]
 

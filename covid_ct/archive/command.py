@@ -3,10 +3,10 @@
 import sys
 from argparse import Namespace
 
-from client.archive.run import Summary, predict_archive
-from client.errors import UsageError
-from client.model_folder import find_models
-from client.predict import end_run, line_start
+from covid_ct.archive.run import Summary, predict_archive
+from covid_ct.errors import UsageError
+from covid_ct.model_folder import find_models
+from covid_ct.predict import end_run, line_start
 from service.imaging.window import LUNG
 
 

@@ -9,12 +9,12 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from client.archive.items import Item, read_items
-from client.archive.parts import Answered
-from client.engines import Engine, LocalEngine
-from client.errors import ClientError
-from client.predict import Tally, answer
-from client.rows import Row
+from covid_ct.archive.items import Item, read_items
+from covid_ct.archive.parts import Answered
+from covid_ct.engines import Engine, LocalEngine
+from covid_ct.errors import ClientError
+from covid_ct.predict import Tally, answer
+from covid_ct.rows import Row
 from service.imaging.window import Window
 
 _TASK_RETRIES: Final = 100

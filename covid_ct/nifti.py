@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.errors import SourceError
+from covid_ct.errors import SourceError
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.other_formats import is_nifti as starts_like_nifti
 from service.imaging.window import Window

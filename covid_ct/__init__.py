@@ -1,7 +1,7 @@
-"""The command line and a client of the service's API. `Client` needs the extra `client`."""
+"""The command line and a client of the service's API; without `--url`, the command line needs the extra `model`."""
 
-from client.errors import ClientError, ProblemError, SourceError, UnreachableError
-from client.http import Client, Retry
+from covid_ct.errors import ClientError, ProblemError, SourceError, UnreachableError
+from covid_ct.http import Client, Retry
 from service import DISCLAIMER
 from service.api import Explanation, ModelInfo, Prediction
 from service.model.prediction import LungInvolvement

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from client.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
-from client.images import ImageLike, file_bytes
+from covid_ct.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
+from covid_ct.images import ImageLike, file_bytes
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
 
@@ -141,10 +141,8 @@ class Client:
 
 def _httpx() -> Any:
     """Import the HTTP library when the first client is made."""
-    try:
-        import httpx2
-    except ImportError:
-        raise ClientError("the client needs httpx2: pip install 'covid-ct[client]'") from None
+    import httpx2
+
     return httpx2
 
 

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from client.errors import ClientError, UsageError
-from client.http import Client
+from covid_ct.errors import ClientError, UsageError
+from covid_ct.http import Client
 from service.api import SlicePrediction
 from service.imaging.decode import Slice, decode, to_input
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from client.archive.uris import files_of, is_uri, open_source
-from client.errors import SourceError
-from client.sources import PROBLEMS, Found, Problem, is_zip, open_zip, places_of, read_file, unpacked
+from covid_ct.archive.uris import files_of, is_uri, open_source
+from covid_ct.errors import SourceError
+from covid_ct.sources import PROBLEMS, Found, Problem, is_zip, open_zip, places_of, read_file, unpacked
 
 WHOLE: Final = -1
 """Member of an item that is a file of its own."""

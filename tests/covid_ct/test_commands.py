@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from client import model_folder
-from client.__main__ import main
-from client.model_folder import find_models
+from covid_ct import model_folder
+from covid_ct.__main__ import main
+from covid_ct.model_folder import find_models
 from service import __version__
 from service.model import choice
 from service.model.card import ManifestFile
@@ -131,7 +131,7 @@ def test_model_show_tells_the_test_answers_of_the_file_that_is_used(
 
 def test_help_does_not_pay_for_torch() -> None:
     script = (
-        "import sys\nfrom client.__main__ import main\n"
+        "import sys\nfrom covid_ct.__main__ import main\n"
         "try:\n    main(['predict', '--help'])\nexcept SystemExit:\n    print('torch' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -171,7 +171,7 @@ def test_progress_is_shown_on_a_terminal_only(models: Path, tmp_path: Path, caps
     quiet = capsys.readouterr()
     assert "\r" not in quiet.err
     assert "a.png" in quiet.out
-    command = [sys.executable, "-m", "client", *arguments]
+    command = [sys.executable, "-m", "covid_ct", *arguments]
     main_end, terminal = pty.openpty()
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=terminal, timeout=120, check=True)
     os.close(terminal)

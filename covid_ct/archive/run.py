@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from client.archive.items import Item, list_items
-from client.archive.parts import Output, PartFormat
-from client.archive.workers import Chunk, ChunkAnswer, Cluster, WorkerSettings, ray_cluster
-from client.errors import ClientError
-from client.predict import window_mark
+from covid_ct.archive.items import Item, list_items
+from covid_ct.archive.parts import Output, PartFormat
+from covid_ct.archive.workers import Chunk, ChunkAnswer, Cluster, WorkerSettings, ray_cluster
+from covid_ct.errors import ClientError
+from covid_ct.predict import window_mark
 from service.imaging.window import LUNG, Window
 
 CHUNK_FILES: Final = 8

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from client.errors import ClientError
+from covid_ct.errors import ClientError
 from service.model.card import MANIFEST_NAME
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
 
-from client.errors import SourceError
-from client.nifti import is_nifti, nifti_slices
+from covid_ct.errors import SourceError
+from covid_ct.nifti import is_nifti, nifti_slices
 from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, Slice, decode, decode_frames
 from service.imaging.dicom import is_dicom, open_dicom

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
-from client.errors import ClientError
+from covid_ct.errors import ClientError
 
 Format: TypeAlias = Literal["table", "csv", "jsonl"]
 

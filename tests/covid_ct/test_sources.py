@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from client import sources
-from client.errors import SourceError
-from client.sources import Found, FoundSlice, find, slices_of
+from covid_ct import sources
+from covid_ct.errors import SourceError
+from covid_ct.sources import Found, FoundSlice, find, slices_of
 from service.errors import UnusableImageError, damaged_image
 from service.imaging.decode import Slice, decode
 from service.imaging.dicom import DicomFile

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from client.__main__ import main
-from client.archive import Summary, predict_archive, run
-from client.archive.parts import MANIFEST
-from client.archive.workers import Chunk, ChunkAnswer, WorkerSettings, answer_chunk
-from client.engines import LocalEngine
-from client.errors import ClientError
+from covid_ct.__main__ import main
+from covid_ct.archive import Summary, predict_archive, run
+from covid_ct.archive.parts import MANIFEST
+from covid_ct.archive.workers import Chunk, ChunkAnswer, WorkerSettings, answer_chunk
+from covid_ct.engines import LocalEngine
+from covid_ct.errors import ClientError
 from service.imaging.window import Window
 from tests.support.files.archives import write_mixed
 from tests.support.processes.client import png

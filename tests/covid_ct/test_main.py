@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.__main__ import main
-from client.engines import LocalEngine
+from covid_ct.__main__ import main
+from covid_ct.engines import LocalEngine
 from service.api import SlicePrediction
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import panels, png

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from client.engines import Engine, LocalEngine, RemoteEngine
-from client.errors import ClientError, ProblemError, SourceError, UsageError
-from client.model_folder import find_models
-from client.rows import Format, Row, Writer, begin_stdout, printable, read_rows, writer_to
-from client.sources import Found, FoundSlice, find, is_other_file, slices_of
+from covid_ct.engines import Engine, LocalEngine, RemoteEngine
+from covid_ct.errors import ClientError, ProblemError, SourceError, UsageError
+from covid_ct.model_folder import find_models
+from covid_ct.rows import Format, Row, Writer, begin_stdout, printable, read_rows, writer_to
+from covid_ct.sources import Found, FoundSlice, find, is_other_file, slices_of
 from service import DISCLAIMER
 from service.errors import ServiceError
 from service.imaging.decode import Slice
