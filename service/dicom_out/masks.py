@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     from service.imaging.series.geometry import VolumeGeometry
 
 INSIDE: Final = 0.5
-"""Probability from which a pixel belongs to a segment, as in the lung involvement of the network."""
-
-_MIDDLE: Final = 0.25
-"""Share of the lungs' width, around its middle, in which the border between the lungs is searched."""
+"""Probability above which a pixel belongs to a segment, as in the lung involvement of the network."""
 
 
 class Segment(IntEnum):
@@ -35,61 +32,85 @@ class SliceMaps:
     Attributes:
         lungs: float32 (h, w), probability of lung, 0 to 1.
         lesion: float32 (h, w), probability of lesion, 0 to 1.
-        border: column of the maps, 0 to w, from which lung is the patient's left one.
     """
 
     lungs: NDArray[np.float32]
     lesion: NDArray[np.float32]
-    border: int
 
-    def probabilities(self, height: int, width: int) -> NDArray[np.float32]:
-        """Enlarge the maps, bilinear: float32 (3, height, width) from 0 to 1, in the order of `Segment`."""
-        lungs, lesion = (enlarged(each, (width, height)) for each in (self.lungs, self.lesion))
-        left = np.arange(width) >= round(self.border * width / self.lungs.shape[1])
-        return np.stack([lungs * left, lungs * ~left, lesion])
 
-    def masks(self, height: int, width: int) -> NDArray[np.bool_]:
-        """Return the pixels of each segment, bool (3, height, width); lesion outside the lungs does not count."""
-        masks = self.probabilities(height, width) >= INSIDE
+@dataclass(frozen=True, slots=True)
+class SeriesMaps:
+    """Maps of all slices of a series, enlarged to the source's pixels one slice at a time.
+
+    Attributes:
+        slices: in the order of the geometry; None for a slice without lungs.
+        midline: column between the lungs, as a part of the width of the upright slice.
+        geometry: of the source.
+    """
+
+    slices: "Sequence[SliceMaps | None]"
+    midline: float
+    geometry: "VolumeGeometry"
+
+    def probabilities(self, index: int) -> NDArray[np.float32]:
+        """Return the probability of each segment as the source stores its pixels, float32 (3, rows, columns).
+
+        The maps are enlarged bilinearly.
+        """
+        return np.asarray(self.geometry.stored(self._upright(index)), dtype=np.float32)
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """Return the pixels of each segment as the source stores them, bool (3, rows, columns).
+
+        Lesion outside the lungs does not count.
+        """
+        masks = self._upright(index) > INSIDE
         masks[2] &= masks[0] | masks[1]
-        return masks
+        return np.asarray(self.geometry.stored(masks), dtype=np.bool_)
+
+    def _upright(self, index: int) -> NDArray[np.float32]:
+        height, width = self.geometry.rows, self.geometry.columns
+        if self.geometry.turn.transpose:
+            height, width = width, height
+        maps = self.slices[index]
+        if maps is None:
+            return np.zeros((len(Segment), height, width), np.float32)
+        lungs, lesion = (enlarged(values, (width, height)) for values in (maps.lungs, maps.lesion))
+        is_left = np.arange(width) >= round(self.midline * width)
+        return np.stack([lungs * is_left, lungs * ~is_left, lesion])
 
 
-def lung_borders(lungs: Sequence[NDArray[np.float32]]) -> list[int]:
-    """Find the column between the lungs in each slice of a series.
-
-    The lungs of all slices have one middle. Near it, the border of a slice is the column with the least lung, so a lung
-    that reaches over the middle is not cut, and a slice with one lung has it on its side.
+def interpolate(
+    known: "Sequence[SliceMaps | None]", is_known: Sequence[bool], offsets: NDArray[np.float64]
+) -> "list[SliceMaps | None]":
+    """Fill in the slices that were not read, linearly between the neighbours that were.
 
     Args:
-        lungs: for each slice float32 (h, w), probability of lung, all of one size.
+        known: maps of each slice; None for a slice without lungs, and for one that was not read.
+        is_known: whether a slice was read.
+        offsets: distance of each slice along the normal in mm.
 
     Returns:
-        For each slice a column, 0 to w; lung from there on is on the right of the picture.
+        Maps of each slice; None for a slice without lungs.
     """
-    columns = np.array([(each >= INSIDE).sum(axis=0) for each in lungs])
-    found = np.flatnonzero(columns.any(axis=0))
-    if not len(found):
-        return [columns.shape[1] // 2] * len(columns)
-    middle = (found[0] + found[-1] + 1) / 2
-    reach = _MIDDLE / 2 * (found[-1] + 1 - found[0])
-    near = np.flatnonzero(np.abs(np.arange(columns.shape[1]) + 0.5 - middle) <= max(reach, 0.5))
-    distance = np.abs(near + 0.5 - middle)
-    least = [near[np.lexsort((distance, counts[near]))[0]] for counts in columns]
-    return [int(column) + int(column + 0.5 < middle) for column in least]
+    read = np.flatnonzero(is_known)
+    filled = list(known)
+    for index in np.flatnonzero(~np.asarray(is_known)):
+        place = int(np.searchsorted(read, index))
+        low, high = read[max(0, place - 1)], read[min(place, len(read) - 1)]
+        reach = abs(offsets[high] - offsets[low])
+        share = abs(offsets[index] - offsets[low]) / reach if reach > 0 else 0.0
+        filled[index] = _between(known[low], known[high], min(1.0, share))
+    return filled
 
 
-def stored_masks(maps: SliceMaps, geometry: "VolumeGeometry") -> NDArray[np.bool_]:
-    """Return the pixels of each segment as the source stores them, bool (3, rows, columns)."""
-    return geometry.stored(maps.masks(*_upright_size(geometry))).astype(np.bool_, copy=False)
-
-
-def stored_probabilities(maps: SliceMaps, geometry: "VolumeGeometry") -> NDArray[np.float32]:
-    """Return the probability of each segment as the source stores its pixels, float32 (3, rows, columns)."""
-    return geometry.stored(maps.probabilities(*_upright_size(geometry))).astype(np.float32, copy=False)
-
-
-def _upright_size(geometry: "VolumeGeometry") -> tuple[int, int]:
-    """Return height and width of a slice after its turn."""
-    size = geometry.rows, geometry.columns
-    return size[::-1] if geometry.turn.transpose else size
+def _between(low: SliceMaps | None, high: SliceMaps | None, share: float) -> SliceMaps | None:
+    """Return the maps at a share of the way from one slice to the other."""
+    if low is None and high is None:
+        return None
+    parts = [(maps, weight) for maps, weight in ((low, 1 - share), (high, share)) if maps is not None]
+    lungs, lesion = (
+        np.sum([np.float32(weight) * getattr(maps, name) for maps, weight in parts], axis=0)
+        for name in ("lungs", "lesion")
+    )
+    return SliceMaps(lungs, lesion)

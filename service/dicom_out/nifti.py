@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.dicom_out.masks import Segment, SliceMaps, stored_masks
+from service.dicom_out.masks import Segment, SeriesMaps
 
 if TYPE_CHECKING:
     from service.imaging.series.geometry import VolumeGeometry
@@ -19,28 +19,21 @@ _COMPRESSION: Final = 3
 """Of zlib's 9; more takes far longer for a few per cent."""
 
 
-def nifti_masks(geometry: "VolumeGeometry", maps: Sequence[SliceMaps | None]) -> dict[str, bytes]:
+def nifti_masks(maps: SeriesMaps) -> dict[str, bytes]:
     """Write the masks of a volume as NIfTI, in the place of the volume.
-
-    Args:
-        geometry: position of the slices.
-        maps: of each slice, in the order of the geometry; None for a slice without lungs.
 
     Returns:
         A .nii.gz file for each name of `FILES`: uint8 (columns, rows, slices).
     """
-    return {name: _file(_labels(geometry, maps, segments), geometry) for name, segments in FILES.items()}
+    return {name: _file(_labels(maps, segments), maps.geometry) for name, segments in FILES.items()}
 
 
-def _labels(
-    geometry: "VolumeGeometry", maps: Sequence[SliceMaps | None], segments: Sequence[Segment]
-) -> NDArray[np.uint8]:
-    labels = np.zeros((len(maps), geometry.rows, geometry.columns), np.uint8)
-    for plane, each in zip(labels, maps, strict=True):
-        if each is not None:
-            masks = stored_masks(each, geometry)
-            for value, segment in enumerate(segments, start=1):
-                plane[masks[segment - 1]] = value
+def _labels(maps: SeriesMaps, segments: Sequence[Segment]) -> NDArray[np.uint8]:
+    labels = np.zeros((len(maps.slices), maps.geometry.rows, maps.geometry.columns), np.uint8)
+    for index, plane in enumerate(labels):
+        masks = maps.masks(index)
+        for value, segment in enumerate(segments, start=1):
+            plane[masks[segment - 1]] = value
     return labels.T
 
 

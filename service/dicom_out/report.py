@@ -1,12 +1,13 @@
 """DICOM SR of a series: a measurement report (PS3.16, TID 1500) with the answer, its units and codes."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from service.dicom_out.device import MANUFACTURER, Device
 from service.dicom_out.masks import Segment
 from service.dicom_out.segmentation import LABELS
-from service.dicom_out.source import Source
+from service.dicom_out.source import Source, SourceHeaderError
 
 if TYPE_CHECKING:
     from highdicom.sr import (
@@ -43,17 +44,18 @@ class Findings:
     Attributes:
         probability: of COVID-19, 0 to 1.
         label: of the series.
-        severity: band of involvement, CT-0 to CT-4.
-        volumes_ml: of each segment.
-        involvement: lesion volume over lung volume, 0 to 1: of both lungs, of the left and of the right one.
+        severity: band of involvement, CT-0 to CT-4; None if the model does not find lungs.
+        involvement: lesion volume over lung volume, 0 to 1: of both lungs, of the left and of the right one; None as
+            above.
+        volumes_ml: of each segment; empty if the positions of the slices are not known.
         remarks: sentences for the reader, such as the rule behind the probability, or warnings of the series.
     """
 
     probability: float
     label: str
-    severity: str
-    volumes_ml: dict[Segment, float]
-    involvement: tuple[float, float, float]
+    severity: str | None
+    involvement: tuple[float, float, float] | None
+    volumes_ml: Mapping[Segment, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 
@@ -65,25 +67,31 @@ def report(source: Source, findings: Findings, device: Device, segmentation: "Da
         findings: the answer.
         device: the model, which is the observer.
         segmentation: the SEG of the series, whose segments the report refers to; None if there is none.
+
+    Raises:
+        SourceHeaderError: an element of the header is too odd for highdicom.
     """
     from highdicom.sr import ComprehensiveSR
 
-    instances = _evidence(source)
-    result: Dataset = ComprehensiveSR(
-        instances if segmentation is None else [*instances, segmentation],
-        _content(source, findings, device, segmentation)[0],
-        device.uid("reports", source.series_uid),
-        source.series_number(2),
-        device.uid("report", source.series_uid, *source.instance_uids),
-        1,
-        MANUFACTURER,
-        is_complete=True,
-        manufacturer_model_name=device.name,
-        software_versions=device.software_versions,
-        device_serial_number=device.sha256,
-        series_description=f"{MANUFACTURER}: measurements, research only",
-        specific_character_set=None,
-    )
+    instances, content = _evidence(source), _content(source, findings, device, segmentation)
+    try:
+        result: Dataset = ComprehensiveSR(
+            instances if segmentation is None else [*instances, segmentation],
+            content[0],
+            device.uid("reports", source.series_uid),
+            source.series_number(2),
+            device.uid("report", source.series_uid, *source.instance_uids),
+            1,
+            MANUFACTURER,
+            is_complete=True,
+            manufacturer_model_name=device.name,
+            software_versions=device.software_versions,
+            device_serial_number=device.sha256,
+            series_description=f"{MANUFACTURER}: measurements, research only",
+            specific_character_set=None,
+        )
+    except Exception:  # noqa: BLE001 - highdicom raises nearly anything on odd headers, and may quote them
+        raise SourceHeaderError("a report can't be built from its header") from None
     source.restore_identity(result)
     return result
 
@@ -93,7 +101,7 @@ def _evidence(source: Source) -> "list[Dataset]":
     from pydicom.dataset import Dataset
 
     found: dict[str, Dataset] = {}
-    for frame in source.geometry.sources:
+    for frame in source.frames:
         if frame.sop_instance_uid in found:
             continue
         instance = Dataset()
@@ -143,27 +151,29 @@ def _series_group(source: Source, findings: Findings, device: Device) -> "Measur
     from highdicom.sr import AlgorithmIdentification, MeasurementsAndQualitativeEvaluations, QualitativeEvaluation
     from pydicom.sr.codedict import codes
 
-    both, left, right = (_lung(side) for side in (codes.SCT.Bilateral, codes.SCT.Left, codes.SCT.Right))
-    volumes, percent = findings.volumes_ml, [100 * share for share in findings.involvement]
-    lungs = volumes[Segment.LEFT_LUNG] + volumes[Segment.RIGHT_LUNG]
+    evaluations = [QualitativeEvaluation(_concept("label"), _value(findings.label))]
+    if findings.severity is not None:
+        evaluations.append(QualitativeEvaluation(_concept("band"), _value(findings.severity)))
     return MeasurementsAndQualitativeEvaluations(
         _tracking("series", source, device),
         algorithm_id=AlgorithmIdentification(device.name, device.version, [f"sha256={device.sha256}"]),
-        finding_sites=[both],
-        measurements=[
-            _measurement("probability", findings.probability, codes.UCUM.NoUnits),
-            _measurement("lung-volume", lungs, _millilitre(), both),
-            _measurement("lesion-volume", volumes[Segment.LESION], _millilitre(), both),
-            *(
-                _measurement("involvement", share, codes.UCUM.Percent, site)
-                for share, site in zip(percent, (both, left, right), strict=True)
-            ),
-        ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(_concept("band"), _value(findings.severity)),
-            QualitativeEvaluation(_concept("label"), _value(findings.label)),
-        ],
+        finding_sites=[_lung(codes.SCT.Bilateral)],
+        measurements=list(_series_measurements(findings)),
+        qualitative_evaluations=evaluations,
     )
+
+
+def _series_measurements(findings: Findings) -> "Iterator[Measurement]":
+    from pydicom.sr.codedict import codes
+
+    both, left, right = (_lung(side) for side in (codes.SCT.Bilateral, codes.SCT.Left, codes.SCT.Right))
+    yield _measurement("probability", findings.probability, codes.UCUM.NoUnits)
+    if findings.volumes_ml:
+        lungs = findings.volumes_ml[Segment.LEFT_LUNG] + findings.volumes_ml[Segment.RIGHT_LUNG]
+        yield _measurement("lung-volume", lungs, _millilitre(), both)
+        yield _measurement("lesion-volume", findings.volumes_ml[Segment.LESION], _millilitre(), both)
+    for share, site in zip(findings.involvement or (), (both, left, right), strict=False):
+        yield _measurement("involvement", 100 * share, codes.UCUM.Percent, site)
 
 
 def _segment_group(
@@ -179,7 +189,8 @@ def _segment_group(
     from pydicom.sr.codedict import codes
 
     sides = {Segment.LEFT_LUNG: codes.SCT.Left, Segment.RIGHT_LUNG: codes.SCT.Right}
-    lesion = segment is Segment.LESION
+    lesion, volume = segment is Segment.LESION, findings.volumes_ml.get(segment)
+    measurements = [] if volume is None else [Measurement(codes.SCT.Volume, round(volume, 4), _millilitre())]
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         _tracking(LABELS[segment], source, device),
         referenced_segment=ReferencedSegment(
@@ -191,7 +202,7 @@ def _segment_group(
         finding_category=codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
         finding_type=codes.SCT.Lesion if lesion else codes.SCT.Lung,
         finding_sites=[_lung(sides.get(segment, codes.SCT.Bilateral))],
-        measurements=[Measurement(codes.SCT.Volume, round(findings.volumes_ml[segment], 3), _millilitre())],
+        measurements=measurements,
     )
 
 

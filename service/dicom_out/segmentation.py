@@ -1,19 +1,21 @@
 """DICOM SEG of a series: left lung, right lung and lesion at the source's resolution."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.dicom_out.device import MANUFACTURER, Device
-from service.dicom_out.masks import INSIDE, Segment, SliceMaps, stored_masks, stored_probabilities
+from service.dicom_out.masks import INSIDE, Segment, SeriesMaps
 from service.dicom_out.source import Source, SourceHeaderError
 from service.dicom_out.source_images import restore_references, slice_index, source_images
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom.dataset import Dataset
+
+    from service.imaging.series.geometry import VolumeGeometry
 
 Kind: TypeAlias = Literal["binary", "fractional"]
 """Masks, or probabilities."""
@@ -27,25 +29,25 @@ _COLOURS: Final = {Segment.LEFT_LUNG: (70, -20, -30), Segment.RIGHT_LUNG: (70, -
 """CIELAB: blue, green and orange."""
 
 
-def segmentation(source: Source, maps: Sequence[SliceMaps | None], device: Device, kind: Kind = "binary") -> "Dataset":
+def segmentation(source: Source, maps: SeriesMaps, device: Device, kind: Kind = "binary") -> "Dataset":
     """Build the SEG (PS3.3 A.51) of a series. Frames without a pixel of their segment are left out.
 
     Args:
         source: the series.
-        maps: of each slice, in the order of the source's geometry; None for a slice without lungs.
+        maps: of its slices, whose geometry has their DICOM frames.
         device: the model.
         kind: see `Kind`.
 
     Raises:
         SourceHeaderError: the source has no frame of reference, or two slices at one place.
     """
-    frames = _Frames(source, maps, kind)
-    result = _without_pixels(source, frames, device)
+    frames = _Frames(maps, kind)
+    result = _without_pixels(source, maps.geometry, frames, device)
     stored = _in_order(result, frames)
     pixels = b"".join(part.tobytes() for part in (_packed(stored) if kind == "binary" else stored))
     result.PixelData = pixels + b"\0" * (len(pixels) % 2)
-    result.Rows, result.Columns = source.geometry.rows, source.geometry.columns
-    restore_references(result, source)
+    result.Rows, result.Columns = maps.geometry.rows, maps.geometry.columns
+    restore_references(result, maps.geometry.sources)
     source.restore_identity(result)
     return result
 
@@ -53,43 +55,42 @@ def segmentation(source: Source, maps: Sequence[SliceMaps | None], device: Devic
 class _Frames:
     """Frames of the SEG, one at a time; masks are kept as bits, probabilities are made when they are asked for."""
 
-    def __init__(self, source: Source, maps: Sequence[SliceMaps | None], kind: Kind) -> None:
+    def __init__(self, maps: SeriesMaps, kind: Kind) -> None:
         self.kind = kind
         self._maps = maps
-        self._geometry = source.geometry
-        self._size = source.geometry.rows, source.geometry.columns
-        self._packed = [self._pack(each) for each in maps] if kind == "binary" else []
+        self._size = maps.geometry.rows, maps.geometry.columns
+        self._packed = [self._pack(index) for index in range(len(self))] if kind == "binary" else []
 
     def __len__(self) -> int:
-        return len(self._maps)
+        return len(self._maps.slices)
 
     def frame(self, index: int, segment: Segment) -> NDArray[np.uint8]:
         """Return the stored values of one slice and segment: uint8 (rows, columns)."""
-        maps = self._maps[index]
-        if maps is None:
+        if self._maps.slices[index] is None:
             return np.zeros(self._size, np.uint8)
         if self._packed:
             bits = np.unpackbits(self._packed[index][segment - 1], count=self._size[0] * self._size[1])
             return bits.reshape(self._size)
-        probability = stored_probabilities(maps, self._geometry)[segment - 1]
-        return np.asarray(np.rint(probability * _MAXIMUM), dtype=np.uint8)
+        return np.asarray(np.rint(self._maps.probabilities(index)[segment - 1] * _MAXIMUM), dtype=np.uint8)
 
-    def _pack(self, maps: SliceMaps | None) -> list[NDArray[np.uint8]]:
-        return [] if maps is None else [np.packbits(mask) for mask in stored_masks(maps, self._geometry)]
+    def _pack(self, index: int) -> list[NDArray[np.uint8]]:
+        return [] if self._maps.slices[index] is None else [np.packbits(mask) for mask in self._maps.masks(index)]
 
 
-def _without_pixels(source: Source, frames: _Frames, device: Device) -> "Dataset":
+def _without_pixels(source: Source, geometry: "VolumeGeometry", frames: _Frames, device: Device) -> "Dataset":
     """Let highdicom build the SEG of slices of one pixel: with all pixels it takes 11 bytes for each and segment."""
     from highdicom.seg import Segmentation
 
     if not source.header.get("FrameOfReferenceUID"):
         raise SourceHeaderError("the source has no FrameOfReferenceUID")
+    if len(np.unique(geometry.offsets)) < len(geometry.offsets):
+        raise SourceHeaderError("two of its slices are at one place")
     pixels = np.zeros((len(frames), 1, 1, len(Segment)), np.uint8 if frames.kind == "binary" else np.float32)
     for index in range(len(frames)):
         pixels[index, 0, 0] = [frames.frame(index, segment).any() for segment in Segment]
     try:
         return Segmentation(
-            source_images(source),
+            source_images(source, geometry),
             pixels,
             frames.kind.upper(),
             [_describe(segment, device) for segment in Segment],
@@ -107,8 +108,8 @@ def _without_pixels(source: Source, frames: _Frames, device: Device) -> "Dataset
             series_description=f"{MANUFACTURER}: lungs and lesion, research only",
             specific_character_set=None,
         )
-    except ValueError as error:
-        raise SourceHeaderError(str(error)) from None
+    except Exception:  # noqa: BLE001 - highdicom raises nearly anything on odd headers, and may quote them
+        raise SourceHeaderError("a SEG can't be built from its header") from None
 
 
 def _describe(segment: Segment, device: Device) -> "SegmentDescription":
@@ -133,8 +134,9 @@ def _describe(segment: Segment, device: Device) -> "SegmentDescription":
     )
     what = "lesion inside the lungs" if lesion else LABELS[segment].lower()
     description.SegmentDescription = (
-        f"Research only, not for diagnosis. Binary: where the probability of {what} is at least {INSIDE}. Fractional: "
-        "the probability. The network answers cells that are coarser than pixels; they are enlarged bilinearly."
+        f"Research only, not for diagnosis. Binary: where the probability of {what} is above {INSIDE}. Fractional: "
+        "the probability. The network answers cells that are coarser than pixels; they are enlarged bilinearly. Slices "
+        "of a thin series that were not read are interpolated."
     )
     if not lesion:
         side = codes.SCT.Left if segment is Segment.LEFT_LUNG else codes.SCT.Right

@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.tag import BaseTag
 
-    from service.imaging.series.geometry import VolumeGeometry
+    from service.imaging.series.geometry import SourceFrame
 
 _TYPE_2: Final = (
     "PatientName",
@@ -56,12 +57,12 @@ class Source:
         header: of its first instance: all elements of patient, study, series and frame of reference that can be read,
             with empty elements where type 2 ones are missing or malformed.
         identity: the type 2 elements as the source has them, and its character set.
-        geometry: position of its slices, with the DICOM frame of each.
+        frames: DICOM frame of each slice.
     """
 
     header: "Dataset"
     identity: "Dataset"
-    geometry: "VolumeGeometry"
+    frames: "Sequence[SourceFrame]"
 
     @property
     def series_uid(self) -> str:
@@ -71,32 +72,35 @@ class Source:
     @property
     def instance_uids(self) -> list[str]:
         """SOPInstanceUID of each instance once, in the order of the slices."""
-        return list(dict.fromkeys(each.sop_instance_uid for each in self.geometry.sources))
+        return list(dict.fromkeys(frame.sop_instance_uid for frame in self.frames))
 
     def series_number(self, last_digit: int) -> int:
         """Number of a result's series: that of the source, followed by two digits."""
-        number = self.header.get("SeriesNumber")
-        return 100 * (abs(int(number)) % 1_000_000 if number else 0) + last_digit
+        number = str(self.header.get("SeriesNumber", ""))
+        return 100 * (int(number) % 1_000_000 if number.isdecimal() else 0) + last_digit
 
     def restore_identity(self, result: "Dataset") -> None:
         """Write the patient's and study's elements into a result, unchanged and unvalidated."""
         result.update(self.identity)
 
 
-def read_source(geometry: "VolumeGeometry") -> Source:
+def read_source(frames: "Sequence[SourceFrame]") -> Source:
     """Read the header of the first instance of a series.
+
+    Args:
+        frames: of its slices; results refer to the instances of all of them.
 
     Raises:
         SourceHeaderError: the slices came without DICOM headers, or the header lacks a UID.
     """
     silence_writers()
-    if not geometry.sources:
+    if not frames:
         raise SourceHeaderError("the slices came without DICOM headers")
-    header, identity = _readable(geometry.sources[0].header)
+    header, identity = _readable(frames[0].header)
     for name in _UIDS:
         if not header.get(name):
             raise SourceHeaderError(f"the source has no {name}")
-    return Source(header, identity, geometry)
+    return Source(header, identity, frames)
 
 
 def silence_writers() -> None:

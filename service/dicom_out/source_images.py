@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from service.dicom_out.source import Source
@@ -10,7 +10,7 @@ from service.dicom_out.source import Source
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from service.imaging.series.geometry import SourceFrame
+    from service.imaging.series.geometry import SourceFrame, VolumeGeometry
 
 _CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 """CT image storage; a frame of an enhanced CT is shown to highdicom as such an image too."""
@@ -19,12 +19,12 @@ _SLICE: Final = "2.25."
 """Start of the UID that stands for a slice until `restore_references`; its number from 1 follows."""
 
 
-def source_images(source: Source) -> "list[Dataset]":
-    """Build an image of one pixel for each slice of the source, in the order of its geometry."""
+def source_images(source: Source, geometry: "VolumeGeometry") -> "list[Dataset]":
+    """Build an image of one pixel for each slice of a geometry."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import format_number_as_ds as decimal
 
-    geometry, template = source.geometry, copy.deepcopy(source.header)
+    template = copy.deepcopy(source.header)
     template.SOPClassUID, template.Modality = _CT, "CT"
     template.Rows = template.Columns = 1
     template.ImageOrientationPatient = [
@@ -47,9 +47,14 @@ def slice_index(groups: "Dataset") -> int:
     return int(_reference(groups).ReferencedSOPInstanceUID.removeprefix(_SLICE)) - 1
 
 
-def restore_references(result: "Dataset", source: Source) -> None:
-    """Make a SEG refer to the source's instances and frames."""
-    sources, frames = source.geometry.sources, result.PerFrameFunctionalGroupsSequence
+def restore_references(result: "Dataset", sources: "Sequence[SourceFrame]") -> None:
+    """Make a SEG refer to the source's instances and frames.
+
+    Args:
+        result: SEG of what `source_images` built.
+        sources: DICOM frame of each slice.
+    """
+    frames = result.PerFrameFunctionalGroupsSequence
     indices = [slice_index(groups) for groups in frames]  # before any changes: segments share the item of a slice
     for groups, index in zip(frames, indices, strict=True):
         _refer(_reference(groups), sources[index], [sources[index]])

@@ -24,9 +24,9 @@ FINDINGS = Findings(
 
 
 def built(count: int = 5, *, with_segmentation: bool = True) -> tuple[Dataset, Dataset | None]:
-    geometry = series(count=count)
-    source = read_source(geometry)
-    result = segmentation(source, maps(geometry), DEVICE) if with_segmentation else None
+    chest = maps(series(count=count))
+    source = read_source(chest.geometry.sources)
+    result = segmentation(source, chest, DEVICE) if with_segmentation else None
     return report(source, FINDINGS, DEVICE, result), result
 
 
@@ -131,3 +131,10 @@ def test_dciodvfy_reports_no_error_and_no_warning_but_of_our_own_codes(with_segm
 
 def test_codes_fit_their_element() -> None:
     assert all(len(code) <= 16 for code in MEANINGS)
+
+
+def test_a_model_without_lungs_reports_probability_and_label_alone(tmp_path: Path) -> None:
+    source = read_source(series(count=1).sources)
+    result = report(source, Findings(0.25, "NonCOVID", None, None), DEVICE, None)
+    assert measured(result) == {("probability", None): (0.25, "1")}
+    assert not [line for line in dciodvfy(result, tmp_path) if line.startswith("Error")]

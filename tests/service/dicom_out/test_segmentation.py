@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from service.dicom_out.masks import Segment, stored_masks, stored_probabilities
+from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps
 from service.dicom_out.segmentation import segmentation
 from service.dicom_out.source import SourceHeaderError, read_source
 from service.imaging.dicom_checks import Turn
-from tests.service.dicom_out.objects import DEVICE, dciodvfy, frame_values, read_segmentation, written
-from tests.support.files.ball_series import BALL, BALL_ML, LUNG_ML, LUNGS, maps, series
+from tests.service.dicom_out.objects import DEVICE, dciodvfy, frame_values, read_segmentation
+from tests.support.files.ball_series import BALL, BALL_ML, LUNG_ML, LUNGS, SPACING, maps, series
 
 TILT = np.radians(20)
 ORIENTATIONS: dict[str, dict[str, Any]] = {
@@ -30,10 +30,10 @@ ORIENTATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def built(kind: Any = "binary", **changes: Any) -> tuple[Dataset, Any, list[Any]]:
-    geometry = series(**changes)
-    found = maps(geometry)
-    return segmentation(read_source(geometry), found, DEVICE, kind), geometry, found
+def built(kind: Any = "binary", **changes: Any) -> tuple[Dataset, SeriesMaps]:
+    """SEG of the drawn chest, and the maps in it."""
+    found = maps(series(**changes))
+    return segmentation(read_source(found.geometry.sources), found, DEVICE, kind), found
 
 
 def places(result: Dataset, segment: Segment) -> NDArray[np.float64]:
@@ -54,8 +54,10 @@ def places(result: Dataset, segment: Segment) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_a_ball_has_its_volume_and_its_place_in_the_patient(orientation: str) -> None:
-    result, geometry, _ = built(**ORIENTATIONS[orientation])
-    voxel_ml = geometry.pixel_area * geometry.spacing / 1000
+    result, chest = built(**ORIENTATIONS[orientation])
+    spacing = chest.geometry.spacing
+    assert spacing is not None
+    voxel_ml = SPACING * SPACING * spacing / 1000
     read = read_segmentation(result)
     for segment, centre, volume in (
         (Segment.LESION, BALL, BALL_ML),
@@ -67,49 +69,50 @@ def test_a_ball_has_its_volume_and_its_place_in_the_patient(orientation: str) ->
         assert np.linalg.norm(found.mean(axis=0) - centre) < 2
 
 
-def test_frames_are_the_enlarged_maps_and_empty_ones_are_left_out() -> None:
-    result, geometry, found = built()
-    frames = frame_values(read_segmentation(result))
-    expected = {
-        (int(segment), source.sop_instance_uid, None): stored_masks(each, geometry)[segment - 1]
-        for each, source in zip(found, geometry.sources, strict=True)
-        if each is not None
-        for segment in Segment
-    }
-    expected = {key: mask for key, mask in expected.items() if mask.any()}
+def expected_frames(chest: SeriesMaps) -> dict[tuple[int, str, int | None], NDArray[np.bool_]]:
+    """Masks that are not empty, by segment and frame of the source."""
+    found = {}
+    for index, source in enumerate(chest.geometry.sources):
+        for segment, mask in zip(Segment, chest.masks(index), strict=True):
+            if mask.any():
+                found[int(segment), source.sop_instance_uid, source.frame] = mask
+    return found
+
+
+def assert_same_frames(result: Dataset, chest: SeriesMaps) -> None:
+    frames, expected = frame_values(result), expected_frames(chest)
     assert frames.keys() == expected.keys()
     assert all(np.array_equal(frames[key], mask) for key, mask in expected.items())
 
 
+def test_frames_are_the_enlarged_maps_and_empty_ones_are_left_out() -> None:
+    result, chest = built()
+    assert_same_frames(read_segmentation(result), chest)
+
+
 def test_highdicom_finds_the_masks_by_source_instance() -> None:
-    result, geometry, found = built()
-    at = len(found) // 2
-    pixels = read_segmentation(result).get_pixels_by_source_instance([geometry.sources[at].sop_instance_uid])
-    for segment in Segment:
-        assert np.array_equal(pixels[0, ..., segment - 1], stored_masks(found[at], geometry)[segment - 1])
+    result, chest = built(count=5)
+    pixels = read_segmentation(result).get_pixels_by_source_instance([chest.geometry.sources[2].sop_instance_uid])
+    assert np.array_equal(np.moveaxis(pixels[0], -1, 0), chest.masks(2))
 
 
 def test_fractional_frames_are_probabilities() -> None:
-    result, geometry, found = built("fractional", count=5)
+    result, chest = built("fractional", count=5)
     read = read_segmentation(result)
     assert (read.SegmentationType, read.SegmentationFractionalType, read.MaximumFractionalValue) == (
         "FRACTIONAL",
         "PROBABILITY",
         255,
     )
-    key = (int(Segment.LESION), geometry.sources[2].sop_instance_uid, None)
-    expected = stored_probabilities(found[2], geometry)[Segment.LESION - 1]
-    assert np.abs(frame_values(read)[key] / 255 - expected).max() <= 0.5 / 255 + 1e-6
+    frames = frame_values(read)
+    for segment, probability in zip(Segment, chest.probabilities(2), strict=True):
+        stored = frames[int(segment), chest.geometry.sources[2].sop_instance_uid, None]
+        assert np.abs(stored / 255 - probability).max() <= 0.5 / 255 + 1e-6
 
 
 def test_sizes_that_are_no_multiple_of_a_byte_keep_their_bits() -> None:
-    odd = dataclasses.replace(series(count=3), rows=151, columns=153)
-    found = maps(odd)
-    frames = frame_values(read_segmentation(segmentation(read_source(odd), found, DEVICE)))
-    for source, each in zip(odd.sources, found, strict=True):
-        assert each is not None
-        mask = stored_masks(each, odd)[Segment.LEFT_LUNG - 1]
-        assert np.array_equal(frames[1, source.sop_instance_uid, None], mask)
+    chest = maps(dataclasses.replace(series(count=3), rows=151, columns=153))
+    assert_same_frames(segmentation(read_source(chest.geometry.sources), chest, DEVICE), chest)
 
 
 @pytest.mark.parametrize("kind", ["binary", "fractional"])
@@ -118,12 +121,8 @@ def test_dciodvfy_has_nothing_to_say(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_multi_frame_source_is_referred_to_by_frame(tmp_path: Path) -> None:
-    result, geometry, found = built(frames=True, count=7)
-    frames = frame_values(result)
-    for source, each in zip(geometry.sources, found, strict=True):
-        assert each is not None
-        mask = stored_masks(each, geometry)[Segment.LEFT_LUNG - 1]
-        assert np.array_equal(frames[1, "1.2.3", source.frame], mask)
+    result, chest = built(frames=True, count=7)
+    assert_same_frames(result, chest)
     (instance,) = result.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     assert instance.ReferencedSOPInstanceUID == "1.2.3"
     assert len(result.SourceImageSequence) == 1
@@ -155,13 +154,21 @@ def test_a_source_without_frame_of_reference_has_no_segmentation() -> None:
 
 
 def test_two_slices_at_one_place_have_no_segmentation() -> None:
-    with pytest.raises(SourceHeaderError, match="duplicates"):
+    with pytest.raises(SourceHeaderError, match="one place"):
         built(count=3, step=(0, 0, 0))
 
 
-def test_a_series_without_any_lesion_has_an_object_without_frames_of_it() -> None:
-    geometry = series(count=3)
-    found = [each and type(each)(each.lungs, np.zeros_like(each.lesion), each.border) for each in maps(geometry)]
-    read = read_segmentation(segmentation(read_source(geometry), found, DEVICE))
-    assert {number for number, _, _ in frame_values(read)} == {Segment.LEFT_LUNG, Segment.RIGHT_LUNG}
-    assert len(written(read)) > 0
+def test_a_series_without_any_lesion_has_no_frame_of_it() -> None:
+    chest = maps(series(count=3))
+    clear = [each and SliceMaps(each.lungs, np.zeros_like(each.lesion)) for each in chest.slices]
+    result = segmentation(read_source(chest.geometry.sources), dataclasses.replace(chest, slices=clear), DEVICE)
+    assert {number for number, _, _ in frame_values(result)} == {Segment.LEFT_LUNG, Segment.RIGHT_LUNG}
+    assert len(result.SegmentSequence) == 3
+
+
+def test_a_series_without_lungs_can_be_written_too(tmp_path: Path) -> None:
+    chest = maps(series(count=3))
+    empty = dataclasses.replace(chest, slices=[None] * 3)
+    result = segmentation(read_source(chest.geometry.sources), empty, DEVICE)
+    assert not read_segmentation(result).pixel_array.any()
+    assert dciodvfy(result, tmp_path) == []

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 from typing import Any
 
@@ -29,9 +28,9 @@ TYPE_2 = (
 
 def results(**changes: Any) -> list[Dataset]:
     """SEG and SR of a series whose headers have these elements."""
-    geometry = series(count=3, **changes)
-    source = read_source(geometry)
-    seg = segmentation(source, maps(geometry), DEVICE)
+    chest = maps(series(count=3, **changes))
+    source = read_source(chest.geometry.sources)
+    seg = segmentation(source, chest, DEVICE)
     return [seg, report(source, FINDINGS, DEVICE, seg)]
 
 
@@ -86,14 +85,13 @@ def test_a_source_without_its_identifiers_is_refused_by_name(name: str) -> None:
 
 def test_slices_without_headers_are_refused() -> None:
     with pytest.raises(SourceHeaderError, match="without DICOM headers"):
-        read_source(dataclasses.replace(series(count=3), sources=()))
+        read_source(())
 
 
 @pytest.mark.parametrize("data", [b"", b"DICM", b"\x08\x00\x05\x00CS\xff\xff", bytes(range(256)) * 40])
 def test_a_header_that_cannot_be_read_is_refused(data: bytes) -> None:
-    damaged = dataclasses.replace(series(count=1), sources=(SourceFrame("1.2", "1.3", None, data),))
     with pytest.raises(SourceHeaderError):
-        read_source(damaged)
+        read_source([SourceFrame("1.2", "1.3", None, data)])
 
 
 def test_lossy_compression_of_the_source_is_told() -> None:
@@ -103,10 +101,10 @@ def test_lossy_compression_of_the_source_is_told() -> None:
 
 
 def test_writing_leaves_the_source_as_it_is() -> None:
-    geometry = series(count=3)
-    source = read_source(geometry)
+    chest = maps(series(count=3))
+    source = read_source(chest.geometry.sources)
     before = source.header.to_json()
-    first, again = (segmentation(source, maps(geometry), DEVICE) for _ in range(2))
+    first, again = (segmentation(source, chest, DEVICE) for _ in range(2))
     assert source.header.to_json() == before
     assert read_segmentation(first).pixel_array.tobytes() == read_segmentation(again).pixel_array.tobytes()
     assert len(written(first)) == len(written(again))

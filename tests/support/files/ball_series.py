@@ -1,6 +1,7 @@
 """A drawn chest: two lungs and a ball of lesion at known places in the patient, in series of any orientation."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -8,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
-from service.dicom_out.masks import SliceMaps, lung_borders
+from service.dicom_out.masks import SeriesMaps, SliceMaps
 from service.imaging.dicom_checks import Turn
 from service.imaging.series.geometry import UPRIGHT, SourceFrame, VolumeGeometry
 
@@ -40,7 +44,7 @@ def series(
     frames: bool = False,
     **changes: Any,
 ) -> VolumeGeometry:
-    """A series through the whole chest; `changes` are elements of its headers, None removes one."""
+    """A series through the whole chest; `changes` are elements of its headers: None removes one, bytes are raw."""
     directions = [np.array(each, np.float64) / np.linalg.norm(each) for each in (row, column)]
     middle = np.arange(count)[:, np.newaxis] - (count - 1) / 2
     corner = -(SIDE - 1) / 2 * SPACING * (directions[0] + directions[1])
@@ -90,21 +94,24 @@ def written_header(**changes: Any) -> bytes:
     }
     with disable_value_validation():  # malformed ones too
         for name, value in elements.items():
-            if value is not None:
+            if isinstance(value, bytes):
+                tag = Tag(name)
+                dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+            elif value is not None:
                 setattr(dataset, name, value)
     file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
+    with warnings.catch_warnings(action="ignore"):
+        dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
-def maps(geometry: VolumeGeometry) -> list[SliceMaps | None]:
+def maps(geometry: VolumeGeometry) -> SeriesMaps:
     """Exact maps of the drawn chest: the share of lung and of lesion in each cell; None for a slice without lungs."""
-    lungs = [_cells(geometry, index, "lungs") for index in range(len(geometry.positions))]
-    borders = lung_borders(lungs)
-    return [
-        SliceMaps(lung, _cells(geometry, index, "ball"), borders[index]) if lung.max() > 0 else None
-        for index, lung in enumerate(lungs)
+    slices = [
+        SliceMaps(_cells(geometry, index, "lungs"), _cells(geometry, index, "ball"))
+        for index in range(len(geometry.positions))
     ]
+    return SeriesMaps([each if each.lungs.max() > 0 else None for each in slices], 0.5, geometry)
 
 
 def points(geometry: VolumeGeometry, position: NDArray[np.float64]) -> NDArray[np.float64]:
