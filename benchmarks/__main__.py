@@ -17,7 +17,6 @@ from benchmarks.document import draw
 from benchmarks.environments import REQUIREMENTS, ROOT, version_of
 from benchmarks.latency import measure_idle, measure_paces
 from benchmarks.results import Results, Row
-from benchmarks.training import training_efficiency
 from benchmarks.turns import take_turn
 from service.model.card import Precision
 from service.model.file import read_manifest
@@ -76,7 +75,6 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
         paces=[pace for each in ours for pace in measure_paces(each, IMAGE, work / "log", options.paced_seconds)],
         idle=[measure_idle(each, bare[each.precision], IMAGE, work / "log") for each in ours],
         decoding=measure_decoding(ours[-1], IMAGE, options.seconds, options.rounds, work),
-        training=training_efficiency(options.rounds),
     )
 
 

@@ -109,30 +109,6 @@ def _below_and_idle(results: Results) -> Iterable[_Target]:
     yield "time that an idle service adds to decoding and the network, ms", "2 or less", added
 
 
-def below_capacity(results: Results) -> str:
-    """List latencies below capacity and one at a time."""
-    rows = [
-        [pace.precision, f"{pace.arrivals}, {pace.share:.0%} of capacity", f"{pace.p50_ms:.0f}", f"{pace.p99_ms:.0f}"]
-        for pace in results.paces
-    ]
-    rows += [
-        [
-            idle.precision,
-            f"one at a time (decoding and network alone: {idle.bare_ms:.0f} ms)",
-            f"{idle.http_ms:.0f}",
-            "",
-        ]
-        for idle in results.idle
-    ]
-    return table(["precision", "arrivals", "p50, ms", "p99, ms"], rows)
-
-
-def training(results: Results) -> str:
-    """Report the share of an epoch that the passes through the network take."""
-    shares = ", ".join(f"{each:.2f}" for each in results.training)
-    return f"Time of the passes alone divided by the time of an epoch, by round: {shares}."
-
-
 def draw_throughput(results: Results) -> Figure:
     """Plot answers per second by number of connections; one line for each contender, bare rates as levels."""
     figure = Figure(figsize=(8.5, 4.6), layout="constrained")

@@ -149,7 +149,6 @@ class Results(Record):
         model: its name and version.
         files: model files by name, with the first 12 digits of their SHA-256.
         seconds: duration of each load.
-        training: see `training_efficiency`.
     """
 
     date: str
@@ -165,4 +164,3 @@ class Results(Record):
     paces: list[Pace]
     idle: list[Idle]
     decoding: Decoding | None = None
-    training: list[float]

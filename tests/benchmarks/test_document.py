@@ -55,7 +55,6 @@ def results() -> Results:
             dicom_rates=[3.8, 3.0, 1.9],
             dicom_bytes=200_000,
         ),
-        training=[0.93, 0.91, 0.95],
     )
 
 
