@@ -48,7 +48,7 @@ COPY --from=build /build/sbom.cdx.json ./
 COPY docker/healthcheck.sh ./
 COPY models ./models
 COPY service ./service
-ARG VERSION=0.1.0
+ARG VERSION=1.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="covid-ct" \
       org.opencontainers.image.description="Chest CT inference service, ${DEVICE}. Research only, not a medical device." \

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 """Version of package, OpenAPI document and V2 server. The model has its own, on its card."""
 
 DISCLAIMER: Final = "Research software, not a medical device: not for diagnosis or any decision about a patient."
