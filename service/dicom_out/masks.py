@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.lung_borders import INSIDE
 from service.imaging.overlay import enlarged
 
 if TYPE_CHECKING:
     from service.imaging.series.geometry import VolumeGeometry
-
-INSIDE: Final = 0.5
-"""Probability above which a pixel belongs to a segment, as in the lung involvement of the network."""
 
 
 class Segment(IntEnum):
@@ -32,10 +30,12 @@ class SliceMaps:
     Attributes:
         lungs: float32 (h, w), probability of lung, 0 to 1.
         lesion: float32 (h, w), probability of lesion, 0 to 1.
+        border: column of the maps, 0 to w, from which lung is the patient's left one; see `lung_borders`.
     """
 
     lungs: NDArray[np.float32]
     lesion: NDArray[np.float32]
+    border: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,10 @@ class SeriesMaps:
 
     Attributes:
         slices: in the order of the geometry; None for a slice without lungs.
-        midline: column between the lungs, as a part of the width of the upright slice.
         geometry: of the source.
     """
 
     slices: "Sequence[SliceMaps | None]"
-    midline: float
     geometry: "VolumeGeometry"
 
     def probabilities(self, index: int) -> NDArray[np.float32]:
@@ -64,7 +62,7 @@ class SeriesMaps:
 
         Lesion outside the lungs does not count.
         """
-        masks = self._upright(index) > INSIDE
+        masks = self._upright(index) >= INSIDE
         masks[2] &= masks[0] | masks[1]
         return np.asarray(self.geometry.stored(masks), dtype=np.bool_)
 
@@ -76,7 +74,7 @@ class SeriesMaps:
         if maps is None:
             return np.zeros((len(Segment), height, width), np.float32)
         lungs, lesion = (enlarged(values, (width, height)) for values in (maps.lungs, maps.lesion))
-        is_left = np.arange(width) >= round(self.midline * width)
+        is_left = np.arange(width) >= round(maps.border * width / maps.lungs.shape[1])
         return np.stack([lungs * is_left, lungs * ~is_left, lesion])
 
 
@@ -108,9 +106,8 @@ def _between(low: SliceMaps | None, high: SliceMaps | None, share: float) -> Sli
     """Return the maps at a share of the way from one slice to the other."""
     if low is None and high is None:
         return None
-    parts = [(maps, weight) for maps, weight in ((low, 1 - share), (high, share)) if maps is not None]
-    lungs, lesion = (
-        np.sum([np.float32(weight) * getattr(maps, name) for maps, weight in parts], axis=0)
-        for name in ("lungs", "lesion")
-    )
-    return SliceMaps(lungs, lesion)
+    parts = [(maps, np.float32(weight)) for maps, weight in ((low, 1 - share), (high, share)) if maps is not None]
+    nearest, _ = max(parts, key=lambda part: part[1])
+    lungs = np.sum([weight * maps.lungs for maps, weight in parts], axis=0)
+    lesion = np.sum([weight * maps.lesion for maps, weight in parts], axis=0)
+    return SliceMaps(lungs, lesion, nearest.border)

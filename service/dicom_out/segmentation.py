@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.dicom_out.device import MANUFACTURER, Device
-from service.dicom_out.masks import INSIDE, Segment, SeriesMaps
+from service.dicom_out.masks import Segment, SeriesMaps
 from service.dicom_out.source import Source, SourceHeaderError
 from service.dicom_out.source_images import restore_references, slice_index, source_images
+from service.imaging.lung_borders import INSIDE
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -134,7 +135,7 @@ def _describe(segment: Segment, device: Device) -> "SegmentDescription":
     )
     what = "lesion inside the lungs" if lesion else LABELS[segment].lower()
     description.SegmentDescription = (
-        f"Research only, not for diagnosis. Binary: where the probability of {what} is above {INSIDE}. Fractional: "
+        f"Research only, not for diagnosis. Binary: where the probability of {what} is at least {INSIDE}. Fractional: "
         "the probability. The network answers cells that are coarser than pixels; they are enlarged bilinearly. Slices "
         "of a thin series that were not read are interpolated."
     )

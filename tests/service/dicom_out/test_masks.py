@@ -11,16 +11,16 @@ OFFSETS = np.arange(5.0)
 
 
 def constant(value: float) -> SliceMaps:
-    return SliceMaps(np.full((4, 4), value, np.float32), np.full((4, 4), value / 2, np.float32))
+    return SliceMaps(np.full((4, 4), value, np.float32), np.full((4, 4), value / 2, np.float32), 2)
 
 
 def values(filled: list[SliceMaps | None]) -> list[float | None]:
     return [None if each is None else round(float(each.lungs.mean()), 4) for each in filled]
 
 
-def test_the_midline_is_between_left_and_right_lung() -> None:
+def test_the_border_is_between_left_and_right_lung() -> None:
     lungs = np.ones((4, 4), np.float32)
-    masks = SeriesMaps([SliceMaps(lungs, lungs)], 0.25, series(count=1)).masks(0)
+    masks = SeriesMaps([SliceMaps(lungs, lungs, 1)], series(count=1)).masks(0)
     width = masks.shape[2]
     assert masks[Segment.RIGHT_LUNG - 1].sum(axis=1).tolist() == [width // 4] * masks.shape[1]
     assert masks[Segment.LEFT_LUNG - 1].sum(axis=1).tolist() == [width - width // 4] * masks.shape[1]
@@ -29,7 +29,7 @@ def test_the_midline_is_between_left_and_right_lung() -> None:
 def test_lesion_outside_the_lungs_does_not_count() -> None:
     lungs = np.zeros((4, 4), np.float32)
     lungs[:, :2] = 1
-    masks = SeriesMaps([SliceMaps(lungs, np.ones((4, 4), np.float32))], 0.5, series(count=1)).masks(0)
+    masks = SeriesMaps([SliceMaps(lungs, np.ones((4, 4), np.float32), 2)], series(count=1)).masks(0)
     assert np.array_equal(masks[Segment.LESION - 1], masks[Segment.RIGHT_LUNG - 1])
 
 

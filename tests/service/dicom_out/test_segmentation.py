@@ -160,7 +160,7 @@ def test_two_slices_at_one_place_have_no_segmentation() -> None:
 
 def test_a_series_without_any_lesion_has_no_frame_of_it() -> None:
     chest = maps(series(count=3))
-    clear = [each and SliceMaps(each.lungs, np.zeros_like(each.lesion)) for each in chest.slices]
+    clear = [each and SliceMaps(each.lungs, np.zeros_like(each.lesion), each.border) for each in chest.slices]
     result = segmentation(read_source(chest.geometry.sources), dataclasses.replace(chest, slices=clear), DEVICE)
     assert {number for number, _, _ in frame_values(result)} == {Segment.LEFT_LUNG, Segment.RIGHT_LUNG}
     assert len(result.SegmentSequence) == 3

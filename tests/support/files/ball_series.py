@@ -17,6 +17,7 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRL
 
 from service.dicom_out.masks import SeriesMaps, SliceMaps
 from service.imaging.dicom_checks import Turn
+from service.imaging.lung_borders import lung_borders
 from service.imaging.series.geometry import UPRIGHT, SourceFrame, VolumeGeometry
 
 BALL: Final = np.array([-70.0, 12.0, 8.0])
@@ -107,11 +108,10 @@ def written_header(**changes: Any) -> bytes:
 
 def maps(geometry: VolumeGeometry) -> SeriesMaps:
     """Exact maps of the drawn chest: the share of lung and of lesion in each cell; None for a slice without lungs."""
-    slices = [
-        SliceMaps(_cells(geometry, index, "lungs"), _cells(geometry, index, "ball"))
-        for index in range(len(geometry.positions))
-    ]
-    return SeriesMaps([each if each.lungs.max() > 0 else None for each in slices], 0.5, geometry)
+    indices = range(len(geometry.positions))
+    lungs, balls = ([_cells(geometry, index, what) for index in indices] for what in ("lungs", "ball"))
+    slices = [SliceMaps(*each) for each in zip(lungs, balls, lung_borders(lungs), strict=True)]
+    return SeriesMaps([each if each.lungs.max() > 0 else None for each in slices], geometry)
 
 
 def points(geometry: VolumeGeometry, position: NDArray[np.float64]) -> NDArray[np.float64]:
