@@ -123,8 +123,11 @@ def _show_model(options: argparse.Namespace) -> int:
         times = ", ".join(f"{name} {each:.1f}" for name, each in choice.milliseconds.items())
         print(f"measured  milliseconds of one convolution here: {times}")
     print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
-    for point, threshold in card.operating_points.items():
-        print(f"point     {point} {threshold:.4f}")
+    for name in card.operating_points:
+        point = card.operating_point(name)
+        lesion = f", lesion {point.lesion_threshold:.4f}" if card.lesion_thresholds else ""
+        purpose = f" ({point.purpose})" if point.purpose else ""
+        print(f"point     {name} {point.threshold:.4f}{lesion}{purpose}")
     for check, threshold in card.checks.items():
         print(f"check     {check} above {threshold:.4f}")
     for source, figures in card.left_out_metrics.items():

@@ -27,6 +27,8 @@ class Row:
         window: centre/width; empty where none applies, because the file has no Hounsfield units.
         probability, label, threshold, operating_point: the prediction; empty after an error, the label also if a check
             failed.
+        lesion_probability, covid_given_lesion, lesion_threshold: whether there is a lesion, whether it is COVID-19 and
+            not another disease, and the threshold of the first; empty if the model does not answer them.
         lung_involvement, lung_involvement_left, lung_involvement_right: area of lesion divided by area of lung, of both
             lungs and of each; empty if the model does not find lungs.
         lung_fraction: area of the lungs divided by that of the picture; empty if the model does not find lungs.
@@ -42,6 +44,9 @@ class Row:
     label: str = ""
     threshold: float | None = None
     operating_point: str = ""
+    lesion_probability: float | None = None
+    covid_given_lesion: float | None = None
+    lesion_threshold: float | None = None
     lung_involvement: float | None = None
     lung_involvement_left: float | None = None
     lung_involvement_right: float | None = None
@@ -192,6 +197,9 @@ def _row(values: dict[str, object]) -> Row:
         label=text("label"),
         threshold=number("threshold"),
         operating_point=text("operating_point"),
+        lesion_probability=number("lesion_probability"),
+        covid_given_lesion=number("covid_given_lesion"),
+        lesion_threshold=number("lesion_threshold"),
         lung_involvement=number("lung_involvement"),
         lung_involvement_left=number("lung_involvement_left"),
         lung_involvement_right=number("lung_involvement_right"),

@@ -65,15 +65,30 @@ class Timings(_Answer):
 class SlicePrediction(_Answer):
     """Prediction for one slice, by a model in this process or by a service."""
 
-    probability: float = Field(ge=0, le=1, description="of COVID-19")
+    probability: float = Field(
+        ge=0, le=1, description="of COVID-19: lesion_probability times covid_given_lesion where the model answers these"
+    )
+    lesion_probability: float | None = Field(
+        default=None, ge=0, le=1, description="that these lungs show a lesion; null if the model does not answer it"
+    )
+    covid_given_lesion: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="that it looks like COVID-19 rather than another disease; null if the model does not answer it",
+    )
     label: str | None = Field(
-        description="COVID where the probability is at or above the threshold; null if a check has failed, because the "
-        "probability means nothing then",
+        description="COVID where the probability is at or above the threshold, and the lesion probability at or above "
+        "its own; null if a check has failed, because the probability means nothing then",
         examples=["COVID"],
     )
-    threshold: float = Field(description="of the operating point")
+    threshold: float = Field(description="of the probability, at the operating point")
+    lesion_threshold: float | None = Field(
+        default=None,
+        description="of the lesion probability, at the operating point; null if the model does not answer it",
+    )
     operating_point: str = Field(description="operating point of the model's card that was used", examples=["balanced"])
-    lung_involvement: LungInvolvement | None = Field(description="null if the model does not find lungs")
+    lung_involvement: LungInvolvement | None = Field(description="null if the model finds no lungs")
     lung_fraction: float | None = Field(
         description="area of the lungs divided by that of the picture; null if the model does not find lungs"
     )
@@ -87,8 +102,11 @@ class SlicePrediction(_Answer):
         prediction, check = assessment.prediction, assessment.check
         return SlicePrediction(
             probability=prediction.probability,
+            lesion_probability=prediction.lesion_probability,
+            covid_given_lesion=prediction.covid_given_lesion,
             label=assessment.label,
             threshold=assessment.point.threshold,
+            lesion_threshold=None if prediction.lesion_probability is None else assessment.point.lesion_threshold,
             operating_point=assessment.point.name,
             lung_involvement=prediction.lung_involvement,
             lung_fraction=prediction.lung_fraction,

@@ -1,7 +1,7 @@
 """From a prediction to its label: the thresholds of the card, and the checks of the picture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from service.errors import ErrorCode, UnusableImageError
@@ -53,6 +53,8 @@ class Assessment:
 def assess(prediction: NetworkPrediction, card: ModelCard, point: OperatingPoint) -> Assessment:
     """Compare a prediction with the thresholds of the card and of the operating point."""
     check = run_checks(prediction.check_scores, card.checks)
+    if check.reason == "no_lungs":
+        prediction = replace(prediction, lung_involvement=None)  # a share of nothing
     label = None if check.failed else card.label_of(prediction.probability, prediction.lesion_probability, point)
     return Assessment(prediction, point, label, check)
 

@@ -1,16 +1,16 @@
 // How the answers are spread: the number of slices for each twentieth of the probability.
 
 import { drawing } from "./element.js";
-import { percent } from "./wording.js";
+import { kindOf, percent } from "./wording.js";
 
 const BINS = 20;
 const [WIDTH, HEIGHT, BASE, TOP] = [400, 120, 96, 16];
 
-/** An SVG of `answers`; those at or above the threshold are drawn on top, in the colour of the positive label. */
+/** An SVG of `answers`; those with the positive label are drawn on top, in its colour. */
 export function histogram(answers) {
   const bins = Array.from({ length: BINS }, () => ({ yes: 0, no: 0 }));
-  for (const { probability, threshold } of answers) {
-    bins[Math.min(Math.floor(probability * BINS), BINS - 1)][probability >= threshold ? "yes" : "no"] += 1;
+  for (const answer of answers) {
+    bins[Math.min(Math.floor(answer.probability * BINS), BINS - 1)][kindOf(answer)] += 1;
   }
   const most = Math.max(1, ...bins.map(({ yes, no }) => yes + no));
   const threshold = answers.at(-1)?.threshold;
@@ -18,7 +18,7 @@ export function histogram(answers) {
     drawing("line", { class: "axis", x1: 0, x2: WIDTH, y1: BASE + 0.5, y2: BASE + 0.5 }),
     ...bins.flatMap((bin, index) => columns(bin, index, (BASE - TOP) / most)),
     ...[0, 0.25, 0.5, 0.75, 1].map((share) => tick(share)),
-    ...(threshold === undefined ? [] : mark(threshold)));
+    ...(threshold ? mark(threshold) : []));
 }
 
 function columns({ yes, no }, index, unit) {

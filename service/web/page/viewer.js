@@ -2,7 +2,7 @@
 
 import { element, find } from "./element.js";
 import { compact, drawBar, drawColours, drawContour, drawLungs } from "./map.js";
-import { doubt, headline, kindOf, legend, outcome, percent, reason, relation, remedy, timing, worth } from "./wording.js";
+import { answers, doubt, headline, kindOf, legend, outcome, percent, reason, relation, remedy, timing, worth } from "./wording.js";
 
 const SIDE = 768; // pixels of the longer side: lines stay smooth on small slices
 const THUMBNAIL = 112; // pixels, for screens of twice the density
@@ -117,16 +117,19 @@ function bar({ probability, threshold }, kind) {
   value.style.width = `${probability * 100}%`;
   const mark = element("div", { className: "bar-mark" });
   mark.style.left = `${threshold * 100}%`;
+  mark.hidden = threshold === 0; // the lesions decide
   return element("div", { className: "bar", attributes: { role: "img", "aria-label": `Probability ${percent(probability)}, threshold ${percent(threshold)}` } }, value, mark);
 }
 
 function facts(answer, card) {
   const { lung_involvement: involved, lung_fraction: fraction } = answer;
   const rows = [["Doubt", doubt(answer, card)]];
+  const both = answers(answer, card);
   if (fraction !== null) rows.unshift(["Lungs", `${percent(fraction)} of the picture`]);
   if (involved) {
     const sides = `left lung ${percent(involved.left)} (right of the picture), right lung ${percent(involved.right)}`;
     rows.unshift(["Involvement", `${percent(involved.both)} of the lungs in this slice look like lesion: ${sides}`]);
   }
+  if (both) rows.unshift(["Answers", both]);
   return element("dl", { className: "facts" }, ...rows.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));
 }

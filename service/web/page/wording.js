@@ -17,7 +17,15 @@ export const labelOf = (answer) => (answer.out_of_distribution.flagged ? "" : an
 /** The kind of an answer, for its colour: yes, no or none. */
 export function kindOf(answer) {
   if (answer.out_of_distribution.flagged) return "none";
-  return answer.probability >= answer.threshold ? "yes" : "no";
+  const { probability, threshold, lesion_probability: lesion, lesion_threshold: least } = answer;
+  return probability >= threshold && (least === null || lesion >= least) ? "yes" : "no";
+}
+
+/** Both answers whose product is the probability; "" if the model does not give them. */
+export function answers({ lesion_probability: lesion, covid_given_lesion: covid }, card) {
+  if (lesion === null) return "";
+  const found = lesion >= (card?.lesion_thresholds.triage ?? 0.5) ? "yes" : "no";
+  return `Lesions: ${found}, ${lesion.toFixed(2)}; like COVID-19 rather than other disease: ${covid.toFixed(2)}`;
 }
 
 /** A line for the label column: the label, the reason for none, or the state. */
@@ -27,9 +35,10 @@ export function outcome({ state, answer, problem }) {
   return { waiting: "Waiting", sending: "Examining…", cancelled: "Cancelled" }[state] ?? "";
 }
 
-/** The relation of the probability to the threshold. */
-export function relation({ probability, threshold }) {
-  return `${probability >= threshold ? "at or above" : "below"} the threshold of ${percent(threshold)}`;
+/** The relation of the probability, or of the lesion probability where that decides, to the threshold. */
+export function relation({ probability, threshold, lesion_probability: lesion, lesion_threshold: least }) {
+  const side = (value, limit) => `${value >= limit ? "at or above" : "below"} the threshold of ${percent(limit)}`;
+  return least ? `the label follows from the lesions, ${percent(lesion)}: ${side(lesion, least)}` : side(probability, threshold);
 }
 
 /** The reliability of such an answer on the card's test slices; "" if the card does not have it. */

@@ -47,8 +47,9 @@ router = APIRouter(tags=[PREDICTIONS])
     "probability of lesion in colour, its contour at 0.25 and a colour bar; with `?lungs=true` also the outline of the "
     "lungs; with `?map=true` the bare map, grey) or JSON with the prediction, the values of lesion and lung, and the "
     "pictures in base64. From the same pass through the network as the probability, which a PNG has in the headers "
-    "X-COVIDCT-Probability, X-COVIDCT-Threshold, X-COVIDCT-Operating-Point and, unless a check has failed, "
-    f"X-COVIDCT-Label. {DISCLAIMER}",
+    "X-COVIDCT-Probability, X-COVIDCT-Threshold, X-COVIDCT-Operating-Point, unless a check has failed X-COVIDCT-Label, "
+    "and, if the model answers them, X-COVIDCT-Lesion-Probability, X-COVIDCT-Covid-Given-Lesion and "
+    f"X-COVIDCT-Lesion-Threshold. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY,
     response_class=Response,
     responses={
@@ -112,6 +113,11 @@ def _as_png(pictures: _Pictures, bare: bool) -> Response:
     }
     if assessment.label is not None:
         headers["X-COVIDCT-Label"] = assessment.label
+    answers = assessment.prediction
+    if answers.lesion_probability is not None and answers.covid_given_lesion is not None:
+        headers["X-COVIDCT-Lesion-Probability"] = f"{answers.lesion_probability:.6f}"
+        headers["X-COVIDCT-Covid-Given-Lesion"] = f"{answers.covid_given_lesion:.6f}"
+        headers["X-COVIDCT-Lesion-Threshold"] = f"{assessment.point.lesion_threshold:g}"
     return Response(png(image), headers=headers, media_type=_PNG)
 
 

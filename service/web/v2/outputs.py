@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.inference.served_model import ServedModel
 from service.model.assess import Assessment
-from service.model.prediction import LungInvolvement
+from service.model.prediction import ANSWERS, LungInvolvement
 from service.web.v2.schemas import TensorMetadata
 
 Column: TypeAlias = NDArray[np.float32] | list[str]
@@ -24,11 +24,20 @@ _WITH_LUNGS: Final = (
     TensorMetadata(name="lung_involvement", datatype="FP32", shape=[-1, 3]),
     TensorMetadata(name="lung_fraction", datatype="FP32", shape=[-1]),
 )
+_WITH_ANSWERS: Final = (
+    *(TensorMetadata(name=name, datatype="FP32", shape=[-1]) for name in ANSWERS),
+    TensorMetadata(name="lesion_threshold", datatype="FP32", shape=[-1]),
+)
 
 
 def outputs_of(model: ServedModel) -> list[TensorMetadata]:
     """List the outputs of a model."""
-    return [*_ALWAYS, *(_WITH_LUNGS if model.predictor.has_lungs else ())]
+    network = model.predictor
+    return [
+        *_ALWAYS,
+        *(_WITH_LUNGS if network.has_lungs else ()),
+        *(_WITH_ANSWERS if network.has_answers else ()),
+    ]
 
 
 def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[str, Column]:
@@ -47,9 +56,14 @@ def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[st
     if model.predictor.has_lungs:
         columns["lung_involvement"] = numbers(lambda each: _row(each.prediction.lung_involvement))
         columns["lung_fraction"] = numbers(lambda each: each.prediction.lung_fraction)
+    if model.predictor.has_answers:
+        columns["lesion_probability"] = numbers(lambda each: each.prediction.lesion_probability)
+        columns["covid_given_lesion"] = numbers(lambda each: each.prediction.covid_given_lesion)
+        columns["lesion_threshold"] = numbers(lambda each: each.point.lesion_threshold)
     return columns
 
 
 def _row(involvement: LungInvolvement | None) -> tuple[float, float, float]:
-    assert involvement is not None  # noqa: S101 - the model finds lungs
+    if involvement is None:  # no lungs in this picture, and tensors have no null
+        return 0.0, 0.0, 0.0
     return involvement.both, involvement.left, involvement.right

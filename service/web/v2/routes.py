@@ -106,8 +106,10 @@ _DESCRIPTION: Final = (
     "[N, 1, H, W], grey values in a lung window, in their original size: the service resamples them as it does files. "
     "Do not resample them before. Answers `probability` FP32 [N], `label` BYTES [N], "
     "`threshold` FP32 [N], `out_of_distribution` FP32 [N] (the score of the checks, failed above 1), `heatmap` FP32 "
-    "[N, h, w] and, if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right) and `lung_fraction` "
-    f"FP32 [N]. An image that can't be used fails the request, and the error names its row. {DISCLAIMER}"
+    "[N, h, w], if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right; 0 in a picture without "
+    "lungs) and `lung_fraction` FP32 [N], and, if it answers them, `lesion_probability`, `covid_given_lesion` and "
+    "`lesion_threshold` FP32 [N]. An image that can't be used fails the request, and the error names its row. "
+    f"{DISCLAIMER}"
 )
 _BODY: Final = {
     "required": True,

@@ -45,6 +45,9 @@ class TinyNetwork(torch.nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(self.conv(grey).mean(1), 4).float()
 
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.answer(slices)
+
+    def answer(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.maps(slices)
         lungs = (maps > 0.1).float()
         involved: list[torch.Tensor] = []
@@ -64,6 +67,17 @@ class TinyNetwork(torch.nn.Module):
             "wrong_window": brightness,
             "several_panels": (brightness - middle).clamp_min(0.0),
         }
+
+
+class TinyDoctor(TinyNetwork):
+    """The same, and the two answers whose product is the probability: lesions by the brightest cell."""
+
+    def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        answer = self.answer(slices)
+        lesion = torch.sigmoid(16 * (answer["heatmap"].amax((1, 2)) - 0.4))
+        answer["lesion_probability"] = lesion
+        answer["covid_given_lesion"] = answer["probability"] / lesion.clamp_min(1e-6)
+        return answer
 
 
 class TinyClassifier(TinyNetwork):
@@ -109,6 +123,16 @@ def tiny_card(probability: float | None = None) -> ModelCard:
         intended_use="tests",
         limits="knows brightness only",
     )
+
+
+def doctor_card() -> ModelCard:
+    """A card for `TinyDoctor`."""
+    points = {
+        "operating_points": {"differential": 0.5, "triage": 0.0},
+        "lesion_thresholds": {"differential": 0.0, "triage": 0.6},
+        "purposes": {"differential": "COVID-19 against everything else", "triage": "any lesion"},
+    }
+    return tiny_card().model_copy(update=points)
 
 
 def classifier_card() -> ModelCard:
