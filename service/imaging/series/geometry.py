@@ -1,6 +1,7 @@
 """Position of a stack of slices in the patient: volumes in ml, affines for NIfTI, source instances for DICOM."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -86,6 +87,16 @@ class VolumeGeometry:
     def pixel_area(self) -> float:
         """Area of a pixel in square mm."""
         return self.pixel_spacing[0] * self.pixel_spacing[1]
+
+    @property
+    def slice_area(self) -> float:
+        """Area of a slice in square mm."""
+        return self.rows * self.columns * self.pixel_area
+
+    def select(self, indices: Sequence[int]) -> "VolumeGeometry":
+        """Return the geometry of some of the slices."""
+        sources = tuple(self.sources[index] for index in indices) if self.sources else ()
+        return replace(self, positions=self.positions[list(indices)], sources=sources)
 
     @property
     def affine(self) -> NDArray[np.float64]:

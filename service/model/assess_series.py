@@ -1,0 +1,201 @@
+"""From the predictions of a series' slices to one answer: volumes, involvement, severity, probability, label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.imaging.series.geometry import VolumeGeometry
+from service.model.card import ModelCard, OperatingPoint
+from service.model.prediction import LungInvolvement, NetworkPrediction
+
+RULE: Final = "mean of the log odds of the slices with lungs, weighted by lung volume"
+"""Rule from slices to a series; docs/experiments.md has the others that were compared."""
+
+KEY_SLICES: Final = 3
+
+_KEY_DISTANCE_MM: Final = 10.0
+"""Least distance between key slices, so that thin neighbours do not repeat each other."""
+
+_INSIDE: Final = 0.5
+"""Probability above which a cell of a map is lung or lesion."""
+
+_NO_LESION: Final = 0.005
+"""Involvement below which a series counts as one without lesions: the two normal patients of COVID-CT-MD have 0.000 and 0.004."""
+
+_CLIP: Final = 1e-4
+
+_MM3_PER_ML: Final = 1000.0
+
+
+class Severity(StrEnum):
+    """Share of the lungs that is affected, in bands: none, up to 25, 50, 75 % and above.
+
+    The bands are those of MosMedData (Morozov et al. 2020, arXiv 2005.06465), where radiologists estimated the share.
+    """
+
+    CT_0 = "CT-0"
+    CT_1 = "CT-1"
+    CT_2 = "CT-2"
+    CT_3 = "CT-3"
+    CT_4 = "CT-4"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesAssessment:
+    """The answer to a series.
+
+    Attributes:
+        probability: of the positive class, by `RULE`.
+        label: one of the card's two labels.
+        point: the operating point that the label follows from.
+        lung_involvement: volume of lesion divided by volume of lung; None if the model does not find lungs.
+        severity: band of `lung_involvement.both`.
+        lung_volume_ml, lesion_volume_ml: None if the positions of the slices are not known.
+        midline: column between the lungs, as a part of the width of the upright slice; the patient's left is beyond it.
+        key_slices: indices of the slices with most lesion, the most first.
+    """
+
+    probability: float
+    label: str
+    point: OperatingPoint
+    lung_involvement: LungInvolvement | None
+    severity: Severity | None
+    lung_volume_ml: float | None
+    lesion_volume_ml: float | None
+    midline: float
+    key_slices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Areas:
+    """Areas by slice as parts of the slice's area, float64 (N,), of both sides and of the patient's left one."""
+
+    lung: NDArray[np.float64]
+    lesion: NDArray[np.float64]
+    left_lung: NDArray[np.float64]
+    left_lesion: NDArray[np.float64]
+    midline: float
+    has_lungs: bool
+
+
+def assess_series(
+    predictions: Sequence[NetworkPrediction | None],
+    geometry: VolumeGeometry | None,
+    card: ModelCard,
+    point: OperatingPoint,
+) -> SeriesAssessment | None:
+    """Combine the predictions of the slices that were read.
+
+    Args:
+        predictions: in the order of the slices; None for a slice without lungs.
+        geometry: of the same slices; None if their positions are not known, so that every slice counts the same.
+        card: of the model.
+        point: for the label.
+
+    Returns:
+        None if no slice has lungs.
+    """
+    found = [index for index, prediction in enumerate(predictions) if prediction is not None]
+    kept = [prediction for prediction in predictions if prediction is not None]
+    if not kept:
+        return None
+    extents = np.ones(len(kept)) if geometry is None else geometry.thicknesses[found]
+    is_placed = bool(extents.any()) and geometry is not None  # the extent of a single slice is not known
+    areas = _areas(kept)
+    weights = areas.lung * (extents if is_placed else 1.0)
+    probability = _probability(np.array([prediction.probability for prediction in kept]), weights)
+    involvement = _involvement(areas, extents if is_placed else np.ones(len(kept))) if areas.has_lungs else None
+    ml = extents * geometry.slice_area / _MM3_PER_ML if geometry is not None and is_placed and areas.has_lungs else None
+    return SeriesAssessment(
+        probability=probability,
+        label=card.label_of(probability, point),
+        point=point,
+        lung_involvement=involvement,
+        severity=None if involvement is None else severity_of(involvement.both),
+        lung_volume_ml=None if ml is None else float(ml @ areas.lung),
+        lesion_volume_ml=None if ml is None else float(ml @ areas.lesion),
+        midline=areas.midline,
+        key_slices=tuple(found[index] for index in _key_slices(areas, geometry, found)),
+    )
+
+
+def severity_of(involvement: float) -> Severity:
+    """Return the band of an involvement, 0 to 1."""
+    if involvement < _NO_LESION:
+        return Severity.CT_0
+    bands = (Severity.CT_1, Severity.CT_2, Severity.CT_3, Severity.CT_4)
+    return bands[sum(involvement > bound for bound in (0.25, 0.5, 0.75))]
+
+
+def find_midline(lungs: NDArray[np.bool_]) -> float:
+    """Find the column between the lungs of a series, as a part of the width.
+
+    It is the column with the fewest lung cells in the middle third of the lungs: in a single slice, one lung may be
+    missing, and half of its box is not the middle of the body.
+
+    Args:
+        lungs: (N, h, w).
+    """
+    columns = lungs.sum((0, 1))
+    width = len(columns)
+    if not columns.any():
+        return 0.5
+    share = columns.cumsum() / columns.sum()
+    low, high = np.searchsorted(share, (0.01, 0.99))
+    first, last = low + (high - low) // 3, high - (high - low) // 3
+    fewest = np.flatnonzero(columns[first : last + 1] == columns[first : last + 1].min()) + first
+    return float((fewest[len(fewest) // 2] + 0.5) / width)
+
+
+def _areas(predictions: Sequence[NetworkPrediction]) -> _Areas:
+    """Measure the slices; a model that does not find lungs gives whole slices without lesion."""
+    ones = np.ones(len(predictions))
+    lung_maps = [prediction.lungs for prediction in predictions if prediction.lungs is not None]
+    if len(lung_maps) < len(predictions):
+        return _Areas(ones, 0 * ones, ones / 2, 0 * ones, 0.5, has_lungs=False)
+    lungs = np.stack(lung_maps) > _INSIDE
+    lesions = lungs & (np.stack([prediction.heatmap for prediction in predictions]) > _INSIDE)
+    midline = find_midline(lungs)
+    left = slice(round(midline * lungs.shape[2]), None)
+    cells = lungs.shape[1] * lungs.shape[2]
+    lung, lesion, left_lung, left_lesion = (
+        maps.sum((1, 2)) / cells for maps in (lungs, lesions, lungs[:, :, left], lesions[:, :, left])
+    )
+    return _Areas(lung, lesion, left_lung, left_lesion, midline, has_lungs=True)
+
+
+def _probability(probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    clipped = probabilities.clip(_CLIP, 1 - _CLIP)
+    log_odds = np.log(clipped / (1 - clipped))
+    mean = np.average(log_odds, weights=weights) if weights.any() else log_odds.mean()
+    return float(1 / (1 + np.exp(-mean)))
+
+
+def _involvement(areas: _Areas, extents: NDArray[np.float64]) -> LungInvolvement:
+    lung, lesion, left_lung, left_lesion = (
+        float(extents @ area) for area in (areas.lung, areas.lesion, areas.left_lung, areas.left_lesion)
+    )
+    return LungInvolvement(
+        both=_share(lesion, lung),
+        left=_share(left_lesion, left_lung),
+        right=_share(lesion - left_lesion, lung - left_lung),
+    )
+
+
+def _share(lesion: float, lung: float) -> float:
+    return lesion / lung if lung > 0 else 0.0
+
+
+def _key_slices(areas: _Areas, geometry: VolumeGeometry | None, found: Sequence[int]) -> list[int]:
+    """Choose the slices with most lesion, or without lesion with most lung, at some distance from each other."""
+    order = np.lexsort((areas.lung, areas.lesion))[::-1]
+    offsets = None if geometry is None else geometry.offsets[found]
+    chosen: list[int] = []
+    for index in order:
+        if offsets is None or all(abs(offsets[index] - offsets[other]) >= _KEY_DISTANCE_MM for other in chosen):
+            chosen.append(int(index))
+    return chosen[:KEY_SLICES]
