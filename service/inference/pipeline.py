@@ -8,7 +8,7 @@ from typing import TypeVar
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
-from service.inference.served_model import ServedModel
+from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
 from service.model.assess import Assessment, assess, refusal
@@ -98,7 +98,7 @@ def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slic
 async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[NetworkPrediction]:
     try:
         with model.statistics.counting_failures():
-            return await model.batcher.submit(network_input)
+            return await model.batcher.submit(QueuedSlice(network_input))
     except QueueFullError:
         raise OverloadedError(
             "The queue is full; try again.", code=ErrorCode.QUEUE_FULL, retry_after_seconds=1

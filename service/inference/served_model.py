@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from service.imaging.decode import Slice
@@ -18,6 +19,19 @@ _CLOSE_SECONDS: Final = 5.0
 """For the running batch; by then the web server has answered or dropped every request in flight."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueuedSlice:
+    """A slice that waits for the network.
+
+    Attributes:
+        slice_: uint8 (1, S, S).
+        look_first: whether the lung finder decides if the network reads it.
+    """
+
+    slice_: Slice
+    look_first: bool = False
+
+
 class ServedModel:
     """A predictor with the queue in front of it, its statistics, and the number of its users.
 
@@ -30,16 +44,19 @@ class ServedModel:
     """
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
-        async def run(slices: Sequence[Slice], concurrent_batches: int) -> Sequence[NetworkPrediction | Exception]:
-            metrics.batch_size.observe(len(slices))
+        async def run(
+            queued: Sequence[QueuedSlice], concurrent_batches: int
+        ) -> Sequence[NetworkPrediction | Exception]:
+            metrics.batch_size.observe(len(queued))
             self.statistics.add_batch()
-            return await predictor.predict(slices, concurrent_batches)
+            look_first = [each.look_first for each in queued]
+            return await predictor.predict([each.slice_ for each in queued], concurrent_batches, look_first)
 
         self.predictor = predictor
         self.statistics = ModelStatistics()
         self.card = predictor.card
         self.operating_point = predictor.card.operating_point(settings.operating_point)
-        self.batcher: Batcher[Slice, NetworkPrediction] = Batcher(
+        self.batcher: Batcher[QueuedSlice, NetworkPrediction] = Batcher(
             run,
             max_size=predictor.max_batch_size,
             max_waiting=settings.queue_max_length,

@@ -1,9 +1,9 @@
 """From the predictions of a series' slices to one answer: volumes, involvement, severity, probability, label."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _INSIDE: Final = 0.5
 """Probability above which a cell of a map is lung or lesion."""
 
 _NO_LESION: Final = 0.005
-"""Involvement below which a series counts as one without lesions: the two normal patients of COVID-CT-MD have 0.000 and 0.004."""
+"""Involvement below which a series has no lesions: the two normal patients of COVID-CT-MD have 0.000 and 0.004."""
 
 _CLIP: Final = 1e-4
 
@@ -44,6 +44,7 @@ class Severity(StrEnum):
     CT_4 = "CT-4"
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class SeriesAssessment:
     """The answer to a series.
@@ -68,6 +69,10 @@ class SeriesAssessment:
     lesion_volume_ml: float | None
     midline: float
     key_slices: tuple[int, ...]
+
+    def with_key_slices(self, key_slices: tuple[int, ...]) -> "SeriesAssessment":
+        """Return the same answer with other indices."""
+        return replace(self, key_slices=key_slices)
 
 
 @dataclass(frozen=True, slots=True)

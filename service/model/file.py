@@ -26,6 +26,9 @@ from service.model.hardware import int8_packed_by_onednn
 
 _CARD_NAME: Final = "card.json"
 
+_FINDER: Final = ("look", "check")
+"""Methods of a network that finds lungs: what its first part sees, and the scores of the checks that follow from it."""
+
 Network: TypeAlias = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 """uint8 (N, 1, S, S) -> float tensors by name, all maps over the whole slice:
 
@@ -50,11 +53,13 @@ class LoadedModel:
         network: ready to be called on the device and in the precision it was loaded for.
         card: the card inside the file.
         sha256: hash of the whole file, hexadecimal.
+        lung_finder: gives the scores of the checks alone, in a part of the time; None if the file has none.
     """
 
     network: Network
     card: ModelCard
     sha256: str
+    lung_finder: Network | None = None
 
 
 def model_bytes(module: torch.nn.Module, card: ModelCard) -> bytes:
@@ -112,7 +117,8 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
         ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
     """
     module, card, found = _read_archive(path, device, precision, sha256)
-    return LoadedModel(network=_ready(module, card, precision), card=card, sha256=found)
+    ready = _ready(module, card, precision)
+    return LoadedModel(network=ready, card=card, sha256=found, lung_finder=_lung_finder(ready))
 
 
 def _read_archive(
@@ -176,13 +182,25 @@ def _parse_card(text: str | bytes, path: Path) -> ModelCard:
 DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def _ready(module: Any, card: ModelCard, precision: Precision) -> Network:
+def _ready(module: Any, card: ModelCard, precision: Precision) -> Any:
     """Cast, freeze (which folds batch norms into the convolutions) and lay out for the processor's convolutions."""
     module.eval()
     if card.precision != "int8":
         module = module.to(dtype=DTYPES[precision], memory_format=torch.channels_last)
+    kept = [name for name in _FINDER if hasattr(module, name)]
     with without_deprecation_warnings():
-        return cast(Network, torch.jit.freeze(module))
+        return torch.jit.freeze(module, preserved_attrs=kept)
+
+
+def _lung_finder(module: Any) -> Network | None:
+    if not all(hasattr(module, name) for name in _FINDER):
+        return None
+
+    def find(slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        _, _, lung, kind, flat = module.look(slices)
+        return cast(dict[str, torch.Tensor], module.check(lung, kind, flat))
+
+    return find
 
 
 def _emit_int8_warning_once() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
+from service.model.assess import refusal, run_checks
 from service.model.batches import to_device
 from service.model.choice import Choice
 from service.model.file import LoadedModel, Network
@@ -69,6 +70,7 @@ class Predictor:
         self.has_answers = False
         self.device_lost = False
         self._network: Network = model.network
+        self._lung_finder = model.lung_finder
         self._first = ThreadPoolExecutor(1, thread_name_prefix="predictor")
         self._others = self._other_threads()
         self._others_have_teams = False
@@ -102,7 +104,7 @@ class Predictor:
         return future
 
     async def predict(
-        self, slices: Sequence[Slice], concurrent_batches: int = 1
+        self, slices: Sequence[Slice], concurrent_batches: int = 1, look_first: Sequence[bool] = ()
     ) -> list[NetworkPrediction | Exception]:
         """Predict for uint8 (1, S, S) slices, in order.
 
@@ -112,16 +114,20 @@ class Predictor:
         Args:
             slices: a batch.
             concurrent_batches: number of batches that share the threads.
+            look_first: for each slice, whether the lung finder looks at it first; if a check fails then, the slice gets
+                the refusal, and the large network does not read it. Empty: no slice.
         """
-        batch = partial(self.predict_now, slices, concurrent_batches)
+        batch = partial(self.predict_now, slices, concurrent_batches, look_first)
         return await asyncio.wrap_future(self.submit(batch, concurrent_batches))
 
-    def predict_now(self, slices: Sequence[Slice], concurrent_batches: int = 1) -> list[NetworkPrediction | Exception]:
+    def predict_now(
+        self, slices: Sequence[Slice], concurrent_batches: int = 1, look_first: Sequence[bool] = ()
+    ) -> list[NetworkPrediction | Exception]:
         """Predict like `predict`, in the calling thread."""
         if self.device.type == "cpu":
             use_threads(self._threads_for(concurrent_batches))
         try:
-            return self._answer(slices)
+            return self._answer(slices, look_first)
         except RuntimeError as error:  # the base class of torch's errors
             if not is_out_of_memory(error):
                 self.device_lost = is_loss_of_device(error)
@@ -134,10 +140,30 @@ class Predictor:
                 )
             ]
         half = len(slices) // 2
-        halves = slices[:half], slices[half:]
-        return [answer for each in halves for answer in self.predict_now(each, concurrent_batches)]
+        halves = (slices[:half], look_first[:half]), (slices[half:], look_first[half:])
+        return [answer for part, look in halves for answer in self.predict_now(part, concurrent_batches, look)]
 
-    def _answer(self, slices: Sequence[Slice]) -> list[NetworkPrediction | Exception]:
+    def _answer(self, slices: Sequence[Slice], look_first: Sequence[bool]) -> list[NetworkPrediction | Exception]:
+        looked = [index for index, look in enumerate(look_first) if look]
+        refused = self._refused([slices[index] for index in looked]) if looked and self._lung_finder else []
+        answers: dict[int, NetworkPrediction | Exception] = {
+            index: error for index, error in zip(looked, refused, strict=False) if error is not None
+        }
+        rest = [index for index in range(len(slices)) if index not in answers]
+        answers.update(zip(rest, self._read([slices[index] for index in rest]) if rest else (), strict=True))
+        return [answers[index] for index in range(len(slices))]
+
+    def _refused(self, slices: Sequence[Slice]) -> list[Exception | None]:
+        """Return the refusal of each slice that fails a check by the lung finder."""
+        assert self._lung_finder is not None  # noqa: S101 - asked before
+        with torch.inference_mode():
+            outputs = self._lung_finder(to_device(slices, self.device, self.max_batch_size))
+        checks = self.card.checks
+        scores = [{name: float(outputs[name][index]) for name in checks} for index in range(len(slices))]
+        reasons = [run_checks(each, checks).reason for each in scores]
+        return [None if reason is None else refusal(reason) for reason in reasons]
+
+    def _read(self, slices: Sequence[Slice]) -> list[NetworkPrediction | Exception]:
         with torch.inference_mode():
             outputs = self._network(to_device(slices, self.device, self.max_batch_size))
         self.has_lungs = "lungs" in outputs

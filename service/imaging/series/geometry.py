@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ UPRIGHT: Final = Turn()
 """Slices that are stored upright."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
     """The DICOM frame that a slice was read from.
@@ -30,6 +31,7 @@ class SourceFrame:
     header: bytes = b""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class VolumeGeometry:
     """Position of parallel slices in the patient, in mm; axes as in DICOM PS3.3 C.7.6.2: to the left, back and head.

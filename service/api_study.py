@@ -1,0 +1,179 @@
+"""The answer to a study, shared by routes, client, command line and OpenAPI. Needs no torch and no web framework."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service import DISCLAIMER
+from service.api import ModelName
+from service.imaging.series.grouping import SeriesWarning
+from service.model.assess_series import RULE, SeriesAssessment, Severity
+from service.model.card import ModelCard, OperatingPoint
+from service.model.prediction import LungInvolvement
+from service.model.study import NotASlice, SeriesSlice, SeriesToRead, Study
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class StudySliceAnswer(_Answer):
+    """Answer to one slice of a series."""
+
+    index: int = Field(description="place in the series, from 0 at the feet")
+    file: int = Field(description="place of its file in the study, from 0: in the order of the form, by name in a zip")
+    name: str | None = Field(default=None, description="name of the file as it was sent; with `?uids=true` alone")
+    frame: int | None = Field(default=None, description="number from 1 in a multi-frame DICOM file")
+    instance_uid: str | None = Field(default=None, description="SOPInstanceUID; with `?uids=true` alone")
+    position_mm: float | None = Field(description="along the normal of the slices; null if not known")
+    probability: float | None = Field(description="of COVID-19; null where there is a reason")
+    lung_involvement: float | None = Field(description="of both lungs, in this slice")
+    reason: str | None = Field(
+        description="code of the reason for no probability; `no_lungs` is normal above and below the lungs; "
+        "`not_read`: between two slices that were read, see `every_mm`",
+        examples=["no_lungs"],
+    )
+
+    @classmethod
+    def of(cls, index: int, slice_: SeriesSlice, uids: bool) -> "StudySliceAnswer":
+        """Build the answer to a slice at a place of its series."""
+        prediction, source = slice_.prediction, slice_.found.read.place.source
+        involvement = None if prediction is None else prediction.lung_involvement
+        return cls(
+            index=index,
+            file=slice_.found.file,
+            name=slice_.found.name if uids else None,
+            frame=source and source.frame,
+            instance_uid=source.sop_instance_uid if source and uids else None,
+            position_mm=slice_.position_mm,
+            probability=None if prediction is None else prediction.probability,
+            lung_involvement=None if involvement is None else involvement.both,
+            reason=slice_.reason or ("not_read" if slice_.answer is None else None),
+        )
+
+
+class WarningAnswer(_Answer):
+    """Something unusual about the positions of a series, which is read nevertheless."""
+
+    code: SeriesWarning
+    detail: str
+
+
+class SeriesAnswer(_Answer):
+    """Answer to one series: a stack of parallel slices."""
+
+    index: int = Field(description="place in the study, from 0")
+    study_uid: str | None = Field(default=None, description="StudyInstanceUID; with `?uids=true` alone")
+    series_uid: str | None = Field(default=None, description="SeriesInstanceUID; with `?uids=true` alone")
+    rows: int
+    columns: int
+    pixel_spacing_mm: tuple[float, float] | None = Field(description="between rows, and between columns")
+    spacing_mm: float | None = Field(description="median distance between slices, from their positions")
+    slices_read: int = Field(description="slices with a probability")
+    slices_without_lungs: int
+    slices_not_read: int = Field(description="of thin series not every slice is read, see `every_mm`")
+    slices_failed: int
+    warnings: list[WarningAnswer]
+    probability: float | None = Field(description="of COVID-19, by `rule`; null if no slice has lungs")
+    label: str | None = Field(description="COVID at or above the threshold", examples=["COVID"])
+    threshold: float = Field(description="of the operating point")
+    operating_point: str
+    rule: str = Field(default=RULE, description="rule from slices to the series")
+    lung_involvement: LungInvolvement | None = Field(
+        description="volume of lesion divided by volume of lung; null if no slice has lungs, or the model finds none"
+    )
+    severity: Severity | None = Field(
+        description="band of the involvement of both lungs: CT-0 none, CT-1 up to 25 %, CT-2 50 %, CT-3 75 %, CT-4 more"
+    )
+    lung_volume_ml: float | None = Field(description="null if the positions of the slices are not known")
+    lesion_volume_ml: float | None
+    key_slices: list[int] = Field(description="indices of up to three slices with most lesion, at least 10 mm apart")
+    slices: list[StudySliceAnswer] = Field(description="from the feet to the head")
+
+    @classmethod
+    def of(
+        cls, index: int, read: SeriesToRead, found: SeriesAssessment | None, point: OperatingPoint, uids: bool
+    ) -> "SeriesAnswer":
+        """Build the answer to a series; `found` is None if no slice has lungs."""
+        slices = [StudySliceAnswer.of(place, slice_, uids) for place, slice_ in enumerate(read.slices)]
+        reasons = [slice_.reason for slice_ in slices]
+        place, geometry = read.slices[0].found.read.place, read.series.geometry
+        ids = place.series if uids and place.source else (None, None)
+        return cls(
+            index=index,
+            study_uid=ids[0],
+            series_uid=ids[1],
+            rows=place.rows,
+            columns=place.columns,
+            pixel_spacing_mm=geometry and geometry.pixel_spacing,
+            spacing_mm=geometry and geometry.spacing,
+            slices_read=reasons.count(None),
+            slices_without_lungs=reasons.count("no_lungs"),
+            slices_not_read=reasons.count("not_read"),
+            slices_failed=sum(reason not in (None, "no_lungs", "not_read") for reason in reasons),
+            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.series.warnings.items()],
+            probability=found and found.probability,
+            label=found and found.label,
+            threshold=point.threshold,
+            operating_point=point.name,
+            lung_involvement=found and found.lung_involvement,
+            severity=found and found.severity,
+            lung_volume_ml=found and found.lung_volume_ml,
+            lesion_volume_ml=found and found.lesion_volume_ml,
+            key_slices=list(found.key_slices) if found else [],
+            slices=slices,
+        )
+
+
+class OtherFile(_Answer):
+    """A file of a study, or a frame of one, without a slice."""
+
+    file: int = Field(description="place of the file in the study, from 0")
+    name: str | None = Field(default=None, description="name as it was sent; with `?uids=true` alone")
+    reason: str = Field(description="code of the reason", examples=["localizer"])
+    detail: str
+
+    @classmethod
+    def of(cls, other: NotASlice, uids: bool) -> "OtherFile":
+        """Build the reason of a file."""
+        name = other.name if uids else None
+        return cls(file=other.file, name=name, reason=other.error.code, detail=other.error.detail)
+
+
+class StudyAnswer(_Answer):
+    """Answer to a study: one or more series, and the files that belong to none."""
+
+    series: list[SeriesAnswer]
+    skipped: list[OtherFile] = Field(
+        description="files that a study normally has next to its slices: localizers, reports, secondary captures, "
+        "reformats, other documents"
+    )
+    failed: list[OtherFile] = Field(description="files that could not be read")
+    model: ModelName
+    disclaimer: str = DISCLAIMER
+
+    @classmethod
+    def of(cls, study: Study, card: ModelCard, point: OperatingPoint, *, uids: bool = False) -> "StudyAnswer":
+        """Build the answer once every slice has its own.
+
+        Args:
+            study: read by the model of `card`.
+            card: of the model.
+            point: for the labels.
+            uids: whether to give UIDs and names of files, which may identify a patient.
+        """
+        return cls(
+            series=[
+                SeriesAnswer.of(index, read, read.assess(card, point), point, uids)
+                for index, read in enumerate(study.series)
+            ],
+            skipped=[OtherFile.of(other, uids) for other in study.others if other.is_companion],
+            failed=[OtherFile.of(other, uids) for other in study.others if not other.is_companion],
+            model=ModelName(name=card.name, version=card.version),
+        )
+
+
+class StudyProgress(_Answer):
+    """Line of progress of a study, in `application/x-ndjson`."""
+
+    done: int = Field(description="slices with an answer")
+    of: int = Field(description="slices to read")
+    seconds_left: float | None = Field(description="estimate; null before the first answer")
