@@ -57,6 +57,7 @@ class ErrorCode(StrEnum):
     ENCRYPTED = "encrypted"
     UNSAFE_NAME = "unsafe_name"
     NO_SLICES = "no_slices"
+    STUDY_TOO_LARGE = "study_too_large"
 
     # The service.
     INTERNAL_ERROR = "internal_error"

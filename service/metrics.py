@@ -15,6 +15,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+_STUDY_SECONDS: Final = (1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 10.0)
 
 _FAULTS: Final = (
@@ -97,6 +98,22 @@ class Metrics:
         )
         self.ood_flags = Counter(
             "covidct_ood_flags", "Images that failed a check, answered or refused.", registry=registry
+        )
+        self.studies = Counter(
+            "covidct_studies", "Studies by outcome: answered, or the code of the error.", ["outcome"], registry=registry
+        )
+        self.study_slices = Counter(
+            "covidct_study_slices",
+            "Slices and files of studies by outcome: read, not_read (thin series), skipped, failed, or the code of the "
+            "reason, such as no_lungs. covidct_predictions and covidct_rejected_images do not count them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.study_seconds = Histogram(
+            "covidct_study_duration_seconds",
+            "Time from the first byte of a study to its answer.",
+            buckets=_STUDY_SECONDS,
+            registry=registry,
         )
         self.rejected_images = Counter(
             "covidct_rejected_images",

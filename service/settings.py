@@ -63,6 +63,18 @@ class Settings(BaseSettings):
     max_images_per_request: int = Field(
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
     )
+    max_study_bytes: ByteSize = Field(
+        default=ByteSize(1024**3),
+        gt=0,
+        description="maximum size of the body of a request to /predict/study, and of its zip unpacked",
+    )
+    max_study_slices: int = Field(default=2000, gt=0, description="maximum slices of a study")
+    max_concurrent_studies: int = Field(
+        default=2, gt=0, description="maximum concurrent requests to /predict/study; more get a 503"
+    )
+    study_timeout_seconds: float = Field(
+        default=600.0, gt=0, description="maximum time from the first byte of a study to its answer; then 504"
+    )
     max_concurrent_requests: int = Field(
         default=256, gt=0, description="maximum concurrent requests with images; more get a 503"
     )

@@ -81,7 +81,7 @@ async def _assess(
         loop = asyncio.get_running_loop()
         ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, read, model)
         stages.finish("decode")
-        answer = await _infer(model, network_input)
+        answer = await infer(model, QueuedSlice(network_input))
         stages.record("queue", answer.queue_seconds)
         stages.record("inference", answer.run_seconds)
         model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
@@ -95,10 +95,15 @@ def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slic
     return ct_slice, to_input(ct_slice, model.card.input_size)
 
 
-async def _infer(model: ServedModel, network_input: Slice) -> BatchedResult[NetworkPrediction]:
+async def infer(model: ServedModel, queued: QueuedSlice) -> BatchedResult[NetworkPrediction]:
+    """Queue a slice and wait for its prediction.
+
+    Raises:
+        ServiceError: the queue is full, the service is shutting down, or there is no answer to the slice.
+    """
     try:
         with model.statistics.counting_failures():
-            return await model.batcher.submit(QueuedSlice(network_input))
+            return await model.batcher.submit(queued)
     except QueueFullError:
         raise OverloadedError(
             "The queue is full; try again.", code=ErrorCode.QUEUE_FULL, retry_after_seconds=1

@@ -41,6 +41,7 @@ class ServedModel:
         operating_point: that of the settings, for requests that name none.
         batcher: the queue.
         statistics: counts and times of answers, for the V2 protocol.
+        study_room: places of all studies in the queue, just enough to keep the machine busy.
     """
 
     def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
@@ -62,6 +63,8 @@ class ServedModel:
             max_waiting=settings.queue_max_length,
             max_concurrent_batches=predictor.max_concurrent_batches,
         )
+        busy = predictor.max_batch_size * predictor.max_concurrent_batches
+        self.study_room = asyncio.Semaphore(max(1, min(busy + 1, settings.queue_max_length // 2)))
         self._stuck_after_seconds = settings.request_timeout_seconds
         self._users = 0
         self._unused = asyncio.Event()

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from service.errors import UnusableImageError
+
 
 @dataclass(slots=True)
 class Total:
@@ -50,6 +52,8 @@ class ModelStatistics:
         began = time.perf_counter()
         try:
             yield
+        except UnusableImageError:  # refused by the lung finder, as it should be
+            raise
         except Exception:
             self.failure.add(time.perf_counter() - began)
             raise

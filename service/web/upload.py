@@ -24,14 +24,15 @@ _ENCODING_NAME: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
 _FORMATS: Final = "PNG, JPEG, WebP, TIFF, BMP, GIF or DICOM (CT), one frame"
 
 
-def _form(schema: dict[str, object]) -> dict[str, object]:
+def multipart_form(schema: dict[str, object]) -> dict[str, object]:
+    """Build the OpenAPI description of a form with the field `image` of a schema."""
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: schema}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
-OPENAPI_BODY: Final = _form({"type": "string", "format": "binary", "description": f"one slice: {_FORMATS}"})
+OPENAPI_BODY: Final = multipart_form({"type": "string", "format": "binary", "description": f"one slice: {_FORMATS}"})
 
-OPENAPI_BODY_OF_MANY: Final = _form(
+OPENAPI_BODY_OF_MANY: Final = multipart_form(
     {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
@@ -128,7 +129,7 @@ def refuse_encoding(request: Request) -> None:
         )
 
 
-async def _without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
+async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
     """Drop the text before the first boundary, which means nothing (RFC 2046, 5.1.1)."""
     opening = b"\n--" + boundary
     held = b"\n"
@@ -151,7 +152,7 @@ async def _read(request: Request, max_files: int, choose: Callable[[FormData], l
         )
     refuse_encoding(request)
     boundary = options.get(b"boundary")
-    body = request.stream() if boundary is None else _without_preamble(request.stream(), boundary)
+    body = request.stream() if boundary is None else without_preamble(request.stream(), boundary)
     parser = _InMemoryParser(request.headers, body, max_files=max_files, max_fields=_MAX_PARTS)
     try:
         form = await parser.parse()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def prediction(probability: float = 0.5) -> NetworkPrediction:
     return NetworkPrediction(probability, np.zeros((4, 4), np.float32), lungs=np.ones((4, 4), np.float32))
 
 
-def found(heights: list[float], **changes: object) -> list[FoundSlice]:
+def found(heights: list[float], **changes: Any) -> list[FoundSlice]:
     """Slices of a series, from one file each."""
     options = ReadOptions(input_size=16, limits=DecodeLimits())
     read = [read_study_file(data, "", options)[0] for data in series(heights, **changes)]

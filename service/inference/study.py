@@ -1,0 +1,252 @@
+"""From the files of a study to its answer: read as they arrive, then the network, a share of the machine at a time."""
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import ErrorCode, ServiceError, UnusableImageError
+from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
+from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
+from service.inference.pipeline import infer
+from service.inference.served_model import QueuedSlice, ServedModel
+from service.inference.service_state import ServiceState
+from service.model.assess import assess
+from service.model.card import OperatingPoint
+from service.model.prediction import NetworkPrediction
+from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
+
+_FILES_AT_ONCE: Final = 4
+"""Files of one study that are read at a time; each is held in memory meanwhile."""
+
+_RETRY_SECONDS: Final = 0.1
+"""Pause of a study while single slices fill the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of a study.
+
+    Attributes:
+        done: slices with an answer.
+        of: slices to read.
+        seconds_left: estimate; None before the first answer.
+    """
+
+    done: int
+    of: int
+    seconds_left: float | None
+
+
+class StudyReader:
+    """Reads the files of a study while they arrive; use `open_study`.
+
+    Args:
+        state: its settings limit the study, its decoders read the files.
+        options: for reading.
+    """
+
+    def __init__(self, state: ServiceState, options: ReadOptions) -> None:
+        self._state = state
+        self._options = options
+        self._room = asyncio.Semaphore(_FILES_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._files = 0
+        self._found: list[FoundSlice] = []
+        self._others: list[NotASlice] = []
+
+    async def add(self, name: str, file: io.BytesIO) -> None:
+        """Read a file, or every file of a zip; wait while several others are being read.
+
+        Raises:
+            ServiceError: the zip can't be read, or the study is beyond a limit.
+        """
+        start = bytes(file.getbuffer()[:4])
+        if is_zip(start):
+            await self._add_zip(file)
+        else:
+            await self._add(name, file.getvalue())
+
+    async def finish(self, every_mm: float | None = None) -> Study:
+        """Wait for the files, and plan the series; `every_mm` as in `plan_study`.
+
+        Raises:
+            UnusableImageError: no file has a slice.
+        """
+        await asyncio.gather(*self._tasks)
+        self._check()
+        self._found.sort(key=lambda slice_: slice_.file)
+        study = plan_study(self._found, self._others, every_mm)
+        if not study.series:
+            raise _no_slices(study.others)
+        return study
+
+    async def close(self) -> None:
+        """Stop reading."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _add_zip(self, file: io.BytesIO) -> None:
+        size = int(self._state.settings.max_study_bytes)
+        members = read_zip(file, ArchiveLimits(max_file_bytes=size, max_bytes=size))
+        while (member := await asyncio.to_thread(next, members, None)) is not None:
+            if isinstance(member.data, ServiceError):
+                self._others.append(NotASlice(self._next_file(), member.name, member.data))
+            else:
+                await self._add(member.name, member.data)
+
+    async def _add(self, name: str, data: bytes) -> None:
+        await self._room.acquire()
+        self._check()
+        task = asyncio.create_task(self._read(self._next_file(), name, data))
+        self._tasks.add(task)
+
+    def _next_file(self) -> int:
+        self._files += 1
+        return self._files - 1
+
+    async def _read(self, index: int, name: str, data: bytes) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            read = await loop.run_in_executor(self._state.decoders, read_study_file, data, name, self._options)
+            for slice_ in read:
+                if isinstance(slice_, StudySlice):
+                    self._found.append(FoundSlice(index, name, slice_))
+                else:
+                    self._others.append(NotASlice(index, name, slice_))
+        finally:
+            self._room.release()
+
+    def _check(self) -> None:
+        """Raise the error of a file that ended reading, or the limit of slices."""
+        done = {task for task in self._tasks if task.done()}
+        self._tasks -= done
+        for task in done:
+            task.result()
+        most = self._state.settings.max_study_slices
+        if len(self._found) > most:
+            raise UnusableImageError(
+                f"The study has more than {most} slices; send its series one at a time.", code=ErrorCode.STUDY_TOO_LARGE
+            )
+
+
+@asynccontextmanager
+async def open_study(state: ServiceState, options: ReadOptions) -> AsyncIterator[StudyReader]:
+    """Open a reader of one study, which stops with the context."""
+    reader = StudyReader(state, options)
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+async def read_study(
+    study: Study,
+    model: ServedModel,
+    point: OperatingPoint,
+    state: ServiceState,
+    report: Callable[[Progress], object] = lambda _: None,
+) -> None:
+    """Answer every wanted slice of a study.
+
+    The slices of all studies together hold a share of the queue that the machine is just busy with, so that a single
+    slice waits for one of them at most.
+
+    Args:
+        study: as planned; its slices get their answers.
+        model: to use; the caller keeps it in use.
+        point: for labels.
+        state: its metrics count.
+        report: called after each slice.
+
+    Raises:
+        ServiceError: the service is shutting down, or no slice could be read.
+        UnusableImageError: no slice has lungs.
+    """
+    wanted = list(study.to_read())
+    began, done = time.monotonic(), 0
+
+    async def one(series: SeriesToRead, index: int) -> None:
+        nonlocal done
+        slice_ = series.slices[index]
+        try:
+            slice_.answer = await _answer(series, index, model, point)
+        finally:
+            model.study_room.release()
+        done += 1
+        each = (time.monotonic() - began) / done
+        report(Progress(done, len(wanted), each * (len(wanted) - done)))
+
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        for series, index in wanted:
+            await model.study_room.acquire()
+            tasks.append(asyncio.create_task(one(series, index)))
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    _count(study, state)
+    _raise_if_empty(study)
+
+
+async def _answer(
+    series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
+) -> NetworkPrediction | ServiceError:
+    queued = QueuedSlice(series.slices[index].found.read.network_input, series.is_beyond_lungs(index))
+    while True:
+        try:
+            answer = await infer(model, queued)
+        except ServiceError as error:
+            if error.code == ErrorCode.QUEUE_FULL:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if error.code == ErrorCode.SHUTTING_DOWN:
+                raise
+            return error
+        check = assess(answer.result, model.card, point).check
+        if check.reason is None:
+            return answer.result
+        return ServiceError(check.reason, code=ErrorCode(check.reason))
+
+
+def _count(study: Study, state: ServiceState) -> None:
+    """Count the slices of a study by what became of them."""
+    for series in study.series:
+        for slice_ in series.slices:
+            outcome = slice_.reason or ("read" if slice_.prediction else "not_read")
+            state.metrics.study_slices.labels(outcome=outcome).inc()
+    for other in study.others:
+        state.metrics.study_slices.labels(outcome="skipped" if other.is_companion else "failed").inc()
+
+
+def _raise_if_empty(study: Study) -> None:
+    """Refuse a study without any lungs."""
+    answers = [slice_.answer for series in study.series for slice_ in series.slices if slice_.answer is not None]
+    errors = [answer for answer in answers if isinstance(answer, ServiceError)]
+    if len(errors) < len(answers):
+        return
+    failures = [error for error in errors if error.status >= 500 and error.code != ErrorCode.NO_LUNGS]
+    if failures:
+        raise failures[0]
+    raise UnusableImageError(
+        f"None of the {len(answers)} slices that were read shows lungs in a usable window; send a chest CT series.",
+        code=ErrorCode.NO_LUNGS,
+        title="No lungs found",
+    )
+
+
+def _no_slices(others: list[NotASlice]) -> UnusableImageError:
+    reasons: dict[str, int] = {}
+    for other in others:
+        reasons[other.error.code] = reasons.get(other.error.code, 0) + 1
+    found = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    return UnusableImageError(
+        f"No file of the study is an axial CT slice ({found or 'it has no files'}); send the series of slices.",
+        code=ErrorCode.NO_SLICES,
+        title="No slices",
+    )

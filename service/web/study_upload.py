@@ -1,0 +1,102 @@
+"""Files of a study in a multipart form (RFC 7578), one at a time as they arrive."""
+
+import io
+import math
+from collections.abc import AsyncIterator
+from typing import Final
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
+from service.web.upload import FIELD, multipart_form, refuse_encoding, without_preamble
+
+MAX_FILES: Final = 20_000
+"""Files of a form, as of a zip."""
+
+OPENAPI_BODY_OF_STUDY: Final = multipart_form(
+    {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "minItems": 1,
+        "description": "the field repeated: DICOM files, single-frame or enhanced multi-frame; or a NIfTI volume "
+        "(.nii, .nii.gz); or a zip with any folders in it",
+    }
+)
+
+
+async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
+    """Yield name and content of each file in the field `image`, as soon as it is whole.
+
+    Raises:
+        UnsupportedFormError: the content type is not multipart/form-data.
+        MalformedRequestError: the form can't be read, or has no file in the field `image`.
+        TooManyImagesError: more than `MAX_FILES`.
+        ClientGoneError: the connection closed before the body was whole.
+    """
+    form = _Form(request)
+    try:
+        async for chunk in form.body:
+            form.parser.write(chunk)
+            while form.files:
+                yield form.files.pop(0)
+        form.parser.finalize()
+    except FormParserError as error:
+        raise MalformedRequestError(f"The multipart body can't be read: {error}") from error
+    except ClientDisconnect as error:
+        raise ClientGoneError("The client left before the whole body had arrived.") from error
+    if not form.is_complete:
+        raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
+    if not form.count:
+        raise MalformedRequestError(
+            f"The form has no file in the field {FIELD!r}; with curl: -F {FIELD}=@ct.zip",
+            code=ErrorCode.MISSING_IMAGE,
+        )
+
+
+class _Form:
+    """The form while it arrives; files are kept in memory, never on the disk."""
+
+    def __init__(self, request: Request) -> None:
+        content_type, options = parse_options_header(request.headers.get("content-type"))
+        boundary = options.get(b"boundary")
+        if content_type != b"multipart/form-data":
+            raise UnsupportedFormError(
+                f"Send the study as files {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@ct.zip URL"
+            )
+        if boundary is None:
+            raise MalformedRequestError("The Content-Type has no boundary.")
+        refuse_encoding(request)
+        self.files: list[tuple[str, io.BytesIO]] = []
+        self.count = 0
+        self.is_complete = False
+        self.body = without_preamble(request.stream(), boundary)
+        self.parser = FormParser(
+            "multipart/form-data",
+            on_field=self._on_field,
+            on_file=self._on_file,
+            on_end=self._on_end,
+            boundary=boundary,
+            config={"MAX_MEMORY_FILE_SIZE": math.inf},
+        )
+
+    def _on_field(self, field: Field) -> None:
+        if field.field_name == FIELD.encode():
+            raise MalformedRequestError(
+                f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.",
+                code=ErrorCode.MISSING_IMAGE,
+            )
+
+    def _on_file(self, file: File) -> None:
+        if file.field_name != FIELD.encode():
+            return
+        self.count += 1
+        if self.count > MAX_FILES:
+            raise TooManyImagesError(f"The form has more than {MAX_FILES} files; send a study at a time.")
+        assert isinstance(file.file_object, io.BytesIO)  # noqa: S101 - kept in memory
+        self.files.append(((file.file_name or b"").decode("utf-8", "replace"), file.file_object))
+
+    def _on_end(self) -> None:
+        self.is_complete = True
