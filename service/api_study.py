@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
-from service.api import ModelName
+from service.api import ModelName, Problem
 from service.imaging.series.grouping import SeriesWarning
 from service.model.assess_series import RULE, SeriesAssessment, Severity
 from service.model.card import ModelCard, OperatingPoint
@@ -73,6 +73,8 @@ class SeriesAnswer(_Answer):
     slices_failed: int
     warnings: list[WarningAnswer]
     probability: float | None = Field(description="of COVID-19, by `rule`; null if no slice has lungs")
+    lesion_probability: float | None = Field(description="by the same rule; null if the model does not answer it")
+    covid_given_lesion: float | None = Field(description="by the same rule; null if the model does not answer it")
     label: str | None = Field(description="COVID at or above the threshold", examples=["COVID"])
     threshold: float = Field(description="of the operating point")
     operating_point: str
@@ -111,6 +113,8 @@ class SeriesAnswer(_Answer):
             slices_failed=sum(reason not in (None, "no_lungs", "not_read") for reason in reasons),
             warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.series.warnings.items()],
             probability=found and found.probability,
+            lesion_probability=found and found.lesion_probability,
+            covid_given_lesion=found and found.covid_given_lesion,
             label=found and found.label,
             threshold=point.threshold,
             operating_point=point.name,
@@ -148,10 +152,13 @@ class StudyAnswer(_Answer):
     )
     failed: list[OtherFile] = Field(description="files that could not be read")
     model: ModelName
+    request_id: str | None = Field(default=None, description="of the service")
     disclaimer: str = DISCLAIMER
 
     @classmethod
-    def of(cls, study: Study, card: ModelCard, point: OperatingPoint, *, uids: bool = False) -> "StudyAnswer":
+    def of(
+        cls, study: Study, card: ModelCard, point: OperatingPoint, *, uids: bool = False, request_id: str | None = None
+    ) -> "StudyAnswer":
         """Build the answer once every slice has its own.
 
         Args:
@@ -159,6 +166,7 @@ class StudyAnswer(_Answer):
             card: of the model.
             point: for the labels.
             uids: whether to give UIDs and names of files, which may identify a patient.
+            request_id: of the service.
         """
         return cls(
             series=[
@@ -168,6 +176,7 @@ class StudyAnswer(_Answer):
             skipped=[OtherFile.of(other, uids) for other in study.others if other.is_companion],
             failed=[OtherFile.of(other, uids) for other in study.others if not other.is_companion],
             model=ModelName(name=card.name, version=card.version),
+            request_id=request_id,
         )
 
 
@@ -177,3 +186,11 @@ class StudyProgress(_Answer):
     done: int = Field(description="slices with an answer")
     of: int = Field(description="slices to read")
     seconds_left: float | None = Field(description="estimate; null before the first answer")
+
+
+class StudyLine(_Answer):
+    """A line of `application/x-ndjson`: progress, or as the last one the answer or a problem."""
+
+    progress: StudyProgress | None = None
+    answer: StudyAnswer | None = None
+    problem: Problem | None = None

@@ -5,9 +5,9 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
+from service.api_study import StudyProgress
 from service.errors import ErrorCode, ServiceError, UnusableImageError
 from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
@@ -26,21 +26,6 @@ _RETRY_SECONDS: Final = 0.1
 """Pause of a study while single slices fill the queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Progress of a study.
-
-    Attributes:
-        done: slices with an answer.
-        of: slices to read.
-        seconds_left: estimate; None before the first answer.
-    """
-
-    done: int
-    of: int
-    seconds_left: float | None
-
-
 class StudyReader:
     """Reads the files of a study while they arrive; use `open_study`.
 
@@ -57,6 +42,11 @@ class StudyReader:
         self._files = 0
         self._found: list[FoundSlice] = []
         self._others: list[NotASlice] = []
+
+    @property
+    def count(self) -> int:
+        """Number of slices that were found so far."""
+        return len(self._found)
 
     async def add(self, name: str, file: io.BytesIO) -> None:
         """Read a file, or every file of a zip; wait while several others are being read.
@@ -149,7 +139,7 @@ async def read_study(
     model: ServedModel,
     point: OperatingPoint,
     state: ServiceState,
-    report: Callable[[Progress], object] = lambda _: None,
+    report: Callable[[StudyProgress], object] = lambda _: None,
 ) -> None:
     """Answer every wanted slice of a study.
 
@@ -179,7 +169,7 @@ async def read_study(
             model.study_room.release()
         done += 1
         each = (time.monotonic() - began) / done
-        report(Progress(done, len(wanted), each * (len(wanted) - done)))
+        report(StudyProgress(done=done, of=len(wanted), seconds_left=each * (len(wanted) - done)))
 
     tasks: list[asyncio.Task[None]] = []
     try:

@@ -1,6 +1,6 @@
 """From the predictions of a series' slices to one answer: volumes, involvement, severity, probability, label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, final
@@ -8,6 +8,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from service.imaging.lung_borders import INSIDE, lung_borders
 from service.imaging.series.geometry import VolumeGeometry
 from service.model.card import ModelCard, OperatingPoint
 from service.model.prediction import LungInvolvement, NetworkPrediction
@@ -19,9 +20,6 @@ KEY_SLICES: Final = 3
 
 _KEY_DISTANCE_MM: Final = 10.0
 """Least distance between key slices, so that thin neighbours do not repeat each other."""
-
-_INSIDE: Final = 0.5
-"""Probability above which a cell of a map is lung or lesion."""
 
 _NO_LESION: Final = 0.005
 """Involvement below which a series has no lesions: the two normal patients of COVID-CT-MD have 0.000 and 0.004."""
@@ -51,28 +49,37 @@ class SeriesAssessment:
 
     Attributes:
         probability: of the positive class, by `RULE`.
+        lesion_probability, covid_given_lesion: by the same rule; None if the network does not answer them.
         label: one of the card's two labels.
         point: the operating point that the label follows from.
         lung_involvement: volume of lesion divided by volume of lung; None if the model does not find lungs.
         severity: band of `lung_involvement.both`.
         lung_volume_ml, lesion_volume_ml: None if the positions of the slices are not known.
-        midline: column between the lungs, as a part of the width of the upright slice; the patient's left is beyond it.
+        left_lung_volume_ml: the part of `lung_volume_ml` in the patient's left lung.
+        borders: column of the maps between the lungs, by index of a slice with lungs; the patient's left is from there.
         key_slices: indices of the slices with most lesion, the most first.
     """
 
     probability: float
+    lesion_probability: float | None
+    covid_given_lesion: float | None
     label: str
     point: OperatingPoint
     lung_involvement: LungInvolvement | None
     severity: Severity | None
     lung_volume_ml: float | None
+    left_lung_volume_ml: float | None
     lesion_volume_ml: float | None
-    midline: float
+    borders: Mapping[int, int]
     key_slices: tuple[int, ...]
 
-    def with_key_slices(self, key_slices: tuple[int, ...]) -> "SeriesAssessment":
-        """Return the same answer with other indices."""
-        return replace(self, key_slices=key_slices)
+    def renumbered(self, indices: Sequence[int]) -> "SeriesAssessment":
+        """Return the same answer, with `indices` of the slices instead of their places in the answer."""
+        return replace(
+            self,
+            borders={indices[index]: border for index, border in self.borders.items()},
+            key_slices=tuple(indices[index] for index in self.key_slices),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ class _Areas:
     lesion: NDArray[np.float64]
     left_lung: NDArray[np.float64]
     left_lesion: NDArray[np.float64]
-    midline: float
+    borders: Sequence[int]
     has_lungs: bool
 
 
@@ -112,18 +119,25 @@ def assess_series(
     is_placed = bool(extents.any()) and geometry is not None  # the extent of a single slice is not known
     areas = _areas(kept)
     weights = areas.lung * (extents if is_placed else 1.0)
-    probability = _probability(np.array([prediction.probability for prediction in kept]), weights)
+    probability, lesion_probability, covid_given_lesion = (
+        _mean([getattr(prediction, name) for prediction in kept], weights)
+        for name in ("probability", "lesion_probability", "covid_given_lesion")
+    )
+    assert probability is not None  # noqa: S101 - every network answers it
     involvement = _involvement(areas, extents if is_placed else np.ones(len(kept))) if areas.has_lungs else None
     ml = extents * geometry.slice_area / _MM3_PER_ML if geometry is not None and is_placed and areas.has_lungs else None
     return SeriesAssessment(
         probability=probability,
-        label=card.label_of(probability, point),
+        lesion_probability=lesion_probability,
+        covid_given_lesion=covid_given_lesion,
+        label=card.label_of(probability, lesion_probability, point),
         point=point,
         lung_involvement=involvement,
         severity=None if involvement is None else severity_of(involvement.both),
         lung_volume_ml=None if ml is None else float(ml @ areas.lung),
+        left_lung_volume_ml=None if ml is None else float(ml @ areas.left_lung),
         lesion_volume_ml=None if ml is None else float(ml @ areas.lesion),
-        midline=areas.midline,
+        borders=dict(zip(found, areas.borders, strict=True)),
         key_slices=tuple(found[index] for index in _key_slices(areas, geometry, found)),
     )
 
@@ -136,45 +150,28 @@ def severity_of(involvement: float) -> Severity:
     return bands[sum(involvement > bound for bound in (0.25, 0.5, 0.75))]
 
 
-def find_midline(lungs: NDArray[np.bool_]) -> float:
-    """Find the column between the lungs of a series, as a part of the width.
-
-    It is the column with the fewest lung cells in the middle third of the lungs: in a single slice, one lung may be
-    missing, and half of its box is not the middle of the body.
-
-    Args:
-        lungs: (N, h, w).
-    """
-    columns = lungs.sum((0, 1))
-    width = len(columns)
-    if not columns.any():
-        return 0.5
-    share = columns.cumsum() / columns.sum()
-    low, high = np.searchsorted(share, (0.01, 0.99))
-    first, last = low + (high - low) // 3, high - (high - low) // 3
-    fewest = np.flatnonzero(columns[first : last + 1] == columns[first : last + 1].min()) + first
-    return float((fewest[len(fewest) // 2] + 0.5) / width)
-
-
 def _areas(predictions: Sequence[NetworkPrediction]) -> _Areas:
     """Measure the slices; a model that does not find lungs gives whole slices without lesion."""
     ones = np.ones(len(predictions))
     lung_maps = [prediction.lungs for prediction in predictions if prediction.lungs is not None]
     if len(lung_maps) < len(predictions):
-        return _Areas(ones, 0 * ones, ones / 2, 0 * ones, 0.5, has_lungs=False)
-    lungs = np.stack(lung_maps) > _INSIDE
-    lesions = lungs & (np.stack([prediction.heatmap for prediction in predictions]) > _INSIDE)
-    midline = find_midline(lungs)
-    left = slice(round(midline * lungs.shape[2]), None)
-    cells = lungs.shape[1] * lungs.shape[2]
+        return _Areas(ones, 0 * ones, ones / 2, 0 * ones, [0] * len(predictions), has_lungs=False)
+    lungs = np.stack(lung_maps) >= INSIDE
+    lesions = lungs & (np.stack([prediction.heatmap for prediction in predictions]) >= INSIDE)
+    borders = lung_borders(lung_maps)
+    left = np.arange(lungs.shape[2]) >= np.array(borders)[:, np.newaxis, np.newaxis]
     lung, lesion, left_lung, left_lesion = (
-        maps.sum((1, 2)) / cells for maps in (lungs, lesions, lungs[:, :, left], lesions[:, :, left])
+        maps.mean((1, 2)) for maps in (lungs, lesions, lungs & left, lesions & left)
     )
-    return _Areas(lung, lesion, left_lung, left_lesion, midline, has_lungs=True)
+    return _Areas(lung, lesion, left_lung, left_lesion, borders, has_lungs=True)
 
 
-def _probability(probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    clipped = probabilities.clip(_CLIP, 1 - _CLIP)
+def _mean(probabilities: Sequence[float | None], weights: NDArray[np.float64]) -> float | None:
+    """Return the probability of the weighted mean of the log odds; None if the network does not answer it."""
+    known = [probability for probability in probabilities if probability is not None]
+    if len(known) < len(probabilities):
+        return None
+    clipped = np.array(known).clip(_CLIP, 1 - _CLIP)
     log_odds = np.log(clipped / (1 - clipped))
     mean = np.average(log_odds, weights=weights) if weights.any() else log_odds.mean()
     return float(1 / (1 + np.exp(-mean)))

@@ -116,11 +116,11 @@ class SeriesToRead:
         return any(isinstance(self.slices[other].answer, ServiceError) for other in inner)
 
     def assess(self, card: ModelCard, point: OperatingPoint) -> SeriesAssessment | None:
-        """Combine the answers of the slices; None if none has lungs. Key slices are indices of `slices`."""
+        """Combine the answers of the slices; None if none has lungs. Indices are those of `slices`."""
         seen = [index for index, slice_ in enumerate(self.slices) if slice_.is_seen]
         geometry = None if self.series.geometry is None else self.series.geometry.select(seen)
         found = assess_series([self.slices[index].prediction for index in seen], geometry, card, point)
-        return found and found.with_key_slices(tuple(seen[index] for index in found.key_slices))
+        return found and found.renumbered(seen)
 
 
 @dataclass(slots=True)

@@ -27,12 +27,23 @@ from service.web.openapi.document import TAGS, DescribedApp
 from service.web.path_templates import PathTemplates
 from service.web.problems import install_problem_handlers
 from service.web.request_id import REQUEST_ID_HEADER
-from service.web.routes import batch, docs, explain, operations, page, predict
+from service.web.routes import batch, docs, explain, operations, page, predict, study
 from service.web.v2 import routes as v2
 from service.web.v2.errors import ProtocolErrorsMiddleware
 
-IMAGE_ROUTES: Final = PathTemplates(predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
-"""Routes that take images: their size, time and number are limited, and refused images are counted."""
+_SLICE_PATHS: Final = (predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
+
+SLICE_ROUTES: Final = PathTemplates(*_SLICE_PATHS)
+"""Routes that take slices: their size, time and number are limited, and refused images are counted."""
+
+STUDY_ROUTES: Final = PathTemplates(study.PATH)
+"""Routes that take studies, with limits of their own."""
+
+IMAGE_ROUTES: Final = PathTemplates(*_SLICE_PATHS, study.PATH)
+"""Routes that are known before routing, for metrics and logs."""
+
+_STUDY_END_SECONDS: Final = 5.0
+"""For the last line after the deadline of a study."""
 
 _log = logging.getLogger("covidct")
 
@@ -71,7 +82,7 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
     )
     app.state.service = state
     app.state.api_keys = api_keys
-    for router in (predict.router, batch.router, explain.router):
+    for router in (predict.router, batch.router, explain.router, study.router):
         app.include_router(router, dependencies=[Depends(require_key), Depends(known_query)])
     app.include_router(v2.router, dependencies=[Depends(known_query)])
     app.include_router(operations.router)
@@ -105,6 +116,16 @@ async def reload(app: FastAPI) -> bool:
     return True
 
 
+def _study_limits(settings: Settings) -> RequestLimits:
+    """Return the limits of a study; the route itself ends at the deadline, so that the last line says so."""
+    return RequestLimits(
+        max_body_bytes=settings.max_study_bytes,
+        receive_seconds=settings.study_timeout_seconds,
+        timeout_seconds=settings.study_timeout_seconds + _STUDY_END_SECONDS,
+        max_concurrent=settings.max_concurrent_studies,
+    )
+
+
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware, from the innermost to the outermost."""
     app.add_middleware(HeadRequestsMiddleware)
@@ -123,7 +144,8 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         timeout_seconds=settings.request_timeout_seconds,
         max_concurrent=settings.max_concurrent_requests,
     )
-    app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=IMAGE_ROUTES)
+    app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=SLICE_ROUTES)
+    app.add_middleware(RequestLimitsMiddleware, limits=_study_limits(settings), guarded=STUDY_ROUTES)
     app.add_middleware(FailuresMiddleware)
     app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
     app.add_middleware(BrowserHeadersMiddleware)

@@ -4,22 +4,25 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
 from service import DISCLAIMER
 from service.api_study import StudyAnswer, StudyProgress
-from service.errors import ClientGoneError, DeadlineError, ErrorCode, ServiceError
+from service.errors import DeadlineError, ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
-from service.inference.study import Progress, StudyReader, open_study, read_study
+from service.inference.study import StudyReader, open_study, read_study
 from service.model.card import OperatingPoint
+from service.model.study import Study
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import PointName, ReadyState
 from service.web.disconnect import cancel_on_disconnect
@@ -38,17 +41,179 @@ _ZIP: Final = "application/zip"
 
 _Uids = Annotated[
     bool,
-    Query(description="give UIDs and names of files in the answer; by default an answer has nothing of the patient"),
+    Query(description="give UIDs and names of files, which may identify a patient; by default an answer has neither"),
 ]
 _EveryMm = Annotated[
     float | None,
     Query(
         ge=0,
         le=100,
-        description="least distance in mm between slices that are read; 0 reads every slice; by default 5 in series "
-        "with less than 2.5 mm between their slices, and every slice in others",
+        description="distance in mm between slices that are read; 0 reads every slice; by default 5 in series with "
+        "less than 2.5 mm between their slices, and every slice in others",
     ),
 ]
 
 router = APIRouter(tags=[PREDICTIONS])
 _log = logging.getLogger("covidct.study")
+
+
+@router.post(
+    PATH,
+    summary="One answer for a CT series",
+    description="Takes the files of a study in the multipart field `image`, repeated: DICOM files in any order, one "
+    "enhanced multi-frame DICOM, one NIfTI volume, or a zip with any folders. Slices are grouped into series and "
+    "ordered by their positions; scouts, reports and other companions are skipped with their reason. Answers, as "
+    "`Accept` asks, JSON; `application/x-ndjson`: lines of progress, the answer last; or a zip of the answer, pictures "
+    f"of the key slices, and DICOM SEG and SR or NIfTI masks. {DISCLAIMER}",
+    openapi_extra=OPENAPI_BODY_OF_STUDY,
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The answer",
+            "model": StudyAnswer,
+            "content": {
+                _LINES: {"schema": {"type": "string", "description": "one `StudyLine` a line"}},
+                _ZIP: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        **documented(400, 401, 406, 408, 413, 415, 422, 500, 503, 504),
+    },
+)
+async def predict_study(
+    request: Request, state: ReadyState, uids: _Uids = False, every_mm: _EveryMm = None, point_name: PointName = None
+) -> Response:
+    """Read files as they arrive, then answer the slices of each series."""
+    wanted = choose_media_type(request.headers.get("accept", ""), (_JSON, _LINES, _ZIP))
+    async with AsyncExitStack() as stack:
+        outcome = stack.enter_context(_counted(state))
+        model = stack.enter_context(state.model())
+        point = model.point_of(point_name)
+        options = ReadOptions(
+            input_size=model.card.input_size,
+            limits=DecodeLimits(max_pixels=state.settings.max_pixels, max_frames=state.settings.max_study_slices),
+            keep_pictures=wanted == _ZIP,
+            keep_headers=wanted == _ZIP,
+        )
+        deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
+        reader = await stack.enter_async_context(open_study(state, options))
+        work = _Work(reader, model, point, state, deadline, every_mm, uids, request_id_of(request.scope), outcome)
+        async with work.in_time():
+            async for name, file in files_of(request):
+                await reader.add(name, file)
+        if wanted == _LINES:
+            return _Lines(work.lines(), stack.pop_all())
+        study = await cancel_on_disconnect(request, work.study())
+        if wanted == _JSON:
+            return Response(work.answer(study).model_dump_json(), media_type=_JSON)
+        data = await asyncio.to_thread(study_zip, study, work.answer(study), model, point)
+        return Response(data, media_type=_ZIP)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Outcome of a study, for the metric: answered, or the code of the error."""
+
+    code: str = "answered"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What follows after the files of a study have arrived."""
+
+    reader: StudyReader
+    model: ServedModel
+    point: OperatingPoint
+    state: ServiceState
+    deadline: float
+    every_mm: float | None
+    uids: bool
+    request_id: str
+    outcome: _Outcome
+
+    async def study(self, progress: "asyncio.Queue[StudyProgress | None] | None" = None) -> Study:
+        """Wait for the files, and read the slices."""
+        async with self.in_time():
+            study = await self.reader.finish(self.every_mm)
+            report = (lambda _: None) if progress is None else progress.put_nowait
+            await read_study(study, self.model, self.point, self.state, report)
+        return study
+
+    def answer(self, study: Study) -> StudyAnswer:
+        """Build the answer."""
+        return StudyAnswer.of(study, self.model.card, self.point, uids=self.uids, request_id=self.request_id)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """End the context at the deadline of the study.
+
+        Raises:
+            DeadlineError: then.
+        """
+        timeout = asyncio.timeout_at(self.deadline)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            seconds = self.state.settings.study_timeout_seconds
+            raise DeadlineError(f"No answer within {seconds:g} seconds; send one series, or fewer slices.") from None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield progress line by line, and the answer or a problem as the last line."""
+        queue: asyncio.Queue[StudyProgress | None] = asyncio.Queue()
+        yield _line("progress", StudyProgress(done=0, of=self.reader.count, seconds_left=None))
+        task = asyncio.create_task(self.study(queue))
+        task.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (progress := await queue.get()) is not None:
+                yield _line("progress", progress)
+            yield self._last(task)
+        finally:
+            task.cancel()
+
+    def _last(self, task: "asyncio.Task[Study]") -> bytes:
+        try:
+            return _line("answer", self.answer(task.result()))
+        except ServiceError as error:
+            self.outcome.code = error.code
+            return _line("problem", problem_body(error, self.request_id))
+        except Exception:  # noqa: BLE001 - the answer has begun, so the problem is its last line
+            _log.exception("unexpected error", extra={"fields": {"request_id": self.request_id}})
+            self.outcome.code = ErrorCode.INTERNAL_ERROR
+            failure = ServiceError("The service failed; its log has the reason under this request id.")
+            return _line("problem", problem_body(failure, self.request_id))
+
+
+class _Lines(StreamingResponse):
+    """Lines of a study, with what must stay open until the last one."""
+
+    def __init__(self, lines: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
+        super().__init__(lines, media_type=_LINES, headers={"X-Accel-Buffering": "no"})  # nginx would hold lines back
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines; if the client leaves, the work stops."""
+        async with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+def _line(name: Literal["progress", "answer", "problem"], body: BaseModel) -> bytes:
+    """Write a `StudyLine`."""
+    return b'{"%s":%s}\n' % (name.encode(), body.model_dump_json().encode())
+
+
+@contextmanager
+def _counted(state: ServiceState) -> Iterator[_Outcome]:
+    """Count a study by its outcome, with its time."""
+    began, outcome = time.monotonic(), _Outcome()
+    try:
+        yield outcome
+    except BaseException as error:
+        gone = ErrorCode.CLIENT_GONE if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL_ERROR
+        outcome.code = error.code if isinstance(error, ServiceError) else gone
+        raise
+    finally:
+        state.metrics.studies.labels(outcome=outcome.code).inc()
+        if outcome.code == "answered":
+            state.metrics.study_seconds.observe(time.monotonic() - began)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.imaging.series.geometry import VolumeGeometry
-from service.model.assess_series import SeriesAssessment, Severity, assess_series, find_midline, severity_of
+from service.model.assess_series import SeriesAssessment, Severity, assess_series, severity_of
 from service.model.prediction import NetworkPrediction
 from tests.support.networks.tiny import tiny_card
 
@@ -104,11 +104,13 @@ def test_key_slices_have_most_lesion_and_some_distance() -> None:
     assert found.key_slices == (2, 5, 0)
 
 
-def test_the_midline_is_between_the_lungs_even_where_one_is_missing() -> None:
-    whole, only_right = prediction(0.5), prediction(0.5, left=(0, 0))
-    lungs = np.stack([each.lungs > 0.5 for each in (whole, only_right, only_right) if each.lungs is not None])
-    assert 8 / CELLS < find_midline(lungs) < 12 / CELLS
-    assert find_midline(np.zeros((1, 4, 4), bool)) == 0.5
+def test_left_and_right_are_parted_even_where_one_lung_is_missing() -> None:
+    only_right = prediction(0.5, (4, 2), (0, 0))
+    found = assessed([prediction(0.5), only_right, only_right], stack(0, 5, 10))
+    assert found.lung_involvement is not None
+    assert found.lung_involvement.left == 0
+    assert found.lung_involvement.right == pytest.approx(40 / 120)
+    assert all(8 <= border <= 12 for border in found.borders.values())
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def series(
             stored(position, directions),
             StudyInstanceUID="1.2",
             SeriesInstanceUID=uid,
+            FrameOfReferenceUID="1.2.9",
             SOPInstanceUID=f"{uid}.{number + 1}",
             InstanceNumber=number + 1,
             ImagePositionPatient=list(position),
