@@ -30,7 +30,7 @@ def test_operations_have_the_names_of_methods(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, operation in operations(document)]
     assert sorted(ids) == sorted(
         [
-            *("predict", "predict_batch", "explain", "model", "metrics", "live", "ready"),
+            *("predict", "predict_batch", "predict_study", "explain", "model", "metrics", "live", "ready"),
             *("v2_server_metadata", "v2_server_live", "v2_server_ready", "v2_repository_index", "v2_all_statistics"),
             *(f"v2_{what}_{name}" for what in ("model", "version") for name in VERSIONED),
         ]
