@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from service.errors import InferenceError, OverloadedError
+from service.errors import InferenceError, OverloadedError, UnusableImageError
 from service.imaging.decode import Slice
 from service.model import loading
 from service.model.file import LoadedModel, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor
-from tests.support.networks.tiny import even
+from tests.support.networks.tiny import TinyNetwork, even, write_models
 
 
 def load(folder: Path, **options: Any) -> Predictor:
@@ -191,3 +191,39 @@ async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models
     assert len(set(threads)) == 1
     assert threads[0].startswith("predictor")
     predictor.close()
+
+
+class WithFinder(TinyNetwork):
+    """A lung finder in front, which sees lungs where the slice is brighter than a tenth."""
+
+    @torch.jit.export
+    def look(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        grey = slices.float().mean((1, 2, 3)) / 255
+        return slices, grey, grey, grey, grey
+
+    @torch.jit.export
+    def check(self, lung: torch.Tensor, kind: torch.Tensor, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"no_lungs": (lung < 0.1).float(), "wrong_window": 0 * flat, "several_panels": 0 * kind}
+
+
+def test_the_network_does_not_read_what_the_lung_finder_refuses(tmp_path: Path) -> None:
+    write_models(tmp_path, network=WithFinder())
+    predictor = load(tmp_path, threads=1)
+    read: list[int] = []
+    network = predictor._network
+
+    def counting(slices: torch.Tensor) -> dict[str, torch.Tensor]:
+        read.extend(int(level) for level in slices.float().mean((1, 2, 3)))
+        return network(slices)
+
+    predictor._network = counting
+    answers = predictor.predict_now([even(20), even(200), even(10)], 1, [True, True, False])
+    assert read == [200, 10]
+    assert isinstance(answers[0], UnusableImageError)
+    assert answers[0].code == "no_lungs"
+    assert [isinstance(answer, NetworkPrediction) for answer in answers] == [False, True, True]
+
+
+def test_without_a_lung_finder_the_network_reads_every_slice(models: Path) -> None:
+    answers = load(models, threads=1).predict_now([even(5), even(200)], 1, [True, True])
+    assert all(isinstance(answer, NetworkPrediction) for answer in answers)

@@ -77,7 +77,7 @@ async def test_an_unexpected_failure_of_one_image_is_its_own_problem(models: Pat
     predict_all = predictor.predict
 
     async def predict_but_bright(
-        slices: Sequence[Slice], concurrent_batches: int = 1
+        slices: Sequence[Slice], concurrent_batches: int = 1, look_first: Sequence[bool] = ()
     ) -> list[NetworkPrediction | Exception]:
         if slices[0].max() > 240:
             raise RuntimeError("boom")
@@ -94,7 +94,9 @@ async def test_a_client_that_leaves_has_the_rest_of_its_images_dropped(models: P
     predictor = load(Settings(models_dir=models, device="cpu", threads=1))
     predict_all, seen, started, go_on = predictor.predict, [0], asyncio.Event(), asyncio.Event()
 
-    async def counting(slices: Sequence[Slice], concurrent_batches: int = 1) -> list[NetworkPrediction | Exception]:
+    async def counting(
+        slices: Sequence[Slice], concurrent_batches: int = 1, look_first: Sequence[bool] = ()
+    ) -> list[NetworkPrediction | Exception]:
         seen[0] += len(slices)
         started.set()
         await go_on.wait()
