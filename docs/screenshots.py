@@ -7,7 +7,7 @@ import io
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "docs" / "images"
 SLICES = 8
 
-SHOTS: dict[str, dict[str, Any]] = {
-    "page": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
-    "page-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "page-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
-}
-
 
 def main() -> None:
     """Start the service and make every picture."""
@@ -38,8 +32,7 @@ def main() -> None:
         _explain(server.url, ROOT / "examples" / "lesion.png", FOLDER / "lesion.png")
         files = _files(Path(folder))
         with chromium() as browser:
-            for name, options in SHOTS.items():
-                _shoot(browser, server.url, files, FOLDER / f"{name}.png", options)
+            _shoot(browser, server.url, files, FOLDER / "page.png")
 
 
 def _explain(url: str, file: Path, target: Path) -> None:
@@ -62,8 +55,8 @@ def _files(folder: Path) -> list[Path]:
     return [*paths, other]
 
 
-def _shoot(browser: "Browser", url: str, files: list[Path], target: Path, options: dict[str, Any]) -> None:
-    page = browser.new_page(**options)
+def _shoot(browser: "Browser", url: str, files: list[Path], target: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(url)
     page.set_input_files("#files", files)
     page.wait_for_function("count => document.querySelector('#progress').value === count", arg=len(files))

@@ -142,7 +142,7 @@ def test_volumes_and_archives_name_the_way_to_go(open_page: Open, tmp_path: Path
     (tmp_path / "series.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 100)
     page = open_page()
     choose(page, *sorted(tmp_path.iterdir()))
-    assert [row[2] for row in finish(page, 3)] == ["A NIfTI volume", "A packed file", "A NIfTI volume"]
+    assert [row[2] for row in finish(page, 3)] == ["A NIfTI volume", "Compressed file", "A NIfTI volume"]
     assert "covid-ct predict scan.nii.gz" in shown(page, "ct.nii")
     page.keyboard.press("ArrowRight")
     assert "Unpack it, and drop the folder" in shown(page, "series.tar.gz")

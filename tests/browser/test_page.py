@@ -18,19 +18,19 @@ PHONE = {"width": 360, "height": 740}
 def test_a_chosen_slice_gets_label_probability_involvement_and_timing(open_page: Open, slices: Path) -> None:
     page = open_page()
     choose(page, slices / "bright.png")
-    ((name, probability, label, involvement, doubt),) = finish(page, 1)
-    assert (name, label, involvement, doubt) == ("bright.png", "COVID", "100.0 %", "0.87")
+    ((name, probability, label, involvement, check),) = finish(page, 1)
+    assert (name, label, involvement, check) == ("bright.png", "COVID", "100.0 %", "0.87")
     text = shown(page, "bright.png")
     assert probability in text
     assert "at or above the threshold of 50.0 %" in text
-    assert "100.0 % of the lungs in this slice look like lesion: left lung 100.0 %" in text
+    assert "100.0 % of the lungs in this slice is lesion: left lung 100.0 %" in text
     assert "ms in the service" in text
     spoken = page.locator("#answer .bar").get_attribute("aria-label")
     assert spoken == f"Probability {probability}, threshold 50.0 %"
     assert page.locator("#status").inner_text() == f"COVID, {probability}"
     page.get_by_role("link", name="tiny 0.0.1").last.click()
     assert "knows brightness only" in page.locator("#model").inner_text()
-    assert "Elsewhere: elsewhere" in page.locator("#model").inner_text()
+    assert "Left-out source: elsewhere" in page.locator("#model").inner_text()
 
 
 def test_many_files_each_have_their_own_end_and_nothing_in_them_runs(open_page: Open, slices: Path) -> None:
@@ -39,7 +39,7 @@ def test_many_files_each_have_their_own_end_and_nothing_in_them_runs(open_page: 
     found = finish(page, 4)
     assert [row[0] for row in found] == ["black.png", "bright.png", "dark.png", "text.png"]
     assert [row[2] for row in found] == ["No lungs found", "COVID", "NonCOVID", "Not a readable image"]
-    assert "No answer: no lungs found" in shown(page, "black.png")
+    assert "No result: no lungs found" in shown(page, "black.png")
     assert page.locator("#answer .figure").count() == 0  # the probability of no slice means nothing
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -129,10 +129,10 @@ def test_a_key_is_asked_for_once_and_kept_out_of_storage(open_page: Open, slices
         (slices / "bright.png").rename(slices / "more.png")
         choose(page, *(slices / f"{name}.png" for name in ("more", "dark")))
         for key in ("wrong", "a-key-of-16-chars"):
-            page.get_by_label("This service asks for an API key").fill(key)
+            page.get_by_label("This service requires an API key").fill(key)
             page.keyboard.press("Enter")
             if key == "wrong":
-                page.get_by_text("That key was not accepted").wait_for()
+                page.get_by_text("This key was not accepted").wait_for()
         finish(page, 2)
         assert page.locator("#key-form").is_hidden()
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
@@ -151,7 +151,7 @@ def test_a_busy_service_is_asked_again(open_page: Open, slices: Path) -> None:
 
     page.route("**/explain*", busy_at_first)
     choose(page, slices / "bright.png")
-    page.get_by_text("The service is busy; again in 1 s").wait_for()
+    page.get_by_text("The service is busy; retrying in 1 s").wait_for()
     assert finish(page, 1)[0][2] == "COVID"
     assert len(tries) == 2
 

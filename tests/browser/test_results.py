@@ -120,7 +120,7 @@ def test_a_model_without_lungs_gets_a_legend_of_its_own(open_page: Open, slices:
         choose(page, slices / "bright.png")
         assert finish(page, 1)[0][3] == "—"
         drawn(page, "bright.png")
-        assert "relative to the strongest place of this slice" in page.locator("#legend").inner_text()
+        assert "relative to the highest in this slice" in page.locator("#legend").inner_text()
         assert page.get_by_label("outline of the lungs").is_disabled()
         assert "does not check the picture" in page.locator("#answer").inner_text()
 
@@ -162,7 +162,7 @@ def test_the_histogram_counts_the_answers_and_not_what_failed_a_check(open_page:
     choose(page, *series)
     finish(page, 4)
     page.wait_for_function("() => document.querySelectorAll('#histogram rect').length === 2")
-    assert page.locator("#counts li").all_inner_texts() == ["1 COVID", "1 NonCOVID", "1 no answer", "1 failed"]
+    assert page.locator("#counts li").all_inner_texts() == ["1 COVID", "1 NonCOVID", "1 no result", "1 failed"]
     spoken = page.locator("#histogram svg").get_attribute("aria-label")
     assert spoken is not None
     assert spoken.startswith("Probabilities of 2 slices: lowest 1")

@@ -10,7 +10,7 @@ import { Service } from "./service.js";
 import { pictureOf, Viewer } from "./viewer.js";
 import { kindOf, outcome, percent, timeLeft } from "./wording.js";
 
-const ANNOUNCEMENTS = 10; // of the progress of a list, so that a screen reader is not flooded
+const ANNOUNCEMENTS = 10; // per list, so that a screen reader is not flooded
 
 const service = new Service(askForKey);
 const card = service.model().then((body) => body.card).catch(() => null);
@@ -26,7 +26,7 @@ async function take(files) {
   if (files.length === 0) return;
   const old = queue.entries;
   const found = await sourcesOf([...files]);
-  if (queue.entries !== old) return; // cleared meanwhile
+  if (queue.entries !== old) return; // the list was cleared in the meantime
   note = found.note;
   find("work").hidden = false;
   document.body.classList.add("working");
@@ -34,7 +34,7 @@ async function take(files) {
   plan();
 }
 
-/** Keep of an answer what the page shows and saves. */
+/** Keep what the page shows and saves of a response. */
 async function keep(entry, body) {
   entry.picture = await pictureOf(body);
   const { slice_png_base64: _slice, overlay_png_base64: _overlay, heatmap: _heatmap, lungs: _lungs, ...answer } = body;
@@ -52,7 +52,7 @@ function show(entry) {
   viewer.show(entry, results.ordered.indexOf(entry) + 1, results.ordered.length);
 }
 
-/** Summarise once a frame, however many answers come. */
+/** Summarise at most once per frame. */
 function plan() {
   if (planned) return;
   planned = true;
@@ -83,7 +83,7 @@ function summarise() {
   find("counts").replaceChildren(...counts(answers, failed));
 }
 
-/** Tell screen readers the progress, ten times for a list and at its end. */
+/** Announce the progress to screen readers: ten times for a list, and at the end. */
 function announce(ended, all, state) {
   const [last] = queue.entries.length === 1 ? queue.entries : [];
   const step = queue.isBusy ? Math.floor((ended / all) * ANNOUNCEMENTS) : `end ${state}`;
@@ -97,7 +97,7 @@ function counts(answers, failed) {
   for (const answer of answers) {
     const kind = kindOf(answer);
     const { count } = numbers.get(kind);
-    numbers.set(kind, { name: kind === "none" ? "no answer" : answer.label, count: count + 1 });
+    numbers.set(kind, { name: kind === "none" ? "no result" : answer.label, count: count + 1 });
   }
   numbers.get("failed").count = failed;
   return [...numbers].filter(([, { count }]) => count > 0)
@@ -114,10 +114,10 @@ function clear() {
   find("choose").focus();
 }
 
-/** Show the field until the user has given a key. */
+/** Show the key field until the user enters a key. */
 function askForKey(wasRefused) {
   const form = find("key-form");
-  find("key-hint").textContent = wasRefused ? "That key was not accepted; try another." : "Kept in this page's memory until you close it.";
+  find("key-hint").textContent = wasRefused ? "This key was not accepted; try another." : "Kept in this page's memory until you close it.";
   form.hidden = false;
   find("key").focus();
   return new Promise((resolve) => {
@@ -133,21 +133,21 @@ function askForKey(wasRefused) {
 async function showModel() {
   const known = await card;
   if (!known) {
-    find("model-state").textContent = "The service does not describe its model now.";
+    find("model-state").textContent = "The model card is not available now.";
     return;
   }
   const range = ({ value, low, high }) => `${value.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
-  const figures = (metrics) => Object.keys(metrics).length === 0 ? "no figures" : Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
+  const figures = (metrics) => Object.keys(metrics).length === 0 ? "no scores" : Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
   const facts = [
     ["Network", known.architecture],
     ["Threshold", `${percent(known.threshold)}: ${known.threshold_rule}`],
-    [`Test, ${known.data.test?.count ?? "unknown"} slices`, figures(known.test_metrics)],
-    ...Object.entries(known.left_out_metrics).map(([source, metrics]) => [`Elsewhere: ${source}`, figures(metrics)]),
+    [known.data.test ? `Official test (${known.data.test.count} slices)` : "Official test", figures(known.test_metrics)],
+    ...Object.entries(known.left_out_metrics).map(([source, metrics]) => [`Left-out source: ${source}`, figures(metrics)]),
     ["Intended use", known.intended_use],
     ["Limits", known.limits],
   ];
   find("model-link").textContent = `${known.name} ${known.version}`;
-  find("model-state").textContent = `${known.name} ${known.version}; figures with 95 % intervals.`;
+  find("model-state").textContent = `${known.name} ${known.version}; scores with 95 % intervals.`;
   find("model-facts").replaceChildren(...facts.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));
 }
 

@@ -1,4 +1,4 @@
-// How the answers are spread: the number of slices for each twentieth of the probability.
+// Histogram of the probabilities: the number of slices in each twentieth.
 
 import { drawing } from "./element.js";
 import { kindOf, percent } from "./wording.js";
@@ -42,7 +42,7 @@ function mark(threshold) {
 }
 
 function spoken(answers, bins, most) {
-  if (answers.length === 0) return "No answers yet";
+  if (answers.length === 0) return "No results yet";
   const fullest = bins.findIndex(({ yes, no }) => yes + no === most);
   const values = answers.map(({ probability }) => probability).sort((one, other) => one - other);
   return `Probabilities of ${answers.length} slices: lowest ${percent(values[0])}, middle ${percent(values[values.length >> 1])}, ` +

@@ -9,7 +9,7 @@ const LITTER = /(^|\/)(\.|__MACOSX\/|DICOMDIR$|Thumbs\.db$|desktop\.ini$)/i; // 
 
 const order = new Intl.Collator("en", { numeric: true });
 
-/** All sources in these files, and a note on what was left out ("" if nothing was). */
+/** Sources in these files, and a note on what was skipped ("" if nothing). */
 export async function sourcesOf(files) {
   const found = [];
   let hidden = 0;
@@ -36,7 +36,7 @@ function sort(sources) {
   sources.sort((one, other) => order.compare(begin(one), begin(other)) || (one.place?.number ?? 0) - (other.place?.number ?? 0));
 }
 
-/** The files of a drop; folders are read with all that is in them. Call it while the event is handled. */
+/** Files of a drop event, with all files in dropped folders. Call it while the event is handled. */
 export async function filesOf(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const entries = items.map((item) => item.webkitGetAsEntry?.() ?? null);
@@ -48,7 +48,7 @@ export async function filesOf(transfer) {
 async function filesBelow(folder) {
   const reader = folder.createReader();
   const entries = [];
-  for (let some = [null]; some.length > 0;) { // a reader answers a hundred entries at a time
+  for (let some = [null]; some.length > 0;) { // a reader returns a hundred entries at a time
     some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
     entries.push(...some);
   }
@@ -96,27 +96,27 @@ async function headOf(file) {
   try {
     return new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
   } catch {
-    return new Uint8Array(); // a folder, or a file that has gone: sending it will say so
+    return new Uint8Array(); // a folder or a deleted file: sending it gives the error
   }
 }
 
 const starts = (head, ...bytes) => bytes.every((byte, index) => head?.[index] === byte);
 
-/** By content, and by name where it could be a document of an office. */
+/** Whether it is a zip: by content, and by name because office documents are zips too. */
 const isZip = (head, name) => starts(head, 0x50, 0x4b) && (/\.zip$/i.test(name) || !/\.[a-z0-9]+$/i.test(name));
 
-/** The problem of a file that holds no slice by itself, or null. */
+/** The problem of a file that is not a single slice, or null. */
 function volume(head, name) {
   const magic = head && String.fromCharCode(...head.slice(344, 347));
   if (/\.(nii|nii\.gz|hdr|img)$/i.test(name) || magic === "n+1" || magic === "ni1") {
     return {
       code: "nifti_volume",
       title: "A NIfTI volume",
-      detail: "This page reads slices. Give the volume to the command line, which answers every axial slice: covid-ct predict scan.nii.gz --output scan.csv",
+      detail: "This page reads slices. Use the command line, which reads every axial slice: covid-ct predict scan.nii.gz --output scan.csv",
     };
   }
   if (/\.(zip|gz|tgz|tar|7z|rar|bz2|xz)$/i.test(name) || starts(head, 0x1f, 0x8b)) {
-    return { code: "packed_file", title: "A packed file", detail: "This page unpacks zip files alone, and none inside another. Unpack it, and drop the folder." };
+    return { code: "packed_file", title: "Compressed file", detail: "This page reads zip files only, and no zip files inside them. Unpack it, and drop the folder." };
   }
   return null;
 }

@@ -1,13 +1,13 @@
-// Sends the slices of a list two at a time, can be stopped and continued, and estimates the time left.
+// Sends slices two at a time, can stop and continue, and estimates the time left.
 
 import { ServiceProblem } from "./service.js";
 import { ZipError } from "./zip.js";
 
 const AT_A_TIME = 2;
-const RECENT = 30; // answers that the estimate looks back on
-const FEWEST = 3; // answers that an estimate needs
+const RECENT = 30; // responses that the estimate uses
+const FEWEST = 3; // responses that an estimate needs
 
-/** A slice to be examined; `state` is waiting, sending, done, failed or cancelled. */
+/** A slice in the list; `state` is waiting, sending, done, failed or cancelled. */
 export class Entry {
   constructor({ name, read, problem }, number) {
     Object.assign(this, { name, number, read, problem, answer: null, picture: null, note: "" });
@@ -23,7 +23,7 @@ export class Queue {
   #ends = [];
   entries = [];
 
-  /** `answered(entry, body)` takes in an answer; `changed(entry)` is called after every change of a state. */
+  /** `answered(entry, body)` is called with each response; `changed(entry)` after every change of a state. */
   constructor(service, answered, changed) {
     this.#service = service;
     this.#answered = answered;
@@ -39,20 +39,20 @@ export class Queue {
     return fresh;
   }
 
-  /** Stop: what waits is not sent, what is under way is given up. */
+  /** Stop: do not send waiting slices, and abort running requests. */
   cancel() {
     for (const entry of this.entries) if (entry.state === "waiting") this.#set(entry, "cancelled");
     for (const controller of this.#running.values()) controller.abort();
   }
 
-  /** Send what was cancelled. */
+  /** Send cancelled slices. */
   resume() {
     this.#ends = [performance.now()];
     for (const entry of this.entries) if (entry.state === "cancelled") this.#set(entry, "waiting");
     this.#pump();
   }
 
-  /** Forget everything. */
+  /** Remove all slices. */
   clear() {
     const [running, old] = [[...this.#running.values()], this.entries];
     this.entries = [];
@@ -60,7 +60,7 @@ export class Queue {
     for (const controller of running) controller.abort();
   }
 
-  /** Whether something waits or is under way. */
+  /** Whether slices are waiting or being sent. */
   get isBusy() {
     return this.count("waiting", "sending") > 0;
   }
@@ -70,7 +70,7 @@ export class Queue {
     return this.entries.filter((entry) => states.includes(entry.state)).length;
   }
 
-  /** Seconds until all are answered, by the pace of the last answers; null before it is known. */
+  /** Seconds until all are done, from the rate of the last responses; null before it is known. */
   get secondsLeft() {
     const answers = this.#ends.length - 1;
     if (answers < FEWEST) return null;
@@ -100,7 +100,7 @@ export class Queue {
 
   async #examine(entry, signal) {
     const wait = (seconds) => {
-      entry.note = `The service is busy; again in ${seconds} s…`;
+      entry.note = `The service is busy; retrying in ${seconds} s…`;
       this.#changed(entry);
     };
     try {

@@ -12,7 +12,7 @@ const COLUMNS = [
   { key: "probability", title: ["Prob", "ability"], first: "descending", show: percent, value: (entry) => (counts(entry) ? entry.answer.probability : null) },
   { key: "label", title: ["Label", ""], value: outcome },
   { key: "involvement", title: ["Involv", "ement"], first: "descending", show: percent, value: (entry) => (counts(entry) ? entry.answer.lung_involvement?.both : null) },
-  { key: "doubt", title: ["Doubt", ""], first: "descending", show: (score) => score.toFixed(2), value: ({ answer }) => answer?.out_of_distribution.score },
+  { key: "score", title: ["Check", ""], first: "descending", show: (score) => score.toFixed(2), value: ({ answer }) => answer?.out_of_distribution.score },
 ];
 
 export class Results {
@@ -56,7 +56,7 @@ export class Results {
   /** Show the state of a slice. */
   update(entry) {
     const { row, thumb } = this.#items.get(entry);
-    const none = entry.state === "failed" ? "" : "—"; // the reason takes the place of the figures
+    const none = entry.state === "failed" ? "" : "—"; // the reason replaces the numbers
     COLUMNS.forEach(({ value, show = String }, index) => {
       const found = value(entry) ?? null;
       if (index > 0) row.cells[index].textContent = found === null ? none : show(found);
@@ -85,7 +85,7 @@ export class Results {
     this.#onSelect(entry);
   }
 
-  /** Select the slice `by` places further; at an end nothing changes. */
+  /** Select the slice `by` places after this one; does nothing at the end. */
   step(by) {
     const next = this.#ordered[this.#ordered.indexOf(this.selected) + by];
     if (next) this.select(next);

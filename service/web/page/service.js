@@ -56,9 +56,9 @@ export class Service {
     }
   }
 
-  /** One question for all files that need the key. */
+  /** Ask once for all files that need the key. */
   async #newKey(refused) {
-    if (this.#key !== refused) return; // another file's question was answered meanwhile
+    if (this.#key !== refused) return; // another file has asked in the meantime
     this.#keyComing ??= this.#askForKey(refused !== "").then((key) => {
       this.#key = key;
       this.#keyComing = null;
@@ -80,13 +80,13 @@ async function reached(send) {
   } catch {
     throw new ServiceProblem({
       code: "unreachable",
-      title: "No answer",
+      title: "No response",
       detail: "The service did not answer, or closed the connection. Is it still running?",
     });
   }
 }
 
-/** The file's bytes, read once, so that a retry never meets a file that has changed. */
+/** Read the file once, so that a retry sends the same bytes. */
 async function readable(file) {
   try {
     return new Blob([await file.arrayBuffer()]);
@@ -104,7 +104,7 @@ async function problemOf(response) {
     const body = await response.json();
     if (typeof body.detail === "string" && typeof body.code === "string") return body;
   } catch {
-    // not the service's own answer: a proxy's
+    // a response of a proxy
   }
-  return { code: `http_${response.status}`, title: `HTTP ${response.status}`, detail: "The answer was not the service's own." };
+  return { code: `http_${response.status}`, title: `HTTP ${response.status}`, detail: "This response did not come from the service." };
 }

@@ -1,13 +1,13 @@
-// One slice, large: the slice and the map side by side, and the answer in words.
+// One slice: the image and the map next to each other, and the result in words.
 
 import { element, find } from "./element.js";
 import { compact, drawBar, drawColours, drawContour, drawLungs } from "./map.js";
-import { answers, doubt, headline, kindOf, legend, outcome, percent, reason, relation, remedy, timing, worth } from "./wording.js";
+import { answers, checkScore, headline, kindOf, legend, outcome, percent, reason, relation, remedy, timing, worth } from "./wording.js";
 
 const SIDE = 768; // pixels of the longer side: lines stay smooth on small slices
 const THUMBNAIL = 112; // pixels, for screens of twice the density
 
-/** What an answer shows, without the answer: the slice as a PNG, the maps' values, a thumbnail with the map. */
+/** Images of a result: the slice as a PNG, the values of the maps, a thumbnail with the map. */
 export async function pictureOf({ slice_png_base64: png, heatmap, lungs }) {
   const slice = new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
   const picture = { slice, heatmap: compact(heatmap), lungs: compact(lungs) };
@@ -97,12 +97,12 @@ function answered(answer, picture, card) {
   const kind = kindOf(answer);
   const origin = paragraph("small", "Model ", element("a", { href: "#model", textContent: `${answer.model.name} ${answer.model.version}` }), ` · ${timing(answer.timings_milliseconds)}`);
   if (kind === "none") {
-    return [paragraph("verdict none", `No answer: ${lower(reason(answer))}`), paragraph("callout", `${doubt(answer, card)} ${remedy(answer)}`), origin];
+    return [paragraph("verdict none", `No result: ${lower(reason(answer))}`), paragraph("callout", `${checkScore(answer, card)} ${remedy(answer)}`), origin];
   }
-  const words = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has figures of its threshold only
+  const words = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has scores for its own threshold only
   return [
     paragraph(`verdict ${kind}`, answer.label),
-    paragraph("figure", element("strong", { textContent: percent(answer.probability) }), element("span", { textContent: `probability of COVID-19, says the model: ${relation(answer)}` })),
+    paragraph("figure", element("strong", { textContent: percent(answer.probability) }), element("span", { textContent: `probability of COVID-19, ${relation(answer)}` })),
     bar(answer, kind),
     facts(answer, card),
     ...(words ? [paragraph("", words)] : []),
@@ -123,12 +123,12 @@ function bar({ probability, threshold }, kind) {
 
 function facts(answer, card) {
   const { lung_involvement: involved, lung_fraction: fraction } = answer;
-  const rows = [["Doubt", doubt(answer, card)]];
+  const rows = [["Check score", checkScore(answer, card)]];
   const both = answers(answer, card);
-  if (fraction !== null) rows.unshift(["Lungs", `${percent(fraction)} of the picture`]);
+  if (fraction !== null) rows.unshift(["Lungs", `${percent(fraction)} of the image`]);
   if (involved) {
-    const sides = `left lung ${percent(involved.left)} (right of the picture), right lung ${percent(involved.right)}`;
-    rows.unshift(["Involvement", `${percent(involved.both)} of the lungs in this slice look like lesion: ${sides}`]);
+    const sides = `left lung ${percent(involved.left)} (on the right of the image), right lung ${percent(involved.right)}`;
+    rows.unshift(["Involvement", `${percent(involved.both)} of the lungs in this slice is lesion: ${sides}`]);
   }
   if (both) rows.unshift(["Answers", both]);
   return element("dl", { className: "facts" }, ...rows.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));

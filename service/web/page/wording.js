@@ -1,4 +1,4 @@
-// Answers and numbers in words; independent of the page and the network. Every place takes its label from here.
+// Texts for results and numbers, independent of the page and the network. All labels come from here.
 
 /** A share as a percentage with one decimal. */
 export const percent = (share) => `${(share * 100).toFixed(1)} %`;
@@ -11,60 +11,60 @@ function counted({ value, low, high }, flip = false) {
   return `${ofHundred(middle)} of 100 (95 % interval ${ofHundred(from)} to ${ofHundred(to)})`;
 }
 
-/** The label of an answer, as the service words it; "" if a check has failed, because the probability means nothing. */
+/** The label of a result; "" if a check failed, because the probability is then meaningless. */
 export const labelOf = (answer) => (answer.out_of_distribution.flagged ? "" : answer.label);
 
-/** The kind of an answer, for its colour: yes, no or none. */
+/** The kind of a result, for its colour: yes, no or none. */
 export function kindOf(answer) {
   if (answer.out_of_distribution.flagged) return "none";
   const { probability, threshold, lesion_probability: lesion, lesion_threshold: least } = answer;
   return probability >= threshold && (least === null || lesion >= least) ? "yes" : "no";
 }
 
-/** Both answers whose product is the probability; "" if the model does not give them. */
+/** The two factors of the probability; "" if the model does not give them. */
 export function answers({ lesion_probability: lesion, covid_given_lesion: covid }, card) {
   if (lesion === null) return "";
   const found = lesion >= (card?.lesion_thresholds.triage ?? 0.5) ? "yes" : "no";
   return `Lesions: ${found}, ${lesion.toFixed(2)}; like COVID-19 rather than other disease: ${covid.toFixed(2)}`;
 }
 
-/** A line for the label column: the label, the reason for none, or the state. */
+/** Text of the label column: the label, the reason for none, or the state. */
 export function outcome({ state, answer, problem }) {
   if (state === "done") return labelOf(answer) || reason(answer);
   if (state === "failed") return headline(problem);
   return { waiting: "Waiting", sending: "Examining…", cancelled: "Cancelled" }[state] ?? "";
 }
 
-/** The relation of the probability, or of the lesion probability where that decides, to the threshold. */
+/** Whether the probability that decides the label reaches its threshold, in words. */
 export function relation({ probability, threshold, lesion_probability: lesion, lesion_threshold: least }) {
   const side = (value, limit) => `${value >= limit ? "at or above" : "below"} the threshold of ${percent(limit)}`;
   return least ? `the label follows from the lesions, ${percent(lesion)}: ${side(lesion, least)}` : side(probability, threshold);
 }
 
-/** The reliability of such an answer on the card's test slices; "" if the card does not have it. */
+/** How often such a result was right on the test slices of the card; "" if the card has no such score. */
 export function worth(label, card) {
   const { precision, sensitivity, specificity } = card.test_metrics;
-  const mix = "With another mix of patients it is another number.";
+  const mix = "This depends on how many of the patients have COVID-19.";
   if (label === card.positive_label) {
-    if (precision) return `Of the test slices that it called ${label}, ${counted(precision)} were. ${mix}`;
-    if (specificity) return `Of the test slices that were not ${label}, it called ${counted(specificity, true)} ${label} nevertheless.`;
+    if (precision) return `In the official test, ${counted(precision)} slices labelled ${label} were labelled correctly. ${mix}`;
+    if (specificity) return `In the official test, ${counted(specificity, true)} other slices were labelled ${label}.`;
   } else if (sensitivity) {
-    return `Of the ${card.positive_label} slices in the test, it missed ${counted(sensitivity, true)}: this answer rules nothing out.`;
+    return `In the official test, ${counted(sensitivity, true)} ${card.positive_label} slices were missed: this result rules nothing out.`;
   }
   return "";
 }
 
-/** A legend of the map that is true for this answer. */
+/** The legend of the map. */
 export function legend({ lungs }) {
-  if (!lungs) return "Colour: how much the network looked at each place, relative to the strongest place of this slice. White line: 0.25. It compares places within a slice, not slices.";
-  return "Colour: probability of lesion inside the lungs, from 0 to 1 on the same scale for every slice. White line: 0.25. Blue line: the lungs that were found.";
+  if (!lungs) return "Colour: activity of the network at each place, relative to the highest in this slice. White line: 0.25. Do not compare two slices by it.";
+  return "Colour: probability of lesion inside the lungs, on the same scale for every slice. White line: 0.25. Blue line: the lungs.";
 }
 
-/** The result of the checks in a sentence. */
-export function doubt({ out_of_distribution: { score, threshold, flagged } }, card) {
-  if (card && Object.keys(card.checks).length === 0) return "This model does not check the picture.";
-  const limit = `above ${threshold.toFixed(0)} there is no answer`;
-  return `${flagged ? "A check of the picture" : "Highest check of the picture"}: ${score.toFixed(2)}; ${limit}.`;
+/** The check score in a sentence. */
+export function checkScore({ out_of_distribution: { score, threshold, flagged } }, card) {
+  if (card && Object.keys(card.checks).length === 0) return "This model does not check images.";
+  const limit = `above ${threshold.toFixed(0)}`;
+  return flagged ? `Check score ${score.toFixed(2)}, ${limit}.` : `${score.toFixed(2)}; ${limit} there is no result.`;
 }
 
 /** "240 ms in the service: decoding 4.0, waiting 0.1, network 223" */
@@ -84,7 +84,7 @@ export function timeLeft(seconds) {
 const ADVICE = {
   no_lungs: "No lungs found",
   wrong_window: "Not a lung window",
-  several_panels: "Several pictures in one",
+  several_panels: "Several slices in one image",
   unsupported_image_type: "Not a readable image",
   damaged_image: "Damaged file",
   empty_file: "Empty file",
@@ -99,10 +99,10 @@ const ADVICE = {
 /** A headline for a problem. */
 export const headline = (problem) => ADVICE[problem.code] ?? problem.title;
 
-/** The reason for which an answer has no label. */
+/** Why a result has no label. */
 export const reason = ({ out_of_distribution: { reason: code } }) => ADVICE[code] ?? "Out of distribution";
 
-/** What to send instead of a picture that failed a check. */
+/** What to send instead of an image that failed a check. */
 export function remedy({ out_of_distribution: { reason: code } }) {
   return {
     no_lungs: "Send one axial chest CT slice that shows lungs.",
