@@ -122,7 +122,7 @@ def test_a_model_without_lungs_gets_a_legend_of_its_own(open_page: Open, slices:
         drawn(page, "bright.png")
         assert "relative to the highest in this slice" in page.locator("#legend").inner_text()
         assert page.get_by_label("outline of the lungs").is_disabled()
-        assert "does not check the picture" in page.locator("#answer").inner_text()
+        assert "does not check images" in page.locator("#answer").inner_text()
 
 
 def test_a_run_says_the_time_left_can_be_cancelled_and_continued(open_page: Open, tmp_path: Path) -> None:
