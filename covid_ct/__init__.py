@@ -4,10 +4,12 @@ from covid_ct.errors import ClientError, ProblemError, SourceError, UnreachableE
 from covid_ct.http import Client, Retry
 from service import DISCLAIMER
 from service.api import Explanation, ModelInfo, Prediction
+from service.imaging.window import LUNG, Window
 from service.model.prediction import LungInvolvement
 
 __all__ = [
     "DISCLAIMER",
+    "LUNG",
     "Client",
     "ClientError",
     "Explanation",
@@ -18,4 +20,5 @@ __all__ = [
     "Retry",
     "SourceError",
     "UnreachableError",
+    "Window",
 ]

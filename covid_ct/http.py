@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from covid_ct.errors import AnswerError, ClientError, ProblemError, SourceError,
 from covid_ct.images import ImageLike, file_bytes
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
+from service.imaging.window import Window
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer", bound=BaseModel)
 
 LOCAL: Final = "http://127.0.0.1:8000"
+
+MAX_ANSWER_BYTES: Final = 256 * 1024**2
+"""An explanation of a slice of 4096 x 4096 has about 60 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,9 @@ class Client:
         transport: "httpx2.BaseTransport | None" = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        headers = {"X-API-Key": api_key} if api_key else {}
         self._retry = retry
         self._sleep = sleep
-        self._http = _httpx().Client(base_url=_address(url), headers=headers, timeout=timeout, transport=transport)
+        self._http = _open(_address(url), {"X-API-Key": api_key} if api_key else {}, timeout, transport)
 
     def __enter__(self) -> "Client":
         return self
@@ -87,18 +91,29 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def predict(self, image: ImageLike, *, operating_point: str | None = None) -> Prediction:
-        """Ask for the probability of one slice."""
-        parts = {"files": _form(image), "params": _point(operating_point)}
+    def predict(
+        self, image: ImageLike, *, window: Window | None = None, operating_point: str | None = None
+    ) -> Prediction:
+        """Ask for the probability of one slice.
+
+        Args:
+            image: a file or an image in memory.
+            window: for an array of Hounsfield units, such as `LUNG`.
+            operating_point: see `Client`.
+
+        Example:
+            client.predict(hounsfield, window=LUNG)
+        """
+        parts = {"files": _form(image, window), "params": _point(operating_point)}
         return self._send(Prediction, "POST", "/predict", parts)
 
     def predict_many(
-        self, images: Iterable[ImageLike], *, operating_point: str | None = None
+        self, images: Iterable[ImageLike], *, window: Window | None = None, operating_point: str | None = None
     ) -> Iterator[Prediction | ProblemError | SourceError]:
         """Yield a prediction or an error for each image, in order; a file that can't be read stops no other."""
         for image in images:
             try:
-                data = file_bytes(image)
+                data = file_bytes(image, window)
             except (OSError, ValueError) as error:
                 yield SourceError("unreadable_image", f"The image can't be read: {error}")
                 continue
@@ -108,10 +123,17 @@ class Client:
                 answer = problem
             yield answer
 
-    def explain(self, image: ImageLike, *, lungs: bool = False, operating_point: str | None = None) -> Explanation:
+    def explain(
+        self,
+        image: ImageLike,
+        *,
+        window: Window | None = None,
+        lungs: bool = False,
+        operating_point: str | None = None,
+    ) -> Explanation:
         """Ask for the probability with its heat map; `lungs` draws the outline of the lungs into the overlay."""
         parts = {
-            "files": _form(image),
+            "files": _form(image, window),
             "headers": {"Accept": "application/json"},
             "params": {"lungs": lungs} | _point(operating_point),
         }
@@ -124,26 +146,55 @@ class Client:
     def ready(self) -> bool:
         """Whether the service is ready; False also if it can't be reached."""
         try:
-            return bool(self._http.get("/health/ready").status_code == 200)
-        except _httpx().TransportError:
+            with _translate_transport_errors(), self._http.stream("GET", "/health/ready") as response:
+                return bool(response.status_code == 200)
+        except UnreachableError:
             return False
 
     def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
         for attempt in range(1, self._retry.attempts + 1):
-            with _translate_transport_errors():
-                response = self._http.request(method, path, **parts)
+            with _translate_transport_errors(), self._http.stream(method, path, **parts) as response:
+                body = _body(response)
             seconds = self._retry.wait(attempt, response)
             if seconds is None:
-                return _parsed(response, kind)
+                return _parsed(response.status_code, body, kind)
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
 
-def _httpx() -> Any:
-    """Import the HTTP library when the first client is made."""
+def _open(
+    address: str, headers: dict[str, str], timeout: float, transport: "httpx2.BaseTransport | None"
+) -> "httpx2.Client":
+    """Open the connections: to this machine directly, to another one through the proxy of the environment.
+
+    Raises:
+        UsageError: the environment names a proxy or certificates that can't be used.
+    """
     import httpx2
 
-    return httpx2
+    host = urlsplit(address)
+    direct = _is_loopback(host.hostname or "")
+    try:
+        return httpx2.Client(
+            base_url=address,
+            headers=headers | {"Accept-Encoding": "identity"},
+            timeout=timeout,
+            transport=transport,
+            trust_env=not direct,
+            verify=httpx2.create_ssl_context() if direct and host.scheme == "https" else True,
+        )
+    except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
+        raise UsageError(
+            "the proxy or the certificates that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+            f"SSL_CERT_FILE, SSL_CERT_DIR) can't be used: {error}"
+        ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _address(url: str) -> str:
@@ -158,7 +209,8 @@ def _address(url: str) -> str:
     try:
         parts = urlsplit(address)
         named = parts.hostname and parts.port != 0 and parts.scheme in ("http", "https")
-    except ValueError:  # a port that is not a number, or half of an IPv6 address
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is not a number, half of an IPv6 address, or a label that is empty or too long
         named = None
     if not named:
         raise UsageError(f"{url!r} is not the address of a service; write it like {LOCAL}")
@@ -170,20 +222,36 @@ def _point(name: str | None) -> dict[str, Any]:
     return {} if name is None else {"operating_point": name}
 
 
-def _form(image: ImageLike) -> dict[str, tuple[str, bytes, str]]:
+def _form(image: ImageLike, window: Window | None) -> dict[str, tuple[str, bytes, str]]:
     """Build the form. The file name is not sent, because it may contain the name of a patient."""
-    return {"image": ("image", file_bytes(image), "application/octet-stream")}
+    return {"image": ("image", file_bytes(image, window), "application/octet-stream")}
 
 
 @contextmanager
 def _translate_transport_errors() -> Iterator[None]:
+    import httpx2
+
     try:
         yield
-    except _httpx().TransportError as error:
-        raise UnreachableError(f"no answer from the service: {error or type(error).__name__}") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+        raise UnreachableError(f"no answer from the service: {str(error) or type(error).__name__}") from error
 
 
-def _parsed(response: "httpx2.Response", kind: type[Answer]) -> Answer:
+def _body(response: "httpx2.Response") -> bytes:
+    """Read an answer, whatever length it announces.
+
+    Raises:
+        AnswerError: it has more than MAX_ANSWER_BYTES.
+    """
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise AnswerError(f"the answer has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
+    return bytes(body)
+
+
+def _parsed(status: int, body: bytes, kind: type[Answer]) -> Answer:
     """Parse an answer; fields that it does not know are ignored.
 
     Raises:
@@ -191,13 +259,13 @@ def _parsed(response: "httpx2.Response", kind: type[Answer]) -> Answer:
         AnswerError: the answer is neither.
     """
     try:
-        if response.status_code < 400:
-            return kind.model_validate_json(response.content)
-        problem = Problem.model_validate_json(response.content)
+        if status < 400:
+            return kind.model_validate_json(body)
+        problem = Problem.model_validate_json(body)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"])) or "its JSON"
         raise AnswerError(
-            f"status {response.status_code}, but not in this service's form (see {place}): is this its address, and is "
+            f"status {status}, but not in this service's form (see {place}): is this its address, and is "
             f"this client's version {__version__} the service's?"
         ) from error
-    raise ProblemError(response.status_code, problem.code, problem.detail, problem.request_id)
+    raise ProblemError(status, problem.code, problem.detail, problem.request_id)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from covid_ct import (
+    LUNG,
     Client,
     ClientError,
     LungInvolvement,
@@ -16,8 +17,11 @@ from covid_ct import (
     Retry,
     SourceError,
     UnreachableError,
+    Window,
+    http,
 )
-from covid_ct.errors import AnswerError
+from covid_ct.errors import AnswerError, UsageError
+from covid_ct.images import file_bytes
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import png
 from tests.support.processes.server import Server, free_port
@@ -132,7 +136,19 @@ def test_an_address_needs_no_scheme(url: str, server: Server) -> None:
         assert client.ready()
 
 
-@pytest.mark.parametrize("url", ["", "http://", "ftp://localhost", "localhost:http", "http://[::1", "file:///a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://",
+        "ftp://localhost",
+        "localhost:http",
+        "http://[::1",
+        "file:///a",
+        "http://a..b",
+        "http://" + "a" * 70,
+    ],
+)
 def test_what_is_no_address_is_one_line(url: str) -> None:
     with pytest.raises(ClientError, match="is not the address of a service"):
         Client(url)
@@ -231,13 +247,44 @@ def test_lungs_and_a_failed_check_are_read_from_the_answer() -> None:
     assert (second.lung_fraction, second.out_of_distribution.reason) == (None, "wrong_window")
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((3, 4, 5, 6), np.uint8), np.zeros((4, 4), np.float32)])
-def test_an_array_that_is_no_slice_is_refused(wrong: Any) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "window", "telling"),
+    [
+        (np.zeros((3, 4, 5, 6), np.uint8), None, "uint8"),
+        (np.zeros((4, 4), np.float32), None, "window=LUNG"),
+        (np.zeros((4, 4), np.int16), None, "window=LUNG"),
+        (np.zeros((4, 4, 3), np.int16), LUNG, "Hounsfield units are"),
+        (np.zeros((4, 4), np.complex64), LUNG, "Hounsfield units are"),
+        (b"a file", LUNG, "a window is for an array"),
+    ],
+)
+def test_an_array_that_is_no_slice_is_refused(wrong: Any, window: Window | None, telling: str) -> None:
     client, _, _ = answering()
-    with pytest.raises(ValueError, match="uint8"):
-        client.predict(wrong)
+    with pytest.raises(ValueError, match=telling):
+        client.predict(wrong, window=window)
     with pytest.raises(TypeError, match="list"):
         client.predict([1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
+def test_hounsfield_units_get_the_answer_of_their_dicom_file(dtype: type, server: Server) -> None:
+    stored = phantom()
+    hounsfield = stored.astype(dtype) - 1024
+    with Client(server.url) as client:
+        expected = client.predict(ct(stored))
+        for image in (hounsfield, hounsfield[np.newaxis]):
+            assert client.predict(image, window=LUNG).probability == expected.probability
+        assert client.explain(hounsfield, window=LUNG).probability == expected.probability
+        (narrow,) = client.predict_many([hounsfield], window=Window(40, 400))
+        assert isinstance(narrow, Prediction)
+        assert narrow.probability != expected.probability
+
+
+def test_what_is_no_number_of_hounsfield_units_is_air() -> None:
+    hounsfield: np.ndarray = np.full((32, 32), -700.0, np.float32)
+    hounsfield[:8], hounsfield[8:16], hounsfield[16:20] = np.nan, np.inf, -np.inf
+    air = np.where(np.isfinite(hounsfield), hounsfield, -1024)
+    assert file_bytes(hounsfield, LUNG) == file_bytes(air, LUNG)
 
 
 def test_a_16_bit_picture_in_memory_keeps_its_depth() -> None:
@@ -264,3 +311,43 @@ def test_an_answer_of_another_form_names_the_field(field: str, value: object) ->
     client, _, _ = answering(httpx2.Response(200, json=body))
     with pytest.raises(AnswerError, match=f"see {field}"):
         client.explain(png())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080"),
+        ("HTTPS_PROXY", "socks4://127.0.0.1:1080"),
+        ("HTTP_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_one_line(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=name) as caught:
+        Client("http://ct.example")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:{port}", "http://127.0.0.1:{port}"])
+def test_a_service_on_this_machine_is_asked_directly(url: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    with Client(url.format(port=server.port)) as client:
+        assert client.predict(png(200)).model.name == "tiny"
+
+
+def test_an_answer_without_end_or_with_a_false_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1000)
+    client, script, _ = answering(
+        httpx2.Response(200, content=b" " * 1001),
+        httpx2.Response(200, stream=httpx2.ByteStream(b"no gzip"), headers={"Content-Encoding": "gzip"}),
+    )
+    with pytest.raises(AnswerError, match="more than 1000 bytes"):
+        client.predict(png())
+    assert script.requests[0].headers["accept-encoding"] == "identity"
+    with pytest.raises(UnreachableError):
+        client.predict(png())
