@@ -1,6 +1,7 @@
 """`covid-ct`: predict, model show."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.http import LOCAL
+from covid_ct.rows import printable
 from service import __version__
 
 if TYPE_CHECKING:
@@ -49,23 +51,54 @@ _NEEDS_TORCH: Final = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Errors that the user can fix are one line on stderr."""
+    _prepare_streams()
     try:
         options = _parser().parse_args(arguments)
-        return int(options.command(options))
-    except ClientError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        print("error: " + _NEEDS_TORCH, file=sys.stderr)
-        return 1
+        if sys.stdout is None and not getattr(options, "output", None):
+            raise UsageError("standard output is closed; open it, or name a file with --output")
+        status = int(options.command(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("\ninterrupted; with --output, run the same command again to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing it does not fail again
-        return 1
+    except (ClientError, OSError, ModuleNotFoundError) as error:
+        return _report(error)
+    return status
+
+
+def _prepare_streams() -> None:
+    """Escape what the streams can't encode; an error stream that is closed goes nowhere instead of into a file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes this number, which the next file would get otherwise
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _report(error: Exception) -> int:
+    """Print an error as one line, and return the exit status."""
+    if isinstance(error, ModuleNotFoundError):
+        if error.name != "torch":
+            raise error
+        error = ClientError(_NEEDS_TORCH)
+    _drop_stdout_if_broken()
+    if not isinstance(error, BrokenPipeError):
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1
+
+
+def _drop_stdout_if_broken() -> None:
+    """Send the rest of an output that can't be written nowhere, so that closing it does not fail again."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from covid_ct.engines import Engine, LocalEngine, RemoteEngine
 from covid_ct.errors import ClientError, ProblemError, SourceError, UsageError
 from covid_ct.model_folder import find_models
-from covid_ct.rows import Format, Row, Writer, begin_stdout, printable, read_rows, writer_to
+from covid_ct.rows import Format, Row, Writer, printable, read_rows, writer_to
 from covid_ct.sources import Found, FoundSlice, find, is_other_file, slices_of
 from service import DISCLAIMER
 from service.errors import ServiceError
@@ -59,10 +59,8 @@ def predict(options: Namespace) -> int:
         window: Window = options.window or LUNG
         kept = [row for row in before if not row.error]
         _check_same(kept, engine, window_mark(window))
-        print(f"model {engine.description}", file=sys.stderr)
+        print(f"model {printable(engine.description)}", file=sys.stderr)
         tally = Tally(keys={row.key for row in kept})
-        if options.output is None:
-            begin_stdout(form)
         with writer_to(options.output, form, kept) as write:
             for found in find(options.paths):
                 _answer(found, engine, window, write, tally)

@@ -4,12 +4,15 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
+
+from pydantic import TypeAdapter
 
 from covid_ct.errors import ClientError
 
@@ -37,9 +40,9 @@ class Row:
     """
 
     path: str
-    sha256: str
-    model: str
-    window: str
+    sha256: str = ""
+    model: str = ""
+    window: str = ""
     probability: float | None = None
     label: str = ""
     threshold: float | None = None
@@ -64,6 +67,11 @@ class Row:
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Row))
+
+_PARSE: Final = TypeAdapter(Row).validate_python
+
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+"""Start of a text that a spreadsheet would run, or of one that was escaped."""
 
 
 class Writer(Protocol):
@@ -90,9 +98,9 @@ def read_rows(path: Path, form: Format) -> list[Row]:
             raise _foreign(path, form)
         return []
     try:
-        raw = [json.loads(line) for line in whole.splitlines()] if form == "jsonl" else _csv_rows(whole)
-        return [_row(fields) for fields in raw]
-    except (ValueError, KeyError, TypeError, csv.Error):
+        values = [json.loads(line) for line in whole.splitlines()] if form == "jsonl" else _csv_rows(whole)
+        return [_PARSE({name: value for name, value in row.items() if value not in (None, "")}) for row in values]
+    except (ValueError, AttributeError, csv.Error):
         raise _foreign(path, form) from None
 
 
@@ -104,10 +112,13 @@ def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iter
         ClientError: the file can't be written.
     """
     if path is None:
-        yield lambda row: _write(sys.stdout, row, form)
+        with _translate_os_errors("standard output"):
+            _begin(sys.stdout, form)
+            yield lambda row: _write(sys.stdout, row, form)
         return
+    path = path.resolve()  # a link stays one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _translate_os_errors(path):
+    with _translate_os_errors(str(path)):
         with temporary.open("w", encoding="utf-8", newline="") as file:
             _begin(file, form)
             for row in kept:
@@ -118,40 +129,43 @@ def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iter
 
 
 @contextmanager
-def _translate_os_errors(path: Path) -> Iterator[None]:
+def _translate_os_errors(name: str) -> Iterator[None]:
     """Report that the disk is full or the file not writable in one line."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise ClientError(f"{path}: can't be written: {error.strerror}") from error
+        raise ClientError(f"{name}: can't be written: {error.strerror}") from error
 
 
-def begin_stdout(form: Format) -> None:
-    """Write the first line to standard output."""
+def _begin(file: TextIO, form: Format) -> None:
+    """Write the first line."""
     if form == "table":
-        print(f"{'probability':>11}  {'label':<10} {'lesion/lung':>11}  path")
-    else:
-        _begin(sys.stdout, form)
-
-
-def _begin(file: io.TextIOBase | object, form: Format) -> None:
-    if form == "csv":
-        csv.writer(file, lineterminator="\n").writerow(COLUMNS)  # type: ignore[arg-type]
-
-
-def _write(file: "io.TextIOBase | object", row: Row, form: Format) -> None:
-    values = {name: _printable(value) for name, value in asdict(row).items()}
-    line = io.StringIO()
-    if form == "jsonl":
-        line.write(json.dumps(values) + "\n")
+        file.write(f"{'probability':>11}  {'label':<10} {'lesion/lung':>11}  path\n")
     elif form == "csv":
-        csv.writer(line, lineterminator="\n").writerow("" if value is None else value for value in values.values())
+        csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+
+
+def _write(file: TextIO, row: Row, form: Format) -> None:
+    values = printed(row)
+    if form == "jsonl":
+        file.write(json.dumps(values) + "\n")
+    elif form == "csv":
+        csv.writer(file, lineterminator="\n").writerow(_cell(name, value) for name, value in values.items())
     else:
-        remark = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
-        numbers = f"{_shown(row.probability)}  {row.label or '-':<10} {_shown(row.lung_involvement)}"
-        line.write(f"{numbers}  {values['path']}{remark}\n")
-    file.write(line.getvalue())  # type: ignore[union-attr]
-    file.flush()  # type: ignore[union-attr]
+        file.write(_table_line(Row(**values)))
+    file.flush()
+
+
+def printed(row: Row) -> dict[str, Any]:
+    """Return the fields by name, texts escaped."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+
+
+def _table_line(row: Row) -> str:
+    remark = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
+    return f"{_shown(row.probability)}  {row.label or '-':<10} {_shown(row.lung_involvement)}  {row.path}{remark}\n"
 
 
 def _shown(value: float | None) -> str:
@@ -159,57 +173,31 @@ def _shown(value: float | None) -> str:
     return f"{'-':>11}" if value is None else f"{value:>11.4f}"
 
 
-def _printable(value: object) -> object:
-    """Escape line breaks and bytes that are not Unicode in names."""
-    if not isinstance(value, str):
-        return value
-    plain = value.encode("utf-8", "backslashreplace").decode()
+def printable(text: str) -> str:
+    """Escape line breaks, control characters of terminals, and bytes that are not Unicode."""
+    plain = text.encode("utf-8", "backslashreplace").decode()
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain)
 
 
-def printable(name: str) -> str:
-    """Format a path for a row."""
-    return str(_printable(name))
+def _cell(name: str, value: object) -> object:
+    """Return the cell of a CSV: a text that a spreadsheet would run gets an apostrophe in front, like on the page.
+
+    A window is our own text, and may start with a minus.
+    """
+    if isinstance(value, str) and name != "window" and _FORMULA.match(value):
+        return f"'{value}"
+    return "" if value is None else value
 
 
-def _csv_rows(text: str) -> list[dict[str, object]]:
+def _text_of(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _csv_rows(text: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise ValueError("another header")
-    return [{name: (value or None) for name, value in row.items()} for row in reader]
-
-
-def _row(values: dict[str, object]) -> Row:
-    def number(name: str) -> float | None:
-        value = values[name]
-        return None if value is None else float(str(value))
-
-    def text(name: str) -> str:
-        return str(values[name] or "")
-
-    flagged = {"True": True, "False": False}.get(str(values["flagged"]))
-    return Row(
-        path=text("path"),
-        sha256=text("sha256"),
-        model=text("model"),
-        window=text("window"),
-        probability=number("probability"),
-        label=text("label"),
-        threshold=number("threshold"),
-        operating_point=text("operating_point"),
-        lesion_probability=number("lesion_probability"),
-        covid_given_lesion=number("covid_given_lesion"),
-        lesion_threshold=number("lesion_threshold"),
-        lung_involvement=number("lung_involvement"),
-        lung_involvement_left=number("lung_involvement_left"),
-        lung_involvement_right=number("lung_involvement_right"),
-        lung_fraction=number("lung_fraction"),
-        ood_score=number("ood_score"),
-        flagged=flagged,
-        reason=text("reason"),
-        error=text("error"),
-        detail=text("detail"),
-    )
+    return [{name: _text_of(cell) for name, cell in row.items()} for row in reader]
 
 
 def _foreign(path: Path, form: Format) -> ClientError:

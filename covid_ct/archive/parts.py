@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from covid_ct.errors import ClientError
-from covid_ct.rows import Row, printable, read_rows, writer_to
+from covid_ct.rows import Row, printed, read_rows, writer_to
 
 PartFormat: TypeAlias = Literal["csv", "parquet"]
 
@@ -192,12 +192,8 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     kinds = {"str": pa.string(), "bool | None": pa.bool_(), "float | None": pa.float64()}
     schema = pa.schema([(each.name, kinds[str(getattr(each.type, "__name__", each.type))]) for each in fields(Row)])
     temporary = path.with_name(f".{path.name}.tmp")
-    parquet.write_table(pa.Table.from_pylist([_printed(row) for row in rows], schema), temporary)
+    parquet.write_table(pa.Table.from_pylist([printed(row) for row in rows], schema), temporary)
     temporary.replace(path)
-
-
-def _printed(row: Row) -> dict[str, object]:
-    return {name: printable(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
 
 
 def _read_part(path: Path, form: PartFormat) -> list[Row]:

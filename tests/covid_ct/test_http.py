@@ -5,6 +5,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from covid_ct import (
@@ -267,9 +268,9 @@ def test_an_array_that_is_no_slice_is_refused(wrong: Any, window: Window | None,
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64])
-def test_hounsfield_units_get_the_answer_of_their_dicom_file(dtype: type, server: Server) -> None:
+def test_hounsfield_units_get_the_answer_of_their_dicom_file(dtype: type[Any], server: Server) -> None:
     stored = phantom()
-    hounsfield = stored.astype(dtype) - 1024
+    hounsfield: NDArray[Any] = stored.astype(dtype) - 1024
     with Client(server.url) as client:
         expected = client.predict(ct(stored))
         for image in (hounsfield, hounsfield[np.newaxis]):
@@ -281,7 +282,7 @@ def test_hounsfield_units_get_the_answer_of_their_dicom_file(dtype: type, server
 
 
 def test_what_is_no_number_of_hounsfield_units_is_air() -> None:
-    hounsfield: np.ndarray = np.full((32, 32), -700.0, np.float32)
+    hounsfield = np.full((32, 32), -700.0, np.float32)
     hounsfield[:8], hounsfield[8:16], hounsfield[16:20] = np.nan, np.inf, -np.inf
     air = np.where(np.isfinite(hounsfield), hounsfield, -1024)
     assert file_bytes(hounsfield, LUNG) == file_bytes(air, LUNG)

@@ -1,7 +1,15 @@
+import contextlib
 import csv
 import io
 import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +18,13 @@ import pytest
 
 from covid_ct.__main__ import main
 from covid_ct.engines import LocalEngine
+from covid_ct.rows import read_rows
 from service.api import SlicePrediction
+from tests.covid_ct.test_http import ANSWER
 from tests.support.files.dicoms import ct, phantom
+from tests.support.networks.tiny import tiny_card
 from tests.support.processes.client import panels, png
-from tests.support.processes.server import Server, running
+from tests.support.processes.server import ROOT, Server, running
 
 
 def folder_of(path: Path) -> Path:
@@ -277,3 +288,129 @@ def test_settings_of_the_service_change_nothing_here(
     output = tmp_path / "out.csv"
     assert main(["predict", str(tmp_path / "a.png"), "--models", str(models), "--output", str(output)]) == 1
     assert [row["error"] for row in rows(output)] == ["no_lungs"]
+
+
+FORMULA = "=HYPERLINK(A1).png"
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text_and_the_run_continues(models: Path, tmp_path: Path) -> None:
+    names_ = [FORMULA, "+1.png", "-2.png", "@SUM(1).png", "'=1.png", "'plain.png"]
+    for name in names_:
+        (tmp_path / name).write_bytes(png(200))
+    with contextlib.chdir(tmp_path):
+        command = ["predict", "--models", str(models), "--output", "out.csv", "--", *names_]
+        assert main(command) == 0
+        cells = [row["path"] for row in rows(Path("out.csv"))]
+        assert cells == ["'=HYPERLINK(A1).png", "'+1.png", "'-2.png", "'@SUM(1).png", "''=1.png", "'plain.png"]
+        before = Path("out.csv").read_text()
+        assert main(command) == 0
+        assert Path("out.csv").read_text() == before
+        assert [row.path for row in read_rows(Path("out.csv"), "csv")] == names_
+
+
+@contextlib.contextmanager
+def answering_service(answers: dict[str, Any], statuses: dict[str, int]) -> Iterator[str]:
+    """A service that gives these answers, by path."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.dumps(answers[self.path.partition("?")[0]]).encode()
+            self.send_response(statuses.get(self.path.partition("?")[0], 200))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_what_a_hostile_service_says_is_printed_without_control_characters(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    escapes = "\x1b]0;owned\x07\x1b[2J\u202e"
+    card = tiny_card().model_dump(mode="json")
+    point = {"probability": 0.5, "label": f"L{escapes}", "threshold": 0.5, "operating_point": f"balanced{escapes}"}
+    answers = {
+        "/model": {
+            "card": card | {"name": f"m{escapes}", "operating_points": {}},
+            "sha256": f"0{escapes}",
+            "device": f"cpu{escapes}",
+            "precision": "fp32",
+            "precision_milliseconds": {},
+            "operating_point": "x",
+            "agreement": None,
+        },
+        "/predict": ANSWER | point,
+    }
+    refused = {"type": "x", "title": "t", "status": 422, "code": "c", "detail": f"bad{escapes}", "request_id": "r"}
+    for status, body in ((200, answers["/predict"]), (422, refused)):
+        with answering_service(answers | {"/predict": body}, {"/predict": status}) as url:
+            (tmp_path / "a.png").write_bytes(png(200))
+            for form in ("table", "csv", "jsonl"):
+                assert main(["predict", str(tmp_path / "a.png"), "--url", url, "--format", form]) == int(status > 200)
+                shown = "".join(capsys.readouterr())
+                assert "bad" in shown if status > 200 else "L" in shown
+                assert not any(character in shown for character in "\x1b\x07\u202e")
+
+
+STREAMS = {
+    "a full output": ("> /dev/full", 1, "error: standard output: can't be written: No space left on device"),
+    "a closed output": (">&-", 2, "error: standard output is closed"),
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_an_output_that_cannot_be_written_is_one_line(case: str, models: Path, tmp_path: Path) -> None:
+    redirection, status, telling = STREAMS[case]
+    (tmp_path / "a.png").write_bytes(png(200))
+    done = in_shell(f"predict a.png --models {models} {redirection}", tmp_path)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1].startswith(telling)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_with_the_error_stream_closed_the_rows_stay_rows(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(200))
+    done = in_shell(f"predict a.png --models {models} --format csv 2>&-", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(",")[0] for line in done.stdout.splitlines()] == ["path", "a.png"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_a_name_that_the_output_cannot_encode_is_escaped(encoding: str, models: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "\u5f20\u4e09.png", "z.png"):
+        (tmp_path / name).write_bytes(png(200))
+    done = in_shell(f"predict . --models {models} --format csv", tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    paths = [row["path"] for row in csv.DictReader(done.stdout.splitlines())]
+    assert paths == ["a.png", "z.png", r"\u5f20\u4e09.png"]
+
+
+def in_shell(command: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line through a shell, for its redirections."""
+    line = f"{shlex.quote(sys.executable)} -m covid_ct {command}"
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(line, shell=True, cwd=folder, env=variables, capture_output=True, text=True, check=False)  # noqa: S602
+
+
+def test_an_output_that_is_a_link_stays_one(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(200))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "rows.csv").symlink_to(tmp_path / "disk" / "rows.csv")
+    command = ["predict", str(tmp_path / "a.png"), "--models", str(models), "--output", str(tmp_path / "rows.csv")]
+    assert main(command) == 0
+    assert (tmp_path / "rows.csv").is_symlink()
+    assert len(rows(tmp_path / "disk" / "rows.csv")) == 1
