@@ -20,6 +20,7 @@ def make_parser() -> Parser:
     _add_train(commands)
     _add_report(commands)
     _add_evaluate(commands)
+    _add_calibrate(commands)
     return parser
 
 
@@ -129,6 +130,28 @@ def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
 
 
+def _add_calibrate(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "calibrate",
+        help="fit calibration and thresholds of a model to labelled slices of one's own",
+        description="Fit the calibration and both operating points of a released model to labelled slices of a "
+        "hospital, state their figures on patients that had no part in the fit, and write a models folder with the "
+        "same network files, which the service serves like any other. At least 30 slices of each class.",
+    )
+    parser.set_defaults(command=_calibrate)
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of the released model (models)")
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folders COVID and NonCOVID, or slices.csv of file, label, source, patient and, where known, finding",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the calibrated model")
+    parser.add_argument("--seed", type=int, default=0, help="seed of folds and intervals (0)")
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
 def _train(options: argparse.Namespace) -> None:
     from training.lesion_cli import train
 
@@ -145,3 +168,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate_cli import evaluate
 
     evaluate(options)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from training.calibrate_cli import calibrate
+
+    calibrate(options)

@@ -6,7 +6,7 @@ from typing import Final, get_args
 
 from service.errors import ErrorCode, UnusableImageError
 from service.imaging.window import LUNG
-from service.model.card import CheckName, ModelCard, OperatingPoint
+from service.model.card import CheckName, LocalCalibration, ModelCard, OperatingPoint
 from service.model.prediction import NetworkPrediction
 
 SCORE_THRESHOLD: Final = 1.0
@@ -51,12 +51,25 @@ class Assessment:
 
 
 def assess(prediction: NetworkPrediction, card: ModelCard, point: OperatingPoint) -> Assessment:
-    """Compare a prediction with the thresholds of the card and of the operating point."""
+    """Calibrate a prediction and compare it with the thresholds of the card and of the operating point."""
+    prediction = calibrate(prediction, card.local)
     check = run_checks(prediction.check_scores, card.checks)
     if check.reason == "no_lungs":
         prediction = replace(prediction, lung_involvement=None)  # a share of nothing
     label = None if check.failed else card.label_of(prediction.probability, prediction.lesion_probability, point)
     return Assessment(prediction, point, label, check)
+
+
+def calibrate(prediction: NetworkPrediction, local: LocalCalibration | None) -> NetworkPrediction:
+    """Calibrate the answers of a prediction to a hospital's own slices; without a local calibration it stays."""
+    if local is None:
+        return prediction
+    lesion, covid = prediction.lesion_probability, prediction.covid_given_lesion
+    if lesion is None or covid is None:
+        return replace(prediction, probability=local.calibrations["probability"].apply(prediction.probability))
+    lesion = local.calibrations["lesion_probability"].apply(lesion)
+    covid = local.calibrations["covid_given_lesion"].apply(covid)
+    return replace(prediction, probability=lesion * covid, lesion_probability=lesion, covid_given_lesion=covid)
 
 
 def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName, float]) -> CheckResult:

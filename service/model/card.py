@@ -2,6 +2,7 @@
 
 import builtins
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -64,11 +65,17 @@ AnswerName: TypeAlias = Literal["lesion_probability", "covid_given_lesion"]
 
 
 class Calibration(_Record):
-    """Calibration inside the graph: the log odds are multiplied by `slope`, then `offset` is added (Platt 1999)."""
+    """Calibration: the log odds are multiplied by `slope`, then `offset` is added (Platt 1999)."""
 
     slope: float = Field(gt=0)
     offset: float
     rule: str
+
+    def apply(self, probability: float) -> float:
+        """Calibrate a probability."""
+        p = min(max(probability, 1e-30), 1 - 1e-7)
+        odds = self.slope * (math.log(p) - math.log1p(-p)) + self.offset
+        return 1 / (1 + math.exp(-odds)) if odds > 0 else math.exp(odds) / (1 + math.exp(odds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,32 @@ class OperatingPoint:
     threshold: float
     lesion_threshold: float = 0.0
     purpose: str = ""
+
+
+class LocalCalibration(_Record):
+    """Calibration and thresholds that were fitted to a hospital's own slices; the network is the released one.
+
+    Attributes:
+        source: name of the slices.
+        count, positives: number of slices, and those of the positive label.
+        groups: number of patients; equal to `count` where they are not known.
+        date: of the fit, ISO 8601.
+        calibrations: of each answer, on top of the network's own; of `probability` for a network before 2.1.
+        threshold, threshold_rule, operating_points, lesion_thresholds: as on the card, instead of the card's.
+        figures: with intervals over patients, from folds by patient that chose neither calibration nor thresholds.
+    """
+
+    source: str
+    count: int
+    positives: int
+    groups: int
+    date: str
+    calibrations: dict[AnswerName | Literal["probability"], Calibration]
+    threshold: float = Field(ge=0, le=1)
+    threshold_rule: str
+    operating_points: dict[str, Annotated[float, Field(ge=0, le=1)]]
+    lesion_thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    figures: dict[str, Interval]
 
 
 class ModelCard(_Record):
@@ -108,6 +141,7 @@ class ModelCard(_Record):
         precision: how the file stores its weights.
         left_out_metrics: figures by source that the model was not trained on, with intervals.
         test_metrics: figures on the test split, with intervals.
+        local: calibration to a hospital's own slices, from the manifest; thresholds are those of it.
     """
 
     schema_version: Literal[2]
@@ -137,6 +171,14 @@ class ModelCard(_Record):
     test_metrics: dict[str, Interval]
     intended_use: str
     limits: str
+    local: LocalCalibration | None = None
+
+    def calibrated(self, local: LocalCalibration | None) -> "ModelCard":
+        """Return the card with the thresholds of a local calibration."""
+        if local is None:
+            return self
+        names = ("threshold", "threshold_rule", "operating_points", "lesion_thresholds")
+        return self.model_copy(update={"local": local, **{name: getattr(local, name) for name in names}})
 
     def operating_point(self, name: str | None = None) -> OperatingPoint:
         """Find an operating point by name; None and the empty name are that of `threshold`.
@@ -206,6 +248,7 @@ class Manifest(BaseModel):
             compare the service's answers with. Empty if unknown.
         lung_involvement_shares: share of the test slices with a lung involvement at or below each bound, by bound.
         agreement: by name of the file; empty if unknown.
+        local: calibration to a hospital's own slices; None if there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -215,3 +258,4 @@ class Manifest(BaseModel):
     probability_shares: tuple[float, ...] = ()
     lung_involvement_shares: dict[float, float] = {}
     agreement: dict[str, FileAgreement] = {}
+    local: LocalCalibration | None = None

@@ -44,7 +44,7 @@ class Predictor:
         max_batch_size: None is the default of the device.
 
     Attributes:
-        card: the model's card.
+        card: the model's card, with the thresholds of the manifest's local calibration.
         sha256: hash of its file.
         device, precision: of the choice.
         max_batch_size: maximum number of slices in a batch.
@@ -57,7 +57,7 @@ class Predictor:
     def __init__(
         self, model: LoadedModel, choice: Choice, threads: int | None = None, max_batch_size: int | None = None
     ) -> None:
-        self.card = model.card
+        self.card = model.card.calibrated(choice.manifest.local)
         self.sha256 = model.sha256
         self.choice = choice
         self.device = choice.device

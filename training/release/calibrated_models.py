@@ -1,0 +1,77 @@
+"""A models folder with the same network files, calibrated to a hospital's own slices."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+from service.model.card import MANIFEST_NAME, Interval, LocalCalibration
+from training.errors import TrainingError
+from training.release.publish import publish, staging_folder
+
+_CARD_NAME: Final = "README.md"
+_TITLE: Final = "## Calibrated to"
+
+
+def write_calibrated(models: Path, out: Path, local: LocalCalibration, before: dict[str, Interval]) -> None:
+    """Write the folder; a process killed at any moment leaves it without a model or with a whole one.
+
+    Args:
+        models: folder of the released model.
+        out: another folder, which is created.
+        local: goes into the manifest, from which the service takes it.
+        before: figures of the released model on the same slices.
+
+    Raises:
+        TrainingError: `out` is the released model's folder, or a file can't be written.
+    """
+    if out.resolve() == models.resolve():
+        raise TrainingError(f"--out {out}: that is the folder of the released model; name another one")
+    staging = staging_folder(out)
+    manifest = json.loads((models / MANIFEST_NAME).read_bytes())
+    try:
+        for file in manifest["files"]:
+            shutil.copyfile(models / file["name"], staging / file["name"])
+        manifest["local"] = local.model_dump(mode="json")
+        (staging / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        card = models / _CARD_NAME
+        text = card.read_text(encoding="utf-8").partition(f"\n{_TITLE}")[0] if card.is_file() else ""
+        (staging / _CARD_NAME).write_text(f"{text}\n{_section(local, before)}", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{error.filename}: can't write the calibrated model: {error.strerror}") from error
+    publish(out)
+
+
+def _section(local: LocalCalibration, before: dict[str, Interval]) -> str:
+    """Write the card's section: what the calibration rests on, its thresholds, and its figures beside those before."""
+    rows = [
+        f"| {name} | {_written(before[name]) if name in before else '-'} | {_written(figure)} |"
+        for name, figure in local.figures.items()
+    ]
+    points = [
+        f"| {name} | {threshold:.2f} | {local.lesion_thresholds.get(name, 0.0):.2f} |"
+        for name, threshold in local.operating_points.items()
+    ]
+    return "\n".join(
+        [
+            f"{_TITLE} {local.source}",
+            "",
+            f"On {local.date}, from {local.count} slices ({local.positives} COVID) of {local.groups} patients of "
+            f"{local.source}. Weights are those of the released model; the figures above are not those of these "
+            "thresholds. The figures here are of slices whose patients had no part in the fit that answered them; 95 % "
+            "intervals are over patients.",
+            "",
+            "| operating point | threshold of the probability | of the lesion probability |",
+            "| --- | --- | --- |",
+            *points,
+            "",
+            "| figure | released model | calibrated |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _written(figure: Interval) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
