@@ -1,5 +1,11 @@
 """`python -m service`: load the model, then serve until SIGTERM."""
 
+if __name__ == "__main__":  # before anything else is imported, which takes a second
+    from service.server.start_signals import StartSignals
+
+    start_signals = StartSignals()
+    start_signals.install()
+
 import argparse
 import logging
 import os
@@ -17,6 +23,7 @@ from service import DISCLAIMER
 from service.errors import ModelFileError
 from service.processors import usable_processors
 from service.server.logging import configure_logging
+from service.server.start_signals import StartSignals
 from service.settings import Settings, is_loopback
 from service.web.api_keys import ApiKeys, KeysError
 
@@ -26,7 +33,7 @@ _CLIENT_KEY: Final = "COVIDCT_API_KEY"
 _log = logging.getLogger("covidct")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, signals: StartSignals | None = None) -> int:
     """Run the service. Configuration errors are one line on stderr and exit status 1."""
     _parser().parse_args(arguments)
     unknown = [name for name in os.environ if name.startswith("COVIDCT_") and name not in (*_variables(), _CLIENT_KEY)]
@@ -48,14 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         ApiKeys(settings)  # read again for the application: here, their errors do not wait for torch and the model
         with _bind(settings) as listener:
-            return serve(settings, listener)
+            return serve(settings, listener, signals)
     except (OSError, ModelFileError, KeysError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def serve(settings: Settings, listener: socket.socket) -> int:
+def serve(settings: Settings, listener: socket.socket, signals: StartSignals | None = None) -> int:
     """Load the model and serve on `listener`, which is bound but does not listen yet.
+
+    Args:
+        settings: of the service.
+        listener: its socket.
+        signals: what arrived since the start of the process.
 
     Returns:
         The exit status of the process.
@@ -79,7 +91,7 @@ def serve(settings: Settings, listener: socket.socket) -> int:
         _log.warning(
             "%s is the client's key and has no effect here; the service's keys are COVIDCT_API_KEYS", _CLIENT_KEY
         )
-    server = Server(app, settings)
+    server = Server(app, settings, signals)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
     server.run([listener])
@@ -115,10 +127,11 @@ def _bind(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: of a name that can't be looked up, such as a..b
         listener.close()
         where = f"COVIDCT_HOST={settings.host}, COVIDCT_PORT={settings.port}"
-        raise OSError(f"{where}: can't listen there: {error.strerror or error}") from error
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise OSError(f"{where}: can't listen there: {reason or error}") from error
     return listener
 
 
@@ -149,4 +162,4 @@ def _first(error: ValidationError) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(signals=start_signals))  # type: ignore[possibly-undefined] # the same condition as above

@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNKNOWN_HOST = "unknown_host"
     UNAUTHORIZED = "unauthorized"
+    CROSS_SITE = "cross_site"
     UNKNOWN_MODEL = "unknown_model"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -122,6 +123,14 @@ class UnauthorizedError(ServiceError):
     status = 401
     code = ErrorCode.UNAUTHORIZED
     title = "API key required"
+
+
+class CrossSiteError(ServiceError):
+    """The page of another site made a browser send the request."""
+
+    status = 403
+    code = ErrorCode.CROSS_SITE
+    title = "Cross-site request"
 
 
 class ReceiveTimeoutError(ServiceError):

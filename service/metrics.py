@@ -1,8 +1,9 @@
 """The Prometheus registry and every metric in it; names are covidct_ and base units."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
@@ -26,6 +27,9 @@ _FAULTS: Final = (
     ErrorCode.OUT_OF_MEMORY,
 )
 """Reasons that alerts are about; they are counted from 0 on, because Prometheus misses the first increase otherwise."""
+
+
+ReloadPart: TypeAlias = Literal["model", "keys"]
 
 
 class Metrics:
@@ -131,9 +135,14 @@ class Metrics:
             ["name", "version", "precision", "device", "sha256"],
             registry=registry,
         )
-        self.reloads = Counter("covidct_model_reloads", "Reloads of model and keys.", ["outcome"], registry=registry)
-        for outcome in ("success", "failure"):
-            self.reloads.labels(outcome=outcome)
+        self.reloads = Counter(
+            "covidct_model_reloads",
+            "Reloads, counted by part: the model and the API keys are read again each by itself.",
+            ["part", "outcome"],
+            registry=registry,
+        )
+        for part, outcome in itertools.product(get_args(ReloadPart), ("success", "failure")):
+            self.reloads.labels(part=part, outcome=outcome)
         self.ready = Gauge(
             "covidct_ready",
             "1 while the service answers predictions and is not about to end.",

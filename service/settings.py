@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_HOST_NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?"
+_ALLOWED_HOST = re.compile(rf"\*|\*\.{_HOST_NAME}|({_HOST_NAME}|\[[0-9a-f:.]+\])(:\d{{1,5}})?")
+
 
 class Settings(BaseSettings):
     """The service's settings; each field is read from COVIDCT_ and its name in capitals."""
@@ -37,15 +40,19 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str = Field(
         default="",
-        description="accepted Host names, comma-separated; default: loopback names when listening on loopback, "
-        "else any",
+        description="accepted Host names, comma-separated, each with or without a port; *.example.org: every name "
+        "below it, *: any; default: loopback names when listening on loopback, else any",
     )
     cors_origins: str = Field(
         default="", description="origins whose web pages may call the service, comma-separated; default: none"
     )
     docs: bool = Field(default=True, description="serve /docs and /openapi.json")
 
-    max_connections: int = Field(default=512, gt=0, description="maximum open connections; more get a 503")
+    max_connections: int = Field(
+        default=512,
+        gt=0,
+        description="maximum open connections; one more takes the place of the one that waits longest for its client",
+    )
     header_timeout_seconds: float = Field(
         default=10.0,
         gt=0,
@@ -76,7 +83,9 @@ class Settings(BaseSettings):
         default=600.0, gt=0, description="maximum time from the first byte of a study to its answer; then 504"
     )
     max_concurrent_requests: int = Field(
-        default=256, gt=0, description="maximum concurrent requests with images; more get a 503"
+        default=64,
+        gt=0,
+        description="maximum concurrent requests with images; more get a 503; each may hold max_body_bytes of memory",
     )
     request_timeout_seconds: float = Field(
         default=30.0, gt=0, description="maximum time from the first byte of a request to its answer; then 504"
@@ -116,6 +125,28 @@ class Settings(BaseSettings):
     def _in_capitals(cls, level: object) -> object:
         return level.upper() if isinstance(level, str) else level
 
+    @field_validator("host")
+    @classmethod
+    def _an_address(cls, host: str) -> str:
+        if not host:
+            raise ValueError(
+                "the address is empty; remove the variable to listen on this machine only, or write 0.0.0.0"
+            )
+        return host
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, hosts: str) -> str:
+        """Check each name and put an IPv6 address into brackets, as a Host header has it."""
+        names = [_in_brackets(name.lower()) for name in comma_separated(hosts)]
+        for name in names:
+            if not _ALLOWED_HOST.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not a Host name: write a name or address without scheme and path, such as "
+                    "ct.example.org, ct.example.org:8443, *.example.org or ::1"
+                )
+        return ",".join(names)
+
     @field_validator("api_keys")
     @classmethod
     def _not_empty(cls, keys: SecretStr) -> SecretStr:
@@ -150,7 +181,19 @@ class Settings(BaseSettings):
                 f"COVIDCT_QUEUE_MAX_LENGTH={self.queue_max_length} is less than COVIDCT_MAX_IMAGES_PER_REQUEST="
                 f"{self.max_images_per_request}: one request could fill the queue; raise the first, or lower the second"
             )
+        if self.max_connections <= self.max_concurrent_requests:
+            found.append(
+                f"COVIDCT_MAX_CONNECTIONS={self.max_connections} leaves no place for health and metrics next to "
+                f"COVIDCT_MAX_CONCURRENT_REQUESTS={self.max_concurrent_requests}; raise the first, or lower the second"
+            )
         return found
+
+
+def _in_brackets(name: str) -> str:
+    try:
+        return f"[{name}]" if ip_address(name).version == 6 else name
+    except ValueError:
+        return name
 
 
 def _variable(name: str) -> str:

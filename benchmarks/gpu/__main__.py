@@ -168,6 +168,7 @@ def _service(models: Path, device: torch.device) -> Iterator[None]:
         "COVIDCT_PORT": str(_PORT),
         "COVIDCT_QUEUE_MAX_LENGTH": _MOST_REQUESTS,
         "COVIDCT_MAX_CONCURRENT_REQUESTS": _MOST_REQUESTS,
+        "COVIDCT_MAX_CONNECTIONS": "1024",
         "COVIDCT_OUT_OF_DISTRIBUTION": "flag",
         "COVIDCT_LOG_LEVEL": "WARNING",
     }

@@ -8,6 +8,7 @@ from typing import Final
 
 from service.imaging.decode import Slice
 from service.inference.batcher import Batcher
+from service.inference.running_clock import RunningClock
 from service.inference.statistics import ModelStatistics
 from service.metrics import Metrics
 from service.model.card import OperatingPoint
@@ -44,14 +45,19 @@ class ServedModel:
         study_room: places of all studies in the queue, just enough to keep the machine busy.
     """
 
-    def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, predictor: Predictor, metrics: Metrics, settings: Settings, clock: RunningClock) -> None:
         async def run(
             queued: Sequence[QueuedSlice], concurrent_batches: int
         ) -> Sequence[NetworkPrediction | Exception]:
             metrics.batch_size.observe(len(queued))
             self.statistics.add_batch()
             look_first = [each.look_first for each in queued]
-            return await predictor.predict([each.slice_ for each in queued], concurrent_batches, look_first)
+            began = clock.seconds
+            self._batches_began.append(began)
+            try:
+                return await predictor.predict([each.slice_ for each in queued], concurrent_batches, look_first)
+            finally:
+                self._batches_began.remove(began)
 
         self.predictor = predictor
         self.statistics = ModelStatistics()
@@ -65,6 +71,8 @@ class ServedModel:
         )
         busy = predictor.max_batch_size * predictor.max_concurrent_batches
         self.study_room = asyncio.Semaphore(max(1, min(busy + 1, settings.queue_max_length // 2)))
+        self._clock = clock
+        self._batches_began: list[float] = []
         self._stuck_after_seconds = settings.request_timeout_seconds
         self._users = 0
         self._unused = asyncio.Event()
@@ -81,7 +89,8 @@ class ServedModel:
     @property
     def is_healthy(self) -> bool:
         """Whether slices get answers: the batcher runs, no batch is stuck, and the device is not lost."""
-        is_stuck = self.batcher.running_seconds >= self._stuck_after_seconds
+        now = self._clock.seconds
+        is_stuck = now - min(self._batches_began, default=now) >= self._stuck_after_seconds
         return self.batcher.is_alive and not is_stuck and not self.predictor.device_lost
 
     @contextmanager

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
+from service.inference.running_clock import RunningClock
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
 from service.model.loading import LoadOptions, load_predictor
@@ -43,6 +44,7 @@ class ServiceState:
         settings: the operator's settings.
         metrics: the application's metrics.
         decoders: threads that decode; as many as processors, since each may hold several copies of an image.
+        clock: time that the process runs, to find what is stuck.
         draining: set when the service is about to end: it still answers, and reports that it is not ready.
     """
 
@@ -51,19 +53,22 @@ class ServiceState:
         self.metrics = metrics
         self.decoders = ThreadPoolExecutor(usable_processors(), thread_name_prefix="decoder")
         self.draining = False
+        self.clock = RunningClock()
+        self._ticking: asyncio.Task[None] | None = None
         self._model: ServedModel | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         metrics.add_refresher(self._refresh_gauges)
 
     async def start(self, predictor: Predictor | None) -> None:
         """Serve `predictor`; None loads the model of the settings."""
+        self._ticking = asyncio.create_task(self.clock.run(), name="running clock")
         if predictor is None:
             predictor = await asyncio.to_thread(load, self.settings)
         self.take(predictor)
 
     def take(self, predictor: Predictor) -> None:
         """Serve `predictor` from now on; running requests keep the previous model, which ends after the last one."""
-        previous, model = self._model, ServedModel(predictor, self.metrics, self.settings)
+        previous, model = self._model, ServedModel(predictor, self.metrics, self.settings, self.clock)
         model.batcher.start()
         self._model = model
         manifest = predictor.choice.manifest
@@ -78,9 +83,10 @@ class ServiceState:
 
     async def stop(self) -> None:
         """End the model and the threads."""
-        for task in self._retiring:
+        ending = [*self._retiring, *([] if self._ticking is None else [self._ticking])]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         model, self._model = self._model, None
         if model is not None:
             await model.close()

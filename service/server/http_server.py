@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from service.inference.service_state import ServiceState
 from service.server.connection import connections
+from service.server.start_signals import StartSignals
 from service.settings import Settings
 from service.web.app import reload
 
@@ -27,9 +28,10 @@ class Server(uvicorn.Server):
     Args:
         app: from `create_app`.
         settings: the same as the application's.
+        start_signals: what arrived before.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, start_signals: StartSignals | None = None) -> None:
         state = app.state.service
         assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
         config = uvicorn.Config(
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
         self._drain_seconds = settings.drain_seconds
         self._dead_after_seconds = settings.request_timeout_seconds  # as long as the last requests may take
         self._app = app
+        self._start_signals = start_signals or StartSignals()
         self._reload_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -54,6 +57,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        if self._start_signals.reload_wanted:
+            self._reload_wanted.set()
         self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,13 +95,13 @@ class Server(uvicorn.Server):
 
         Container engines restart a container that ended, but not one that is unhealthy.
         """
-        loop = asyncio.get_running_loop()
-        healthy_at = loop.time()
+        clock = self._state.clock
+        healthy_at = clock.seconds
         while not self._state.device_lost:
             await asyncio.sleep(_WATCH_SECONDS)
             if self._state.is_healthy or not self._state.is_loaded:
-                healthy_at = loop.time()
-            elif loop.time() - healthy_at > self._dead_after_seconds:
+                healthy_at = clock.seconds
+            elif clock.seconds - healthy_at > self._dead_after_seconds:
                 _log.critical("the network no longer answers; ending, so that the supervisor starts a new process")
                 os._exit(1)
         _log.critical("the device is lost; ending, so that the supervisor starts a new process")

@@ -1,7 +1,10 @@
 """API keys: read from the settings, kept as hashes, compared in constant time."""
 
+import errno
 import hashlib
 import hmac
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -13,6 +16,8 @@ API_KEY_HEADER: Final = "X-API-Key"
 
 _MIN_KEY_LENGTH: Final = 16
 """Characters; a shorter key could be guessed by trying."""
+
+_MAX_FILE_BYTES: Final = 1024**2
 
 
 class KeysError(ValueError):
@@ -26,12 +31,12 @@ class ApiKeys:
         settings: `api_keys` and `api_keys_file`; both are read here.
 
     Raises:
-        KeysError: a key is too short, or the file can't be read or has no key.
+        KeysError: a key is too short or not ASCII, or the file can't be read or has no key.
     """
 
     def __init__(self, settings: Settings) -> None:
         keys = [key.strip() for key in settings.api_keys.get_secret_value().split(",")]
-        _check_lengths(keys, "COVIDCT_API_KEYS")
+        _check(keys, "COVIDCT_API_KEYS")
         if settings.api_keys_file is not None:
             keys += _read(settings.api_keys_file)
         self._digests = [_digest(key) for key in keys if key]
@@ -52,21 +57,35 @@ class ApiKeys:
 
 
 def _read(path: Path) -> list[str]:
+    where = f"COVIDCT_API_KEYS_FILE={path}"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise KeysError(f"COVIDCT_API_KEYS_FILE={path}: can't be read: {reason}") from error
+        raise KeysError(f"{where}: can't be read: {reason}") from error
     keys = [line.strip() for line in lines if not line.lstrip().startswith("#")]
-    _check_lengths(keys, f"COVIDCT_API_KEYS_FILE={path}")
+    _check(keys, where)
     if not any(keys):  # an empty file must not open the service to everybody
-        raise KeysError(f"COVIDCT_API_KEYS_FILE={path}: it contains no key")
+        raise KeysError(f"{where}: it contains no key")
     return keys
 
 
-def _check_lengths(keys: Iterable[str], where: str) -> None:
+def _text(path: Path) -> str:
+    """Read a regular file, with or without a byte order mark; anything else could block or have no end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        data = file.read(_MAX_FILE_BYTES + 1)
+    if len(data) > _MAX_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"more than {_MAX_FILE_BYTES} bytes")
+    return data.decode("utf-8-sig")
+
+
+def _check(keys: Iterable[str], where: str) -> None:
     if any(key and len(key) < _MIN_KEY_LENGTH for key in keys):
         raise KeysError(f"{where}: a key is shorter than {_MIN_KEY_LENGTH} characters")
+    if not all(key.isascii() and key.isprintable() for key in keys):
+        raise KeysError(f"{where}: a key has characters other than printable ASCII, which a header can't carry")
 
 
 def _digest(key: str) -> bytes:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -12,12 +13,13 @@ from starlette.middleware.cors import CORSMiddleware
 from service import DISCLAIMER, __version__
 from service.api import Problem
 from service.inference.service_state import ServiceState, load
-from service.metrics import Metrics
+from service.metrics import Metrics, ReloadPart
 from service.model.predictor import Predictor
 from service.settings import Settings, comma_separated
 from service.web.api_keys import API_KEY_HEADER, ApiKeys
 from service.web.dependencies import known_query, require_key
 from service.web.middleware.browser_headers import BrowserHeadersMiddleware
+from service.web.middleware.cross_site import CrossSiteMiddleware
 from service.web.middleware.failures import FailuresMiddleware
 from service.web.middleware.head_requests import HeadRequestsMiddleware
 from service.web.middleware.host_check import HostCheckMiddleware
@@ -44,6 +46,8 @@ IMAGE_ROUTES: Final = PathTemplates(*_SLICE_PATHS, study.PATH)
 
 _STUDY_END_SECONDS: Final = 5.0
 """For the last line after the deadline of a study."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("covidct")
 
@@ -95,25 +99,35 @@ def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAP
 
 
 async def reload(app: FastAPI) -> bool:
-    """Read the API keys and the model again, and take both or neither; running requests keep the previous model.
+    """Read the API keys and the model again, each by itself, so that a key can be revoked whatever the model is.
+
+    Requests that are being answered keep the previous model.
 
     Returns:
-        Whether both were taken. The outcome is counted and logged, with the reason of a failure.
+        Whether both were taken. Each outcome is counted and logged; what can't be used leaves the previous one in use.
     """
     state = app.state.service
     assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+    api_keys = await _read_again("keys", partial(ApiKeys, state.settings), state.metrics)
+    if api_keys is not None:
+        app.state.api_keys = api_keys
+    predictor = await _read_again("model", partial(load, state.settings), state.metrics)
+    if predictor is not None:
+        state.take(predictor)
+        _log.info("model taken", extra={"fields": predictor.description})
+    return api_keys is not None and predictor is not None
+
+
+async def _read_again(part: ReloadPart, read: Callable[[], T], metrics: Metrics) -> T | None:
     try:
-        api_keys = await asyncio.to_thread(ApiKeys, state.settings)
-        predictor = await asyncio.to_thread(load, state.settings)
+        result = await asyncio.to_thread(read)
     except Exception:  # noqa: BLE001 - whatever it is, the service continues with what it has
-        state.metrics.reloads.labels(outcome="failure").inc()
-        _log.exception("reload failed; the previous model and keys stay in use")
-        return False
-    state.take(predictor)
-    app.state.api_keys = api_keys
-    state.metrics.reloads.labels(outcome="success").inc()
-    _log.info("reloaded", extra={"fields": predictor.description})
-    return True
+        metrics.reloads.labels(part=part, outcome="failure").inc()
+        _log.exception("reload failed; the previous one stays in use", extra={"fields": {"part": part}})
+        return None
+    metrics.reloads.labels(part=part, outcome="success").inc()
+    _log.info("reloaded", extra={"fields": {"part": part}})
+    return result
 
 
 def _study_limits(settings: Settings) -> RequestLimits:
@@ -129,14 +143,8 @@ def _study_limits(settings: Settings) -> RequestLimits:
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware, from the innermost to the outermost."""
     app.add_middleware(HeadRequestsMiddleware)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=comma_separated(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=[API_KEY_HEADER, "Authorization", REQUEST_ID_HEADER],
-            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
-        )
+    origins = comma_separated(settings.cors_origins)
+    app.add_middleware(CrossSiteMiddleware, origins=origins)
     app.add_middleware(HostCheckMiddleware, settings=settings)
     limits = RequestLimits(
         max_body_bytes=settings.max_body_bytes,
@@ -148,6 +156,14 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(RequestLimitsMiddleware, limits=_study_limits(settings), guarded=STUDY_ROUTES)
     app.add_middleware(FailuresMiddleware)
     app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
+    app.add_middleware(FailuresMiddleware)  # of the layer above
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=[API_KEY_HEADER, "Authorization", REQUEST_ID_HEADER],
+            expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
+        )
     app.add_middleware(BrowserHeadersMiddleware)
-    app.add_middleware(FailuresMiddleware)  # of the two layers above
     app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)

@@ -14,7 +14,7 @@ from service.web.request_id import request_id_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-_UNREAD: Final = frozenset({401, 408, 413, 431})
+_UNREAD: Final = frozenset({401, 403, 408, 413, 431})
 """Answers that may be sent before the whole request was read."""
 
 

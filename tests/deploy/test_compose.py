@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.settings import Settings
 from tests.support.processes.server import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -33,10 +34,31 @@ def test_a_container_that_stays_has_a_health_check_and_a_port_of_this_machine_th
 
 def test_the_two_services_share_settings_and_have_their_own() -> None:
     files = {name: [each["path"] for each in SERVICES[name]["env_file"]] for name in ("service", "service-cuda")}
-    assert files == {"service": [".env", "service.env"], "service-cuda": [".env", "service-cuda.env"]}
-    assert not any(each["required"] for name in files for each in SERVICES[name]["env_file"])
+    defaults = "docker/defaults.env"
+    assert files == {
+        "service": [defaults, ".env", "service.env"],
+        "service-cuda": [defaults, ".env", "service-cuda.env"],
+    }
+    required = [each["path"] for name in files for each in SERVICES[name]["env_file"] if each["required"]]
+    assert required == [defaults] * 2
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert {"/service.env", "/service-cuda.env", ".env"} <= set(ignored)
+
+
+def test_a_container_answers_to_the_names_of_this_machine_and_of_compose_alone() -> None:
+    """It listens on every address, which would switch the check of the Host header off."""
+    lines = (ROOT / "docker" / "defaults.env").read_text().splitlines()
+    (hosts,) = [line.removeprefix("COVIDCT_ALLOWED_HOSTS=") for line in lines if not line.startswith("#")]
+    assert Settings(allowed_hosts=hosts).allowed_hosts == hosts
+    assert set(hosts.split(",")) == {"localhost", "127.0.0.1", "[::1]", "service", "service-cuda"}
+    assert COMPOSE["services"]["service"]["environment"]["COVIDCT_HOST"] == "0.0.0.0"  # noqa: S104
+
+
+def test_the_bodies_of_all_requests_and_the_model_fit_into_the_memory_of_a_container() -> None:
+    settings = Settings()
+    bodies = settings.max_concurrent_requests * settings.max_body_bytes
+    for name in ("service", "service-cuda"):
+        assert bodies + 2 * 1024**3 <= int(SERVICES[name]["mem_limit"].removesuffix("g")) * 1024**3
 
 
 def test_the_cuda_service_asks_for_its_gpu_and_does_not_use_the_cpu_without_it() -> None:

@@ -51,8 +51,6 @@ def test_the_real_service_is_ready(server: Server) -> None:
     assert check(server.port) == 0
 
 
-def test_the_name_in_host_is_one_that_the_service_accepts(models: Path) -> None:
-    with running(models, allowed_hosts="127.0.0.1, ct.example.org") as server:
-        assert check(server.port, COVIDCT_ALLOWED_HOSTS="127.0.0.1, ct.example.org") == 0
-        assert check(server.port, COVIDCT_ALLOWED_HOSTS="other.example.org") == 1
-        assert check(server.port, COVIDCT_ALLOWED_HOSTS=" ct.example.org ,127.0.0.1") == 0
+def test_the_names_that_the_service_accepts_do_not_matter(models: Path) -> None:
+    with running(models, allowed_hosts="127.0.0.1, *.example.org") as server:
+        assert check(server.port, COVIDCT_ALLOWED_HOSTS="*.example.org") == 0

@@ -38,4 +38,4 @@ def test_a_model_is_exchanged_and_exchanged_back_with_the_lines_of_operating_md(
         for line, version in ((there, "0.0.2"), (back, "0.0.1")):
             subprocess.run(["sh", "-ec", f"{line}; {reload}"], cwd=tmp_path, check=True)
             server.until(lambda: httpx2.get(f"{server.url}/model").json()["card"]["version"] == version)  # noqa: B023
-        assert 'outcome="failure"} 0.0' in httpx2.get(f"{server.url}/metrics").text
+        assert 'outcome="failure",part="model"} 0.0' in httpx2.get(f"{server.url}/metrics").text

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -105,6 +106,12 @@ def stuck(slices):
 
 settings = Settings()
 predictor = load(settings)
+network = predictor._network
+
+def slow(slices):
+    time.sleep(0.5)
+    return network(slices)
+
 predictor._network = globals()[sys.argv[1]]
 listener = socket.socket()
 listener.bind(("127.0.0.1", settings.port))
@@ -158,3 +165,31 @@ def test_a_network_that_hangs_makes_the_service_not_live_and_ends_it_for_its_sup
         assert "the network no longer answers; ending" in process.stderr.read()
     assert statuses[0] == 504
     assert set(statuses[-5:]) == {503}
+
+
+def test_time_that_the_process_was_stopped_is_no_hang(models: Path) -> None:
+    """SIGSTOP in the middle of a batch, as `docker pause` or a paused virtual machine, longer than any limit."""
+    files = {"image": ("slice.png", png(), "image/png")}
+    with broken(models, "slow", request_timeout_seconds=1) as (process, url), ThreadPoolExecutor(1) as pool:
+        _wait_until_live(url)
+        answer = pool.submit(httpx2.post, f"{url}/predict", files=files, timeout=60)
+        deadline = time.monotonic() + 60
+        while "covidct_batch_size_count 1.0" not in httpx2.get(f"{url}/metrics").text:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert answer.result().status_code in {200, 504}
+        assert httpx2.get(f"{url}/health/live").status_code == 200
+        assert httpx2.post(f"{url}/predict", files=files, timeout=60).status_code == 200
+        assert process.poll() is None
+
+
+def _wait_until_live(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(f"{url}/health/live").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("it never answered")

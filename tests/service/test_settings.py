@@ -19,6 +19,12 @@ def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
         ({"API_KEYS": " , "}, "COVIDCT_API_KEYS: the list is empty"),
         ({"CORS_ORIGINS": "https://a.example, ct.example"}, "COVIDCT_CORS_ORIGINS: 'ct.example' is not an origin"),
         ({"CORS_ORIGINS": "https://ct.example/"}, "without a path"),
+        ({"HOST": ""}, "COVIDCT_HOST: the address is empty"),
+        ({"HOST": "a..b"}, "COVIDCT_HOST=a..b, COVIDCT_PORT=8000: can't listen there"),
+        ({"ALLOWED_HOSTS": "http://ct.example"}, "COVIDCT_ALLOWED_HOSTS: 'http://ct.example' is not a Host name"),
+        ({"ALLOWED_HOSTS": "ct example"}, "is not a Host name"),
+        ({"ALLOWED_HOSTS": "*.ct.example:80"}, "is not a Host name"),
+        ({"MAX_CONNECTIONS": "64"}, "COVIDCT_MAX_CONNECTIONS=64 leaves no place for health and metrics"),
         ({"MAX_BODY_BYTES": "20XB"}, "such as 20MB"),
         ({"LOG_LEVEL": "loud"}, "COVIDCT_LOG_LEVEL"),
         (

@@ -15,25 +15,30 @@ _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 class HostCheckMiddleware:
     """Answers only requests for known names.
 
-    Otherwise a web page of another site whose name resolves to this address (DNS rebinding) could read the answers.
+    Otherwise a web page of another site whose name resolves to this address (DNS rebinding) could read the answers. A
+    request without a Host header is answered: it is HTTP/1.0, which no browser sends.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        names = comma_separated(settings.allowed_hosts) or (_LOOPBACK_NAMES if is_loopback(settings.host) else ())
-        self._names = frozenset(name.lower() for name in names)
+        names = comma_separated(settings.allowed_hosts)
+        if not names and is_loopback(settings.host):
+            names = (*_LOOPBACK_NAMES, settings.host.lower())
+        self._names = frozenset(name.removesuffix(".") for name in names)
+        self._suffixes = tuple(name.removeprefix("*") for name in self._names if name.startswith("*."))
+        self._accepts_any = not names or "*" in names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "http" and self._names:
-            name = Headers(scope=scope).get("host", "")
-            if _without_port(name).lower() not in self._names:
+        if scope["type"] == "http" and not self._accepts_any:
+            host = Headers(scope=scope).get("host")
+            if host is not None and not self._accepts(host.lower()):
                 raise UnknownHostError(
                     "This service does not answer to the name in the Host header; its operator can allow it with "
                     "COVIDCT_ALLOWED_HOSTS."
                 )
         await self._app(scope, receive, send)
 
-
-def _without_port(host: str) -> str:
-    return re.sub(r":\d*$", "", host)
+    def _accepts(self, host: str) -> bool:
+        name = re.sub(r":\d*\Z", "", host).removesuffix(".")
+        return host in self._names or name in self._names or (bool(self._suffixes) and name.endswith(self._suffixes))

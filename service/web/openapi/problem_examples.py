@@ -21,6 +21,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     ),
     e.UnknownHostError("This service does not answer to the name in the Host header."),
     e.UnauthorizedError("Send one of this service's API keys in the header X-API-Key."),
+    e.CrossSiteError("A web page of another origin sent this request."),
     e.UnknownModelError("No model 'resnet' is served here; the one that is: 'covid-ct'."),
     e.NotAcceptableError("This route answers image/png or application/json, and the Accept header has neither."),
     e.ReceiveTimeoutError("The body did not arrive within 20 seconds."),

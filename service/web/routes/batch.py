@@ -35,7 +35,7 @@ _log = logging.getLogger("covidct.batch")
     description="Takes images in the multipart field `image`, repeated, and answers a prediction or a problem for "
     f"each, in order; one that can't be used does not fail the others. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY_OF_MANY,
-    responses=documented(400, 401, 408, 413, 415, 500, 503, 504),
+    responses=documented(400, 401, 403, 408, 413, 415, 500, 503, 504),
 )
 async def predict_batch(request: Request, state: ReadyState, point_name: PointName = None) -> BatchAnswer:
     """Read all images, then decode, queue and predict each."""

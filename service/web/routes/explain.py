@@ -58,7 +58,7 @@ router = APIRouter(tags=[PREDICTIONS])
             "model": Explanation,
             "content": {_PNG: {"schema": {"type": "string", "format": "binary"}}},
         },
-        **documented(400, 401, 406, 408, 413, 415, 422, 500, 503, 504),
+        **documented(400, 401, 403, 406, 408, 413, 415, 422, 500, 503, 504),
     },
 )
 async def explain(

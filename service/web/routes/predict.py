@@ -26,7 +26,7 @@ router = APIRouter(tags=[PREDICTIONS])
     summary="Probability of COVID-19 for one slice",
     description=f"Takes one image in the multipart field `image`. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY,
-    responses=documented(400, 401, 408, 413, 415, 422, 500, 503, 504),
+    responses=documented(400, 401, 403, 408, 413, 415, 422, 500, 503, 504),
 )
 async def predict(request: Request, state: ReadyState, point_name: PointName = None) -> Prediction:
     """Read, decode, queue, predict."""

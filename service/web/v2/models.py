@@ -109,7 +109,7 @@ async def all_statistics(state: ReadyState) -> Statistics:
         return _statistics(model)
 
 
-@router.post("/v2/repository/index", summary="Models in the repository", responses=errors(400, 503))
+@router.post("/v2/repository/index", summary="Models in the repository", responses=errors(400, 403, 503))
 async def repository_index(state: ReadyState) -> list[RepositoryRow]:
     """Return the served model; a request body is ignored."""
     with state.model() as model:

@@ -127,7 +127,7 @@ _BODY: Final = {
     dependencies=[Depends(require_key)],
     response_model=InferResponse,
     response_model_exclude_none=True,
-    responses=errors(400, 401, 404, 408, 413, 415, 422, 500, 503, 504),
+    responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 500, 503, 504),
     openapi_extra={"requestBody": _BODY},
 )
 async def infer(request: Request, state: ReadyState, model: RequestedModel) -> Response:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,33 @@ def test_keys_are_kept_as_hashes_and_never_shown() -> None:
     keys = ApiKeys(settings)
     assert USER not in repr(settings)
     assert USER not in str(vars(keys))
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf%s\r\n", b"\xef\xbb\xbf# who may ask\r\n%s\r\n"])
+async def test_a_file_with_a_byte_order_mark_has_the_same_keys(models: Path, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content % USER.encode())
+    async with serve(models, api_keys_file=file) as client:
+        assert (await predict(client, png(), **{"X-API-Key": USER})).status_code == 200
+        problem(await predict(client, png(), **{"X-API-Key": "# who may ask-0123456789"}), 401, "unauthorized")
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel-0123456789", "with-a-tab\t0123456789", "nul-\0-0123456789"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_told(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{USER}\n{key}\n")
+    for settings in (Settings(api_keys_file=file), Settings(api_keys=SecretStr(key))):
+        with pytest.raises(KeysError, match="other than printable ASCII") as error:
+            ApiKeys(settings)
+        assert key not in str(error.value)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(KeysError, match=r"not a regular file|Is a directory"):
+            ApiKeys(Settings(api_keys_file=path))
+    large = tmp_path / "large"
+    large.write_text(f"{USER}\n" * 100_000)
+    with pytest.raises(KeysError, match="more than 1048576 bytes"):
+        ApiKeys(Settings(api_keys_file=large))
