@@ -30,7 +30,7 @@ from service.settings import Settings
 from service.web.problems import problem_response
 
 _SLACK_SECONDS: Final = 2.0
-"""Added to the application's own limits."""
+"""Added to the time in which a whole body must arrive."""
 
 _PIECE_BYTES: Final = 16 * 1024
 """Parsed at a time: h11 has no limit for a head that arrives whole, and the event loop reads up to 256 KiB."""
@@ -47,13 +47,13 @@ class ConnectionLimits:
 
     Attributes:
         header_seconds: from the start of the connection, or the first byte of a request, to the end of its headers.
-        body_seconds: from there to the end of the body, and from the first byte of an answer that the client does not
-            read to the last.
+        unread_seconds: from the moment that an answer can't be sent on to its last byte, and from an answer to the end
+            of the body that its route did not read. Routes that read a body limit its time themselves.
         max_connections: maximum number of open connections.
     """
 
     header_seconds: float
-    body_seconds: float
+    unread_seconds: float
     max_connections: int
 
 
@@ -62,7 +62,7 @@ def connections(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
     make_h11_linear()
     limits = ConnectionLimits(
         header_seconds=settings.header_timeout_seconds,
-        body_seconds=settings.receive_timeout_seconds + _SLACK_SECONDS,
+        unread_seconds=settings.receive_timeout_seconds + _SLACK_SECONDS,
         max_connections=settings.max_connections,
     )
     return cast(type[asyncio.Protocol], partial(Connection, limits=limits, metrics=metrics))  # uvicorn only calls it
@@ -142,7 +142,7 @@ class Connection(H11Protocol):
         """Start the time limit of a client that does not read its answer."""
         super().pause_writing()
         self.waits_since = self.loop.time()
-        self._writing = self.loop.call_later(self._limits.body_seconds, self._abort)
+        self._writing = self.loop.call_later(self._limits.unread_seconds, self._abort)
 
     def resume_writing(self) -> None:
         """Stop that time limit: the client has read everything."""
@@ -193,20 +193,20 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _time_reading(self) -> None:
-        """Start the time limit of a head or a body at its begin, and stop it at its end."""
+        """Start the time limit of a head, or of a body that was answered already, at its begin; stop it at its end."""
         state = self.conn.their_state
         is_head = state is h11.IDLE and (not self.conn.requests or bool(self.conn.trailing_data[0]))
-        awaited = (state, self.conn.requests) if is_head or state is h11.SEND_BODY else None
+        is_unread = state is h11.SEND_BODY and self.cycle.response_complete
+        awaited = (state, self.conn.requests) if is_head or is_unread else None
         if awaited == self._awaited:
             return
         self._awaited = awaited
         _cancel(self._reading)
-        self._reading = None
         if is_head:
             self._since = time.perf_counter()
             self._reading = self.loop.call_later(self._limits.header_seconds, self._head_is_late)
-        elif awaited is not None:
-            self._reading = self.loop.call_later(self._limits.body_seconds, self._abort)
+        elif is_unread:
+            self._reading = self.loop.call_later(self._limits.unread_seconds, self._abort)
 
     def _head_is_late(self) -> None:
         if not self.conn.trailing_data[0]:  # no request has started: nobody waits for an answer

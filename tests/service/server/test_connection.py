@@ -30,21 +30,27 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asked.release()
         await self.go.wait()
+        while (await receive()).get("more_body"):
+            pass
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     async def connect(self, data: bytes = b"") -> asyncio.StreamReader:
+        reader, _ = await self.open(data)
+        return reader
+
+    async def open(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self._stack.callback(writer.close)
         writer.write(data)
-        return reader
+        return reader, writer
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     async with contextlib.AsyncExitStack() as stack:
         service = Service(stack)
-        limits = ConnectionLimits(header_seconds=20, body_seconds=20, max_connections=2)
+        limits = ConnectionLimits(header_seconds=20, unread_seconds=0.1, max_connections=2)
         config = Config(service, ws="none", log_config=None)
         make = partial(Connection, config, ServerState(), {}, limits=limits, metrics=Metrics())
         server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
@@ -71,3 +77,12 @@ async def test_the_connection_that_waits_longest_for_its_client_gives_its_place(
     assert (await answered.read()).startswith(b"HTTP/1.1 204")
     assert await idle[1].read() == b""
     assert not idle[2].at_eof()
+
+
+async def test_a_body_that_its_route_reads_has_the_time_of_the_route(service: Service) -> None:
+    service.go.set()
+    reader, writer = await service.open(REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 8\r\n\r\nhalf"))
+    await service.asked.acquire()
+    await asyncio.sleep(0.3)  # longer than an unread body may take
+    writer.write(b"half")
+    assert (await reader.read()).startswith(b"HTTP/1.1 204")
