@@ -4,6 +4,7 @@ from covid_ct.errors import ClientError, ProblemError, SourceError, UnreachableE
 from covid_ct.http import Client, Retry
 from service import DISCLAIMER
 from service.api import Explanation, ModelInfo, Prediction
+from service.api_study import StudyAnswer, StudyProgress
 from service.imaging.window import LUNG, Window
 from service.model.prediction import LungInvolvement
 
@@ -19,6 +20,8 @@ __all__ = [
     "ProblemError",
     "Retry",
     "SourceError",
+    "StudyAnswer",
+    "StudyProgress",
     "UnreachableError",
     "Window",
 ]

@@ -1,4 +1,4 @@
-"""`covid-ct`: predict, model show."""
+"""`covid-ct`: study, predict, model show."""
 
 import argparse
 import io
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 examples:
+  covid-ct study study/                            one answer for a CT series
   covid-ct predict slice.png                       one slice, with the model of this installation
   covid-ct predict study/ --output result.csv      a folder; run the same command again to continue
   covid-ct model show                              the model and its test results
@@ -41,6 +42,20 @@ examples:
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
 
 exit status: 0 all answered, 1 some failed (or no image, model or service), 2 wrong usage, 130 interrupted.
+"""
+
+
+_STUDY_EPILOG: Final = f"""\
+Slices are grouped into series and ordered by their positions. Scouts, reports and other files that a study has next to
+its slices are skipped with their reason, and slices above and below the lungs are no failures.
+
+examples:
+  covid-ct study study/
+  covid-ct study ct.zip --json > study.json
+  covid-ct study ct.nii.gz --dicom results/        masks as NIfTI; SEG and SR for DICOM
+  covid-ct study study/ --url {LOCAL}
+
+exit status: 0 all read, 1 a file failed (or no series, model or service), 2 wrong usage, 130 interrupted.
 """
 
 
@@ -120,6 +135,19 @@ def _predict(options: argparse.Namespace) -> int:
     return predict(options)
 
 
+def _study(options: argparse.Namespace) -> int:
+    from covid_ct.study import study
+
+    if options.url and (options.models or options.device != "auto"):
+        raise UsageError("--models and --device are for a model here; leave them out with --url")
+    if options.url and options.dicom:
+        raise UsageError("--dicom is for a model here; ask a service for a zip: curl -H 'Accept: application/zip'")
+    if options.api_key and not options.url:
+        raise UsageError("--api-key is for a service; name it with --url")
+    options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
+    return study(options)
+
+
 def _show_model(options: argparse.Namespace) -> int:
     from covid_ct.model_folder import find_models
     from service.errors import ModelFileError
@@ -190,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"%(prog)s {__version__} (the model has its own version)"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_study(commands)
     _add_predict(commands)
     model = commands.add_parser("model", help="show the model of a models folder")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
@@ -206,6 +235,41 @@ def _add_local_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
 
 
+def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "study",
+        help="one answer for a CT series",
+        description="Print one answer for each series of a study: probability, involvement, volumes.",
+        epilog=_STUDY_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=_study)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, zip, NIfTI or DICOM files of one study")
+    _add_local_options(parser)
+    _add_service_options(parser)
+    parser.add_argument("--json", action="store_true", help="print the whole answer, with every slice")
+    parser.add_argument("--uids", action="store_true", help="with UIDs and names of files, which may name the patient")
+    parser.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="write DICOM SEG and SR, or NIfTI masks, and key slices to this folder",
+    )
+    parser.add_argument(
+        "--every-mm", type=float, metavar="MM", help="distance between slices that are read; 0: every slice (5 if thin)"
+    )
+
+
+def _add_service_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="ask the service at this address instead of a local model")
+    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
+    parser.add_argument(
+        "--operating-point",
+        metavar="NAME",
+        help="threshold of the model's card for the label (default: the card's, or the service's)",
+    )
+
+
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "predict",
@@ -217,8 +281,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(command=_predict)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, quoted glob or zip")
     _add_local_options(parser)
-    parser.add_argument("--url", help="ask the service at this address instead of a local model")
-    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
+    _add_service_options(parser)
     parser.add_argument(
         "--format",
         choices=("table", "csv", "jsonl", "parquet"),
@@ -226,11 +289,6 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to this file; rows that it already has are kept"
-    )
-    parser.add_argument(
-        "--operating-point",
-        metavar="NAME",
-        help="threshold of the model's card for the label, such as screening (default: the card's, or the service's)",
     )
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: all machines of a Ray cluster (local)"

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from covid_ct.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
 from covid_ct.images import ImageLike, file_bytes
+from covid_ct.study_files import LaterFile, PathLike, study_files
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
+from service.api_study import StudyAnswer, StudyLine, StudyProgress
 from service.imaging.window import Window
 
 if TYPE_CHECKING:
@@ -139,6 +141,40 @@ class Client:
         }
         return self._send(Explanation, "POST", "/explain", parts)
 
+    def predict_study(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        every_mm: float | None = None,
+        uids: bool = False,
+        operating_point: str | None = None,
+        report: Callable[[StudyProgress], object] = lambda _: None,
+    ) -> StudyAnswer:
+        """Ask for one answer for each series of a study.
+
+        Args:
+            paths: files of the study: DICOM, NIfTI, zips or pictures; or a folder, which is read with all below it.
+                Files are sent under numbers, because a name may be that of a patient.
+            every_mm: distance between the slices that are read; 0 reads every slice; None: the service chooses.
+            uids: whether the answer has UIDs, and the numbers of files as their names.
+            operating_point: see `Client`.
+            report: called after each slice.
+
+        Raises:
+            SourceError: a file can't be read.
+        """
+        files = study_files(paths)
+        query = {"uids": uids} | _point(operating_point) | ({} if every_mm is None else {"every_mm": every_mm})
+        for attempt in range(1, self._retry.attempts + 1):
+            form = [("image", (f"{number:06d}", LaterFile(path))) for number, path in enumerate(files)]
+            parts: dict[str, Any] = {"files": form, "params": query, "headers": {"Accept": "application/x-ndjson"}}
+            with _translate_transport_errors(), self._http.stream("POST", "/predict/study", **parts) as response:
+                seconds = self._retry.wait(attempt, response)
+                if seconds is None:
+                    return _last_line(response, report)
+            self._sleep(seconds)
+        raise ClientError("a retry policy needs at least one attempt")
+
     def model(self) -> ModelInfo:
         """Ask which model is served."""
         return self._send(ModelInfo, "GET", "/model", {})
@@ -249,6 +285,38 @@ def _body(response: "httpx2.Response") -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise AnswerError(f"the answer has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
     return bytes(body)
+
+
+def _last_line(response: "httpx2.Response", report: Callable[[StudyProgress], object]) -> StudyAnswer:
+    """Read the lines of a study until the answer or the problem.
+
+    Raises:
+        ProblemError, AnswerError: as `_parsed`, and if there are more than MAX_ANSWER_BYTES.
+        UnreachableError: the lines end before.
+    """
+    if response.status_code >= 400:
+        return _parsed(response.status_code, _body(response), StudyAnswer)
+    for text in _lines(response):
+        line = _parsed(response.status_code, text, StudyLine)
+        if line.progress is not None:
+            report(line.progress)
+        if line.problem is not None:
+            problem = line.problem
+            raise ProblemError(problem.status, problem.code, problem.detail, problem.request_id)
+        if line.answer is not None:
+            return line.answer
+    raise UnreachableError("the answer ended before its last line")
+
+
+def _lines(response: "httpx2.Response") -> Iterator[bytes]:
+    """Yield whole lines as they arrive."""
+    held, count = b"", 0
+    for chunk in response.iter_bytes():
+        count += len(chunk)
+        if count > MAX_ANSWER_BYTES:
+            raise AnswerError(f"the answer has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
+        *whole, held = (held + chunk).split(b"\n")
+        yield from whole
 
 
 def _parsed(status: int, body: bytes, kind: type[Answer]) -> Answer:

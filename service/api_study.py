@@ -179,6 +179,24 @@ class StudyAnswer(_Answer):
             request_id=request_id,
         )
 
+    def without_identifiers(self) -> "StudyAnswer":
+        """Return the answer without UIDs and names of files."""
+        bare = {"name": None, "instance_uid": None}
+        series = [
+            each.model_copy(
+                update={
+                    "study_uid": None,
+                    "series_uid": None,
+                    "slices": [slice_.model_copy(update=bare) for slice_ in each.slices],
+                }
+            )
+            for each in self.series
+        ]
+        skipped, failed = (
+            [other.model_copy(update={"name": None}) for other in others] for others in (self.skipped, self.failed)
+        )
+        return self.model_copy(update={"series": series, "skipped": skipped, "failed": failed})
+
 
 class StudyProgress(_Answer):
     """Line of progress of a study, in `application/x-ndjson`."""

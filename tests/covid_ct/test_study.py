@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pydicom
+import pytest
+
+from covid_ct import Client, ProblemError, SourceError, StudyProgress, UnreachableError
+from covid_ct.__main__ import main
+from service.api_study import StudyAnswer
+from tests.support.files.dicoms import PATIENT, ct, phantom
+from tests.support.files.studies import series, volume, zipped
+from tests.support.processes.server import Server
+
+HEIGHTS = [50.0 + 10 * step for step in range(6)]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study as a folder: a series in sub-folders, a scout and a document."""
+    for number, data in enumerate(series(HEIGHTS[::-1])):
+        path = tmp_path / "study" / f"S{number % 2}" / f"IM{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (tmp_path / "study" / "scout").write_bytes(ct(phantom(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    (tmp_path / "study" / "report.pdf").write_bytes(b"%PDF-1.4")
+    return tmp_path / "study"
+
+
+def answer_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> StudyAnswer:
+    """The answer of the command line."""
+    assert main(["study", *arguments, "--json"]) == 0
+    return StudyAnswer.model_validate_json(capsys.readouterr().out)
+
+
+def test_a_normal_study_ends_with_status_0_and_one_answer(
+    models: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", str(study), "--models", str(models)]) == 0
+    printed = capsys.readouterr()
+    assert "6 slices of 64 x 64, 10.00 mm apart: 6 read" in printed.out
+    assert "skipped       1 localizer, 1 unsupported_image_type" in printed.out
+    for word in ("probability", "involvement", "volume", "key slices"):
+        assert word in printed.out
+    assert "not a medical device" in printed.err
+
+
+def test_folder_zip_and_volume_get_the_same_answer(
+    models: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({path.name: path.read_bytes() for path in study.rglob("IM*")}))
+    (tmp_path / "a.nii").write_bytes(volume(HEIGHTS).to_bytes())
+    folder, zip_, nifti = (
+        answer_of(capsys, str(path), "--models", str(models)).series[0]
+        for path in (study, tmp_path / "a.zip", tmp_path / "a.nii")
+    )
+    assert folder.probability == zip_.probability == nifti.probability
+    assert folder.lung_volume_ml == pytest.approx(nifti.lung_volume_ml)
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_answered(
+    models: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study / "broken").write_bytes(series([5.0])[0][:-9])
+    assert main(["study", str(study), "--models", str(models)]) == 1
+    printed = capsys.readouterr()
+    assert f"failed: {study}/broken: " in printed.err
+    assert "6 read" in printed.out
+
+
+def test_identifiers_are_in_the_json_only_if_asked(
+    models: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert answer_of(capsys, str(study), "--models", str(models)).series[0].series_uid is None
+    assert answer_of(capsys, str(study), "--models", str(models), "--uids").series[0].series_uid == "1.2.3"
+
+
+def test_results_are_written_as_dicom(
+    models: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_of(capsys, str(study), "--models", str(models), "--dicom", str(tmp_path / "out"))
+    masks = pydicom.dcmread(tmp_path / "out" / "series-0" / "segmentation.dcm")
+    assert (masks.Modality, str(masks.PatientName)) == ("SEG", PATIENT)
+    assert (tmp_path / "out" / "series-0" / "report.dcm").is_file()
+    assert len(list((tmp_path / "out" / "series-0").glob("key-*.png"))) == 3
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_a_path_without_a_study_is_one_line(
+    models: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["study", str(tmp_path / name), "--models", str(models)]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_service_gives_the_answer_of_this_machine(
+    server: Server, models: Path, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = answer_of(capsys, str(study), "--models", str(models))
+    remote = answer_of(capsys, str(study), "--url", server.url)
+    assert remote.series == local.series
+    assert remote.skipped == local.skipped
+
+
+def test_a_failed_file_of_a_service_is_named_by_its_path(
+    server: Server, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study / "broken").write_bytes(series([5.0])[0][:-9])
+    assert main(["study", str(study), "--url", server.url]) == 1
+    assert f"failed: {study}/broken: " in capsys.readouterr().err
+
+
+def test_the_client_reports_progress_and_sends_no_names(server: Server, study: Path) -> None:
+    steps: list[StudyProgress] = []
+    with Client(server.url) as client:
+        answer = client.predict_study(study, uids=True, report=steps.append)
+    assert [step.done for step in steps] == list(range(7))
+    assert {slice_.name for slice_ in answer.series[0].slices} <= {f"{number:06d}" for number in range(8)}
+
+
+def test_a_problem_of_a_study_is_raised(server: Server, tmp_path: Path) -> None:
+    black = ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000)
+    (tmp_path / "a").write_bytes(black)
+    (tmp_path / "b").write_bytes(b"text")
+    with Client(server.url) as client:
+        with pytest.raises(ProblemError) as caught:
+            client.predict_study(tmp_path / "a")
+        assert caught.value.code == "no_lungs"
+        with pytest.raises(ProblemError) as caught:
+            client.predict_study(tmp_path / "b")
+        assert caught.value.code == "no_slices"
+        with pytest.raises(SourceError, match=r"No file matches|can.t be read"):
+            client.predict_study(tmp_path / "c")
+
+
+def test_an_answer_that_breaks_off_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    line = json.dumps({"progress": {"done": 1, "of": 2, "seconds_left": None}})
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text=line + "\n"))
+    with Client(transport=transport) as client, pytest.raises(UnreachableError, match="before its last line"):
+        client.predict_study(tmp_path / "a")
