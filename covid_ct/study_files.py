@@ -8,7 +8,7 @@ from typing import BinaryIO, TypeAlias
 from covid_ct.errors import SourceError
 from covid_ct.sources import PROBLEMS, places_of
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def study_files(paths: PathLike | Iterable[PathLike]) -> list[Path]:
