@@ -21,7 +21,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train report test check lint docs types format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
+.PHONY: help serve train report .train-variables .report-variables test check lint types docs format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,17 +32,23 @@ help: ## show this list
 serve: $(VENV)/.serve ## run the service at http://localhost:8000
 	exec $(BIN)/python -m service
 
-train: $(VENV)/.train ## train the model that ships: make train DATA=../COVID-CT LESIONS=DIR CLEAR=DIR LABELLED="DIR DIR"
-	@test -n "$(DATA)" || { echo "make train: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
-	@test -n "$(LESIONS)" || { echo "make train: set LESIONS to a folder of slices with lesion masks;" \
-		"docs/training.md has the format" >&2; exit 2; }
-	@test -n "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
+# Variables are checked before the prerequisite that installs gigabytes.
+train: .train-variables $(VENV)/.train ## train the model that ships: make train DATA=../COVID-CT LESIONS=DIR CLEAR=DIR LABELLED="DIR DIR"
 	$(BIN)/python -m training train --data "$(DATA)" --lesions "$(LESIONS)" --clear "$(CLEAR)" \
 		$(foreach folder,$(LABELLED),--labelled "$(folder)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(TRAIN_ARGS)
 
-report: $(VENV)/.train ## repeat the report's experiment: make report DATA=../COVID-CT [TRAIN_ARGS="--learning-rate 0.001"]
-	@test -n "$(DATA)" || { echo "make report: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
+.train-variables: .report-variables
+	@test -n "$(LESIONS)" || { echo "make train: set LESIONS to a folder of slices with lesion masks;" \
+		"docs/training.md has the format" >&2; exit 2; }
+	@test -n "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
+	@test -n "$(LABELLED)" || { echo "make train: set LABELLED to a folder of slices of another source, of both" \
+		"classes, on which the network is judged" >&2; exit 2; }
+
+report: .report-variables $(VENV)/.train ## repeat the report's experiment: make report DATA=../COVID-CT [TRAIN_ARGS="--learning-rate 0.001"]
 	$(BIN)/python -m training report --data "$(DATA)" $(TRAIN_ARGS)
+
+.report-variables:
+	@test -n "$(DATA)" || { echo "make: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
 
 check: lint types test ## run all checks of CI: lint, types, test
 

@@ -41,4 +41,4 @@ STOPSIGNAL SIGTERM
 # Arguments after `train` replace the last line; name the folders again.
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["train", "--data", "/data/covid-ct", "--lesions", "/data/lesions", "--clear", "/data/clear", \
-    "--labelled", "/data/labelled", "--run", "/runs/lesion", "--release", "/models", "--yes"]
+    "--labelled", "/data/labelled", "--run", "/runs/lesion", "--release", "/models"]

@@ -6,6 +6,7 @@ from typing import get_args
 
 from service import __version__
 from training import lesion_recipe, report_recipe
+from training.data.label_errors import KNOWN_LABEL_ERRORS
 from training.options import Parser, add_data, add_recipe_fields, add_run
 
 
@@ -47,6 +48,9 @@ def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--release-anyway", action="store_true", help="with --release: replace it although the new model is no better"
     )
+    parser.add_argument(
+        "--export-anyway", action="store_true", help="write model files although the network learned nothing"
+    )
     add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
 
 
@@ -54,8 +58,10 @@ def _add_sources(parser: Parser) -> None:
     """Add the options for everything that `train` learns from besides COVID-CT, and for what it leaves out."""
     parser.add_argument(
         "--corrections",
-        type=Path,
-        help="CSV of file, split, class, problem: COVID-CT's label errors (training/data/covid_ct_label_errors.csv)",
+        type=_corrections,
+        default=KNOWN_LABEL_ERRORS,
+        metavar="FILE",
+        help="CSV of file, split, class, problem: COVID-CT's label errors (the 14 known ones; `none` corrects nothing)",
     )
     parser.add_argument(
         "--lesions", type=Path, required=True, help="folder with slices.csv (file, source, volume) and lesion masks"
@@ -72,7 +78,7 @@ def _add_sources(parser: Parser) -> None:
     parser.add_argument("--clear", type=Path, required=True, help="folder of chest slices without COVID, lungs clear")
     parser.add_argument("--unseen", type=Path, help="folder of chest slices that are only for judging the refusals")
     parser.add_argument(
-        "--other", type=Path, help="folder of pictures that are no slices; every second one is trained on"
+        "--other", type=Path, help="folder of pictures that are not slices; every second one is trained on"
     )
     parser.add_argument(
         "--leave-out",
@@ -82,6 +88,16 @@ def _add_sources(parser: Parser) -> None:
         help="labelled source that the judged network never sees; repeatable (default: every other source with both "
         "classes)",
     )
+    parser.add_argument(
+        "--allow-copies", action="store_true", help="accept the same picture in two sources; never in official test"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="read every input, print the table of sources and every problem, and end"
+    )
+
+
+def _corrections(text: str) -> Path | None:
+    return None if text == "none" else Path(text)
 
 
 def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -2,80 +2,83 @@
 
 import argparse
 import sys
-from typing import Final
+from dataclasses import fields
 
-from training.data.covid_ct import Split, read_data
-from training.data.ct_slices import (
-    CtSlice,
-    content_hash,
-    from_covid_ct,
-    read_corrections,
-    read_images,
-    read_labelled,
-    read_lesions,
-)
-from training.data.left_out import check_left_out
-from training.data.papers import group_by_paper
-from training.data.patients import find_tables, known_patients
+from training.data.ct_slices import content_hash
+from training.data.left_out import check_parts, choose_left_out
+from training.data.lesion_data import LesionData, LesionInputs, LesionPaths, read_lesion_inputs
+from training.data.patients import find_tables
+from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import NO_OPTIONS, LesionRecipe
 from training.network.weights import check_weights
 from training.options import check_paths, read_recipe
-from training.release.lesion_release import LesionData, LesionJob, release_lesions
+from training.release.lesion_export import NOT_LEARNED
+from training.release.lesion_release import LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
-from training.release.promotion import promote
-from training.run.cost import confirm_cost, hours_of
-from training.run.machine import Machine, find_machine
-from training.run.processes import current
+from training.release.promotion import check_version, promote
+from training.run.machine import Machine, find_machine, use_threads
 from training.run.progress import say
 from training.run.record import hash_file
-from training.run.run_folder import check_folder, claim_run_folder
-
-_OPERATIONS_PER_PIXEL: Final = 90e9 / (192 * 256)
-"""Of a slice in one training step: VGG-19 forwards, and backwards through three of its blocks."""
+from training.run.run_folder import check_folder, claim_run_folder, locked
 
 
 def train(options: argparse.Namespace) -> None:
     """Check all inputs, train or resume, print the results, and release the model if that was asked for."""
     recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
-    _check_paths(options)
+    _check_options(options)
+    use_threads(options.threads)
     machine = find_machine(options.device, options.precision, 0)
-    weights = check_weights(recipe.architecture, options.weights)
-    data = read_lesion_data(options)
-    leave_out = tuple(options.leave_out) or _with_both_classes(data.train)
-    check_left_out(data.train, leave_out)
-    inputs = _inputs(options, data) | {"weights": weights}
+    inputs = read_lesion_inputs(_paths(options), allow_copies=options.allow_copies)
+    weights, leave_out = "", tuple(options.leave_out)
+    with inputs.collecting():
+        weights = check_weights(recipe.architecture, options.weights)
+    with inputs.collecting():
+        leave_out = leave_out or _with_both_classes(inputs)
+        if inputs.data is not None:
+            check_parts(inputs.data.train, choose_left_out(inputs.data.train, leave_out))
+    _show(inputs, check=options.check)
+    if options.check or inputs.data is None:
+        return
     fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
-    job = LesionJob(fit, options.model_version, inputs)
-    if current().is_first and (options.fresh or not options.run.exists()):
-        _confirm(recipe, machine, sure=options.yes)
+    hashes = _hashes(options, inputs.data) | {"weights": weights}
+    job = LesionJob(fit, options.model_version, hashes, export_anyway=options.export_anyway)
+    with locked(options.run):
+        _run(options, job, inputs.data, machine)
+
+
+def _run(options: argparse.Namespace, job: LesionJob, data: LesionData, machine: Machine) -> None:
     claim_run_folder(
         options.run,
         {
-            "recipe": recipe.model_dump(mode="json"),
-            "leave_out": list(leave_out),
-            "data": {name: own.model_dump() for name, own in job.fingerprints(data).items()},
-            "inputs": inputs,
+            "recipe": job.fit.recipe.model_dump(mode="json"),
+            "leave_out": list(job.fit.leave_out),
+            "data": {name: fingerprint.model_dump() for name, fingerprint in job.fingerprints(data).items()},
+            "inputs": dict(job.inputs),
         },
         fresh=options.fresh,
     )
-    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(leave_out)}")
-    _print(release_lesions(job, data))
+    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")
+    report = release_lesions(job, data)
+    _print(report)
+    if not report.learned:
+        _print_red(NOT_LEARNED + ("" if report.files else " No model file was written; --export-anyway writes them."))
     print(f"written: {job.models_folder}", file=sys.stderr)
     if options.release is not None:
         promote(job.models_folder, options.release, anyway=options.release_anyway)
 
 
-def _check_paths(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     """Check what the options name before anything is read.
 
     Raises:
-        TrainingError: a path is not there or of the wrong kind; the message names the option.
+        TrainingError: a path is not there or of the wrong kind, or options do not fit together; names the option.
     """
-    check_folder("--run", options.run)
+    check_folder("--run", options.run, fresh=options.fresh)
     if options.release is not None:
         check_folder("--release", options.release)
+        check_version(options.release, options.model_version)
     if options.release_anyway and options.release is None:
         raise TrainingError("--release-anyway: pass --release too")
     check_paths(
@@ -83,42 +86,38 @@ def _check_paths(options: argparse.Namespace) -> None:
         ("data", "lesions", "clear", "unseen", "other", "labelled"),
         ("patients", "corrections", "exclude", "weights"),
     )
+    if not options.labelled and not options.leave_out:
+        raise TrainingError(
+            "--labelled: pass a source with both classes, on which the network is judged, or name one with --leave-out"
+        )
 
 
-def read_lesion_data(options: argparse.Namespace) -> LesionData:
-    """Read all sources that the options name.
+def _paths(options: argparse.Namespace) -> LesionPaths:
+    values = {field.name: getattr(options, field.name) for field in fields(LesionPaths)}
+    return LesionPaths(**{**values, "labelled": tuple(options.labelled)})
+
+
+def _show(inputs: LesionInputs, *, check: bool) -> None:
+    """Print the table of sources and what is wrong with them.
 
     Raises:
-        TrainingError: a source can't be read; names the file.
+        TrainingError: something is wrong.
     """
-    covid_ct = read_data(options.data, options.counts, options.exclude)
-    corrections = read_corrections(options.corrections) if options.corrections else {}
-    train, test = covid_ct.train_and_val(), covid_ct.test
-    everyone = Split("all", train.slices + test.slices)
-    patients = known_patients(options.patients, options.data, everyone)
-    papers = group_by_paper(everyone, patients) if patients else tuple(each.path for each in everyone.slices)
-    count = len(train.slices)
-    learned = set(papers[:count])
-    slices = from_covid_ct(train, papers[:count], corrections)
-    for folder in options.labelled:
-        slices += read_labelled(folder)
-    slices += read_lesions(options.lesions)
-    slices += read_images(options.clear, "clear")
-    return LesionData(
-        train=slices,
-        # intervals on test resample patients; papers matter for training alone
-        test=from_covid_ct(test, (patients or papers)[count:], {}),
-        patients_are_known=patients is not None,
-        known_papers=frozenset(
-            each.path for each, paper in zip(test.slices, papers[count:], strict=True) if paper in learned
-        ),
-        corrections=corrections,
-        other=read_images(options.other, "other") if options.other else [],
-        unseen=read_images(options.unseen, "clear") if options.unseen else [],
-    )
+    if inputs.slices:
+        table = source_table(inputs.slices)
+        print(table) if check else say(table)
+    if inputs.problems and not check:
+        more = f" (and {len(inputs.problems) - 1} more; --check lists them)" if len(inputs.problems) > 1 else ""
+        raise TrainingError(inputs.problems[0] + more)
+    for problem in inputs.problems:
+        print(f"problem: {problem}")
+    if inputs.problems:
+        raise TrainingError(f"{len(inputs.problems)} of the inputs' problems must be solved before training")
+    if check:
+        print("all inputs can be used")
 
 
-def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
+def _hashes(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
     """Hash everything that a run is made from and that its fingerprints of grey values do not cover."""
     patients = find_tables(options.patients, options.data)
     tables = {
@@ -128,30 +127,35 @@ def _inputs(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
     }
     hashes = {name: hash_file(path) for name, path in tables.items() if path is not None}
     slices = {"train": data.train, "test": data.test, "other": data.other, "unseen": data.unseen}
-    return hashes | {f"{name} slices": content_hash(own) for name, own in slices.items()}
+    return hashes | {f"{name} slices": content_hash(members) for name, members in slices.items()}
 
 
-def _confirm(recipe: LesionRecipe, machine: Machine, *, sure: bool) -> None:
-    pixels = recipe.box_height * recipe.box_width * recipe.batch_size * (recipe.steps + recipe.left_out_steps)
-    hours = hours_of(pixels * _OPERATIONS_PER_PIXEL, machine)
-    confirm_cost(hours, f"on {machine}, and 1 GB of disk", sure=sure)
+def _with_both_classes(inputs: LesionInputs) -> tuple[str, ...]:
+    """Name the labelled sources with both classes, except COVID-CT.
 
-
-def _with_both_classes(slices: list[CtSlice]) -> tuple[str, ...]:
+    Raises:
+        TrainingError: there is none.
+    """
     labels: dict[str, set[int]] = {}
-    for each in slices:
-        if each.kind == "labelled" and each.label is not None and each.source != "covid-ct":
-            labels.setdefault(each.source, set()).add(each.label)
-    both = tuple(sorted(name for name, own in labels.items() if len(own) == 2))
+    for use, slices in inputs.slices.items():
+        for slice_ in slices if use.startswith("--labelled") else ():
+            if slice_.label is not None:
+                labels.setdefault(slice_.source, set()).add(slice_.label)
+    both = tuple(sorted(source for source, present in labels.items() if len(present) == 2))
     if not both:
         raise TrainingError("--labelled: no source with both classes to leave out; pass one, or --leave-out SOURCE")
     return both
 
 
+def _print_red(line: str) -> None:
+    print(f"\033[31m{line}\033[0m" if sys.stdout.isatty() else line)
+
+
 def _print(report: LesionReport) -> None:
     for name, source in report.judgement.sources.items():
         parts = ", ".join(
-            f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in source.figures.items()
+            f"{key} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+            for key, figure in source.figures.items()
         )
         print(f"left out, {name} (n = {source.count}): {parts}")
     for name, scores in report.splits.items():

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
 from training.errors import TrainingError
@@ -58,8 +59,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
     """Add the options of a run: its folder, named `option`, and what it computes with."""
     parser.add_argument(option, type=Path, default=Path(folder), help=f"folder of the run, for everything ({folder})")
-    parser.add_argument("--fresh", action="store_true", help="delete the folder once all inputs were checked")
-    parser.add_argument("--yes", action="store_true", help="start runs of more than an hour without asking")
+    parser.add_argument("--fresh", action="store_true", help="delete the old run's files once all inputs were checked")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads that compute (one for each processor)")
     parser.add_argument("--model-version", type=_version, default="1.0.0", help="version in the model's card (1.0.0)")
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (auto: a CUDA GPU if any)"
@@ -121,7 +122,14 @@ def _device(text: str) -> str:
 
 
 def _version(text: str) -> str:
-    """Accept what can be part of a file name."""
-    if not re.fullmatch(r"\d[0-9A-Za-z.+]*", text):
-        raise argparse.ArgumentTypeError(f"{text} is not a version such as 2.1.0")
-    return text
+    """Accept what can be part of a file name and has an order."""
+    try:
+        return str(Version(text))
+    except InvalidVersion as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 2.1.0") from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)

@@ -99,6 +99,10 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the manifest: {error.strerror}") from error
     except ValidationError as error:
+        if error.errors()[0]["loc"] == ("files",) and error.errors()[0]["type"] == "too_short":
+            raise ModelFileError(
+                f"{path}: it names no model file, because training wrote none: the network learned nothing"
+            ) from error
         raise ModelFileError(f"{path}: not a manifest of schema_version {SCHEMA_VERSION}: {_first(error)}") from error
 
 

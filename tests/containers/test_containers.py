@@ -233,7 +233,16 @@ def test_a_model_that_the_train_profile_made_is_served_and_reloaded(
 
     def train(version: str, *, processes: int) -> None:
         where = ["--data", "/data/covid-ct", "--lesions", "/data/lesions", "--clear", "/data/clear"]
-        where += ["--labelled", "/data/labelled", "--run", "/runs/lesion", "--release", "/models", "--release-anyway"]
+        where += [
+            "--labelled",
+            "/data/labelled",
+            "--run",
+            "/runs/lesion",
+            "--release",
+            "/models",
+            "--release-anyway",
+            "--export-anyway",
+        ]
         small = ["--counts", "any", "--finder-steps", "50", "--finder-batch-size", "12", "--steps", "2"]
         small += ["--left-out-steps", "2", "--batch-size", "2", "--weights", "/weights/vgg19_bn.pth", "--fresh"]
         run, arguments = ["--profile", "train", "run", "--rm"], ["train", *where, *small, "--model-version", version]

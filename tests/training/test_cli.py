@@ -1,6 +1,6 @@
 import errno
-import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +8,18 @@ from tempfile import mkstemp
 from typing import Any
 
 import pytest
+import torch
 
 from tests.support.sources.external_ct import write_external_ct
 from training.__main__ import fix_hash_seed, main
+from training.cli import make_parser
+from training.data.generated_sources import SourceSizes, write_sources
 from training.release.report import Report
 from training.release.report_run import ReportJob
 from training.run.progress import progress
 
 TRAIN = ["train", "--data", "nowhere", "--lesions", "x", "--clear", "y"]
+FOLDERS = ["train", "--data", "tests", "--lesions", "tests", "--clear", "tests"]
 SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize", "40", "--batch-size", "8"]
 EVERY_EPOCH = ["--checkpoint-minutes", "0"]
 
@@ -55,6 +59,9 @@ def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
         ([*TRAIN, "--run", "README.md"], "--run README.md: README.md is a file, not a folder"),
         ([*TRAIN, "--release", "README.md"], "--release README.md: README.md is a file, not a folder"),
         ([*TRAIN, "--release-anyway"], "--release-anyway: pass --release too"),
+        (FOLDERS, "--labelled: pass a source with both classes, on which the network is judged"),
+        ([*FOLDERS, "--run", "docs", "--fresh"], "--fresh docs: it has files but no run.json, so it is not a run"),
+        ([*FOLDERS, "--release"], "models has version 2.0.1, and 1.0.0 is not higher; pass --model-version 2.0.2"),
         (["evaluate", "--data", "tests", "--models", "README.md"], "--models README.md: there is no such folder"),
         (["evaluate", "--data", "tests", "--models", "tests"], "tests/metrics.json: can't read the manifest"),
     ],
@@ -91,6 +98,47 @@ def test_a_mistyped_option_is_one_line_with_the_right_one(
     assert error.count("\n") == 1
 
 
+def test_the_known_label_errors_of_covid_ct_are_corrected_unless_the_user_says_none() -> None:
+    parse = make_parser().parse_args
+    assert parse(TRAIN).corrections.name == "covid_ct_label_errors.csv"
+    assert parse(TRAIN).corrections.is_file()
+    assert parse([*TRAIN, "--corrections", "none"]).corrections is None
+
+
+def test_threads_are_those_that_were_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert main(["report", "--data", "tests", "--threads", "3"]) == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("thin")
+def test_check_prints_the_table_and_every_problem_and_claims_nothing(
+    tmp_path: Path, thin_weights: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = SourceSizes({"train": 3, "val": 2, "test": 3}, 3, 6, 1, 3, 3)
+    sources = write_sources(tmp_path / "sources", sizes)
+    command = ["train", "--check", "--counts", "any", "--run", str(tmp_path / "run")]
+    for option, name in (("data", "covid-ct"), ("lesions", "lesions"), ("clear", "clear"), ("labelled", "hospital")):
+        command += [f"--{option}", str(sources / name)]
+    assert main([*command, "--weights", str(thin_weights)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split()[:3] == ["read", "for", "source"]
+    assert out[-1] == "all inputs can be used"
+    shutil.rmtree(sources / "clear")
+    (sources / "clear").mkdir()
+    assert main([*command, "--weights", str(weights)]) == 1
+    captured = capsys.readouterr()
+    problems = [line for line in captured.out.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == 2
+    assert "clear: no images" in problems[0]
+    assert "not the weights of vgg19_bn" in problems[1]
+    assert captured.err.splitlines()[-1] == "error: 2 of the inputs' problems must be solved before training"
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_and_mistakes_need_no_torch() -> None:
     """Importing torch takes seconds, which nobody waits for to read a list of options."""
     code = "import sys, training.__main__; training.__main__.make_parser(); sys.exit('torch' in sys.modules)"
@@ -120,18 +168,6 @@ def test_two_runs_have_the_same_order_of_hashes_so_that_their_files_are_equal(mo
     fix_hash_seed()
     fix_hash_seed()
     assert started == [[sys.executable, "-W", "error", "-m", "training", "report"]]
-
-
-def test_a_long_run_without_a_terminal_wants_a_yes(data_root: Path, thin_weights: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = ["report", "--data", str(data_root), "--weights", f"vgg19_bn={thin_weights}", "--out", str(out)]
-    command += ["--architectures", "vgg19_bn", "--counts", "any", "--device", "cpu", "--epochs", "10000000"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdin", io.StringIO())
-        patch.setattr("sys.stderr", captured := io.StringIO())
-        assert main(command) == 1
-    assert "hours; pass --yes to start it" in captured.getvalue()
-    assert not out.exists()
 
 
 @pytest.mark.usefixtures("thin")

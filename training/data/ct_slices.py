@@ -4,16 +4,26 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from service.errors import ServiceError
 from service.imaging.decode import Slice, decode, to_input
 from service.model.card import SplitFingerprint
-from training.data.covid_ct import LABELS, LabelledSlice, Split, hash_of_files
+from training.data.covid_ct import LabelledSlice, Split, hash_of_files
+from training.data.labelled import (
+    LESION_ENDING,
+    LUNG_ENDING,
+    TABLE_NAME,
+    Finding,
+    LabelledFile,
+    check_distinct,
+    list_images,
+    list_labelled,
+)
+from training.data.masks import Mask, read_mask
 from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.run.progress import map_in_threads
@@ -24,15 +34,8 @@ SLICE_SIZE: Final = 320
 _FEWEST_LESION: Final = 0.0005
 """Share of the slice from which on a drawn mask is a lesion."""
 
-Mask: TypeAlias = NDArray[np.bool_]
-"""bool (320, 320), True inside."""
-
 Kind: TypeAlias = Literal["labelled", "lesions", "clear", "other"]
 """Kind of a source: labels, lesion masks, lungs without lesion, or pictures that are not chest slices."""
-
-
-Finding: TypeAlias = Literal["healthy", "other disease"]
-"""What a slice without COVID shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,8 @@ class CtSlice:
         kind: what the slice teaches.
         grey: uint8 (320, 320).
         label: 1 is COVID, 0 is not, None is not known.
-        lesion: where lesions are; None where nobody drew them.
-        lung: where lungs are, lesions included; None where nobody drew them.
+        lesion: (320, 320), where lesions are; None where nobody drew them.
+        lung: (320, 320), where lungs are, lesions included; None where nobody drew them.
         finding: of a slice without COVID; None is not known. It chooses thresholds and teaches nothing.
         encoding: format and colour mode of COVID-CT's file; only scores by format read it.
     """
@@ -89,91 +92,75 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
 
 
 def read_labelled(folder: Path) -> list[CtSlice]:
-    """Read a source with labels: `slices.csv` (file, label, source, patient) or the folders `COVID` and `NonCOVID`.
+    """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them.
 
     Next to a slice may lie `NAME.lung.png`, its lungs as somebody drew them. A column `lesions` of the table may say
     `none` for slices whose lungs are clear of lesions, a column `finding` may say `healthy` or `other disease` for
     slices without COVID.
 
     Raises:
-        TrainingError: neither is there, a column or file is missing, or a label is unknown.
+        TrainingError: the source can't be listed, or a file can't be read.
     """
-    table = folder / "slices.csv"
-    rows = _table_rows(table) if table.is_file() else _folder_rows(folder)
-    for row in rows:
-        if row["label"] not in LABELS:
-            raise TrainingError(f"{table}: {row['file']} has label {row['label']!r}; labels are {' and '.join(LABELS)}")
-        if row.get("finding", "") not in ("", *get_args(Finding)):
-            raise TrainingError(
-                f"{table}: {row['file']} has finding {row['finding']!r}; findings are {' and '.join(get_args(Finding))}"
-            )
 
-    def read(row: dict[str, str]) -> CtSlice:
-        path = folder / row["file"]
+    def read(file: LabelledFile) -> CtSlice:
+        pixels = _read_pixels(file.path)
         return CtSlice(
-            source=row["source"],
-            name=row["file"],
-            group=row["patient"] or row["file"],
+            source=file.source,
+            name=file.name,
+            group=file.group,
             kind="labelled",
-            grey=_read_grey(path),
-            label=LABELS.index(row["label"]),
-            lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if row.get("lesions") == "none" else None,
-            lung=_drawn_lungs(path),
-            finding=cast(Finding, row["finding"]) if row.get("finding") else None,
+            grey=_resized(pixels),
+            label=file.label,
+            lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if file.is_clear else None,
+            lung=_read_lungs(file.path, pixels),
+            finding=file.finding,
         )
 
-    return map_in_threads(read, rows, f"reading {folder.name}", "slice")
-
-
-def _table_rows(table: Path) -> list[dict[str, str]]:
-    rows = read_rows(table, ("file", "label", "source", "patient"))
-    # a source may name its parts behind a space: covid-ct-md CAP
-    return [{**row, "source": (row["source"] or table.parent.name).split(" ")[0]} for row in rows]
-
-
-def _folder_rows(folder: Path) -> list[dict[str, str]]:
-    return [
-        {"file": f"{label}/{path.name}", "label": label, "source": folder.name, "patient": ""}
-        for label in LABELS
-        for path in _images(folder / label)
-    ]
-
-
-def _drawn_lungs(path: Path) -> Mask | None:
-    lung = path.with_suffix(".lung.png")
-    return _read_mask(lung, path) if lung.is_file() else None
+    return map_in_threads(read, list_labelled(folder), f"reading {folder.name}", "slice")
 
 
 def read_lesions(folder: Path) -> list[CtSlice]:
     """Read slices with masks: `slices.csv` (file, source, volume), `NAME.lesion.png` and, where drawn, `NAME.lung.png`.
 
     Raises:
-        TrainingError: a column or file is missing, or a mask has another size than its slice.
+        TrainingError: a column or file is missing, a mask has another size than its slice, or all masks are empty.
     """
 
     def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
+        pixels = _read_pixels(path)
         return CtSlice(
-            source=row["source"],
+            source=row["source"] or folder.name,
             name=row["file"],
             group=row["volume"] or row["file"],
             kind="lesions",
-            grey=_read_grey(path),
-            lesion=_read_mask(path.with_suffix(".lesion.png"), path),
-            lung=_drawn_lungs(path),
+            grey=_resized(pixels),
+            lesion=read_mask(path.with_suffix(LESION_ENDING), _size(pixels), SLICE_SIZE),
+            lung=_read_lungs(path, pixels),
         )
 
-    rows = read_rows(folder / "slices.csv", ("file", "source", "volume"))
-    return map_in_threads(read, rows, f"reading {folder.name}", "slice")
+    table = folder / TABLE_NAME
+    rows = read_rows(table, ("file", "source", "volume"))
+    check_distinct(table, [row["file"] for row in rows])
+    slices = map_in_threads(read, rows, f"reading {folder.name}", "slice")
+    if not any(slice_.lesion is not None and slice_.lesion.any() for slice_ in slices):
+        raise TrainingError(f"{folder}: no mask has a lesion; a mask is a picture of two values, the larger is inside")
+    return slices
 
 
 def read_images(folder: Path, kind: Kind) -> list[CtSlice]:
-    """Read a folder of images that are all of one kind: `clear` or `other`."""
+    """Read a folder of images that are all of one kind: `clear` or `other`.
+
+    Raises:
+        TrainingError: there is no image, or one can't be read.
+    """
 
     def read(path: Path) -> CtSlice:
-        return CtSlice(folder.name, path.name, path.name, kind, _read_grey(path), label=0 if kind == "clear" else None)
+        name = path.relative_to(folder).as_posix()
+        label = 0 if kind == "clear" else None
+        return CtSlice(folder.resolve().name, name, name, kind, _resized(_read_pixels(path)), label=label)
 
-    return map_in_threads(read, _images(folder), f"reading {folder.name}", "image")
+    return map_in_threads(read, list_images(folder), f"reading {folder.name}", "image")
 
 
 def read_corrections(path: Path) -> dict[str, int | None]:
@@ -221,31 +208,20 @@ def _resized(pixels: Slice) -> NDArray[np.uint8]:
     return grey
 
 
-def _read_grey(path: Path) -> NDArray[np.uint8]:
+def _size(pixels: Slice) -> tuple[int, int]:
+    """Width and height."""
+    return pixels.shape[2], pixels.shape[1]
+
+
+def _read_pixels(path: Path) -> Slice:
     try:
-        pixels = decode(path.read_bytes())
+        return decode(path.read_bytes())
     except OSError as error:
         raise TrainingError(f"{path}: can't read the slice: {error.strerror}") from error
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
-    return _resized(pixels)
 
 
-def _read_mask(path: Path, of: Path) -> Mask:
-    try:
-        with Image.open(path) as mask, Image.open(of) as picture:
-            if mask.size != picture.size:
-                raise TrainingError(f"{path}: the mask has {mask.size} pixels, its slice {picture.size}")
-            resized = mask.convert("L").resize((SLICE_SIZE, SLICE_SIZE), Image.Resampling.BILINEAR)
-            return np.asarray(resized) > 127
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the mask: {error}") from error
-
-
-_SUFFIXES: Final = {".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp"}
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder of images")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+def _read_lungs(path: Path, pixels: Slice) -> Mask | None:
+    mask = path.with_suffix(LUNG_ENDING)
+    return read_mask(mask, _size(pixels), SLICE_SIZE) if mask.is_file() else None

@@ -36,6 +36,24 @@ def check_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> None:
         raise TrainingError(f"--leave-out {unknown[0]}: no such source; there are {', '.join(sorted(known))}")
 
 
+def check_parts(slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
+    """Check that what is left out can judge a network, and that the rest can train one.
+
+    Raises:
+        TrainingError: either part lacks a class or a slice with a drawn lesion.
+    """
+    for part, is_out in (("left out", True), ("left to train on", False)):
+        inside = [slice_ for slice_, out in zip(slices, left_out, strict=True) if out == is_out]
+        labels = {slice_.label for slice_ in inside if slice_.kind == "labelled"}
+        if not {0, 1} <= labels:
+            raise TrainingError(f"--leave-out: the labelled slices that are {part} are not of both classes")
+        if not any(slice_.lesion is not None and slice_.lesion.any() for slice_ in inside):
+            raise TrainingError(
+                f"--lesions: no slice with a lesion is {part}; of the volumes, about one of {LEFT_OUT_PARTS} is left "
+                "out by its name, so add volumes"
+            )
+
+
 def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
     """Write source, group and file of the slices that are left out."""
     rows = ((each.source, each.group, each.name) for each, out in zip(slices, left_out, strict=True) if out)

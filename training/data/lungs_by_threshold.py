@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from training.data.ct_slices import Mask
+from training.data.masks import Mask
 
 
 def segment_by_threshold(grey: NDArray[np.uint8], *, may_touch_edges: bool = False) -> Mask:

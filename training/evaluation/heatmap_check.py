@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.ct_slices import CtSlice, Mask
+from training.data.ct_slices import CtSlice
 from training.data.lungs_by_threshold import segment_with_lesions
+from training.data.masks import Mask
 from training.evaluation.answers import Answers
 from training.evaluation.lesion_scores import is_inside, to_grid
 from training.run.record import Record

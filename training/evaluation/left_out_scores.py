@@ -102,6 +102,11 @@ class LeftOutJudgement(Record):
         """The default threshold of the probability."""
         return self.operating_points["differential"].threshold
 
+    @property
+    def learned(self) -> bool:
+        """Whether the AUC on any left-out source lies above 0.5 with 95 % confidence."""
+        return any(source.figures["auc"].low > 0.5 for source in self.sources.values())
+
 
 def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
     """Calibrate, choose thresholds and score on answers to slices that the network was not trained on.

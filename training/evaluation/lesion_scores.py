@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from training.data.ct_slices import CtSlice, Mask
+from training.data.ct_slices import CtSlice
+from training.data.masks import Mask
 from training.errors import TrainingError
 from training.evaluation.answers import Answers
 from training.run.record import Record

@@ -8,8 +8,9 @@ import torch
 
 from service.imaging.decode import to_input
 from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
+from training.data.covid_ct import Split
 from training.data.ct_slices import SLICE_SIZE, CtSlice
-from training.evaluation.alterations import ALTERATIONS
+from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.answers import Answers
 from training.evaluation.scores import (
     ScoreName,
@@ -60,13 +61,21 @@ class TestScores:
     lung_involvement_shares: dict[float, float]
 
 
-def alter(slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSlice]]:
-    """Alter the test slices: as they are (`plain`), every alteration, and black outside the lungs' box."""
-    altered = {"plain": list(slices)}
+def alter(originals: Split, slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSlice]]:
+    """Alter the test slices: as they are (`plain`), every alteration, and black outside the lungs' box.
+
+    Args:
+        originals: the slices at the size of their files, which are altered; a slice that was scaled to the network's
+            size first would lose less.
+        slices: the same, as the network gets them.
+        finder: finds the lungs' box.
+    """
+    sets = {"plain": list(slices)}
     for name, change in ALTERATIONS.items():
-        altered[name] = [replace(each, grey=to_input(change(each.grey[np.newaxis]), SLICE_SIZE)[0]) for each in slices]
-    altered["lung_box_only"] = [_blacken(each, finder) for each in slices]
-    return altered
+        pixels = [to_input(original.pixels, SLICE_SIZE)[0] for original in altered(originals, change).slices]
+        sets[name] = [replace(slice_, grey=grey) for slice_, grey in zip(slices, pixels, strict=True)]
+    sets["lung_box_only"] = [_blacken(slice_, finder) for slice_ in slices]
+    return sets
 
 
 def score_test(

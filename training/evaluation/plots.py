@@ -15,6 +15,7 @@ from sklearn.metrics import ConfusionMatrixDisplay
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
 from training.evaluation.scores import ConfusionMatrix, Scores
+from training.run.atomic_write import write_atomically
 from training.run.record import EpochRecord
 
 _COLUMNS = 4
@@ -212,5 +213,10 @@ def save_plots(plots: Mapping[str, Figure], folder: Path) -> None:
     """Write each plot as NAME.png into the folder."""
     folder.mkdir(exist_ok=True)
     for name, plot in plots.items():
-        # no Software tag: it would change the file with every release of matplotlib
-        plot.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
+        save_plot(plot, folder / f"{name}.png")
+
+
+def save_plot(plot: Figure, path: Path) -> None:
+    """Write a plot as PNG."""
+    # no Software tag: it would change the file with every release of matplotlib
+    write_atomically(path, lambda file: plot.savefig(file, format="png", dpi=110, metadata={"Software": None}))

@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.ct_slices import CtSlice, Finding, has_lesion
+from training.data.ct_slices import CtSlice, has_lesion
+from training.data.labelled import Finding
 from training.evaluation.calibration import SourceAnswers, log_odds
 
 Question: TypeAlias = Callable[[CtSlice], int | None]

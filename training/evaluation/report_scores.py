@@ -31,7 +31,7 @@ class Evaluation(Record):
 
     Attributes:
         probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
-        learned: whether the 95 % interval of the AUC on validation lies above chance.
+        learned: whether the network was trained and the 95 % interval of its AUC on validation lies above chance.
         splits: `val`, which chose the epoch, and `test`.
         audit: on test.
     """
@@ -63,15 +63,27 @@ def predict_splits(network: Network, data: CovidCt, input_size: int, device: tor
 
 
 def evaluate(
-    probabilities: Probabilities, data: CovidCt, seed: int, patients: Sequence[str] | None = None
+    probabilities: Probabilities,
+    data: CovidCt,
+    seed: int,
+    patients: Sequence[str] | None = None,
+    *,
+    was_trained: bool = True,
 ) -> Evaluation:
-    """Compute all figures; `seed` is that of the intervals, `patients` has one name a test slice."""
+    """Compute all figures.
+
+    Args:
+        probabilities, data: to score.
+        seed: of the intervals.
+        patients: one name a test slice, if they are known.
+        was_trained: whether the network is from a later epoch than 0.
+    """
     val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
     test = score(probabilities.test, data.test.labels, THRESHOLD, seed, patients)
     return Evaluation(
         probability_shares=tuple(shares_up_to(probabilities.test, PROBABILITY_BOUNDS).values()),
         positive_label=LABELS[1],
-        learned=val.figures["auc"].low > 0.5,
+        learned=was_trained and val.figures["auc"].low > 0.5,
         splits={"val": val, "test": test},
         audit=audit_shortcuts(data, test, probabilities.test, probabilities.altered, seed),
     )

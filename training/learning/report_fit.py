@@ -80,8 +80,10 @@ def fit(settings: FitSettings, data: CovidCt) -> FittedNetwork:
     return FittedNetwork(network, source, tuning.history, tuning.best.epoch)
 
 
-def claim(settings: FitSettings, data: CovidCt) -> None:
+def claim(settings: FitSettings, data: CovidCt, *, fresh: bool = False) -> None:
     """Bind the run folder to this recipe, these weights and these data, or check that it is bound to them.
+
+    With `fresh`, the files of an old run in it are deleted first.
 
     Raises:
         TrainingError: the folder belongs to another recipe, other weights or other data; or there are no weights.
@@ -89,4 +91,4 @@ def claim(settings: FitSettings, data: CovidCt) -> None:
     own: dict[str, object] = {**settings.recipe.model_dump(mode="json")}
     own |= {f"sha256 of {name}": value for name, value in settings.inputs.items()}
     own |= {f"sha256 of {name} data": each.sha256 for name, each in data.fingerprints().items()}
-    claim_run_folder(settings.run_folder, own)
+    claim_run_folder(settings.run_folder, own, fresh=fresh)

@@ -8,6 +8,7 @@ from urllib.error import URLError
 
 import torch
 import torchvision
+from torch import nn
 
 from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
@@ -27,9 +28,10 @@ def check_weights(architecture: str, weights: Path | None) -> str:
         SHA-256 of the file; without a file, the name of torchvision's weights, whose download is checked by its hash.
 
     Raises:
-        TrainingError: as `load_imagenet`, except for weights of another architecture.
+        TrainingError: as `load_imagenet`.
     """
-    _read_weights(architecture, weights)
+    state, source = _read_weights(architecture, weights)
+    _whole_features(state, architecture, source)
     return hash_file(weights) if weights else str(_TORCHVISION_WEIGHTS[architecture])
 
 
@@ -65,6 +67,11 @@ def load_features(features: Features, architecture: str, weights: Path | None) -
 
 
 def _fill(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
+    features.load_state_dict(_whole_features(state, architecture, source)[: len(features)].state_dict())
+
+
+def _whole_features(state: Mapping[str, torch.Tensor], architecture: str, source: str) -> nn.Sequential:
+    """Build all convolutions of a network with its weights, and check that they are of this network."""
     own = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
     whole, _ = empty_vgg(architecture)
     try:
@@ -72,7 +79,7 @@ def _fill(features: Features, state: Mapping[str, torch.Tensor], architecture: s
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise TrainingError(f"{source}: not the weights of {architecture}: {reason}") from error
-    features.load_state_dict(whole[: len(features)].state_dict())
+    return whole
 
 
 def _read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:

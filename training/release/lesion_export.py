@@ -37,6 +37,10 @@ LIMITS: Final = (
     "Mild disease without visible lesion is missed. Judged on sources that were left out; expect less on yours. One "
     "slice, not a scan; no clinical data."
 )
+NOT_LEARNED: Final = (
+    "This network learned nothing: on no left-out source is its AUC above 0.5 with 95 % confidence. Its answers mean "
+    "nothing."
+)
 _CALIBRATION_SLICES: Final = 96
 
 
@@ -46,6 +50,7 @@ class CardContent:
 
     Attributes:
         version: of the model.
+        learned: whether it is better than chance on any left-out source.
         threshold, threshold_rule: of the default operating point.
         operating_points: by name.
         checks, checks_rule: thresholds of the refusals.
@@ -56,6 +61,7 @@ class CardContent:
     """
 
     version: str
+    learned: bool
     threshold: float
     threshold_rule: str
     operating_points: Mapping[str, OperatingPoint]
@@ -113,7 +119,7 @@ def _card(reader: LesionReader, content: CardContent, precision: FilePrecision) 
         test_metrics=dict(content.test_metrics),
         left_out_metrics={name: dict(figures) for name, figures in content.left_out_metrics.items()},
         intended_use=INTENDED_USE,
-        limits=LIMITS,
+        limits=LIMITS if content.learned else f"{NOT_LEARNED} {LIMITS}",
     )
 
 

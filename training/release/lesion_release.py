@@ -18,6 +18,7 @@ from service.model.card import MANIFEST_NAME, AnswerName, Calibration, ManifestF
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
+from training.data.lesion_data import LesionData
 from training.evaluation.answers import Answers, resumed_answers
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
@@ -42,35 +43,20 @@ from training.run.run_folder import resumed_record
 
 
 @dataclass(frozen=True, slots=True)
-class LesionData:
-    """Everything that a release reads.
+class LesionJob:
+    """Settings of a release.
 
     Attributes:
-        train: slices to learn from, of all sources.
-        test: official test of COVID-CT, with official labels.
-        patients_are_known: whether the groups of test are patients.
-        known_papers: names of test slices that share a paper or a patient with a training slice.
-        corrections: path of a COVID-CT slice -> its true label, None where it has none.
-        other: pictures that are no chest slices; every second one is for the finder, the others for judging.
-        unseen: further chest slices that are never trained on, for judging the checks.
+        fit: how to train.
+        version: of the model.
+        inputs: SHA-256 of the inputs by name.
+        export_anyway: write model files although the network learned nothing.
     """
-
-    train: list[CtSlice]
-    test: list[CtSlice]
-    patients_are_known: bool
-    known_papers: frozenset[str]
-    corrections: Mapping[str, int | None]
-    other: list[CtSlice]
-    unseen: list[CtSlice]
-
-
-@dataclass(frozen=True, slots=True)
-class LesionJob:
-    """Settings of a release: how to train, the model's version, and SHA-256 of its inputs by name."""
 
     fit: LesionFitSettings
     version: str
     inputs: Mapping[str, str]
+    export_anyway: bool = False
 
     @property
     def models_folder(self) -> Path:
@@ -130,7 +116,8 @@ def _read(job: LesionJob) -> LesionReport | None:
         report = LesionReport.model_validate_json((job.models_folder / MANIFEST_NAME).read_bytes())
     except (OSError, ValidationError):
         return None
-    return report if report.model.version == job.version else None
+    is_complete = report.files or not job.export_anyway
+    return report if is_complete and report.model.version == job.version else None
 
 
 def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Answers:
@@ -160,7 +147,7 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
             machine.without_autocast() if name == "plain" else machine,
             f"answering test, {name}",
         )
-        for name, slices in alter(data.test, fitted.finder).items()
+        for name, slices in alter(data.originals, data.test, fitted.finder).items()
     }
     covered = cover(answers["plain"], data.test, seed)
     covered_answers = {
@@ -201,14 +188,16 @@ def _export(
         job.fit.recipe.model_dump(mode="json"), job.fingerprints(data), job.inputs, str(job.fit.machine)
     )
     content = _content(job, judgement, tested.scores, provenance)
-    exported = resumed_record(
-        folder / "files.json",
-        ExportedFiles,
-        lambda: ExportedFiles(
-            version=job.version, files=tuple(export_files(tested.reader.cpu(), content, data.train, staging))
-        ),
-        lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
-    )
+    exported = ExportedFiles(version=job.version, files=())
+    if judgement.learned or job.export_anyway:
+        exported = resumed_record(
+            folder / "files.json",
+            ExportedFiles,
+            lambda: ExportedFiles(
+                version=job.version, files=tuple(export_files(tested.reader.cpu(), content, data.train, staging))
+            ),
+            lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
+        )
     stage(9, STAGES, "a check of the files")
     agreement = {
         file.name: resumed_record(
@@ -223,6 +212,7 @@ def _export(
         files=exported.files,
         model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
         positive_label=LABELS[1],
+        learned=judgement.learned,
         judgement=judgement,
         splits=tested.scores.scores,
         test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
@@ -242,6 +232,7 @@ def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, pr
     differential = judgement.operating_points["differential"]
     return CardContent(
         version=job.version,
+        learned=judgement.learned,
         threshold=differential.threshold,
         threshold_rule=(
             f"{differential.rule}; on resampled patients the rule chooses {differential.low} to {differential.high}"

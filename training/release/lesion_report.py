@@ -41,6 +41,8 @@ class LesionReport(Provenance):
     """The content of metrics.json.
 
     Attributes:
+        files: none if the network learned nothing, unless they were asked for.
+        learned: whether the AUC on any left-out source lies above 0.5 with 95 % confidence.
         judgement: calibration, thresholds and scores from sources that were left out of training.
         splits: official test of the shipped network: `test` with official labels, `test_corrected` with known label
             errors corrected, `test_without_notes` without the slices concerned, `test_new_papers` without slices that
@@ -59,6 +61,7 @@ class LesionReport(Provenance):
     files: tuple[ManifestFile, ...]
     model: ModelName
     positive_label: str
+    learned: bool = True
     judgement: LeftOutJudgement
     splits: dict[str, Scores]
     test_calibration_error: Interval

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 from service.model.card import MANIFEST_NAME
 from training.errors import TrainingError
 from training.release.publish import copy_model
@@ -46,6 +48,10 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
     Raises:
         TrainingError: the new model is no better and `anyway` was not given, or a file can't be written.
     """
+    version = _version(run_model)
+    if version is None:
+        raise TrainingError(f"{run_model / MANIFEST_NAME}: it names no version, so it is not a finished run's")
+    check_version(folder, str(version))
     comparison = compare_models(run_model, folder)
     for line in comparison.lines:
         print(line)
@@ -54,7 +60,22 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
             f"{folder} is as it was: {comparison.objection}; add --release-anyway to replace its model all the same"
         )
     copy_model(run_model, folder)
-    say(f"released into {folder}; update the text of its card, README.md, by metrics.json")
+    say(f"released into {folder}")
+
+
+def check_version(folder: Path, version: str) -> None:
+    """Check that a version is higher than that of the model in place, if there is one.
+
+    Raises:
+        TrainingError: it is not; the message names the next free version.
+    """
+    in_place = _version(folder)
+    if in_place is not None and Version(version) <= in_place:
+        following = f"{in_place.major}.{in_place.minor}.{in_place.micro + 1}"
+        raise TrainingError(
+            f"--release: {folder} has version {in_place}, and {version} is not higher; pass --model-version "
+            f"{following} or higher"
+        )
 
 
 def compare_models(new: Path, old: Path) -> Comparison:
@@ -78,15 +99,33 @@ def compare_models(new: Path, old: Path) -> Comparison:
     return Comparison(lines, objection)
 
 
+def _version(folder: Path) -> Version | None:
+    """Read the version of a model from any version of metrics.json; None if it names none."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    try:
+        return Version(_metrics(folder)["model"]["version"])
+    except (KeyError, TypeError, InvalidVersion):
+        return None
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
+    return metrics if isinstance(metrics, dict) else {}
+
+
 def _figures(folder: Path) -> dict[str, _Figure]:
     """Read figures by left-out source, and of `test`, from any version of metrics.json."""
+    metrics = _metrics(folder)
     try:
-        metrics: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_bytes())
         sources = metrics.get("judgement", {}).get("sources", {})
         if "test" in metrics.get("splits", {}):
             sources = sources | {"test": metrics["splits"]["test"]}
         return {name: _figure(each) for name, each in sources.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 
 

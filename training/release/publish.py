@@ -16,6 +16,7 @@ from service.model.card import MANIFEST_NAME, ManifestFile
 from training.errors import TrainingError
 from training.run.atomic_write import sync
 from training.run.record import hash_file
+from training.run.written_files import record_written
 
 _STAGING_NAME: Final = ".new"
 """Inside the models folder: on the same file system, so that its files can be renamed."""
@@ -52,6 +53,7 @@ def publish(folder: Path) -> None:
             sync(path)
             if path.name == MANIFEST_NAME:
                 sync(folder)
+            record_written(target)
             path.replace(target)
         sync(folder)
         for name in old - set(_model_files(folder)):

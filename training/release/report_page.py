@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from service.model.card import Interval
 from training.data.covid_ct import CovidCt
-from training.evaluation.plots import draw_roc, draw_sample
+from training.evaluation.plots import draw_roc, draw_sample, save_plot
 from training.evaluation.scores import ScoreName, bootstrap_weights, interval, mean_and_deviation, weighted_auc
 from training.release.predictions_csv import read_test_predictions
 from training.release.report import Report
@@ -36,8 +36,8 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt, patients:
     for each in reports:
         networks.setdefault(_recipe(each).architecture, []).append(each)
     first = {name: runs[0].splits["test"] for name, runs in networks.items()}
-    draw_roc(first).savefig(folder / "roc.png", dpi=110, metadata={"Software": None})
-    draw_sample(data.train).savefig(folder / "sample.png", dpi=110)
+    save_plot(draw_roc(first), folder / "roc.png")
+    save_plot(draw_sample(data.train), folder / "sample.png")
     lines = [
         *_table(networks, len(data.test.slices)),
         *_differences(folder, networks, data, patients),
@@ -119,7 +119,11 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         if not run.learned:
             auc = run.splits["val"].figures["auc"]
             interval = f"{auc.value:.3f} (95 % {auc.low:.3f} to {auc.high:.3f})"
-            lines += ["", f"**{_name(run)} learned nothing**: AUC on validation {interval}. It has no model file."]
+            kept = "" if run.kept_epoch else " The kept epoch is 0, the network before training."
+            lines += [
+                "",
+                f"**{_name(run)} learned nothing**: AUC on validation {interval}.{kept} It has no model file.",
+            ]
     return lines
 
 

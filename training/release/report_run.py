@@ -23,7 +23,7 @@ from training.release.publish import publish, staging_folder
 from training.release.report import ModelName, Report
 from training.report_recipe import THRESHOLD
 from training.run.machine import peak_memory_bytes
-from training.run.progress import say
+from training.run.progress import warn
 from training.run.record import Provenance, write_schema
 
 
@@ -61,7 +61,8 @@ def _run(job: ReportJob, data: CovidCt) -> Report:
     # rounded to fp16 and held in fp32, so that all figures are those of the file
     deployable = Deployable(fitted.network.eval()).to(machine.device).eval().half().float()
     probabilities = predict_splits(deployable, data, recipe.input_size, machine.device)
-    evaluation = evaluate(probabilities, data, recipe.seed, job.patients)
+    was_trained = fitted.kept_epoch > 0
+    evaluation = evaluate(probabilities, data, recipe.seed, job.patients, was_trained=was_trained)
     provenance = settings.provenance(data.fingerprints())
     folder = staging_folder(job.models_folder)
     file = _export(job, deployable.cpu(), evaluation, provenance)
@@ -93,9 +94,9 @@ def _export(
     job: ReportJob, deployable: Deployable, evaluation: Evaluation, provenance: Provenance
 ) -> ManifestFile | None:
     """Write the model file, unless the network learned nothing. `deployable` is on the CPU."""
-    auc = evaluation.splits["val"].figures["auc"]
     if not evaluation.learned:
-        say(f"no model file: the network learned nothing, AUC on validation {auc.value:.3f} (from {auc.low:.3f})")
+        auc = evaluation.splits["val"].figures["auc"]
+        warn(f"no model file: the network learned nothing, AUC on validation {auc.value:.3f} (from {auc.low:.3f})")
         return None
     card = make_card(deployable, job.settings.recipe, job.version, evaluation, provenance)
     return export(deployable, card, staging_folder(job.models_folder))

@@ -6,9 +6,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from training.errors import TrainingError
+from training.run.written_files import record_written
+
+PARTIAL_SUFFIX: Final = ".partial"
+"""Of files that are not complete; a killed process leaves some."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -18,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         TrainingError: the file can't be written, for example because the disk is full; `path` is as it was.
     """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX)
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -26,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file.flush()
                 os.fsync(handle)
             temporary.chmod(0o644)
+            record_written(path)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import resource
 import sys
 from dataclasses import dataclass, replace
 
+import cv2
 import torch
 
 from service.model.hardware import choose_device, has_native_bf16
@@ -66,6 +67,13 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
     if workers is None:
         workers = min(8, usable_processors()) if chosen.type == "cuda" else 0
     return Machine(chosen, dtype, workers)
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many threads of this process; None leaves one for each processor."""
+    if count is not None:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
 
 
 def _choose(device: str) -> torch.device:

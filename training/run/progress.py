@@ -1,10 +1,10 @@
-"""Stages, progress bars and lines on stderr; stdout has only results."""
+"""Progress and lines on standard error, where a bar and a line never share a row."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from time import time
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
 from tqdm import tqdm
@@ -15,26 +15,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _SECONDS_BETWEEN_LINES: Final = 30.0
-"""Where stderr is a file, each update of a bar is a line, so there are few."""
+"""Where stderr is a file, each report of progress is a line, so there are few."""
 
+_STEPS_BEFORE_ESTIMATE: Final = 20
+_LONG_SECONDS: Final = 3600.0
+"""Work that will take longer says so once, after so many steps."""
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """A bar whose figures wait for its next update instead of printing it at once."""
-
-    def set_postfix(self, ordered_dict: Any = None, refresh: bool | None = False, **figures: Any) -> None:
-        super().set_postfix(ordered_dict, refresh=bool(refresh), **figures)
-
-    def refresh(self, nolock: bool = False, lock_args: Any = None) -> None:
-        """Display the bar, also beneath a line that was written above it; but not before its delay is over.
-
-        tqdm removes a bar at its end only if the delay is over, so the next line would be appended to it.
-        """
-        if not self.disable and (not self.delay or time() >= self.start_t + self.delay):
-            super().refresh(nolock, lock_args)
-            self.last_print_t, self.last_print_n = time(), self.n
-
-
-_open_bars: "WeakSet[tqdm[Any]]" = WeakSet()
 _quiet = False
 
 
@@ -47,12 +33,12 @@ def set_quiet(quiet: bool) -> None:
 def say(line: str) -> None:
     """Print one line above the progress bars."""
     if not _quiet:
-        tqdm.write(line, file=sys.stderr)
+        _print(line)
 
 
 def warn(line: str) -> None:
     """Print one line above the progress bars, with --quiet too."""
-    tqdm.write(f"warning: {line}", file=sys.stderr)
+    _print(f"warning: {line}")
 
 
 def stage(number: int, total: int, title: str) -> None:
@@ -60,27 +46,70 @@ def stage(number: int, total: int, title: str) -> None:
     say(f"{number}/{total} {title}")
 
 
-def progress(items: Iterable[T], title: str, unit: str, total: int | None = None) -> "tqdm[T]":
-    """Wrap `items` in a progress bar with the time left, which disappears at the end.
+class Progress(Generic[T]):
+    """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute.
 
     Args:
         items: to iterate over.
-        title, unit: text of the bar.
-        total: number of items, where they have no length.
+        title: of the work, such as `training`.
+        unit: one item, such as `step`.
+        total: number of items; None if it is not known.
     """
-    terminal = sys.stderr.isatty()
-    bar = _Bar(
-        items,
-        desc=title,
-        unit=unit,
-        total=total,
-        leave=False,
-        disable=_quiet,
-        mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
-        delay=0 if terminal else _SECONDS_BETWEEN_LINES,
-    )
-    _open_bars.add(bar)
-    return bar
+
+    def __init__(self, items: Iterable[T], title: str, unit: str, total: int | None) -> None:
+        self._items, self._title, self._unit, self._total = items, title, unit, total
+        self._figures: Mapping[str, object] = {}
+        self._bar = None
+        if sys.stderr.isatty() and not _quiet:
+            self._bar = tqdm(total=total, desc=title, unit=unit, leave=False)
+            _open_bars.add(self)
+
+    def __iter__(self) -> Iterator[T]:
+        started = told = time.monotonic()
+        for done, item in enumerate(self._items, 1):
+            yield item
+            now = time.monotonic()
+            if self._bar is not None:
+                self._bar.update()
+            elif now - told >= _SECONDS_BETWEEN_LINES:
+                say(self._line(done, now - started))
+                told = now
+            if done == _STEPS_BEFORE_ESTIMATE:
+                self._announce_long_work((now - started) / done)
+        self.close()
+
+    def set_postfix(self, figures: Mapping[str, object] | None = None, **more: object) -> None:
+        """Show figures, such as losses, with the next report."""
+        self._figures = {**(figures or {}), **more}
+        if self._bar is not None:
+            self._bar.set_postfix(self._figures, refresh=False)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, done: int, seconds: float) -> str:
+        of = "" if self._total is None else f" of {self._total}"
+        figures = "".join(f", {name} {_rounded(value)}" for name, value in self._figures.items())
+        left = "" if self._total is None else f", {_duration((self._total - done) * seconds / done)} left"
+        return f"{self._title}: {done}{of} {self._unit}s{figures}, {seconds / done:.2g} s each{left}"
+
+    def _announce_long_work(self, seconds_each: float) -> None:
+        seconds = seconds_each * (self._total or 0)
+        if seconds > _LONG_SECONDS:
+            say(
+                f"{self._title}: {self._total} {self._unit}s will take about {_duration(seconds)}; after Ctrl-C, the "
+                "same command continues"
+            )
+
+
+_open_bars: "WeakSet[Progress[Any]]" = WeakSet()
+
+
+def progress(items: Iterable[T], title: str, unit: str, total: int | None = None) -> Progress[T]:
+    """Iterate over items with a report of progress; `total` is needed where they have no length."""
+    return Progress(items, title, unit, len(items) if total is None and isinstance(items, Sized) else total)
 
 
 def map_in_threads(function: Callable[[T], R], items: Sequence[T], title: str, unit: str) -> list[R]:
@@ -101,3 +130,19 @@ def close_bars() -> None:
     """Remove all progress bars, so that the next line on stderr starts at its first column."""
     for bar in list(_open_bars):
         bar.close()
+
+
+def _print(line: str) -> None:
+    if sys.stderr.isatty():
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _rounded(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

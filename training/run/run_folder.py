@@ -1,33 +1,72 @@
-"""The folder of a run: it belongs to one run, which resumes from the checkpoints and records in it."""
+"""The folder of a run: settings, lock and stages of one run, which resumes from the files in it."""
 
+import fcntl
 import json
-import shutil
+import os
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
 from training.errors import TrainingError
-from training.run.atomic_write import write_text
-from training.run.processes import first_only
+from training.run.atomic_write import PARTIAL_SUFFIX, write_text
+from training.run.processes import current, first_only
+from training.run.progress import say
 from training.run.record import Record
+from training.run.written_files import LIST_NAME, record_written, written_files, written_folders
 
+T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=Record)
 
-_SETTINGS_NAME = "run.json"
+_SETTINGS_NAME: Final = "run.json"
+_LOCK_NAME: Final = "run.lock"
 
 
-def check_folder(option: str, folder: Path) -> None:
-    """Check before any work that a folder is one or can be created.
+def check_folder(option: str, folder: Path, *, fresh: bool = False) -> None:
+    """Check before any work that a folder is one or can be created, and with `fresh` that it can be deleted.
 
     Raises:
-        TrainingError: a file has its name or the name of a parent; the message names the option.
+        TrainingError: a file has its name or the name of a parent, or the folder is not a run that may be deleted; the
+            message names the option.
     """
-    for each in (folder, *folder.parents):
-        if each.exists() and not each.is_dir():
-            raise TrainingError(f"{option} {folder}: {each} is a file, not a folder")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise TrainingError(f"{option} {folder}: {path} is a file, not a folder")
+    if fresh and folder.is_dir() and any(folder.iterdir()):
+        _check_is_run(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder to this run while it works; the lock ends with the process, even if it is killed.
+
+    Raises:
+        TrainingError: another run works in this folder, or it can't be created.
+    """
+    if not current().is_first:  # the first process holds the lock for all
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK_NAME).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise TrainingError(
+                f"{folder}: {file.read().strip() or 'another process'} is working on this run; wait for it or stop it, "
+                "or pass another folder"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 @first_only
@@ -39,7 +78,7 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
     Args:
         folder: of the run; created if it does not exist.
         settings: of the run, with hashes of its data, as JSON values.
-        fresh: delete what is in the folder.
+        fresh: delete the files of the run that is in the folder.
 
     Raises:
         TrainingError: the folder belongs to a run with other settings or other data, or can't be written.
@@ -51,51 +90,98 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
-    for stale in folder.glob(".*.*"):  # half-written files of a killed process
-        stale.unlink(missing_ok=True)
+    for own in written_folders(folder):
+        for partial in own.glob(f".*{PARTIAL_SUFFIX}"):  # of a killed process
+            partial.unlink(missing_ok=True)
     if not path.exists():
+        write_text(folder / LIST_NAME, "")
         write_text(path, json.dumps(settings, indent=2))
+        record_written(folder / _LOCK_NAME)
         return
-    found, mine = _flat(_read_settings(path)), _flat(settings)
-    for name in (*mine, *found):
-        if found.get(name) != mine.get(name):
+    stored, wanted = _flat(_read_settings(path)), _flat(settings)
+    for name in (*wanted, *stored):
+        if stored.get(name) != wanted.get(name):
             raise TrainingError(
-                f"{path}: this run has {name} = {found.get(name)}, not {mine.get(name)}; "
+                f"{path}: this run has {name} = {stored.get(name)}, not {wanted.get(name)}; "
                 "pass another folder (--run or --out), or --fresh to delete the old run"
             )
 
 
 def delete(folder: Path) -> None:
-    """Delete a run, if there is one; a folder with other things is left alone.
+    """Delete the files that a run wrote into its folder, by its own list; everything else stays.
 
     Raises:
-        TrainingError: the folder has files but no run, or can't be deleted.
+        TrainingError: the folder has files but is not a run, or a file can't be deleted.
     """
-    if not folder.exists():
+    if not folder.is_dir() or not any(path.name != _LOCK_NAME for path in folder.iterdir()):
         return
-    if any(folder.iterdir()) and not any(folder.glob(f"*/{_SETTINGS_NAME}")) and not (folder / _SETTINGS_NAME).exists():
-        raise TrainingError(
-            f"--fresh: {folder} has files but no {_SETTINGS_NAME}, so it is not a run; delete it yourself"
-        )
+    _check_is_run(folder)
+    folders = written_folders(folder)
     try:
-        shutil.rmtree(folder)
+        for path in written_files(folder):
+            if path.name != _LOCK_NAME:  # this process holds it
+                path.unlink(missing_ok=True)
+        for own in reversed(folders[1:]):
+            if not any(own.iterdir()):
+                own.rmdir()
     except OSError as error:
-        raise TrainingError(f"{folder}: can't delete the old run: {error.strerror}") from error
+        raise TrainingError(f"{error.filename}: can't delete the old run: {error.strerror}") from error
+    others = [path.name for path in folder.iterdir() if path.name != _LOCK_NAME]
+    if others:
+        say(f"--fresh: {folder} keeps what the run did not write: {', '.join(sorted(others)[:5])}")
+
+
+def computed_once(
+    path: Path,
+    load: Callable[[Path], T | None],
+    save: Callable[[Path, T], object],
+    compute: Callable[[], T],
+    *,
+    by_all: bool = False,
+) -> T:
+    """Load the result of a stage that an earlier process finished, or compute and save it.
+
+    Args:
+        path: file of the result.
+        load: reads it; None if it is of no use any more, so that the stage is computed again.
+        save: writes it.
+        compute: does the work.
+        by_all: whether all processes of a run compute together; otherwise the others wait for the first.
+
+    Raises:
+        TrainingError: the file is damaged.
+    """
+    if not current().lacks(path):
+        with restoring(path):
+            stored = load(path)
+        if stored is not None:
+            return stored
+    result = compute() if by_all else None
+
+    def write() -> None:
+        save(path, compute() if result is None else result)
+
+    first_only(write)()
+    with restoring(path):
+        stored = load(path)
+    if stored is None:
+        raise TrainingError(f"{path}: the file of this stage can't be read back; --fresh starts over")
+    return stored
 
 
 def resumed_record(
     path: Path, kind: type[RecordT], compute: Callable[[], RecordT], valid: Callable[[RecordT], bool] = lambda _: True
 ) -> RecordT:
     """Read the record of a stage that an interrupted run finished, if it is still valid, or compute and write it."""
-    try:
-        record = kind.model_validate_json(path.read_bytes())
-        if valid(record):
-            return record
-    except (OSError, ValidationError):  # absent, or of another version of this code
-        pass
-    record = compute()
-    record.write(path)
-    return record
+
+    def load(path: Path) -> RecordT | None:
+        try:
+            record = kind.model_validate_json(path.read_bytes())
+        except ValidationError:  # of another version of this code
+            return None
+        return record if valid(record) else None
+
+    return computed_once(path, load, lambda path, record: record.write(path), compute)
 
 
 @contextmanager
@@ -109,6 +195,16 @@ def restoring(path: Path) -> Iterator[None]:
         yield
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this run ({error}); --fresh starts over") from error
+
+
+def _check_is_run(folder: Path) -> None:
+    if (folder / LIST_NAME).is_file():
+        return
+    if (folder / _SETTINGS_NAME).is_file():
+        reason = f"it has no {LIST_NAME}, so it is a run of an older version"
+    else:
+        reason = f"it has files but no {_SETTINGS_NAME}, so it is not a run"
+    raise TrainingError(f"--fresh {folder}: {reason}; delete it yourself, or pass another folder")
 
 
 def _read_settings(path: Path) -> dict[str, object]:

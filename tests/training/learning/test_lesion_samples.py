@@ -38,7 +38,7 @@ def _samples(slices: list[CtSlice], found: FoundLungs, seed: int = 0) -> LesionS
 def test_a_crop_shows_the_lungs_dark_and_tissue_bright(slices: list[CtSlice], found: FoundLungs) -> None:
     crop = crop_lungs(slices[0], found.lung[0], found.box[0], BOX_SIZE, None)
     assert crop.grey.shape == BOX_SIZE
-    assert crop.grey[crop.found > 0.9].mean() < 0.3
+    assert crop.grey[crop.found > 0.9].mean() < 0.4
     assert crop.grey[crop.found < 0.01].mean() > 0.5
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.errors import ModelFileError
 from service.model.card import INVOLVEMENT_BOUNDS, MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
 from tests.support.networks.thin_vgg import thin_vgg
@@ -16,6 +17,7 @@ from tests.support.sources.lesion_sources import chest_files, write_clear, write
 from training.__main__ import main
 from training.evaluation.scores import shares_up_to
 from training.release.predictions_csv import COLUMNS
+from training.run.run_folder import delete
 
 STEPS = (
     "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2 "
@@ -47,7 +49,7 @@ def run(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of that release."""
     folder = tmp_path_factory.mktemp("lesion") / "run"
     with thin_vgg():
-        assert main([*options, "--run", str(folder), "--model-version", "9.8.7"]) == 0
+        assert main([*options, "--run", str(folder), "--model-version", "9.8.7", "--export-anyway"]) == 0
     return folder
 
 
@@ -89,10 +91,11 @@ def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Pa
     assert names == {f"{name}.png" for name in ("roc", "precision_recall", "confusion", "reliability", "misclassified")}
 
 
+@pytest.mark.usefixtures("thin")
 def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    assert main([*options, "--run", str(run), "--model-version", "9.8.7"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
+    assert main([*options, "--run", str(run), "--model-version", "9.8.7", "--export-anyway"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "this run is finished" in capsys.readouterr().err
 
 
@@ -108,7 +111,7 @@ def test_export_is_resumed_file_by_file(run: Path, options: list[str], tmp_path:
     (copy / "model" / MANIFEST_NAME).unlink()
     stages = ("files.json", "checks.json", "left-out-answers.npz", "network.ckpt")
     before = {name: (copy / name).stat().st_mtime_ns for name in stages}
-    assert main([*options, "--run", str(copy), "--model-version", "9.8.7"]) == 0
+    assert main([*options, "--run", str(copy), "--model-version", "9.8.7", "--export-anyway"]) == 0
     assert {name: (copy / name).stat().st_mtime_ns for name in stages} == before
     first, again = (json.loads((folder / "model" / MANIFEST_NAME).read_text()) for folder in (run, copy))
     for name in ("date", "wall_time_seconds", "peak_memory_bytes"):
@@ -118,8 +121,39 @@ def test_export_is_resumed_file_by_file(run: Path, options: list[str], tmp_path:
 
 
 @pytest.mark.usefixtures("thin")
+def test_a_network_that_learned_nothing_is_exported_only_when_asked_for(
+    run: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "model")
+    (copy / "files.json").unlink()
+    assert main([*options, "--run", str(copy), "--model-version", "9.8.7"]) == 0
+    assert "learned nothing" in capsys.readouterr().out
+    metrics = json.loads((copy / "model" / MANIFEST_NAME).read_text())
+    assert (metrics["learned"], metrics["files"]) == (False, [])
+    assert not list(copy.rglob("*.pt.*")) + list((copy / "model").glob("*.pt"))
+    with pytest.raises(ModelFileError, match="it names no model file, because training wrote none"):
+        read_manifest(copy / "model")
+    assert main([*options, "--run", str(copy), "--model-version", "9.8.7", "--export-anyway"]) == 0
+    file = read_manifest(copy / "model").files[0]
+    assert load_on_cpu(copy / "model", file).card.limits.startswith("This network learned nothing")
+
+
+@pytest.mark.usefixtures("thin")
+def test_fresh_deletes_every_file_of_the_run_and_no_other(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "notes.txt").write_text("mine")
+    (copy / "model" / "figures" / "mine.png").write_bytes(b"mine")
+    delete(copy)
+    left = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "run.lock", "model/figures/mine.png"}
+
+
+@pytest.mark.usefixtures("thin")
 def test_two_whole_runs_of_one_seed_write_the_same_bytes(run: Path, options: list[str], tmp_path: Path) -> None:
-    assert main([*options, "--run", str(tmp_path / "run"), "--model-version", "9.8.7"]) == 0
+    assert main([*options, "--run", str(tmp_path / "run"), "--model-version", "9.8.7", "--export-anyway"]) == 0
     first, second = (
         {path.name: path for path in (folder / "model").rglob("*") if path.is_file()}
         for folder in (run, tmp_path / "run")
@@ -153,6 +187,7 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert metrics.keys() <= schema["properties"].keys()
 
 
+@pytest.mark.usefixtures("thin")
 def test_a_run_folder_of_another_recipe_is_refused(
     run: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ def write_model(folder: Path, version: str, auc: float = 0.9, slices: int = 40) 
     figure = {"count": slices, "positives": 20, "figures": {"auc": interval}}
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest |= {"files": [named.model_dump()], "judgement": {"sources": {"hospital": figure}}}
-    manifest |= {"splits": {"test": figure}}
+    manifest |= {"splits": {"test": figure}, "model": {"version": version}}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     (folder / "predictions.csv").write_text(version)
     (folder / "figures").mkdir()
@@ -92,6 +92,14 @@ def test_a_model_that_is_no_better_needs_a_second_word(tmp_path: Path, auc: floa
         promote(new, old, anyway=False)
     assert version_in(old) == "1.0.0"
     promote(new, old, anyway=True)
+    assert version_in(old) == "2.0.0"
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "1.9.9", "1.10.0rc1"])
+def test_a_version_that_is_not_higher_is_never_released(tmp_path: Path, version: str) -> None:
+    new, old = write_model(tmp_path / "new", version, auc=0.9), write_model(tmp_path / "old", "2.0.0", auc=0.8)
+    with pytest.raises(TrainingError, match=r"has version 2\.0\.0, and .* is not higher; pass --model-version 2\.0\.1"):
+        promote(new, old, anyway=True)
     assert version_in(old) == "2.0.0"
 
 

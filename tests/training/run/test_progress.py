@@ -32,6 +32,32 @@ def test_a_line_above_a_bar_that_is_not_yet_due_leaves_nothing_that_the_next_lin
     assert capsys.readouterr().err.split() == ["step", "1", "the", "end"]
 
 
+def test_a_log_file_gets_the_right_counts_whatever_is_said_in_between(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.run.progress._SECONDS_BETWEEN_LINES", 0.0)
+    for step in progress(range(3), "training", "step"):
+        say(f"at {step}")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("at")] == ["at 0", "at 1", "at 2"]
+    counts = [line.partition(" steps")[0] for line in lines if line.startswith("training")]
+    assert counts == ["training: 1 of 3", "training: 2 of 3", "training: 3 of 3"]
+
+
+def test_work_of_hours_says_so_after_twenty_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = iter(range(0, 10_000, 9))
+    monkeypatch.setattr("training.run.progress.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("training.run.progress._SECONDS_BETWEEN_LINES", 1e9)
+    steps = iter(progress(range(1300), "training", "step"))
+    for _ in range(20):
+        next(steps)
+    assert capsys.readouterr().err == ""
+    next(steps)
+    assert capsys.readouterr().err.startswith("training: 1300 steps will take about 3 h 15 min; after Ctrl-C, ")
+
+
 def test_the_first_error_in_the_order_of_the_items_is_raised_and_the_rest_is_dropped() -> None:
     begun = []
 

@@ -1,4 +1,7 @@
 import resource
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -6,9 +9,9 @@ import pytest
 import torch
 
 from training.errors import TrainingError
-from training.run.atomic_write import write_atomically
+from training.run.atomic_write import write_atomically, write_text
 from training.run.record import Record
-from training.run.run_folder import claim_run_folder, delete, restoring, resumed_record
+from training.run.run_folder import check_folder, claim_run_folder, delete, locked, restoring, resumed_record
 
 
 class Count(Record):
@@ -32,6 +35,7 @@ def test_what_is_no_fault_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\0"])
 def test_broken_settings_are_named_with_the_way_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run-files.txt").write_text("run.json\n")
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(TrainingError, match=r"run\.json: .*; --fresh starts over"):
         claim_run_folder(tmp_path, {"seed": 0})
@@ -41,9 +45,9 @@ def test_broken_settings_are_named_with_the_way_out(tmp_path: Path, content: str
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
     claim_run_folder(tmp_path, {"seed": 0})
-    (tmp_path / ".last.pt.x1y2.pt").write_bytes(b"half a gigabyte")
+    (tmp_path / ".last.pt.x1y2.partial").write_bytes(b"half a gigabyte")
     claim_run_folder(tmp_path, {"seed": 0})
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-files.txt", "run.json"]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files, here Linux's /proc")
@@ -54,10 +58,71 @@ def test_a_folder_that_takes_no_files_is_one_line() -> None:
 
 def test_a_folder_that_is_no_run_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(TrainingError, match=r"--fresh: .* it is not a run; delete it yourself"):
+    with pytest.raises(TrainingError, match=r"--fresh .* it is not a run; delete it yourself"):
         delete(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
     delete(tmp_path / "absent")
+
+
+def test_fresh_on_the_folder_of_all_runs_deletes_no_run(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    claim_run_folder(tmp_path / "first", {"seed": 0})
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for check in (partial(check_folder, "--run", tmp_path, fresh=True), partial(delete, tmp_path)):
+        with pytest.raises(TrainingError, match=r"it has files but no run\.json, so it is not a run"):
+            check()
+    assert (tmp_path / "first" / "run.json").exists()
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_fresh_deletes_by_the_list_of_the_run_and_says_what_it_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim_run_folder(tmp_path, {"seed": 0})
+    (tmp_path / "model").mkdir()
+    write_text(tmp_path / "model" / "metrics.json", "{}")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    claim_run_folder(tmp_path, {"seed": 1}, fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-files.txt", "run.json", "thesis.tex"]
+    assert "keeps what the run did not write: thesis.tex" in capsys.readouterr().err
+
+
+def test_a_list_can_not_delete_outside_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    claim_run_folder(run, {"seed": 0})
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with (run / "run-files.txt").open("a") as file:
+        file.write(f"../thesis.tex\n{tmp_path / 'thesis.tex'}\n")
+    delete(run)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_run_of_an_older_version_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(TrainingError, match=r"has no run-files\.txt, so it is a run of an older version"):
+        delete(tmp_path)
+
+
+def test_hidden_files_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / ".pre-commit-config.yaml").write_text("repos: []")
+    claim_run_folder(tmp_path, {"seed": 0})
+    assert (tmp_path / ".pre-commit-config.yaml").exists()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from training.run.run_folder import locked\n"
+        "with locked(Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "ready\n"
+        with pytest.raises(TrainingError, match=f"process {first.pid} on .* is working on this run"), locked(tmp_path):
+            pass
+        first.kill()
+    with locked(tmp_path):
+        pass
 
 
 def test_a_stage_is_computed_again_only_if_its_record_is_gone_or_not_valid(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Labelled slices of other sources than COVID-CT: the list of files, for training and for evaluation."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeAlias, cast, get_args
+
+from training.data.covid_ct import LABELS
+from training.data.tables import read_rows
+from training.errors import TrainingError
+
+TABLE_NAME: Final = "slices.csv"
+
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".bmp")
+"""Of files that are read from a folder without a table."""
+
+LESION_ENDING: Final = ".lesion.png"
+LUNG_ENDING: Final = ".lung.png"
+"""Endings of masks, which lie next to their slices; `NAME.png` has `NAME.lung.png`."""
+
+
+Finding: TypeAlias = Literal["healthy", "other disease"]
+"""What a slice without COVID shows."""
+
+
+class LabelledFile(NamedTuple):
+    """One file of a source.
+
+    Attributes:
+        name: within the source's folder.
+        source: name of the source; a folder may hold several.
+        label: 1 is COVID.
+        group: patient, or the file's own name where patients are not known.
+        is_clear: whether the table says that the lungs are clear of lesions.
+        finding: of a slice without COVID; None is not known.
+    """
+
+    path: Path
+    name: str
+    source: str
+    label: int
+    group: str
+    is_clear: bool = False
+    finding: Finding | None = None
+
+
+def list_labelled(folder: Path) -> list[LabelledFile]:
+    """List a source with labels: `slices.csv` (file, label, source, patient) or the folders `COVID` and `NonCOVID`.
+
+    In the two folders, a sub-folder is a patient. A column `lesions` of the table may say `none` for slices whose lungs
+    are clear of lesions, a column `finding` may say `healthy` or `other disease` for slices without COVID.
+
+    Raises:
+        TrainingError: neither is there, a column is missing, a label or finding is unknown, or a file is listed twice.
+    """
+    table = folder / TABLE_NAME
+    return _from_table(table) if table.is_file() else _from_folders(folder)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the images of a folder but not masks next to them, in the order of their paths; at least one.
+
+    Raises:
+        TrainingError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder of images")
+    images = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and not path.name.endswith((LESION_ENDING, LUNG_ENDING))
+    )
+    if not images:
+        raise TrainingError(f"{folder}: no images, which are files named {', '.join(f'*{each}' for each in SUFFIXES)}")
+    return images
+
+
+def check_distinct(table: Path, names: Sequence[str]) -> None:
+    """Check that a table names each file once, and at least one.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    if not names:
+        raise TrainingError(f"{table}: the table has no rows")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise TrainingError(f"{table}: {name} is listed twice")
+
+
+def _from_table(table: Path) -> list[LabelledFile]:
+    rows = read_rows(table, ("file", "label", "source", "patient"))
+    check_distinct(table, [row["file"] for row in rows])
+    unknown = next((row for row in rows if row["label"] not in LABELS), None)
+    if unknown is not None:
+        raise TrainingError(
+            f"{table}: {unknown['file']} has label {unknown['label']!r}; labels are {' and '.join(LABELS)}"
+        )
+    strange = next((row for row in rows if row.get("finding", "") not in ("", *get_args(Finding))), None)
+    if strange is not None:
+        raise TrainingError(
+            f"{table}: {strange['file']} has finding {strange['finding']!r}; findings are "
+            f"{' and '.join(get_args(Finding))}"
+        )
+    files = []
+    for row in rows:
+        # a source may name its parts behind a space: covid-ct-md CAP
+        source = (row["source"] or table.parent.name).split(" ")[0]
+        files.append(
+            LabelledFile(
+                path=table.parent / row["file"],
+                name=row["file"],
+                source=source,
+                label=LABELS.index(row["label"]),
+                group=row["patient"] or row["file"],
+                is_clear=row.get("lesions") == "none",
+                finding=cast(Finding, row["finding"]) if row.get("finding") else None,
+            )
+        )
+    return files
+
+
+def _from_folders(folder: Path) -> list[LabelledFile]:
+    files = []
+    for label, label_name in enumerate(LABELS):
+        for path in list_images(folder / label_name):
+            name = path.relative_to(folder).as_posix()
+            group = name if path.parent == folder / label_name else path.parent.relative_to(folder).as_posix()
+            files.append(LabelledFile(path, name, folder.resolve().name, label, group))
+    return files

@@ -1,0 +1,210 @@
+"""Everything that the recipe `lesion` reads, checked as a whole before anything is trained."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Final, TypeVar
+
+from training.data.covid_ct import CovidCt, Split, read_data
+from training.data.ct_slices import (
+    CtSlice,
+    from_covid_ct,
+    read_corrections,
+    read_images,
+    read_labelled,
+    read_lesions,
+)
+from training.data.near_copies import find_near_copies
+from training.data.papers import group_by_paper
+from training.data.patients import known_patients
+from training.errors import TrainingError
+
+T = TypeVar("T")
+
+TEST: Final = "official test"
+"""Use of the slices that nothing may be trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LesionPaths:
+    """Folders and tables of a release; each has the name of its option."""
+
+    data: Path
+    lesions: Path
+    clear: Path
+    labelled: tuple[Path, ...] = ()
+    unseen: Path | None = None
+    other: Path | None = None
+    counts: str = "official"
+    patients: Path | None = None
+    exclude: Path | None = None
+    corrections: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LesionData:
+    """Everything that a release reads.
+
+    Attributes:
+        train: slices to learn from, of all sources.
+        test: official test of COVID-CT, with official labels.
+        originals: the same slices, as they are in their files.
+        patients_are_known: whether the groups of test are patients.
+        known_papers: names of test slices that share a paper or a patient with a training slice.
+        corrections: path of a COVID-CT slice -> its true label, None where it has none.
+        other: pictures that are no chest slices; every second one is for the finder, the others for judging.
+        unseen: further chest slices that are never trained on, for judging the checks.
+    """
+
+    train: list[CtSlice]
+    test: list[CtSlice]
+    originals: Split
+    patients_are_known: bool
+    known_papers: frozenset[str]
+    corrections: Mapping[str, int | None]
+    other: list[CtSlice]
+    unseen: list[CtSlice]
+
+
+@dataclass(slots=True)
+class LesionInputs:
+    """What was read, and what is wrong with it.
+
+    Attributes:
+        slices: by use: `--data`, `official test`, `--labelled DIR` and so on.
+        problems: one line each; none if a run can begin.
+        data: None if a part of it could not be read.
+    """
+
+    slices: dict[str, list[CtSlice]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    data: LesionData | None = None
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add an error to the problems instead of raising it."""
+        try:
+            yield
+        except TrainingError as error:
+            self.problems.append(str(error))
+
+
+def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> LesionInputs:
+    """Read all sources, and compare each with official test and with the others.
+
+    Args:
+        paths: what to read.
+        allow_copies: accept slices of two training sources that show the same picture; never copies of test.
+    """
+    inputs = LesionInputs()
+    with inputs.collecting():
+        _check_folders_differ(paths)
+    corrections = _collected(inputs, lambda: read_corrections(paths.corrections) if paths.corrections else {})
+    covid_ct = _collected(inputs, lambda: read_data(paths.data, paths.counts, paths.exclude))
+    for use, read in _readers(paths).items():
+        slices = _collected(inputs, read)
+        if slices is not None:
+            inputs.slices[use] = slices
+    if covid_ct is not None:
+        with inputs.collecting():
+            _complete(inputs, paths, covid_ct, corrections or {})
+    with inputs.collecting():
+        _check_names_differ(inputs)
+    _compare(inputs, allow_copies=allow_copies)
+    return inputs
+
+
+def _collected(inputs: LesionInputs, read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except TrainingError as error:
+        inputs.problems.append(str(error))
+        return None
+
+
+def _readers(paths: LesionPaths) -> dict[str, Callable[[], list[CtSlice]]]:
+    """Readers of the sources beside COVID-CT by use, those to train on in the order of training."""
+
+    readers: dict[str, Callable[[], list[CtSlice]]] = {}
+    for folder in paths.labelled:
+        readers[f"--labelled {folder}"] = partial(read_labelled, folder)
+    readers["--lesions"] = partial(read_lesions, paths.lesions)
+    readers["--clear"] = partial(read_images, paths.clear, "clear")
+    if paths.unseen:
+        readers["--unseen"] = partial(read_images, paths.unseen, "clear")
+    if paths.other:
+        readers["--other"] = partial(read_images, paths.other, "other")
+    return readers
+
+
+def _complete(inputs: LesionInputs, paths: LesionPaths, covid_ct: CovidCt, corrections: dict[str, int | None]) -> None:
+    """Add COVID-CT, and put everything together if all of it could be read."""
+    train, test = covid_ct.train_and_val(), covid_ct.test
+    everyone = Split("all", train.slices + test.slices)
+    patients = known_patients(paths.patients, paths.data, everyone)
+    papers = group_by_paper(everyone, patients) if patients else tuple(slice_.path for slice_ in everyone.slices)
+    count = len(train.slices)
+    learned = set(papers[:count])
+    # intervals on test resample patients; papers matter for training alone
+    first = {
+        "--data": from_covid_ct(train, papers[:count], corrections),
+        TEST: from_covid_ct(test, (patients or papers)[count:], {}),
+    }
+    complete = not inputs.problems
+    inputs.slices = first | inputs.slices
+    if complete:
+        not_trained = (TEST, "--unseen", "--other")
+        inputs.data = LesionData(
+            train=[slice_ for use, slices in inputs.slices.items() if use not in not_trained for slice_ in slices],
+            test=first[TEST],
+            originals=test,
+            patients_are_known=patients is not None,
+            known_papers=frozenset(
+                slice_.path for slice_, paper in zip(test.slices, papers[count:], strict=True) if paper in learned
+            ),
+            corrections=corrections,
+            other=inputs.slices.get("--other", []),
+            unseen=inputs.slices.get("--unseen", []),
+        )
+
+
+def _check_folders_differ(paths: LesionPaths) -> None:
+    named = [("--labelled", folder) for folder in paths.labelled]
+    named += [("--lesions", paths.lesions), ("--clear", paths.clear)]
+    named += [(option, path) for option, path in (("--unseen", paths.unseen), ("--other", paths.other)) if path]
+    for (first, one), (second, other) in combinations(named, 2):
+        if one.resolve() == other.resolve():
+            raise TrainingError(f"{second} {other}: the same folder as {first}; its slices would count twice")
+
+
+def _check_names_differ(inputs: LesionInputs) -> None:
+    """Check that source and file name identify a slice, as in the list of what is left out."""
+    uses: dict[str, str] = {}
+    for use, slices in inputs.slices.items():
+        for name in {_name(slice_) for slice_ in slices}:
+            if uses.setdefault(name, use) != use:
+                raise TrainingError(f"{use} and {uses[name]} both have a slice {name}; give one source another name")
+
+
+def _compare(inputs: LesionInputs, *, allow_copies: bool) -> None:
+    """Find slices that show the same picture in two sources. COVID-CT's own splits are compared where they are read."""
+    uses = [use for use in inputs.slices if use != "--other"]
+    for first, second in combinations(uses, 2):
+        if (first, second) == ("--data", TEST) or (allow_copies and TEST not in (first, second)):
+            continue
+        one, other = inputs.slices[first], inputs.slices[second]
+        copies = find_near_copies(*([slice_.grey[None] for slice_ in slices] for slices in (one, other)))
+        if copies:
+            pairs = [f"{_name(one[copy.first])} and {_name(other[copy.second])}" for copy in copies]
+            advice = f"delete them from {second}" if first == TEST else "delete one of each, or pass --allow-copies"
+            inputs.problems.append(
+                f"{first} and {second} show the same pictures: {', '.join(pairs[:5])}"
+                f"{f' and {len(pairs) - 5} more' if len(pairs) > 5 else ''}; {advice}"
+            )
+
+
+def _name(slice_: CtSlice) -> str:
+    return f"{slice_.source}/{slice_.name}"
