@@ -43,7 +43,7 @@ _SURE_OF_LESION: Final = 0.5
 """Lesion probability from which on a slice counts for the calibration of `covid_given_lesion`."""
 
 _FEWEST: Final = 10
-"""Slices of each class that a source needs to take part in a calibration."""
+"""Slices of each class that a source needs to take part in a calibration, and to say that a network learned."""
 
 
 class SourceScores(Record):
@@ -104,8 +104,11 @@ class LeftOutJudgement(Record):
 
     @property
     def learned(self) -> bool:
-        """Whether the AUC on any left-out source lies above 0.5 with 95 % confidence."""
-        return any(source.figures["auc"].low > 0.5 for source in self.sources.values())
+        """Whether the AUC on any left-out source of some size lies above 0.5 with 95 % confidence."""
+        return any(
+            source.figures["auc"].low > 0.5 and min(source.positives, source.count - source.positives) >= _FEWEST
+            for source in self.sources.values()
+        )
 
 
 def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
