@@ -23,6 +23,7 @@ from service.web.middleware.cross_site import CrossSiteMiddleware
 from service.web.middleware.failures import FailuresMiddleware
 from service.web.middleware.head_requests import HeadRequestsMiddleware
 from service.web.middleware.host_check import HostCheckMiddleware
+from service.web.middleware.line_breaks import LineBreaksMiddleware
 from service.web.middleware.request_context import RequestContextMiddleware
 from service.web.middleware.request_limits import RequestLimits, RequestLimitsMiddleware
 from service.web.openapi.document import TAGS, DescribedApp
@@ -166,4 +167,5 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             expose_headers=[REQUEST_ID_HEADER, "Retry-After"],
         )
     app.add_middleware(BrowserHeadersMiddleware)
+    app.add_middleware(LineBreaksMiddleware)
     app.add_middleware(RequestContextMiddleware, metrics=metrics, image_routes=IMAGE_ROUTES)

@@ -11,4 +11,4 @@ class PathTemplates:
 
     def match(self, path: str) -> str | None:
         """Return the template that `path` matches, or None."""
-        return next((template for pattern, template in self._patterns if pattern.match(path)), None)
+        return next((template for pattern, template in self._patterns if pattern.fullmatch(path)), None)

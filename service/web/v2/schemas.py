@@ -68,7 +68,7 @@ class InferRequest(_Message):
 
     id: str | None = None
     inputs: list[TensorIn] = Field(min_length=1)
-    outputs: list[RequestedOutput] | None = Field(default=None, description="unset: all of them")
+    outputs: list[RequestedOutput] | None = Field(default=None, max_length=16, description="unset: all of them")
     parameters: _NullIsAbsent[RequestParameters] = RequestParameters()
 
     def wants_binary(self, output: RequestedOutput) -> bool:

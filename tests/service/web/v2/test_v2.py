@@ -170,6 +170,22 @@ async def test_a_body_that_is_no_request_is_an_error(models: Path, body: bytes) 
         assert "can't be read" in error(await client.post(INFER, content=body), 400)
 
 
+@pytest.mark.parametrize(
+    "data", ["[" + "[]," * 100_000 + "[]]", "[" + "{}," * 100_000 + "{}]", "[" + "7," * 5_000_001 + "7]"]
+)
+async def test_json_that_takes_long_to_parse_is_refused_unparsed(models: Path, data: str) -> None:
+    body = json.dumps({"inputs": [tensor(data=[])]}).replace("[]}", data + "}")
+    async with serve(models) as client:
+        assert "as one flat list, or better as binary data" in error(await client.post(INFER, content=body), 400)
+
+
+async def test_an_output_is_asked_for_a_few_times_only(models: Path) -> None:
+    """Each is computed and sent again."""
+    async with serve(models) as client:
+        answer = await infer(client, tensor(), outputs=[{"name": "heatmap"}] * 17)
+        assert "outputs: List should have at most 16 items" in error(answer, 400)
+
+
 async def test_elements_that_end_beyond_their_bytes_are_an_error(models: Path) -> None:
     for data in (b"\x01", struct.pack("<I", 9) + b"short"):
         parameters = {"binary_data_size": len(data)}
