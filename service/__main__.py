@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -21,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from service import DISCLAIMER
 from service.errors import ModelFileError
+from service.imaging.cage.fork_server import ForkServer
 from service.processors import usable_processors
 from service.server.logging import configure_logging
 from service.server.start_signals import StartSignals
@@ -75,13 +77,21 @@ def serve(settings: Settings, listener: socket.socket, signals: StartSignals | N
     Raises:
         ModelFileError, KeysError: the model or the API keys are not usable.
     """
+    with closing(ForkServer()) as decoders:
+        decoders.start()  # while torch and the model are loaded
+        return _serve(settings, listener, signals, decoders)
+
+
+def _serve(
+    settings: Settings, listener: socket.socket, signals: StartSignals | None, decoders: ForkServer
+) -> int:
     # Imported here because torch takes seconds to import: --help and errors of settings, keys and address come first.
     from service.inference.service_state import load
     from service.server.http_server import Server
     from service.web.app import create_app
 
     predictor = load(settings)
-    app = create_app(settings, predictor)
+    app = create_app(settings, predictor, decoders)
     address = "{}:{}".format(*listener.getsockname()[:2])
     fields = {**predictor.description, "precision_milliseconds": predictor.choice.milliseconds, "address": address}
     _log.info("model ready", extra={"fields": fields})

@@ -10,6 +10,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from service.errors import ErrorCode, ServiceError
+from service.imaging.cage.ending import Ending
 from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -127,6 +128,14 @@ class Metrics:
         )
         for reason in _FAULTS:
             self.rejected_images.labels(reason=reason)
+        self.ended_decodes = Counter(
+            "covidct_ended_decodes",
+            "Decoder processes that were ended before they were done, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for ending in Ending:
+            self.ended_decodes.labels(reason=ending)
 
     def _add_state(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(

@@ -67,6 +67,16 @@ class Settings(BaseSettings):
         description="maximum size of a request body, in bytes or with a unit, such as 20MB or 20MiB",
     )
     max_pixels: int = Field(default=4096 * 4096, gt=0, description="maximum image size, width times height")
+    decode_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="maximum processor time to decode an image, in seconds; then 422 and the decoder is ended",
+    )
+    decode_memory_bytes: ByteSize = Field(
+        default=ByteSize(512 * 1024 * 1024),
+        gt=0,
+        description="maximum memory to decode an image, in bytes or with a unit; then 422 and the decoder is ended",
+    )
     max_images_per_request: int = Field(
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
     )

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
+from service.errors import ErrorCode, ServiceError, UnusableImageError, unsupported
 from service.imaging.dicom import is_dicom, open_dicom, silence_readers
+from service.imaging.failures import decoding
 from service.imaging.other_files import (
     LongTextError,
     check_bmp,
@@ -99,7 +100,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
 
 
 def decode_frames(
-    data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG
+    data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG, first: int = 0
 ) -> Iterator[Slice | ServiceError]:
     """Decode every frame of a file, one at a time; a file with one frame gives one slice.
 
@@ -108,6 +109,7 @@ def decode_frames(
     Args:
         data, window: as in `decode`.
         limits: `max_pixels` is for each frame, `max_frames` for their number.
+        first: number of frames to leave out at the start.
 
     Yields:
         uint8 (1, H, W), in the file's order; the error of a damaged frame in its place.
@@ -116,7 +118,8 @@ def decode_frames(
         UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames.
     """
     if not is_dicom(data):
-        yield decode(data, limits, window)
+        if not first:
+            yield decode(data, limits, window)
         return
     file = open_dicom(data)
     check_size(file.header.columns, file.header.rows, limits)
@@ -125,13 +128,38 @@ def decode_frames(
             f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.",
             code=ErrorCode.TOO_MANY_FRAMES,
         )
-    for index in range(file.header.frames):
+    for index in range(first, file.header.frames):
         try:
             ct_slice = file.frame(index, window)[np.newaxis]
         except ServiceError as error:
             yield error
         else:
             yield ct_slice
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file holds, by its header.
+
+    Attributes:
+        frames: number of slices.
+        uses_window: whether the first has Hounsfield units, so that a window applies.
+    """
+
+    frames: int = 1
+    uses_window: bool = False
+
+
+def describe(data: bytes) -> Description:
+    """Read the header of a file; no pixel is decoded, and only DICOM is read.
+
+    Raises:
+        UnusableImageError: see `service.imaging.dicom.open_dicom`.
+    """
+    if not is_dicom(data):
+        return Description()
+    file = open_dicom(data)
+    return Description(file.header.frames, file.uses_window(0))
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:
@@ -196,29 +224,28 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 def _seek(image: Image.Image, index: int) -> None:
-    try:
+    with decoding("its pages can't be read"):
         image.seek(index)
-    except Exception as error:  # as in _open
-        raise damaged_image("its pages can't be read") from error
 
 
 def _open(data: bytes) -> Image.Image | None:
     """Read the header; return None for a JPEG or TIFF of a kind that Pillow does not read."""
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        if data[:3] == b"\xff\xd8\xff" or is_tiff(data):
-            return None
-        if has_known_signature(data):
-            raise damaged_image("its header can't be read") from None
-        raise unsupported_format(data, FORMATS) from None
-    except Image.DecompressionBombError:
-        raise _too_many_pixels("more than the decoder accepts") from None
-    except Exception as error:  # Pillow's parsers raise nearly anything on hostile bytes; all of it is the file's fault
-        if str(error).startswith("Unsupported BMP"):
-            raise unread_bmp(data) from error
-        raise_if_long_text(error)
-        raise damaged_image("its header can't be read") from error
+    with decoding("its header can't be read"):
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            if data[:3] == b"\xff\xd8\xff" or is_tiff(data):
+                return None
+            if has_known_signature(data):
+                raise
+            raise unsupported_format(data, FORMATS) from None
+        except Image.DecompressionBombError:
+            raise _too_many_pixels("more than the decoder accepts") from None
+        except Exception as error:
+            if str(error).startswith("Unsupported BMP"):
+                raise unread_bmp(data) from error
+            raise_if_long_text(error)
+            raise
 
 
 def _check_single(frames: int) -> None:
@@ -232,20 +259,19 @@ def _check_single(frames: int) -> None:
 def _count(image: Image.Image) -> int:
     if image.format == "MPO":  # a phone's: the second image is for depth, or smaller
         return 1
-    try:
+    with decoding("its frames can't be counted"):  # counting walks through the whole file
         return int(getattr(image, "n_frames", 1))
-    except Exception as error:  # counting walks through the whole file
-        raise damaged_image("its frames can't be counted") from error
 
 
 def _load(image: Image.Image) -> Image.Image:
     """Decode the pixels, upright."""
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # as in _open
-        raise_if_long_text(error)
-        raise damaged_image("it is truncated or damaged; the pixels can't be decoded") from error
+    with decoding("it is truncated or damaged; the pixels can't be decoded"):
+        try:
+            image.load()
+            return ImageOps.exif_transpose(image)
+        except Exception as error:
+            raise_if_long_text(error)
+            raise
 
 
 def _grey(image: Image.Image) -> Image.Image:

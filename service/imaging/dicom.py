@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import ServiceError, damaged_image, limit_exceeded
+from service.errors import damaged_image, limit_exceeded
 from service.imaging.codecs import decode_stream
 from service.imaging.dicom_checks import Header, check_frame_type, check_header, upright
 from service.imaging.dicom_header import NATIVE, RLE, read_elements
 from service.imaging.dicom_values import grey_table, has_hounsfield
+from service.imaging.failures import decoding
 from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class DicomFile:
             UnusableImageError: damaged, a localizer, not axial, of a kind that is not read, or an element is malformed.
         """
         silence_readers()
-        try:
+        with decoding("its pixels can't be decoded"):
             check_frame_type(functional_groups(self.dataset, index, "CTImageFrameTypeSequence"))
             turn = upright(self.dataset, functional_groups(self.dataset, index, "PlaneOrientationSequence"))
             pixels = self._decode(index)
@@ -70,10 +71,6 @@ class DicomFile:
             else:
                 grey = self._grey(pixels, index, window)
             return np.ascontiguousarray(turn(grey))
-        except ServiceError:
-            raise
-        except Exception:  # noqa: BLE001 - decoders raise nearly anything on hostile bytes, and may quote the header
-            raise damaged_image("its pixels can't be decoded") from None
 
     def uses_window(self, index: int) -> bool:
         """Whether a frame has Hounsfield units, so that `window` of `frame` applies.
@@ -120,14 +117,10 @@ def open_dicom(data: bytes) -> DicomFile:
         UnusableImageError: damaged, not CT, without pixels, or of a kind that is not read; the detail says which. It
             holds nothing of the header but modality, transfer syntax, sizes and names of elements.
     """
-    try:
-        silence_readers()
+    silence_readers()
+    with decoding("its DICOM header can't be read"):
         elements = read_elements(data)
         return DicomFile(elements.dataset, check_header(elements))
-    except ServiceError:
-        raise
-    except Exception:  # noqa: BLE001 - as in DicomFile.frame
-        raise damaged_image("its DICOM header can't be read") from None
 
 
 def silence_readers() -> None:

@@ -115,6 +115,8 @@ def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np
         return None
     try:
         return np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - pydicom raises nearly anything on a malformed sequence, and may quote it
         raise malformed_element("ModalityLUTSequence", 0x00283000, "can't be read") from None
 
@@ -124,6 +126,8 @@ def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]
 
     try:
         colours: NDArray[Any] = np.asarray(apply_color_lut(values, dataset))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - as above
         raise malformed_element("RedPaletteColorLookupTableDescriptor", 0x00281101, "has no readable palette") from None
     if not (colours == colours[:, :1]).all():

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image, unsupported
+from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 from service.imaging.codecs import JPEG_LS_SYNTAXES, JPEG_SYNTAXES, decode_stream
+from service.imaging.failures import decoding
 from service.imaging.jpeg_headers import jpeg_header, unread_process
 
 _JPEG_LS_FRAME: Final = b"\xff\xf7"
@@ -53,12 +54,8 @@ def read_other_jpeg(data: bytes, check_size: Callable[[int, int], None]) -> Imag
         raise unsupported(f"The JPEG is {process}, which is not read.", _CONVERT_JPEG, ErrorCode.UNSUPPORTED_ENCODING)
     syntax = JPEG_LS_SYNTAXES[0] if _JPEG_LS_FRAME in data[: data.find(b"\xff\xda")] else JPEG_SYNTAXES[0]
     photometric = "MONOCHROME2" if header.components == 1 else "RGB"
-    try:
+    with decoding("its JPEG stream can't be decoded"):
         pixels = decode_stream(data, syntax, header.rows, header.columns, header.components, photometric)
-    except ServiceError:
-        raise
-    except Exception as error:  # as Pillow's
-        raise damaged_image("its JPEG stream can't be decoded") from error
     full = (1 << header.precision) - 1
     grey = (pixels.astype(np.uint32) * 255 + full // 2) // full
     return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("L")
@@ -89,18 +86,16 @@ def read_deep_png(data: bytes, opened: Image.Image) -> Image.Image:
     """
     import imagecodecs
 
-    try:
+    with decoding("its PNG stream can't be decoded"):
         pixels = np.asarray(imagecodecs.png_decode(data))
         scaled = to_8_bits(pixels)
         grey = Image.fromarray(np.ascontiguousarray(scaled[..., :3])).convert("L")
         grey = Image.composite(grey, Image.new("L", grey.size), Image.fromarray(scaled[..., 3]))
-    except Exception as error:  # as Pillow's
-        raise damaged_image("its PNG stream can't be decoded") from error
     grey.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
     return grey
 
 
-class LongTextError(Exception):
+class LongTextError(UnusableImageError):
     """A PNG has a text or a colour profile that is longer than Pillow reads."""
 
 
@@ -111,7 +106,7 @@ def raise_if_long_text(error: Exception) -> None:
         LongTextError: `error` is about the length of a text or a profile.
     """
     if "PngImagePlugin.MAX_TEXT" in str(error):
-        raise LongTextError from error
+        raise LongTextError("The PNG has a text or a colour profile that is too long.") from error
 
 
 def without_text(data: bytes) -> bytes:

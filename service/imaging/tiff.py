@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
+from service.imaging.failures import decoding
 
 _CONVERT: Final = "magick in.tif -depth 8 out.png"
 
@@ -73,7 +74,7 @@ def read_page(data: bytes) -> TiffPage:
     Raises:
         UnusableImageError: the tags can't be read.
     """
-    try:
+    with decoding("its TIFF directory can't be read"):
         pages = _directories(data)
         full = [index for index, tags in enumerate(pages) if not int(tags.get(_SUBFILE, 0)) & _REDUCED_OR_MASK] or [0]
         tags = pages[full[0]]
@@ -92,8 +93,6 @@ def read_page(data: bytes) -> TiffPage:
             extra=bool(tags.get(_EXTRA)),
             orientation=int(tags.get(_ORIENTATION, 1)),
         )
-    except Exception as error:  # Pillow raises nearly anything on hostile bytes
-        raise damaged_image("its TIFF directory can't be read") from error
 
 
 def unread_page(page: TiffPage) -> UnusableImageError:
@@ -126,10 +125,8 @@ def decode_page(data: bytes, page: TiffPage) -> NDArray[Any]:
             _CONVERT,
             ErrorCode.UNSUPPORTED_ENCODING,
         )
-    try:
+    with decoding("it is truncated or damaged; its TIFF strips can't be decoded"):
         return np.asarray(imagecodecs.tiff_decode(data, index=page.index))
-    except Exception as error:
-        raise damaged_image("it is truncated or damaged; its TIFF strips can't be decoded") from error
 
 
 def deep_grey(data: bytes, page: TiffPage) -> Image.Image:

@@ -1,12 +1,13 @@
 """From the bytes of a file to an assessed prediction, timed stage by stage."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from service.errors import ErrorCode, OverloadedError
-from service.imaging.decode import DecodeLimits, Slice, decode, to_input
+from service.imaging.cage.pool import Decoded
+from service.imaging.decode import DecodeLimits, Slice, to_input
+from service.imaging.window import LUNG
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
@@ -37,14 +38,19 @@ async def assess_image(
         ServiceError: with the reason; see its subclasses.
     """
     limits = DecodeLimits(max_pixels=state.settings.max_pixels)
-    return await _assess(partial(decode, data, limits), model, state, stages, point)
+    return await _assess(lambda size: state.cage.decode(data, limits, LUNG, size), model, state, stages, point)
 
 
 async def assess_slice(
     ct_slice: Slice, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
 ) -> tuple[Slice, Assessment]:
     """Resize, queue, predict, compare and count like `assess_image`, for a decoded slice, uint8 (1, H, W)."""
-    return await _assess(lambda: ct_slice, model, state, stages, point)
+
+    async def resized(size: int) -> Decoded:
+        network_input = await asyncio.get_running_loop().run_in_executor(state.threads, to_input, ct_slice, size)
+        return Decoded(ct_slice, network_input)
+
+    return await _assess(resized, model, state, stages, point)
 
 
 async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]], model: ServedModel) -> list[R]:
@@ -70,29 +76,23 @@ async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]]
 
 
 async def _assess(
-    read: Callable[[], Slice],
+    read: Callable[[int], Awaitable[Decoded]],
     model: ServedModel,
     state: ServiceState,
     stages: StageTimer,
     point: OperatingPoint | None,
 ) -> tuple[Slice, Assessment]:
-    """Assess the slice that `read` gives; an image without an answer is counted, whatever the route."""
+    """Assess the slice that `read` gives for an input size; an image without an answer is counted, on every route."""
     with state.metrics.counting_rejections():
-        loop = asyncio.get_running_loop()
-        ct_slice, network_input = await loop.run_in_executor(state.decoders, _prepare, read, model)
+        decoded = await read(model.card.input_size)
         stages.finish("decode")
-        answer = await infer(model, QueuedSlice(network_input))
+        answer = await infer(model, QueuedSlice(decoded.network_input))
         stages.record("queue", answer.queue_seconds)
         stages.record("inference", answer.run_seconds)
         model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
         assessment = assess(answer.result, model.card, point or model.operating_point)
         _count(assessment, state)
-        return ct_slice, assessment
-
-
-def _prepare(read: Callable[[], Slice], model: ServedModel) -> tuple[Slice, Slice]:
-    ct_slice = read()
-    return ct_slice, to_input(ct_slice, model.card.input_size)
+        return decoded.slice_, assessment
 
 
 async def infer(model: ServedModel, queued: QueuedSlice) -> BatchedResult[NetworkPrediction]:

@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
+from service.imaging.cage.ending import Ending
+from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.pool import Cage, CageLimits
 from service.inference.running_clock import RunningClock
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
@@ -38,20 +41,24 @@ def load(settings: Settings) -> Predictor:
 
 
 class ServiceState:
-    """The current model, settings, metrics and decoder threads.
+    """The current model, settings, metrics and decoders.
 
     Attributes:
         settings: the operator's settings.
         metrics: the application's metrics.
-        decoders: threads that decode; as many as processors, since each may hold several copies of an image.
-        clock: time that the process runs, to find what is stuck.
+        cage: decodes images, in as many processes as processors.
+        threads: for work that would keep the event loop waiting.
+        clock: time in which the process ran.
         draining: set when the service is about to end: it still answers, and reports that it is not ready.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, fork_server: ForkServer | None = None) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.decoders = ThreadPoolExecutor(usable_processors(), thread_name_prefix="decoder")
+        self.threads = ThreadPoolExecutor(usable_processors(), thread_name_prefix="worker")
+        self._fork_server, self._owns_fork_server = fork_server or ForkServer(), fork_server is None
+        limits = CageLimits(settings.decode_seconds, settings.decode_memory_bytes)
+        self.cage = Cage(self._fork_server, limits, usable_processors(), self._count_ended_decode)
         self.draining = False
         self.clock = RunningClock()
         self._ticking: asyncio.Task[None] | None = None
@@ -60,7 +67,12 @@ class ServiceState:
         metrics.add_refresher(self._refresh_gauges)
 
     async def start(self, predictor: Predictor | None) -> None:
-        """Serve `predictor`; None loads the model of the settings."""
+        """Start the decoders and serve `predictor`; None loads the model of the settings.
+
+        Raises:
+            OSError: the decoders can't be started.
+        """
+        await self.cage.start()
         self._ticking = asyncio.create_task(self.clock.run(), name="running clock")
         if predictor is None:
             predictor = await asyncio.to_thread(load, self.settings)
@@ -90,7 +102,10 @@ class ServiceState:
         model, self._model = self._model, None
         if model is not None:
             await model.close()
-        self.decoders.shutdown(wait=False, cancel_futures=True)
+        self.cage.close()
+        if self._owns_fork_server:
+            self._fork_server.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def is_loaded(self) -> bool:
@@ -100,7 +115,7 @@ class ServiceState:
     @property
     def is_healthy(self) -> bool:
         """Whether predictions get answers now."""
-        return self._model is not None and self._model.is_healthy
+        return self._model is not None and self._model.is_healthy and self.cage.is_healthy
 
     @property
     def is_ready(self) -> bool:
@@ -126,6 +141,9 @@ class ServiceState:
             )
         with model.in_use():
             yield model
+
+    def _count_ended_decode(self, ending: Ending) -> None:
+        self.metrics.ended_decodes.labels(reason=ending).inc()
 
     def _refresh_gauges(self) -> None:
         self.metrics.queue_depth.set(0 if self._model is None else self._model.batcher.waiting())

@@ -102,7 +102,7 @@ class StudyReader:
     async def _read(self, index: int, name: str, data: bytes) -> None:
         try:
             loop = asyncio.get_running_loop()
-            read = await loop.run_in_executor(self._state.decoders, read_study_file, data, name, self._options)
+            read = await loop.run_in_executor(self._state.threads, read_study_file, data, name, self._options)
             for slice_ in read:
                 if isinstance(slice_, StudySlice):
                     self._found.append(FoundSlice(index, name, slice_))

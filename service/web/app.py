@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import DISCLAIMER, __version__
 from service.api import Problem
+from service.imaging.cage.fork_server import ForkServer
 from service.inference.service_state import ServiceState, load
 from service.metrics import Metrics, ReloadPart
 from service.model.predictor import Predictor
@@ -53,18 +54,21 @@ T = TypeVar("T")
 _log = logging.getLogger("covidct")
 
 
-def create_app(settings: Settings, predictor: Predictor | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, predictor: Predictor | None = None, fork_server: ForkServer | None = None
+) -> FastAPI:
     """Build the application.
 
     Args:
         settings: the operator's settings.
         predictor: a loaded model; None loads the model of the settings at startup.
+        fork_server: starts decoders, and is closed by the caller; None starts one with the application.
 
     Raises:
         KeysError: the API keys can't be used.
     """
     metrics = Metrics()
-    state = ServiceState(settings, metrics)
+    state = ServiceState(settings, metrics, fork_server)
     api_keys = ApiKeys(settings)
 
     @asynccontextmanager

@@ -81,7 +81,7 @@ async def explain(
         draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
         if wanted == _PNG:
             draw = partial(_as_png, pictures, bare)
-        return await asyncio.get_running_loop().run_in_executor(state.decoders, draw)
+        return await asyncio.get_running_loop().run_in_executor(state.threads, draw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ async def infer(request: Request, state: ReadyState, model: RequestedModel) -> R
     body = await _body(request)
     loop = asyncio.get_running_loop()
     asked, rows = await loop.run_in_executor(
-        state.decoders, _parse, body, request.headers.get(HEADER_LENGTH), model, state
+        state.threads, _parse, body, request.headers.get(HEADER_LENGTH), model, state
     )
     stages.finish("read")
     one = partial(_assess, rows, model, state, stages)

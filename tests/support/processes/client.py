@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.imaging.cage.fork_server import ForkServer
 from service.model.predictor import Predictor
 from service.settings import Settings
 from service.web.app import create_app
@@ -20,10 +22,16 @@ from service.web.app import reload as reload_app
 MEDIA_TYPE = "application/problem+json"
 
 
+@cache
+def fork_server() -> ForkServer:
+    """One for all applications of a test process; it ends with that."""
+    return ForkServer()
+
+
 @asynccontextmanager
 async def serve(models: Path, predictor: Predictor | None = None, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of an application that has started; it ends with the context."""
-    app = create_app(Settings(models_dir=models, device="cpu", **settings), predictor)
+    app = create_app(Settings(models_dir=models, device="cpu", **settings), predictor, fork_server())
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

@@ -1,0 +1,1 @@
+"""Decodes strangers' files in worker processes that can be ended."""

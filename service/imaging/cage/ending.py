@@ -1,0 +1,28 @@
+"""Reasons for which a worker ended before it was done."""
+
+from enum import StrEnum
+
+
+class Ending(StrEnum):
+    """Reason for which a worker ended before it was done."""
+
+    TIME = "time_limit"
+    MEMORY = "memory_limit"
+    CRASH = "crash"
+    KILLED = "killed"
+    NO_MEMORY = "no_memory"
+    STUCK = "stuck"
+    CANCELLED = "cancelled"
+
+    @property
+    def may_succeed_again(self) -> bool:
+        """Whether another worker, with more time, may decode the same file."""
+        return self in (Ending.TIME, Ending.KILLED, Ending.STUCK)
+
+
+class WorkerEndedError(Exception):
+    """A worker ended before it was done."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending)
+        self.ending = ending

@@ -1,0 +1,218 @@
+"""A process that forks workers: it has imported the decoders once, so a new worker takes milliseconds.
+
+Python's own `forkserver` imports the main module of the program into every worker, and ends a worker by its number,
+which may belong to another process by then. Here each worker has one socket, and closing that ends it.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+_ROOT: Final = Path(__file__).parents[3]
+
+_ORDER: Final = struct.Struct(">dqi")
+"""Order for a worker: `WorkerLimits`."""
+
+STATUS: Final = struct.Struct(">i")
+"""Last bytes on a worker's socket: its exit status, negative for a signal."""
+
+_END_SECONDS: Final = 5.0
+
+_PRIVATE: Final = "COVIDCT_"
+"""Prefix of variables that a worker does not get: API keys are among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Limits of a worker.
+
+    Attributes:
+        seconds: processor time of one slice; a worker that needs more gets SIGPROF.
+        memory_bytes: address space beyond that of an idle worker.
+        niceness: 0 to 19; more is less important.
+    """
+
+    seconds: float
+    memory_bytes: int
+    niceness: int = 0
+
+
+class ForkServer:
+    """Starts the process and asks it for workers. The process ends with this one, and its workers with it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the process if it does not run; it is ready half a second later."""
+        if self.is_running:
+            return
+        self.close()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM, str(_ROOT), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for this process, which then ends the other
+            )
+
+    def fork(self, limits: WorkerLimits) -> socket.socket:
+        """Ask for a worker.
+
+        Returns:
+            The socket of the worker, which sends a frame when it is ready. Closing it ends the worker.
+
+        Raises:
+            OSError: the process does not run.
+        """
+        self.start()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                order = _ORDER.pack(limits.seconds, limits.memory_bytes, limits.niceness)
+                socket.send_fds(self._connection, [order], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        return ours
+
+    def close(self) -> None:
+        """End the process and all its workers."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    @property
+    def _connection(self) -> socket.socket:
+        if self._control is None:
+            raise ConnectionError("the fork server does not run")
+        return self._control
+
+
+_PROGRAM: Final = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from service.imaging.cage.fork_server import main
+main(int(sys.argv[2]))
+"""
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return kept | threads | {"MALLOC_ARENA_MAX": "1"}
+
+
+def main(control_number: int) -> None:
+    """Fork workers as asked until the service closes the control socket."""
+    from service.imaging.cage.worker import prepare
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare()
+    _Forks(socket.socket(fileno=control_number)).run()
+
+
+class _Forks:
+    """The workers of this process.
+
+    Its copy of a worker's socket shows that the service closed the other end, and takes the exit status.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._ended, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._poll.register(self._ended, select.POLLIN)
+        self._workers: dict[int, tuple[int, socket.socket]] = {}  # by the number of the socket
+
+    def run(self) -> None:
+        """Serve orders until the control socket is closed, then end all workers."""
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        serving = True
+        while serving:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._ended.fileno():
+                    self._ended.recv(4096)
+                    self._reap()
+                elif descriptor == self._control.fileno():
+                    serving = self._fork()
+                elif descriptor in self._workers:
+                    self._end(descriptor)
+        for descriptor in self._workers:
+            self._end(descriptor)
+
+    def _fork(self) -> bool:
+        """Fork one worker; return False if the control socket was closed."""
+        order, numbers, _, _ = socket.recv_fds(self._control, _ORDER.size, 1)
+        if len(order) < _ORDER.size:
+            return False
+        connection = socket.socket(fileno=numbers[0])
+        try:
+            process = os.fork()
+        except OSError:  # too many processes: the closed socket says so
+            connection.close()
+            return True
+        if process == 0:
+            self._become_worker(connection, WorkerLimits(*_ORDER.unpack(order)))
+        self._workers[connection.fileno()] = (process, connection)
+        self._poll.register(connection, 0)
+        return True
+
+    def _become_worker(self, connection: socket.socket, limits: WorkerLimits) -> NoReturn:
+        from service.imaging.cage.worker import serve
+
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for other in (self._control, self._ended, self._wake, *(each for _, each in self._workers.values())):
+                other.close()
+            serve(connection, limits)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _end(self, descriptor: int) -> None:
+        with suppress(KeyError):  # it ends already
+            self._poll.unregister(descriptor)
+        os.kill(self._workers[descriptor][0], signal.SIGKILL)  # not reaped yet, so the number is its own
+
+    def _reap(self) -> None:
+        """Report the exit status of every worker that has ended."""
+        for descriptor, (process, connection) in list(self._workers.items()):
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if not ended:
+                continue
+            del self._workers[descriptor]
+            with suppress(KeyError):
+                self._poll.unregister(descriptor)
+            with suppress(OSError):
+                connection.send(STATUS.pack(os.waitstatus_to_exitcode(status)), socket.MSG_DONTWAIT)
+            connection.close()

@@ -1,0 +1,314 @@
+"""The cage: worker processes that decode, each of which can be ended at any moment."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+
+from service.errors import (
+    ErrorCode,
+    OverloadedError,
+    ServiceError,
+    UnsupportedImageError,
+    UnusableImageError,
+    damaged_image,
+    limit_exceeded,
+)
+from service.imaging.cage.ending import Ending, WorkerEndedError
+from service.imaging.cage.fork_server import ForkServer, WorkerLimits
+from service.imaging.cage.messages import Head
+from service.imaging.cage.worker_process import WorkerProcess
+from service.imaging.decode import DecodeLimits, Description, Slice
+from service.imaging.window import LUNG, Window
+
+SECONDS: Final = 10.0
+"""Of processor time for a slice: five times what JPEG 2000 of 4096 x 4096 pixels, the slowest honest file, needs."""
+
+MEMORY_BYTES: Final = 512 * 1024 * 1024
+"""For a slice: WebP of 4096 x 4096 pixels with transparency, the largest honest file, needs 400 MiB."""
+
+_QUICK_SECONDS: Final = 0.15
+"""Of processor time before a slice is left to the slow workers: ten times what a slice of 512 x 512 needs."""
+
+_SLOW_NICENESS: Final = 10
+
+_RETRY_SECONDS: Final = 1.0
+
+USUAL_LIMITS: Final = DecodeLimits()
+
+_ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, UnusableImageError)}
+
+
+@dataclass(frozen=True, slots=True)
+class CageLimits:
+    """Limits of decoding one slice, kept by the kernel.
+
+    Attributes:
+        seconds: processor time, so that neither load nor a pause of the machine counts.
+        memory_bytes: address space beyond that of an idle worker.
+    """
+
+    seconds: float = SECONDS
+    memory_bytes: int = MEMORY_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A decoded slice.
+
+    Attributes:
+        slice_: uint8 (1, H, W).
+        network_input: the same, resized to uint8 (1, S, S) if an input size was asked for.
+    """
+
+    slice_: Slice
+    network_input: Slice
+
+
+class _Workers:
+    """A number of workers, started when they are needed; each decodes one file at a time."""
+
+    def __init__(
+        self, server: ForkServer, limits: WorkerLimits, number: int, count: Callable[[Ending], object]
+    ) -> None:
+        self.limits = limits
+        self._number = number
+        self._count = count
+        self._server = server
+        self._idle: list[WorkerProcess] = []
+        self._room = asyncio.Semaphore(number)
+
+    async def start(self) -> None:
+        """Start all workers."""
+        self._idle += await asyncio.gather(
+            *(WorkerProcess.start(self._server, self.limits) for _ in range(self._number))
+        )
+
+    async def run(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
+        """Yield the frames that a worker answers, each of at most `max_bytes`; a worker that is not done is ended.
+
+        Raises:
+            ServiceError: the error of the file.
+            WorkerEndedError: the worker ended before it was done.
+            OSError: no worker can be started.
+        """
+        async with self._room:
+            worker = await self._take()
+            failure: Head | None = None
+            try:
+                async with aclosing(worker.answers(order, data, max_bytes)) as frames:
+                    async for head, payload in frames:
+                        if head.get("final"):
+                            failure = head
+                        else:
+                            yield head, payload
+            except asyncio.CancelledError:
+                self._count(Ending.CANCELLED)
+                worker.end()
+                raise
+            except BaseException:
+                worker.end()
+                raise
+            self._idle.append(worker)
+        if failure is not None:
+            raise _error(failure)
+
+    def end(self) -> None:
+        """End the idle workers."""
+        while self._idle:
+            self._idle.pop().end()
+
+    async def _take(self) -> WorkerProcess:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_usable:
+                return worker
+            worker.end()
+        return await WorkerProcess.start(self._server, self.limits)
+
+
+class Cage:
+    """Decodes files in worker processes, within limits; use it from one event loop.
+
+    Every file goes to a quick worker first. One that needs long is ended there and decoded again by a slow worker, so
+    that files that take seconds never keep usual slices waiting.
+
+    Args:
+        server: forks the workers; the caller closes it.
+        limits: of one slice.
+        processes: number of quick workers; there are half as many slow ones.
+        count: called with each ending of a worker before it was done.
+    """
+
+    def __init__(
+        self,
+        server: ForkServer,
+        limits: CageLimits | None = None,
+        processes: int = 1,
+        count: Callable[[Ending], object] = lambda _: None,
+    ) -> None:
+        self._server = server
+        self._limits = limits = limits or CageLimits()
+        self._count = count
+        quick = WorkerLimits(min(_QUICK_SECONDS, limits.seconds), limits.memory_bytes)
+        slow = WorkerLimits(limits.seconds, limits.memory_bytes, _SLOW_NICENESS)
+        self._quick = _Workers(server, quick, processes, count)
+        self._slow = _Workers(server, slow, max(1, processes // 2), count)
+        self._recovery: asyncio.Task[None] | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether workers can be started; if not, it is tried again every second."""
+        if not self._server.is_running:
+            self._recover()
+        return self._recovery is None
+
+    async def start(self) -> None:
+        """Start the fork server and the quick workers.
+
+        Raises:
+            OSError: they can't be started.
+        """
+        self._server.start()
+        await self._quick.start()
+
+    def close(self) -> None:
+        """End the idle workers; those that decode end with their request, or with the fork server."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+        self._quick.end()
+        self._slow.end()
+
+    async def decode(
+        self,
+        data: bytes,
+        limits: DecodeLimits = USUAL_LIMITS,
+        window: Window = LUNG,
+        input_size: int | None = None,
+    ) -> Decoded:
+        """Decode a file with one slice, see `service.imaging.decode.decode`.
+
+        Args:
+            data: a whole file.
+            limits, window: as there.
+            input_size: side of the network's input in pixels; None: none is made.
+
+        Raises:
+            ServiceError: as there; `limit_exceeded` names a limit of the cage, `out_of_memory` is the machine's lack.
+        """
+        order = _order("slice", limits, window, input_size)
+        ((head, payload),) = [frame async for frame in self._frames(order, data, limits)]
+        return _decoded(head, payload, input_size)
+
+    async def decode_frames(
+        self, data: bytes, limits: DecodeLimits = USUAL_LIMITS, window: Window = LUNG, input_size: int | None = None
+    ) -> AsyncGenerator[Decoded | ServiceError]:
+        """Yield every slice of a file, or the error of a damaged frame in its place; arguments as in `decode`.
+
+        Raises:
+            ServiceError: as `decode`.
+        """
+        order = _order("frames", limits, window, input_size)
+        async with aclosing(self._frames(order, data, limits)) as frames:
+            async for head, payload in frames:
+                if "error" in head:
+                    yield _error(head)
+                else:
+                    yield _decoded(head, payload, input_size)
+
+    async def describe(self, data: bytes) -> Description:
+        """Read the header of a file, see `service.imaging.decode.describe`.
+
+        Raises:
+            ServiceError: as `decode`.
+        """
+        ((head, _),) = [frame async for frame in self._frames({"kind": "describe"}, data, USUAL_LIMITS)]
+        return Description(frames=int(head["frames"]), uses_window=bool(head["uses_window"]))
+
+    async def _frames(self, order: Head, data: bytes, limits: DecodeLimits) -> AsyncGenerator[tuple[Head, bytes]]:
+        """Yield the frames of the answer, from a quick worker; those that it did not answer, from a slow one."""
+        done = 0
+        max_bytes = limits.max_pixels + (order.get("input_size") or 0) ** 2
+        for workers in (self._quick, self._slow):
+            try:
+                async with aclosing(workers.run(order | {"start": done}, data, max_bytes)) as frames:
+                    async for head, payload in frames:
+                        done += 1
+                        yield head, payload
+            except WorkerEndedError as error:
+                if workers is self._quick and error.ending.may_succeed_again:
+                    continue
+                self._count(error.ending)
+                raise self._refusal(error.ending) from error
+            except OSError as error:
+                self._recover()
+                raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
+            return
+
+    def _refusal(self, ending: Ending) -> ServiceError:
+        match ending:
+            case Ending.TIME:
+                return limit_exceeded(f"decoding takes more than {self._limits.seconds:g} seconds of processor time")
+            case Ending.MEMORY:
+                mebibytes = self._limits.memory_bytes / 1024**2
+                return limit_exceeded(f"decoding needs more than {mebibytes:g} MiB of memory")
+            case Ending.CRASH:
+                return damaged_image("a decoder crashed on it")
+            case _:
+                return OverloadedError(
+                    "The decoder was ended, or the machine has no memory for it; try again.",
+                    code=ErrorCode.OUT_OF_MEMORY,
+                    retry_after_seconds=1,
+                )
+
+    def _recover(self) -> None:
+        if self._recovery is None:
+            self._recovery = asyncio.create_task(self._try_until_started(), name="recover decoders")
+
+    async def _try_until_started(self) -> None:
+        while True:
+            await asyncio.sleep(_RETRY_SECONDS)
+            try:
+                worker = await WorkerProcess.start(self._server, self._quick.limits)
+            except OSError:
+                continue
+            worker.end()
+            self._recovery = None
+            return
+
+
+def _order(kind: str, limits: DecodeLimits, window: Window, input_size: int | None) -> Head:
+    return {"kind": kind, "limits": asdict(limits), "window": asdict(window), "input_size": input_size}
+
+
+def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
+    """Unpack a slice; the worker may lie.
+
+    Raises:
+        UnusableImageError: it does not match.
+    """
+    try:
+        height, width = (int(side) for side in head["shape"])
+        area = height * width
+        slice_ = np.frombuffer(payload, np.uint8, area).reshape(1, height, width)
+        if input_size is None:
+            return Decoded(slice_, slice_)
+        network_input = np.frombuffer(payload, np.uint8, input_size**2, area).reshape(1, input_size, input_size)
+    except (KeyError, TypeError, ValueError):
+        raise damaged_image("a decoder crashed on it") from None
+    return Decoded(slice_, network_input.copy())  # its own memory, so that torch can share it
+
+
+def _error(head: Head) -> ServiceError:
+    """Build the error of a file.
+
+    Raises:
+        RuntimeError: it is of this program.
+    """
+    try:
+        return _ERRORS[head["error"]](str(head["detail"]), code=ErrorCode(head["code"]))
+    except (KeyError, TypeError, ValueError):
+        raise RuntimeError(f"a decoder failed: {head.get('detail')}") from None

@@ -1,0 +1,187 @@
+"""A worker: decodes one file after another, within limits that the kernel keeps."""
+
+import gc
+import mmap
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from service.errors import ErrorCode, ServiceError
+from service.imaging import decode as decoders
+from service.imaging.cage.fork_server import WorkerLimits
+from service.imaging.cage.messages import MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
+from service.imaging.decode import DecodeLimits, Slice, to_input
+from service.imaging.window import Window
+
+_COPIES: Final = 4
+"""Of a file, while it is read."""
+
+_SMALL_BYTES: Final = 4 * 1024 * 1024
+
+_MAX_DETAIL: Final = 4000
+"""Characters of an error's text."""
+
+_CODECS: Final = ("jpeg8", "jpeg2k", "jpegls", "png", "tiff")
+
+_UNUSED: Final = ("gdcm", "pylibjpeg", "requests")
+"""Optional packages of pydicom: never used, and half of the memory."""
+
+
+def prepare() -> None:
+    """Import all that decoding imports, because a worker can't open a file."""
+    for name in _UNUSED:
+        sys.modules[name] = None  # type: ignore[assignment] # Python's own mark of a module that can't be imported
+    import imagecodecs
+    import pydicom.encaps
+    import pydicom.filereader
+    import pydicom.pixels.processing  # noqa: F401 - for the workers
+
+    Image.init()
+    for codec in _CODECS:
+        getattr(imagecodecs, f"{codec}_decode")
+    gc.collect()
+    gc.freeze()  # so that the memory stays shared
+
+
+def serve(connection: socket.socket, limits: WorkerLimits) -> None:
+    """Decode the files that arrive on a socket until it is closed, or one has needed much memory."""
+    memory = _Memory(limits.memory_bytes)
+    _give_up_all_else(limits.niceness)
+    send(connection, {"ready": True})
+    with suppress(EOFError):
+        while not memory.has_grown():
+            try:
+                order, size = receive_head(connection)
+                memory.limit(_COPIES * size)
+                _answer(connection, order, receive_data(connection, size), limits.seconds, memory)
+            except MemoryError:
+                send(connection, {"error": NO_MEMORY if memory.is_scarce() else MEMORY})
+                return
+
+
+def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float, memory: "_Memory") -> None:
+    """Send a frame for each slice, and a last one; raises MemoryError."""
+    last: Head = {"end": True}
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        for head, parts in _results(order, data):
+            signal.setitimer(signal.ITIMER_PROF, 0)  # the reader may be slow
+            send(connection, head, *parts)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+    except ServiceError as error:
+        if error.code == ErrorCode.DAMAGED_IMAGE and (memory.is_exhausted() or memory.is_scarce()):
+            raise MemoryError from None  # some decoders do not tell one from the other
+        last = {"final": True, **_described(error)}
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold what the file says
+        last = {"final": True, "error": "fault", "detail": _place(error)}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    send(connection, last)
+
+
+def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
+    if order["kind"] == "describe":
+        yield asdict(decoders.describe(data)), []
+        return
+    limits, window, size = DecodeLimits(**order["limits"]), Window(**order["window"]), order["input_size"]
+    if order["kind"] == "slice":
+        yield _packed(decoders.decode(data, limits, window), size)
+        return
+    for slice_ in decoders.decode_frames(data, limits, window, first=order["start"]):
+        yield (_described(slice_), []) if isinstance(slice_, ServiceError) else _packed(slice_, size)
+
+
+def _packed(slice_: Slice, input_size: int | None) -> tuple[Head, list[bytes]]:
+    parts = [slice_.tobytes()]
+    if input_size is not None:
+        parts.append(to_input(slice_, input_size).tobytes())
+    return {"shape": slice_.shape[1:]}, parts
+
+
+def _described(error: ServiceError) -> Head:
+    return {"error": type(error).__name__, "code": error.code, "detail": error.detail[:_MAX_DETAIL]}
+
+
+def _place(error: Exception) -> str:
+    """Return kind and place of an error, without its text."""
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {at}"
+
+
+class _Memory:
+    """The limit of the address space.
+
+    Args:
+        most: bytes beyond what an idle worker has.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        self._status: int | None = None
+        with suppress(OSError):  # not Linux
+            self._status = os.open("/proc/self/status", os.O_RDONLY)
+        self._base = self._peak()
+        self._soft = 0
+
+    def limit(self, more: int) -> None:
+        """Set the limit, with `more` bytes for the copies of a file."""
+        self._soft = self._base + self._most + more
+        if self._hard == resource.RLIM_INFINITY or self._soft < self._hard:
+            with suppress(OSError, ValueError):  # not of this system
+                resource.setrlimit(resource.RLIMIT_AS, (self._soft, self._hard))
+
+    def has_grown(self) -> bool:
+        """Whether a file has needed so much that a new worker is smaller."""
+        return self._peak() - self._base > self._most // 2
+
+    def is_exhausted(self) -> bool:
+        """Whether the limit was reached, up to a few small pieces."""
+        return self._peak() > self._soft - _SMALL_BYTES
+
+    def is_scarce(self) -> bool:
+        """Whether the machine does not give what the limit allows."""
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (self._hard, self._hard))
+            mmap.mmap(-1, self._most).close()
+        except (OSError, ValueError, MemoryError):
+            return True
+        return False
+
+    def _peak(self) -> int:
+        """Return the largest size of the address space in bytes; 0 where the system does not tell."""
+        found = re.search(rb"VmPeak:\s+(\d+) kB", os.pread(self._status, 4096, 0)) if self._status is not None else None
+        return int(found[1]) * 1024 if found else 0
+
+
+def _give_up_all_else(niceness: int) -> None:
+    """Give up what decoding does not need: files, sockets, processes, priority, output."""
+    with open(os.devnull, "r+b", buffering=0) as nowhere:  # noqa: PTH123 - codecs print what is wrong with a file
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    with suppress(OSError):  # if memory runs out, the kernel ends this process before the service
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    os.nice(niceness)
+    for kind in (
+        resource.RLIMIT_CORE,  # it would hold the picture
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NPROC,
+        resource.RLIMIT_NOFILE,  # what is open stays open
+    ):
+        with suppress(OSError, ValueError):  # not of this system
+            resource.setrlimit(kind, (0, 0))

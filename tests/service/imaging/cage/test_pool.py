@@ -1,0 +1,293 @@
+"""Decoding in processes that can be ended: the same slices, and what happens to files and workers that go wrong."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from service.errors import OverloadedError, ServiceError, UnsupportedImageError, UnusableImageError
+from service.imaging.cage.ending import Ending
+from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.pool import Cage, CageLimits
+from service.imaging.decode import DecodeLimits, decode, to_input
+from service.imaging.window import Window
+from tests.support.files.bombs import jpeg_of_many_scans
+from tests.support.files.dicoms import ct, phantom
+from tests.support.files.hostile import honest_oddities
+from tests.support.files.lying_files import encoded
+from tests.support.processes.client import png
+from tests.support.processes.family import descendants, is_running, used, wait_for, workers
+from tests.support.processes.server import ROOT
+
+ENDLESS = jpeg_of_many_scans(scans=100_000)
+"""Takes many minutes."""
+
+ME = os.getpid()
+
+
+@asynccontextmanager
+async def caged(processes: int = 1, **limits: float) -> AsyncIterator[tuple[Cage, list[Ending]]]:
+    """A cage with a fork server of its own, and the endings that it counts."""
+    endings: list[Ending] = []
+    server = ForkServer()
+    cage = Cage(server, CageLimits(**limits), processes, endings.append)  # type: ignore[arg-type]
+    try:
+        await cage.start()
+        yield cage, endings
+    finally:
+        cage.close()
+        server.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - another process makes it true
+            await asyncio.sleep(0.02)
+
+
+async def busy_worker() -> psutil.Process:
+    """A worker that has decoded for longer than a quick one may."""
+    found: list[psutil.Process] = []
+
+    def has_found() -> bool:
+        found.extend(worker for worker in workers(ME) if used(worker) > 0.3)
+        return bool(found)
+
+    await until(has_found)
+    return found[0]
+
+
+@pytest.mark.anyio
+async def test_every_kind_of_picture_comes_back_bit_by_bit() -> None:
+    async with caged() as (cage, _):
+        for case in honest_oddities():
+            try:
+                expected = decode(case.content)
+            except ServiceError as error:
+                with pytest.raises(type(error), match=error.code):
+                    await cage.decode(case.content)
+                continue
+            decoded = await cage.decode(case.content, input_size=64)
+            np.testing.assert_array_equal(decoded.slice_, expected, case.name)
+            np.testing.assert_array_equal(decoded.network_input, to_input(expected, 64), case.name)
+
+
+@pytest.mark.anyio
+async def test_errors_of_a_file_keep_their_kind_code_and_text() -> None:
+    async with caged() as (cage, endings):
+        with pytest.raises(UnusableImageError, match="0 bytes were received") as empty:
+            await cage.decode(b"")
+        with pytest.raises(UnsupportedImageError, match="PDF"):
+            await cage.decode(b"%PDF-1.7")
+        before = workers(ME)
+        with pytest.raises(UnusableImageError, match="96 x 96, and the limit is 5"):
+            await cage.decode(encoded(Image.new("L", (96, 96)), "PNG"), DecodeLimits(max_pixels=5))
+        assert empty.value.code == "empty_file"
+        assert workers(ME) == before, "an honest refusal costs no process"
+        assert endings == []
+
+
+@pytest.mark.anyio
+async def test_frames_come_in_order_and_a_damaged_one_is_an_error_in_its_place() -> None:
+    stored = np.stack([phantom() + number for number in range(3)])
+    window = Window(0, 400)
+    async with caged() as (cage, _):
+        frames = [frame async for frame in cage.decode_frames(ct(stored), window=window)]
+        description = await cage.describe(ct(stored))
+    for frame, samples in zip(frames, stored, strict=True):
+        assert not isinstance(frame, ServiceError)
+        np.testing.assert_array_equal(frame.slice_, decode(ct(samples), window=window))
+    assert (description.frames, description.uses_window) == (3, True)
+
+
+@pytest.mark.anyio
+async def test_a_file_that_needs_too_much_time_is_refused_by_name_and_its_worker_is_replaced() -> None:
+    async with caged(seconds=0.5) as (cage, endings):
+        with pytest.raises(UnusableImageError, match=r"more than 0\.5 seconds of processor time") as refused:
+            await cage.decode(ENDLESS)
+        assert refused.value.code == "limit_exceeded"
+        assert endings == [Ending.TIME]
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+async def test_a_file_that_takes_seconds_does_not_keep_a_usual_slice_waiting() -> None:
+    async with caged(seconds=30) as (cage, _):
+        slow = [asyncio.create_task(cage.decode(jpeg_of_many_scans(scans=20_000))) for _ in range(4)]
+        await busy_worker()
+        async with asyncio.timeout(20):  # the files above need a minute
+            assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+@pytest.mark.anyio
+async def test_a_large_honest_file_is_decoded_although_it_takes_longer_than_a_quick_worker_may() -> None:
+    async with caged() as (cage, endings):
+        large = encoded(Image.linear_gradient("L").resize((4096, 4096)).convert("RGBA"), "PNG")
+        assert (await cage.decode(large)).slice_.shape == (1, 4096, 4096)
+        assert endings == []
+
+
+@pytest.mark.anyio
+async def test_a_file_that_needs_too_much_memory_is_refused_by_name() -> None:
+    async with caged(memory_bytes=64 * 1024**2) as (cage, endings):
+        with pytest.raises(UnusableImageError, match="more than 64 MiB of memory") as refused:
+            await cage.decode(encoded(Image.new("RGBA", (4096, 4096)), "PNG"))
+        assert refused.value.code == "limit_exceeded"
+        assert endings == [Ending.MEMORY]
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+LITTLE_MEMORY = """
+import asyncio, resource, sys
+from pathlib import Path
+from service.errors import ServiceError
+from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.pool import Cage
+
+async def main():
+    server = ForkServer()
+    cage = Cage(server)
+    resource.setrlimit(resource.RLIMIT_AS, (400 * 1024**2, 400 * 1024**2))
+    try:
+        await cage.decode(Path(sys.argv[1]).read_bytes())
+    except ServiceError as error:
+        print(error.status, error.code)
+    server.close()
+
+asyncio.run(main())
+"""
+
+
+def test_too_little_memory_of_the_machine_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "large.webp"
+    Image.new("RGBA", (4096, 4096), (9, 9, 9, 9)).save(file, lossless=True)
+    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, file], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "503 out_of_memory\n", done.stderr
+
+
+@pytest.mark.anyio
+async def test_a_worker_killed_while_idle_is_replaced() -> None:
+    async with caged(2) as (cage, endings):
+        for worker in workers(ME):
+            worker.kill()
+        await until(lambda: not workers(ME))
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+        assert endings == []
+
+
+@pytest.mark.anyio
+async def test_a_decode_whose_worker_is_killed_is_tried_again_and_no_other_is_touched() -> None:
+    slow = jpeg_of_many_scans(scans=4000)
+    async with caged(2, seconds=60) as (cage, endings):
+        decoding = asyncio.create_task(cage.decode(slow))
+        quick = set(workers(ME))
+        await until(lambda: set(workers(ME)) != quick or any(used(worker) > 0.05 for worker in workers(ME)))
+        for worker in quick:
+            if is_running(worker) and used(worker) > 0.02:
+                worker.kill()
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+        worker = await busy_worker()
+        worker.kill()
+        with pytest.raises(OverloadedError) as refused:
+            await decoding
+        assert refused.value.status == 503
+        assert endings == [Ending.KILLED]
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
+async def test_a_decoder_that_crashes_fails_only_its_own_file(number: signal.Signals) -> None:
+    async with caged(seconds=60) as (cage, endings):
+        decoding = asyncio.create_task(cage.decode(ENDLESS))
+        (await busy_worker()).send_signal(number)
+        with pytest.raises(UnusableImageError, match="a decoder crashed on it") as refused:
+            await decoding
+        assert refused.value.code == "damaged_image"
+        assert endings == [Ending.CRASH]
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+async def test_a_decode_that_nobody_waits_for_is_ended() -> None:
+    async with caged(seconds=60) as (cage, endings):
+        decoding = asyncio.create_task(cage.decode(ENDLESS))
+        worker = await busy_worker()
+        decoding.cancel()
+        await until(lambda: not is_running(worker))
+        assert endings == [Ending.CANCELLED]
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+async def test_a_fork_server_that_was_killed_is_started_again() -> None:
+    async with caged() as (cage, _):
+        (server,) = psutil.Process(ME).children()
+        server.kill()
+        server.wait()
+        assert not cage.is_healthy
+        await until(lambda: cage.is_healthy)
+        assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+async def test_a_worker_has_no_files_no_sockets_no_processes_no_secrets_and_no_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COVIDCT_API_KEYS", "a secret")
+    async with caged() as (cage, _):
+        await cage.decode(ct(phantom()))
+        (worker,) = workers(ME)
+        limits = {
+            kind: worker.rlimit(getattr(psutil, kind)) for kind in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_CORE")
+        }
+        assert set(limits.values()) == {(0, 0)}
+        assert "COVIDCT_API_KEYS" not in worker.environ()
+        assert not any("torch" in mapped.path for mapped in worker.memory_maps())
+        assert worker.memory_info().rss < 60 * 1024**2
+
+
+ORPHANS = """
+import asyncio, sys
+from pathlib import Path
+from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.pool import Cage
+
+async def main():
+    cage = Cage(ForkServer(), processes=2)
+    await cage.start()
+    print("started", flush=True)
+    await cage.decode(Path(sys.argv[1]).read_bytes())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_is_left_when_the_one_that_uses_them_ends(number: signal.Signals, tmp_path: Path) -> None:
+    file = tmp_path / "endless.jpg"
+    file.write_bytes(ENDLESS)
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHANS, file], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        wait_for(lambda: any(used(worker) > 0.3 for worker in workers(process.pid)))
+        family = descendants(process.pid)
+        process.send_signal(number)
+        process.wait()
+    assert len(family) >= 3
+    wait_for(lambda: not any(is_running(each) for each in family), 10)

@@ -1,0 +1,234 @@
+"""Small files that need much time or memory: the size that one parser reads is not the one that another decodes."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from tests.support.files.lying_files import chunk, encoded
+
+Tag = tuple[int, int, int, int]
+"""Number, type, count, value or place of a TIFF tag."""
+
+_BYTES, _SHORT, _LONG, _SIGNED_LONG_8 = 7, 3, 4, 17
+
+
+def deflated(size: int) -> bytes:
+    """Zeros as a zlib stream, made piece by piece."""
+    stream = zlib.compressobj(9)
+    piece = bytes(1 << 20)
+    return b"".join(stream.compress(piece) for _ in range(size >> 20)) + stream.flush()
+
+
+def directory(tags: Iterable[Tag], following: int = 0) -> bytes:
+    """A TIFF directory; tags with the same number keep their order."""
+    ordered = sorted(tags, key=lambda tag: tag[0])
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in ordered)
+    return struct.pack("<H", len(ordered)) + entries + struct.pack("<I", following)
+
+
+def page(width: int, height: int, compression: int, place: int, size: int) -> list[Tag]:
+    """Tags of an 8-bit grey page with one strip."""
+    return [(256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, 1, 8), (259, _SHORT, 1, compression),
+            (262, _SHORT, 1, 1), (273, _LONG, 1, place), (277, _SHORT, 1, 1), (278, _LONG, 1, height),
+            (279, _LONG, 1, size)]  # fmt: skip
+
+
+def tiff(payload: bytes, tags: Iterable[Tag]) -> bytes:
+    """A TIFF with its directory behind the payload, which begins at byte 8."""
+    return b"II*\0" + struct.pack("<I", 8 + len(payload)) + payload + directory(tags)
+
+
+def tiff_of_one_large_tile(side: int = 16384) -> bytes:
+    """64 x 64 pixels in one tile."""
+    data = deflated(side * side)
+    tags = [tag for tag in page(64, 64, 8, 8, len(data)) if tag[0] not in (273, 278, 279)]
+    return tiff(
+        data, [*tags, (322, _LONG, 1, side), (323, _LONG, 1, side), (324, _LONG, 1, 8), (325, _LONG, 1, len(data))]
+    )
+
+
+def tiff_of_two_widths(side: int = 16384) -> bytes:
+    """Width and height twice, first of a type that libtiff alone knows; Pillow reads 64 x 64."""
+    data = deflated(side * side)
+    place = 8 + len(data)
+    first = [(256, _SIGNED_LONG_8, 1, place), (257, _SIGNED_LONG_8, 1, place)]
+    return tiff(data + struct.pack("<q", side), [*first, *page(64, 64, 8, 8, len(data))])
+
+
+def tiff_of_shared_bytes(pages: int = 100, size: int = 5_000_000) -> bytes:
+    """Pages that each have one tag over the same bytes."""
+    start, room = 8 + pages * 200, 200
+    parts = []
+    for number in range(pages):
+        following = 8 + (number + 1) * room if number + 1 < pages else 0
+        tags = [*page(64, 64, 1, start, 4096), (40000, _BYTES, size, start)]
+        parts.append(directory(tags, following).ljust(room, b"\0"))
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(parts) + bytes(size)
+
+
+def tiff_of_overlapping_directories(pages: int = 20, entries: int = 65535) -> bytes:
+    """Directories of many entries, each beginning 12 bytes behind the one before."""
+    content = bytearray(2 + 12 * entries + 4 + 12 * pages + 64)
+    for number in range(pages):
+        struct.pack_into("<H", content, 12 * number, entries)
+        following = 8 + 12 * (number + 1) if number + 1 < pages else 0
+        struct.pack_into("<I", content, 12 * number + 2 + 12 * entries, following)
+    return b"II*\0" + struct.pack("<I", 8) + bytes(content)
+
+
+def png_of_overlapping_exif(size: int = 10_000_000, tags: int = 60) -> bytes:
+    """Exif data with many tags over the same bytes."""
+    start = 8 + 2 + 12 * (tags + 1) + 4
+    shared = [(40000 + number, _BYTES, size, start) for number in range(tags)]
+    exif = b"II*\0" + struct.pack("<I", 8) + directory([(274, _SHORT, 1, 1), *shared]) + bytes(size)
+    whole = encoded(Image.linear_gradient("L"), "PNG")
+    return whole[:33] + chunk(b"eXIf", exif) + whole[33:]
+
+
+def jpeg_of_many_scans(side: int = 4096, scans: int = 2500) -> bytes:
+    """A progressive JPEG whose scans change nothing, and each of which walks through all blocks."""
+    whole = encoded(Image.new("L", (side, side), 100), "JPEG", progressive=True, quality=50)
+    head = whole[: whole.index(b"\xff\xc4", whole.index(b"\xff\xda"))]
+    table = b"\xff\xc4" + struct.pack(">H", 20) + b"\x10" + bytes([1] + [0] * 15) + b"\xe0"
+    bits, blocks = "", (side // 8) ** 2
+    while blocks > 0:
+        run = max(min(blocks, 2**15 - 1), 2**14)
+        bits += "0" + format(run - 2**14, "014b")
+        blocks -= run
+    bits += "1" * (-len(bits) % 8)
+    data = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)).replace(b"\xff", b"\xff\0")
+    scan = b"\xff\xda" + struct.pack(">HBBB", 8, 1, 1, 0) + bytes([1, 63, 0]) + data
+    return head + table + scan * scans + b"\xff\xd9"
+
+
+def jpeg_of_fill_bytes(size: int = 1_000_000) -> bytes:
+    """A lossless JPEG with a run of 0xFF in its entropy-coded data."""
+    samples = np.random.default_rng(1).integers(0, 4096, (64, 64), dtype=np.uint16)
+    whole = bytes(imagecodecs.jpeg8_encode(samples, bitspersample=12, lossless=True))
+    at = whole.index(b"\xff\0", whole.index(b"\xff\xda"))
+    return whole[:at] + b"\xff" * size + whole[at:]
+
+
+def jpeg_of_two_sizes(side: int = 16000) -> bytes:
+    """A marker without a length, whose next two bytes lead to another start of frame, of 64 x 64 pixels."""
+    whole = bytearray(imagecodecs.jpeg8_encode(np.zeros((64, 64), np.uint16), bitspersample=12, lossless=True))
+    struct.pack_into(">HH", whole, whole.index(b"\xff\xc3") + 5, side, side)
+    scan = whole.index(b"\xff\xda")
+    head, rest = bytes(whole[2:scan]), bytes(whole[scan:])
+    false = b"\xff\xc3" + struct.pack(">HBHHB", 11, 12, 64, 64, 1) + b"\x01\x11\0"
+    comment = b"\xff\xfe" + struct.pack(">H", 60002) + bytes(60000)
+    gap = 4 + int.from_bytes(head[:2], "big") - (4 + len(head) + len(comment) + 4)
+    second = b"\xff\xfe" + struct.pack(">H", 2 + gap + len(false) + 8) + bytes(gap) + false + bytes(8)
+    return b"\xff\xd8\xff\x01" + head + comment + second + rest
+
+
+def jp2_of_two_sizes(side: int = 8000) -> bytes:
+    """A box before the code stream that holds a size marker of 64 x 64 pixels."""
+    whole = bytes(imagecodecs.jpeg2k_encode(np.zeros((side, side), np.uint8), level=0, codecformat="jp2"))
+    sizes = struct.pack(">HHIIIIIIIIH", 41, 0, 64, 64, 0, 0, 64, 64, 0, 0, 1)
+    false = b"\xff\x4f\xff\x51" + sizes + b"\x07\x01\x01" + bytes(16)
+    at = whole.index(b"jp2c") - 4
+    return whole[:at] + struct.pack(">I", 8 + len(false)) + b"free" + false + whole[at:]
+
+
+def gif_of_many_frames(frames: int = 900_000) -> bytes:
+    """Frames of one pixel, which are counted one by one."""
+    whole = encoded(Image.new("P", (64, 64)), "GIF")
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
+    return whole[:-1] + frame * frames + b"\x3b"
+
+
+_CT: Final = {
+    0x00080060: (b"CS", b"CT"),
+    0x00280002: (b"US", b"\1\0"),
+    0x00280004: (b"CS", b"MONOCHROME2 "),
+    0x00280010: (b"US", b"\x40\0"),
+    0x00280011: (b"US", b"\x40\0"),
+    0x00280100: (b"US", b"\x10\0"),
+    0x00280101: (b"US", b"\x10\0"),
+    0x00280102: (b"US", b"\x0f\0"),
+    0x00280103: (b"US", b"\1\0"),
+    0x00281052: (b"DS", b"-1024 "),
+    0x00281053: (b"DS", b"1 "),
+    0x7FE00010: (b"OW", bytes(64 * 64 * 2)),
+}
+_8_BITS: Final = {
+    0x00280100: (b"US", b"\x08\0"),
+    0x00280101: (b"US", b"\x08\0"),
+    0x00280102: (b"US", b"\x07\0"),
+    0x00280103: (b"US", b"\0\0"),
+}
+_EXPLICIT: Final = "1.2.840.10008.1.2.1"
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_LONG_FORM: Final = (b"SQ", b"OW", b"OB", b"UC", b"UT")
+_EMPTY_ITEM: Final = b"\xfe\xff\0\xe0\0\0\0\0"
+
+Elements = dict[int, tuple[bytes, bytes]]
+
+
+def dicom(changes: Elements, syntax: str = _EXPLICIT) -> bytes:
+    """A CT slice of 64 x 64 samples, written byte by byte."""
+    uid = syntax.encode().ljust((len(syntax) + 1) // 2 * 2, b"\0")
+    head = bytes(128) + b"DICM\2\0\x10\0UI" + struct.pack("<H", len(uid)) + uid
+    body = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS) if syntax == _DEFLATED else None
+    parts = []
+    for tag, (kind, value) in sorted((_CT | changes).items()):
+        length = b"\0\0" + struct.pack("<I", len(value)) if kind in _LONG_FORM else struct.pack("<H", len(value))
+        start = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind + length
+        parts += [body.compress(start), body.compress(value)] if body else [start, value]
+    return head + b"".join(parts) + (body.flush() if body else b"")
+
+
+def compressed(stream: bytes, syntax: str, side: int, changes: Elements) -> bytes:
+    """A CT slice with a compressed stream as its pixels."""
+    size = {0x00280010: (b"US", struct.pack("<H", side)), 0x00280011: (b"US", struct.pack("<H", side))}
+    stream += b"\0" * (len(stream) % 2)
+    whole = dicom({**size, **changes, 0x7FE00010: (b"OB", b"")}, syntax)
+    pixels = _EMPTY_ITEM + b"\xfe\xff\0\xe0" + struct.pack("<I", len(stream)) + stream + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return whole[:-4] + b"\xff\xff\xff\xff" + pixels
+
+
+def rle_of_long_segments(runs: int = 1_000_000, side: int = 4096) -> bytes:
+    """Segments that unpack to more than the picture."""
+    segment = b"\x81\0" * runs
+    head = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
+    return compressed(head + segment + b"\x81\0" * (side * side // 128), "1.2.840.10008.1.2.5", side, {})
+
+
+def palette_of_long_segments(segments: int = 100) -> bytes:
+    """A segmented palette, 65,535 entries a segment of 6 bytes."""
+    changes: Elements = {**_8_BITS, 0x00280004: (b"CS", b"PALETTE COLOR "), 0x7FE00010: (b"OW", bytes(64 * 64))}
+    for colour in (1, 2, 3):
+        changes[0x00281100 + colour] = (b"US", struct.pack("<HHH", 256, 0, 16))
+        long = struct.pack("<HHH", 0, 1, 0) + struct.pack("<HHH", 1, 65535, 7) * segments
+        changes[0x00281220 + colour] = (b"OW", long)
+    return dicom(changes)
+
+
+BOMBS: Final[dict[str, Callable[[], bytes]]] = {
+    "TIFF of one large tile": tiff_of_one_large_tile,
+    "TIFF of two widths": tiff_of_two_widths,
+    "TIFF pages that share bytes": tiff_of_shared_bytes,
+    "TIFF directories that overlap": tiff_of_overlapping_directories,
+    "PNG with Exif tags that share bytes": png_of_overlapping_exif,
+    "JPEG of many scans": jpeg_of_many_scans,
+    "JPEG of fill bytes": jpeg_of_fill_bytes,
+    "JPEG of fill bytes in DICOM": lambda: compressed(jpeg_of_fill_bytes(), "1.2.840.10008.1.2.4.70", 64, {}),
+    "JPEG of two sizes": jpeg_of_two_sizes,
+    "JPEG of two sizes in DICOM": lambda: compressed(jpeg_of_two_sizes(), "1.2.840.10008.1.2.4.70", 64, {}),
+    "JPEG 2000 of two sizes": lambda: compressed(jp2_of_two_sizes(), "1.2.840.10008.1.2.4.90", 64, _8_BITS),
+    "GIF of many frames": gif_of_many_frames,
+    "RLE of long segments": rle_of_long_segments,
+    "palette of long segments": palette_of_long_segments,
+    "deflated texts": lambda: dicom({0x00080008: (b"UC", b"AB\\" * 5_000_000 + b"A")}, _DEFLATED),
+    "deflated items": lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 10_000_000)}, _DEFLATED),
+    "deflated values": lambda: dicom({0x00281053: (b"UT", b"1\\" * 60_000_000 + b"1 ")}, _DEFLATED),
+    "items": lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 2_000_000)}),
+    "values": lambda: dicom({0x00281053: (b"UT", b"1\\" * 9_000_000 + b"1 ")}),
+}
+"""Maker of each, by name; every one took seconds or hundreds of MiB."""
