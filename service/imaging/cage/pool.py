@@ -33,7 +33,7 @@ MEMORY_BYTES: Final = 512 * 1024 * 1024
 _QUICK_SECONDS: Final = 0.15
 """Of processor time before a slice is left to the slow workers: ten times what a slice of 512 x 512 needs."""
 
-_SLOW_NICENESS: Final = 10
+_SLOW_NICENESS: Final = 5
 
 _RETRY_SECONDS: Final = 1.0
 
@@ -112,7 +112,8 @@ class _Workers:
             except BaseException:
                 worker.end()
                 raise
-            self._idle.append(worker)
+            if worker.is_usable:
+                self._idle.append(worker)
         if failure is not None:
             raise _error(failure)
 

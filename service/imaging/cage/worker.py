@@ -54,12 +54,12 @@ def prepare() -> None:
 
 
 def serve(connection: socket.socket, limits: WorkerLimits) -> None:
-    """Decode the files that arrive on a socket until it is closed, or one has needed much memory."""
+    """Decode the files that arrive on a socket until it is closed, or a file has needed too much memory."""
     memory = _Memory(limits.memory_bytes)
     _give_up_all_else(limits.niceness)
     send(connection, {"ready": True})
     with suppress(EOFError):
-        while not memory.has_grown():
+        while True:
             try:
                 order, size = receive_head(connection)
                 memory.limit(_COPIES * size)
@@ -88,7 +88,7 @@ def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float,
         last = {"final": True, "error": "fault", "detail": _place(error)}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    send(connection, last)
+    send(connection, last | {"has_grown": memory.has_grown()})
 
 
 def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
@@ -174,8 +174,8 @@ def _give_up_all_else(niceness: int) -> None:
     with open(os.devnull, "r+b", buffering=0) as nowhere:  # noqa: PTH123 - codecs print what is wrong with a file
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    with suppress(OSError):  # if memory runs out, the kernel ends this process before the service
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    with suppress(OSError), Path("/proc/self/oom_score_adj").open("r+b", buffering=0) as score:
+        score.write(b"1000")  # if memory runs out, the kernel ends this process before the service
     os.nice(niceness)
     for kind in (
         resource.RLIMIT_CORE,  # it would hold the picture

@@ -74,6 +74,8 @@ class WorkerProcess:
                     head, payload = await self._read(max_bytes)
             except TimeoutError:
                 raise WorkerEndedError(Ending.STUCK) from None
+            if head.get("has_grown"):  # a new one is smaller
+                self.end()
             if head.get("end"):
                 return
             if head.get("error") in (MEMORY, NO_MEMORY):
