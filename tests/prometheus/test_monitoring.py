@@ -246,6 +246,6 @@ def test_recorded_figures_and_alerts_are_evaluated_without_an_error(prometheus: 
     prometheus.until("covidct:requests:rate5m")
     groups = httpx2.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) == 22
+    assert len(rules) == 23
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert [rule.get("lastError") for rule in rules] == [None] * 22
+    assert [rule.get("lastError") for rule in rules] == [None] * 23
