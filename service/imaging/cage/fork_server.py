@@ -57,6 +57,11 @@ class ForkServer:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def process_id(self) -> int | None:
+        """Number of the process."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start the process if it does not run; it is ready half a second later."""
         if self.is_running:

@@ -1,7 +1,6 @@
 """Decoding in processes that can be ended: the same slices, and what happens to files and workers that go wrong."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -31,21 +30,39 @@ from tests.support.processes.server import ROOT
 ENDLESS = jpeg_of_many_scans(scans=100_000)
 """Takes many minutes."""
 
-ME = os.getpid()
+
+class Caged(Cage):
+    """A cage with a fork server of its own, and the endings that it counts."""
+
+    def __init__(self, processes: int, limits: CageLimits) -> None:
+        self.server = ForkServer()
+        self.endings: list[Ending] = []
+        super().__init__(self.server, limits, processes, self.endings.append)
+
+    def workers(self) -> list[psutil.Process]:
+        return [each for each in psutil.Process(self.server.process_id).children() if is_running(each)]
+
+    async def busy_worker(self) -> psutil.Process:
+        """A worker that has decoded for longer than a quick one may."""
+        found: list[psutil.Process] = []
+
+        def has_found() -> bool:
+            found.extend(worker for worker in self.workers() if used(worker) > 0.3)
+            return bool(found)
+
+        await until(has_found)
+        return found[0]
 
 
 @asynccontextmanager
-async def caged(processes: int = 1, **limits: float) -> AsyncIterator[tuple[Cage, list[Ending]]]:
-    """A cage with a fork server of its own, and the endings that it counts."""
-    endings: list[Ending] = []
-    server = ForkServer()
-    cage = Cage(server, CageLimits(**limits), processes, endings.append)  # type: ignore[arg-type]
+async def caged(processes: int = 1, **limits: float) -> AsyncIterator[Caged]:
+    cage = Caged(processes, CageLimits(**limits))  # type: ignore[arg-type]
     try:
         await cage.start()
-        yield cage, endings
+        yield cage
     finally:
         cage.close()
-        server.close()
+        cage.server.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -54,21 +71,9 @@ async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
             await asyncio.sleep(0.02)
 
 
-async def busy_worker() -> psutil.Process:
-    """A worker that has decoded for longer than a quick one may."""
-    found: list[psutil.Process] = []
-
-    def has_found() -> bool:
-        found.extend(worker for worker in workers(ME) if used(worker) > 0.3)
-        return bool(found)
-
-    await until(has_found)
-    return found[0]
-
-
 @pytest.mark.anyio
 async def test_every_kind_of_picture_comes_back_bit_by_bit() -> None:
-    async with caged() as (cage, _):
+    async with caged() as cage:
         for case in honest_oddities():
             try:
                 expected = decode(case.content)
@@ -83,24 +88,24 @@ async def test_every_kind_of_picture_comes_back_bit_by_bit() -> None:
 
 @pytest.mark.anyio
 async def test_errors_of_a_file_keep_their_kind_code_and_text() -> None:
-    async with caged() as (cage, endings):
+    async with caged() as cage:
         with pytest.raises(UnusableImageError, match="0 bytes were received") as empty:
             await cage.decode(b"")
         with pytest.raises(UnsupportedImageError, match="PDF"):
             await cage.decode(b"%PDF-1.7")
-        before = workers(ME)
+        before = cage.workers()
         with pytest.raises(UnusableImageError, match="96 x 96, and the limit is 5"):
             await cage.decode(encoded(Image.new("L", (96, 96)), "PNG"), DecodeLimits(max_pixels=5))
         assert empty.value.code == "empty_file"
-        assert workers(ME) == before, "an honest refusal costs no process"
-        assert endings == []
+        assert cage.workers() == before, "an honest refusal costs no process"
+        assert cage.endings == []
 
 
 @pytest.mark.anyio
 async def test_frames_come_in_order_and_a_damaged_one_is_an_error_in_its_place() -> None:
     stored = np.stack([phantom() + number for number in range(3)])
     window = Window(0, 400)
-    async with caged() as (cage, _):
+    async with caged() as cage:
         frames = [frame async for frame in cage.decode_frames(ct(stored), window=window)]
         description = await cage.describe(ct(stored))
     for frame, samples in zip(frames, stored, strict=True):
@@ -111,19 +116,19 @@ async def test_frames_come_in_order_and_a_damaged_one_is_an_error_in_its_place()
 
 @pytest.mark.anyio
 async def test_a_file_that_needs_too_much_time_is_refused_by_name_and_its_worker_is_replaced() -> None:
-    async with caged(seconds=0.5) as (cage, endings):
+    async with caged(seconds=0.5) as cage:
         with pytest.raises(UnusableImageError, match=r"more than 0\.5 seconds of processor time") as refused:
             await cage.decode(ENDLESS)
         assert refused.value.code == "limit_exceeded"
-        assert endings == [Ending.TIME]
+        assert cage.endings == [Ending.TIME]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
 
 
 @pytest.mark.anyio
 async def test_a_file_that_takes_seconds_does_not_keep_a_usual_slice_waiting() -> None:
-    async with caged(seconds=30) as (cage, _):
+    async with caged(seconds=30) as cage:
         slow = [asyncio.create_task(cage.decode(jpeg_of_many_scans(scans=20_000))) for _ in range(4)]
-        await busy_worker()
+        await cage.busy_worker()
         async with asyncio.timeout(20):  # the files above need a minute
             assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
         assert not any(task.done() for task in slow)
@@ -134,19 +139,19 @@ async def test_a_file_that_takes_seconds_does_not_keep_a_usual_slice_waiting() -
 
 @pytest.mark.anyio
 async def test_a_large_honest_file_is_decoded_although_it_takes_longer_than_a_quick_worker_may() -> None:
-    async with caged() as (cage, endings):
+    async with caged() as cage:
         large = encoded(Image.linear_gradient("L").resize((4096, 4096)).convert("RGBA"), "PNG")
         assert (await cage.decode(large)).slice_.shape == (1, 4096, 4096)
-        assert endings == []
+        assert cage.endings == []
 
 
 @pytest.mark.anyio
 async def test_a_file_that_needs_too_much_memory_is_refused_by_name() -> None:
-    async with caged(memory_bytes=64 * 1024**2) as (cage, endings):
+    async with caged(memory_bytes=64 * 1024**2) as cage:
         with pytest.raises(UnusableImageError, match="more than 64 MiB of memory") as refused:
             await cage.decode(encoded(Image.new("RGBA", (4096, 4096)), "PNG"))
         assert refused.value.code == "limit_exceeded"
-        assert endings == [Ending.MEMORY]
+        assert cage.endings == [Ending.MEMORY]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
 
 
@@ -180,62 +185,62 @@ def test_too_little_memory_of_the_machine_is_no_fault_of_the_file(tmp_path: Path
 
 @pytest.mark.anyio
 async def test_a_worker_killed_while_idle_is_replaced() -> None:
-    async with caged(2) as (cage, endings):
-        for worker in workers(ME):
+    async with caged(2) as cage:
+        for worker in cage.workers():
             worker.kill()
-        await until(lambda: not workers(ME))
+        await until(lambda: not cage.workers())
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
-        assert endings == []
+        assert cage.endings == []
 
 
 @pytest.mark.anyio
 async def test_a_decode_whose_worker_is_killed_is_tried_again_and_no_other_is_touched() -> None:
     slow = jpeg_of_many_scans(scans=4000)
-    async with caged(2, seconds=60) as (cage, endings):
+    async with caged(2, seconds=60) as cage:
         decoding = asyncio.create_task(cage.decode(slow))
-        quick = set(workers(ME))
-        await until(lambda: set(workers(ME)) != quick or any(used(worker) > 0.05 for worker in workers(ME)))
+        quick = set(cage.workers())
+        await until(lambda: set(cage.workers()) != quick or any(used(worker) > 0.05 for worker in cage.workers()))
         for worker in quick:
             if is_running(worker) and used(worker) > 0.02:
                 worker.kill()
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
-        worker = await busy_worker()
+        worker = await cage.busy_worker()
         worker.kill()
         with pytest.raises(OverloadedError) as refused:
             await decoding
         assert refused.value.status == 503
-        assert endings == [Ending.KILLED]
+        assert cage.endings == [Ending.KILLED]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
 async def test_a_decoder_that_crashes_fails_only_its_own_file(number: signal.Signals) -> None:
-    async with caged(seconds=60) as (cage, endings):
+    async with caged(seconds=60) as cage:
         decoding = asyncio.create_task(cage.decode(ENDLESS))
-        (await busy_worker()).send_signal(number)
+        (await cage.busy_worker()).send_signal(number)
         with pytest.raises(UnusableImageError, match="a decoder crashed on it") as refused:
             await decoding
         assert refused.value.code == "damaged_image"
-        assert endings == [Ending.CRASH]
+        assert cage.endings == [Ending.CRASH]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
 
 
 @pytest.mark.anyio
 async def test_a_decode_that_nobody_waits_for_is_ended() -> None:
-    async with caged(seconds=60) as (cage, endings):
+    async with caged(seconds=60) as cage:
         decoding = asyncio.create_task(cage.decode(ENDLESS))
-        worker = await busy_worker()
+        worker = await cage.busy_worker()
         decoding.cancel()
         await until(lambda: not is_running(worker))
-        assert endings == [Ending.CANCELLED]
+        assert cage.endings == [Ending.CANCELLED]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
 
 
 @pytest.mark.anyio
 async def test_a_fork_server_that_was_killed_is_started_again() -> None:
-    async with caged() as (cage, _):
-        (server,) = psutil.Process(ME).children()
+    async with caged() as cage:
+        server = psutil.Process(cage.server.process_id)
         server.kill()
         server.wait()
         assert not cage.is_healthy
@@ -248,9 +253,9 @@ async def test_a_worker_has_no_files_no_sockets_no_processes_no_secrets_and_no_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COVIDCT_API_KEYS", "a secret")
-    async with caged() as (cage, _):
+    async with caged() as cage:
         await cage.decode(ct(phantom()))
-        (worker,) = workers(ME)
+        (worker,) = cage.workers()
         limits = {
             kind: worker.rlimit(getattr(psutil, kind)) for kind in ("RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_CORE")
         }
