@@ -82,9 +82,7 @@ def serve(settings: Settings, listener: socket.socket, signals: StartSignals | N
         return _serve(settings, listener, signals, decoders)
 
 
-def _serve(
-    settings: Settings, listener: socket.socket, signals: StartSignals | None, decoders: ForkServer
-) -> int:
+def _serve(settings: Settings, listener: socket.socket, signals: StartSignals | None, decoders: ForkServer) -> int:
     # Imported here because torch takes seconds to import: --help and errors of settings, keys and address come first.
     from service.inference.service_state import load
     from service.server.http_server import Server

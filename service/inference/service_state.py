@@ -48,7 +48,7 @@ class ServiceState:
         metrics: the application's metrics.
         cage: decodes images, in as many processes as processors.
         threads: for work that would keep the event loop waiting.
-        clock: time in which the process ran.
+        clock: time that the process runs, to find what is stuck.
         draining: set when the service is about to end: it still answers, and reports that it is not ready.
     """
 
