@@ -1,4 +1,4 @@
-"""`covid-ct`: study, predict, model show."""
+"""`covid-ct`: study, predict, pacs, model show."""
 
 import argparse
 import io
@@ -22,6 +22,7 @@ examples:
   covid-ct study study/                            one answer for a CT series
   covid-ct predict slice.png                       one slice, with the model of this installation
   covid-ct predict study/ --output result.csv      a folder; run the same command again to continue
+  covid-ct pacs http://127.0.0.1:8042/dicom-web    chest CT series of a PACS get their results there
   covid-ct model show                              the model and its test results
 
 Research software, not a medical device: not for diagnosis or any decision about a patient.
@@ -220,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_study(commands)
     _add_predict(commands)
+    _add_pacs(commands)
     model = commands.add_parser("model", help="show the model of a models folder")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
     show = actions.add_parser("show", help="show its card, hash and test results")
@@ -299,6 +301,20 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"
     )
+
+
+def _add_pacs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from covid_ct.pacs import command
+
+    parser = commands.add_parser(
+        "pacs",
+        help="answer the chest CT series of a PACS",
+        description="Answer chest CT series of a DICOMweb server, and store segmentation and report there.",
+        epilog=command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_options(parser)
+    _add_local_options(parser)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -175,6 +175,19 @@ class Client:
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
+    def study_results(self, study: IO[bytes], *, operating_point: str | None = None) -> bytes:
+        """Ask for the results of a study as a zip: study.json, pictures, DICOM SEG and SR; `study` is an open zip."""
+        parts = {
+            "files": {"image": ("study.zip", study, "application/zip")},
+            "headers": {"Accept": "application/zip"},
+            "params": _point(operating_point),
+        }
+        status, body = self._respond("POST", "/predict/study", parts)
+        if status >= 400 or body[:2] != b"PK":
+            _parsed(status, body, Problem)
+            raise AnswerError("the service did not answer with a zip")
+        return body
+
     def model(self) -> ModelInfo:
         """Ask which model is served."""
         return self._send(ModelInfo, "GET", "/model", {})
@@ -188,12 +201,16 @@ class Client:
             return False
 
     def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
+        return _parsed(*self._respond(method, path, parts), kind)
+
+    def _respond(self, method: str, path: str, parts: dict[str, Any]) -> tuple[int, bytes]:
+        """Send a request until the service is not busy: status and body of the answer."""
         for attempt in range(1, self._retry.attempts + 1):
             with _translate_transport_errors(), self._http.stream(method, path, **parts) as response:
                 body = _body(response)
             seconds = self._retry.wait(attempt, response)
             if seconds is None:
-                return _parsed(response.status_code, body, kind)
+                return response.status_code, body
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 

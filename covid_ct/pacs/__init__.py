@@ -1,0 +1,1 @@
+"""`covid-ct pacs`: chest CT series of a PACS get their results, through DICOMweb."""

@@ -1,0 +1,76 @@
+"""The command `covid-ct pacs`: its options, and its run."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Final
+
+from covid_ct.errors import UsageError
+
+if TYPE_CHECKING:
+    from covid_ct.pacs.worker import Answerer
+
+EPILOG: Final = """\
+A series is done when the PACS holds a report (DICOM SR) of this software that refers to it. Nothing else is kept, so
+the command may end at any moment, and run twice. It reads CT series whose BodyPartExamined is the chest or missing.
+
+examples:
+  covid-ct pacs http://127.0.0.1:8042/dicom-web                       for ever, with the model of this installation
+  covid-ct pacs http://127.0.0.1:8042/dicom-web --url http://127.0.0.1:8000   with a service
+  covid-ct pacs https://pacs.example.org/dicom-web --once --again     also what another version of the model answered
+
+Authorization: COVIDCT_PACS_AUTHORIZATION, such as "Bearer ...", is sent to the PACS as the header of this name.
+
+exit status with --once: 0 all answered, 1 some failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that are not those of every local model."""
+    parser.set_defaults(command=run)
+    parser.add_argument("pacs", metavar="PACS", help="address of its DICOMweb services")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--once", action="store_true", help="answer what is there, and end")
+    looks.add_argument("--every", type=_seconds, default=30.0, metavar="SECONDS", help="between two looks (30)")
+    parser.add_argument(
+        "--settle",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="a series is whole when it has got no image for so long (10)",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="answer series too that only other versions of the model have answered"
+    )
+    parser.add_argument("--url", help="ask the service at this address instead of a local model")
+    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
+    parser.add_argument("--operating-point", metavar="NAME", help="threshold of the model's card for the label")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Work on a PACS."""
+    from covid_ct.pacs.server import Pacs
+    from covid_ct.pacs.worker import Worker
+
+    if options.url and (options.models or options.device != "auto"):
+        raise UsageError("--models and --device are for a model here; leave them out with --url")
+    pacs = Pacs(options.pacs, os.environ.get("COVIDCT_PACS_AUTHORIZATION"))
+    worker = Worker(pacs, _answerer(options), again=options.again, settle=options.settle)
+    if not options.once:
+        worker.forever(options.every)
+    worker.once()
+    return 1 if worker.failed else 0
+
+
+def _answerer(options: argparse.Namespace) -> "Answerer":
+    from covid_ct.pacs.answers import ServiceAnswerer
+
+    if not options.url:
+        raise UsageError("name a service with --url")
+    return ServiceAnswerer(options.url, options.api_key or os.environ.get("COVIDCT_API_KEY"), options.operating_point)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
