@@ -28,15 +28,10 @@ class ServiceAnswerer:
         self._client = Client(url, api_key=api_key, timeout=_STUDY_SECONDS)
         self._point = operating_point
 
-    @property
-    def model(self) -> str:
-        """Name of the model that is served now."""
-        return self._client.model().card.name
-
-    @property
-    def version(self) -> str:
-        """Version of the model that is served now."""
-        return self._client.model().card.version
+    def model(self) -> tuple[str, str]:
+        """Return name and version of the model that is served now."""
+        card = self._client.model().card
+        return card.name, card.version
 
     def results(self, files: Iterable[bytes]) -> Results:
         """Send the files as a zip, and read SEG and SR from the zip that comes back.
@@ -49,6 +44,10 @@ class ServiceAnswerer:
             _write_zip(study, files)
             study.seek(0)
             return read_results(self._client.study_results(study, operating_point=self._point))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
 
 
 def read_results(data: bytes) -> Results:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from covid_ct.errors import UsageError
@@ -54,11 +55,12 @@ def run(options: argparse.Namespace) -> int:
     if options.url and (options.models or options.device != "auto"):
         raise UsageError("--models and --device are for a model here; leave them out with --url")
     pacs = Pacs(options.pacs, os.environ.get("COVIDCT_PACS_AUTHORIZATION"))
-    worker = Worker(pacs, _answerer(options), again=options.again, settle=options.settle)
-    if not options.once:
-        worker.forever(options.every)
-    worker.once()
-    return 1 if worker.failed else 0
+    with closing(_answerer(options)) as answerer:
+        worker = Worker(pacs, answerer, again=options.again, settle=options.settle)
+        if not options.once:
+            worker.forever(options.every)
+        worker.once()
+        return 1 if worker.failed else 0
 
 
 def _answerer(options: argparse.Namespace) -> "Answerer":

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +88,7 @@ class Pacs:
         fields = ["BodyPartExamined", "NumberOfSeriesRelatedInstances", "StudyDate", "StudyTime"]
         offset = 0
         while True:
-            with _translate_errors():
+            with _translate_errors(away=range(500, 600)):
                 page = self._client.search_for_series(
                     search_filters={"Modality": "CT"}, fields=fields, limit=_PAGE, offset=offset
                 )
@@ -174,7 +174,8 @@ def _client(url: str, authorization: str | None) -> "DICOMwebClient":
 
 
 @contextmanager
-def _translate_errors() -> Iterator[None]:
+def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
+    """Raise the errors of `Pacs`; `away` has the HTTP status of a server that is there again later."""
     from pydicom.errors import InvalidDicomError
     from requests import HTTPError, RequestException
 
@@ -182,7 +183,7 @@ def _translate_errors() -> Iterator[None]:
         yield
     except HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
-        if status in _AWAY:
+        if status in away or status in _AWAY:
             raise PacsAwayError(f"the PACS answers with status {status}") from None
         raise PacsError(f"the PACS answers with status {status}") from None
     except RequestException as error:  # the message would have the address, and so identifiers

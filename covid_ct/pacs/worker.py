@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from covid_ct.errors import ClientError, ProblemError, UnreachableError
-from covid_ct.pacs.server import CtSeries, Pacs, PacsAwayError, StoredReport
+from covid_ct.pacs.server import CtSeries, Pacs, PacsAwayError, PacsError, StoredReport
 from service.errors import ServiceError
 
 _FIRST_PAUSE: Final = 60.0
 _LONGEST_PAUSE: Final = 6 * 3600.0
 """Seconds before a failed series is tried again; each pause is twice the last."""
+
+_INTERRUPTIONS: Final = 3
+"""Tries of a series during which PACS or service went away, until it counts as failed."""
 
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
@@ -38,18 +41,16 @@ class Results:
 class Answerer(Protocol):
     """Answers a series with the model here, or with a service."""
 
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Version of the model."""
+    def model(self) -> tuple[str, str]:
+        """Return name and version of the model; raises `UnreachableError` if the service is away."""
         ...
 
     def results(self, files: Iterable[bytes]) -> Results:
         """Answer the files of one series; raises `ServiceError` or `ClientError`."""
+        ...
+
+    def close(self) -> None:
+        """Release model or connections."""
         ...
 
 
@@ -62,12 +63,14 @@ class _Seen:
         since: when it got that many.
         next_try: when it may be tried.
         failures: how often it failed.
+        interruptions: how often PACS or service went away meanwhile.
     """
 
     instances: int | None
     since: float
     next_try: float = 0.0
     failures: int = 0
+    interruptions: int = 0
 
 
 class Worker:
@@ -97,7 +100,7 @@ class Worker:
         self._again, self._settle = again, settle
         self._tell, self._clock, self._sleep = tell, clock, sleep
         self._seen: dict[str, _Seen] = {}
-        self._done: set[str] = set()
+        self._done: set[tuple[str, tuple[str, str]]] = set()
         self.answered = self.failed = 0
 
     def once(self) -> None:
@@ -129,17 +132,22 @@ class Worker:
     def _look(self, at_most: float = float("inf")) -> None:
         """Answer the series that are ready, the latest first; stop after `at_most` seconds, for newer ones."""
         began, reports = self._clock(), dict[str, list[StoredReport]]()
+        model = self._answerer.model()
         for series in self._remember():
             seen = self._seen[series.series_uid]
             now = self._clock()
             if now - began > at_most:
                 return
-            if series.series_uid in self._done or now < max(seen.since + self._settle, seen.next_try):
+            if (series.series_uid, model) in self._done or now < max(seen.since + self._settle, seen.next_try):
                 continue
-            if series.study_uid not in reports:
-                reports[series.study_uid] = self._pacs.reports(series.study_uid)
-            if self._is_done(series, reports[series.study_uid]):
-                self._done.add(series.series_uid)
+            try:
+                if series.study_uid not in reports:
+                    reports[series.study_uid] = self._pacs.reports(series.study_uid)
+            except PacsError as error:
+                self._fail(series, seen, str(error))
+                continue
+            if self._is_done(series, reports[series.study_uid], model):
+                self._done.add((series.series_uid, model))
             else:
                 self._answer(series, seen)
 
@@ -152,20 +160,25 @@ class Worker:
                 self._seen[series.series_uid] = _Seen(series.instances, self._clock())
         return found
 
-    def _is_done(self, series: CtSeries, reports: Iterable[StoredReport]) -> bool:
-        of_series = [report for report in reports if series.series_uid in report.series_uids]
-        if not self._again:
-            return bool(of_series)
-        wanted = (self._answerer.model, f"model {self._answerer.version}")
-        return any(report.model == wanted[0] and wanted[1] in report.versions for report in of_series)
+    def _is_done(self, series: CtSeries, reports: Iterable[StoredReport], model: tuple[str, str]) -> bool:
+        name, version = model
+        return any(
+            series.series_uid in report.series_uids
+            and (not self._again or (report.model == name and f"model {version}" in report.versions))
+            for report in reports
+        )
 
     def _answer(self, series: CtSeries, seen: _Seen) -> None:
         began = self._clock()
         try:
             results = self._answerer.results(self._pacs.files(series))
             self._pacs.store(results.files)
-        except (PacsAwayError, UnreachableError):
-            raise
+        except (PacsAwayError, UnreachableError) as error:
+            seen.interruptions += 1
+            if seen.interruptions < _INTERRUPTIONS:
+                raise
+            seen.interruptions = 0  # both were there before each try: it is the series
+            self._fail(series, seen, str(error))
         except (ServiceError, ProblemError) as error:
             if error.status >= 500:
                 self._fail(series, seen, error.detail)

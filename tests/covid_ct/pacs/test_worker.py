@@ -57,19 +57,26 @@ class FakePacs:
 class FakeAnswerer:
     """Answers with the model's name, its version and the series, or raises what it is given for a series."""
 
-    model = "covid-ct"
-
     def __init__(self, version: str = "1.0.0") -> None:
         self.version = version
+        self.away = 0
         self.errors: dict[str, list[Exception]] = {}
         self.asked: list[str] = []
+
+    def model(self) -> tuple[str, str]:
+        if self.away:
+            self.away -= 1
+            raise UnreachableError("no answer from the service")
+        return "covid-ct", self.version
 
     def results(self, files: Iterable[bytes]) -> Results:
         (uid,) = [file.decode() for file in files]
         self.asked.append(uid)
         if self.errors.get(uid):
             raise self.errors[uid].pop(0)
-        return Results([f"{self.model} {self.version} {uid}".encode()], "COVID 0.81")
+        return Results([f"covid-ct {self.version} {uid}".encode()], "COVID 0.81")
+
+    def close(self) -> None: ...
 
 
 def working(pacs: Any, answerer: Any, **options: Any) -> tuple[Worker, Time, list[str]]:
@@ -147,7 +154,7 @@ def away_pacs(pacs: FakePacs, answerer: FakeAnswerer) -> None:
 
 
 def away_service(pacs: FakePacs, answerer: FakeAnswerer) -> None:
-    answerer.errors["1.2.1"] = [UnreachableError("no answer from the service")] * 3
+    answerer.away = 3
 
 
 @pytest.mark.parametrize("make_away", [away_pacs, away_service])
@@ -164,6 +171,48 @@ def test_a_server_that_is_away_is_waited_for_and_no_series_counts_as_failed(
         "waiting 4 s",
     ]
     assert (worker.answered, worker.failed) == (1, 0)
+
+
+def test_a_service_that_ends_in_the_middle_of_a_series_is_waited_for_and_the_series_answered() -> None:
+    pacs, answerer = FakePacs(CHEST), FakeAnswerer()
+    answerer.errors["1.2.1"] = [UnreachableError("gone")] * 2
+    worker, _, _ = working(pacs, answerer)
+    worker.once()
+    assert (worker.answered, worker.failed) == (1, 0)
+
+
+def test_a_series_that_ends_the_service_each_time_does_not_hold_up_the_others() -> None:
+    pacs, answerer = FakePacs(CHEST, OTHER), FakeAnswerer()
+    answerer.errors["1.2.1"] = [UnreachableError("gone")] * 9
+    worker, time, lines = working(pacs, answerer)
+    run(worker, time, 120)
+    assert [uid for report in pacs.stored for uid in report.series_uids] == ["1.3.1"]
+    assert any(line.startswith("1.2.1: failed, next try in 60 s") for line in lines)
+
+
+def test_a_service_with_a_new_model_answers_again_if_asked() -> None:
+    pacs, answerer = FakePacs(CHEST), FakeAnswerer()
+    worker, time, _ = working(pacs, answerer, again=True)
+    run(worker, time, 120)
+    answerer.version = "2.0.0"
+    run(worker, time, 120)
+    assert answerer.asked == ["1.2.1", "1.2.1"]
+
+
+def test_a_study_whose_reports_cannot_be_read_does_not_hold_up_the_others() -> None:
+    pacs, answerer = FakePacs(CHEST, OTHER), FakeAnswerer()
+    reports = pacs.reports
+
+    def failing(study_uid: str) -> list[StoredReport]:
+        if study_uid == "1.2":
+            raise PacsError("the PACS answers with status 500")
+        return reports(study_uid)
+
+    pacs.reports = failing  # type: ignore[method-assign]
+    worker, _, lines = working(pacs, answerer)
+    worker.once()
+    assert answerer.asked == ["1.3.1"]
+    assert lines[0].startswith("1.2.1: failed")
 
 
 def test_a_new_study_is_answered_before_an_old_backlog() -> None:

@@ -73,7 +73,7 @@ class Orthanc:
         found = httpx2.post(f"{self.root}/tools/find", json=query).json()
         return [httpx2.get(f"{self.root}/instances/{each['ID']}/simplified-tags").json() for each in found]
 
-    def file(self, modality: str) -> list[bytes]:
+    def files(self, modality: str) -> list[bytes]:
         """Files of all instances of a modality, as they are stored."""
         query = {"Level": "Instance", "Query": {"Modality": modality}}
         found = httpx2.post(f"{self.root}/tools/find", json=query).json()
