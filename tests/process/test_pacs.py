@@ -140,7 +140,7 @@ def test_a_second_run_finds_nothing_to_do(pacs: Orthanc, server: Server) -> None
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_the_next_one_doubles_nothing(pacs: Orthanc, server: Server) -> None:
-    numbers = range(1, 5)
+    numbers = range(1, 4)
     for number in numbers:
         store(pacs, study(number))
     for _ in numbers:
@@ -188,7 +188,7 @@ def test_a_service_that_is_away_is_waited_for(pacs: Orthanc, server: Server) -> 
 
 
 def test_a_series_without_lungs_is_told_and_stays_without_results(pacs: Orthanc, server: Server) -> None:
-    store(pacs, study(7, PixelData=bytes(2 * SIDE * SIDE)))
+    store(pacs, study(7, PixelData=bytes(2 * SIDE * SIDE), RescaleIntercept=-4000))
     done = work(pacs, "--once", "--url", server.url)
     assert done.returncode == 0, done.stderr
     assert "1.2.840.99.7: not answered" in done.stderr
