@@ -1,4 +1,4 @@
-"""The answers of the API, shared by routes, client, command line and OpenAPI. Needs no torch and no web framework."""
+"""Response bodies of the API, shared by routes, client and command line, without torch or a web framework."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from service.model.card import CheckName, FileAgreement, ModelCard, Precision
 from service.model.prediction import LungInvolvement
 
 _MAP_DECIMALS: Final = 4
-"""Of a map's values: finer than the networks compute, and a third of the bytes."""
+"""Decimals of a map's values: finer than the networks compute, in a third of the bytes."""
 
 
 def _from_base64(value: object) -> object:
@@ -42,14 +42,14 @@ class ModelName(_Answer):
 
 
 class OutOfDistribution(_Answer):
-    """Result of the checks of the picture."""
+    """Result of the checks of the image."""
 
     score: float = Field(
-        description="highest score of a check divided by its threshold on the card; near 1 the answer is in doubt; 0 "
-        "if the model has no checks"
+        description="highest score of a check divided by its threshold on the card; above 1 a check has failed; 0 if "
+        "the model has no checks"
     )
-    threshold: float = Field(description="1; above it a check has failed")
-    flagged: bool = Field(description="true: a check has failed, so the probability means nothing")
+    threshold: float = Field(description="always 1; above it a check has failed")
+    flagged: bool = Field(description="true: a check has failed, so the probability is meaningless")
     reason: CheckName | None = Field(description="the check that failed; null if none did")
 
 
@@ -69,28 +69,28 @@ class SlicePrediction(_Answer):
         ge=0, le=1, description="of COVID-19: lesion_probability times covid_given_lesion where the model answers these"
     )
     lesion_probability: float | None = Field(
-        default=None, ge=0, le=1, description="that these lungs show a lesion; null if the model does not answer it"
+        default=None, ge=0, le=1, description="that these lungs show a lesion; null if the model does not predict it"
     )
     covid_given_lesion: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="that it looks like COVID-19 rather than another disease; null if the model does not answer it",
+        description="that it looks like COVID-19 rather than another disease; null if the model does not predict it",
     )
     label: str | None = Field(
         description="COVID where the probability is at or above the threshold, and the lesion probability at or above "
-        "its own; null if a check has failed, because the probability means nothing then",
+        "its own; null if a check has failed",
         examples=["COVID"],
     )
     threshold: float = Field(description="of the probability, at the operating point")
     lesion_threshold: float | None = Field(
         default=None,
-        description="of the lesion probability, at the operating point; null if the model does not answer it",
+        description="of the lesion probability, at the operating point; null if the model does not predict it",
     )
     operating_point: str = Field(description="operating point of the model's card that was used", examples=["balanced"])
     lung_involvement: LungInvolvement | None = Field(description="null if the model finds no lungs")
     lung_fraction: float | None = Field(
-        description="area of the lungs divided by that of the picture; null if the model does not find lungs"
+        description="share of the image that is lung; null if the model does not find lungs"
     )
     model: ModelName
     out_of_distribution: OutOfDistribution
@@ -98,7 +98,7 @@ class SlicePrediction(_Answer):
 
     @classmethod
     def of(cls, assessment: Assessment, card: ModelCard) -> "SlicePrediction":
-        """Build the answer from an assessment by the model of `card`."""
+        """Build the body from an assessment by the model of `card`."""
         prediction, check = assessment.prediction, assessment.check
         return SlicePrediction(
             probability=prediction.probability,
@@ -152,8 +152,8 @@ class Explanation(Prediction):
     """Prediction for one slice by a service, with its heat map."""
 
     heatmap: Map = Field(
-        description="probability of lesion, 0 to 1, and 0 outside the lungs; how much the network looked at each "
-        "position, relative to the strongest one, if the model does not find lungs"
+        description="probability of lesion, 0 to 1, and 0 outside the lungs; activity of the network, relative to "
+        "its maximum, if the model does not find lungs"
     )
     lungs: Map | None = Field(description="probability of lung, 0 to 1; null if the model does not find lungs")
     slice_png: Png = Field(alias="slice_png_base64", description="PNG: the decoded slice, grey")
@@ -207,13 +207,12 @@ class ModelInfo(_Answer):
     device: str
     precision: Precision = Field(description="compute precision")
     precision_milliseconds: dict[Precision, float] = Field(
-        description="time of one convolution of the network's kind, by precision that was compared at the start, the "
-        "fastest first; empty if there was no choice"
+        description="time of one convolution in each precision that was compared at the start, fastest first; empty "
+        "if there was no choice"
     )
     operating_point: str = Field(description="operating point of the card for requests that name none")
     agreement: FileAgreement | None = Field(
-        description="answers of this file to the test split, compared with those that the card's figures are of; null "
-        "if unknown"
+        description="how closely this file reproduces the published test results; null if unknown"
     )
     disclaimer: str = DISCLAIMER
 

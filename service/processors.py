@@ -1,4 +1,4 @@
-"""Processors that this process may use: its affinity, limited by the quotas of its control groups."""
+"""Number of processors that this process may use: its affinity, limited by the quotas of its control groups."""
 
 import math
 import os
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_processors(root: Path = Path("/")) -> int:
-    """Count the processors of this process; control groups of version 1 and 2 are read, nested groups too.
+    """Count the usable processors, from control groups of version 1 and 2, also nested ones.
 
     Args:
         root: folder with `proc` and `sys`, for tests.
@@ -34,14 +34,14 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _memberships(root: Path) -> Iterator[tuple[list[str], PurePosixPath]]:
-    """Yield controllers and path of each hierarchy; version 2 has no controllers there."""
+    """Yield controllers and path of each hierarchy; version 2 has no controllers here."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        # In a container without a namespace for groups, the path is the host's, and only its mounted end is here.
+        # In a container without a cgroup namespace, the path is the host's, and only its mounted end exists here.
         yield controllers.split(",") if controllers else [], PurePosixPath("/", *_without_parents(path))
 
 

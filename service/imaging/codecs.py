@@ -1,7 +1,7 @@
 """Decodes compressed frames of DICOM files with the codecs of imagecodecs.
 
-They are libjpeg-turbo (every JPEG), OpenJPEG (JPEG 2000 and HTJ2K) and CharLS (JPEG-LS). imagecodecs also has OpenJPH
-for HTJ2K, which did not return from damaged streams, and two other codecs for lossless JPEG, which read fewer kinds.
+They are libjpeg-turbo (every JPEG), OpenJPEG (JPEG 2000 and HTJ2K) and CharLS (JPEG-LS). imagecodecs also has OpenJPH,
+which hangs on damaged HTJ2K streams, and two other codecs for lossless JPEG, which read fewer kinds.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: i
     """Decode one compressed frame.
 
     Args:
-        frame: the stream, possibly with padding behind its end.
+        frame: the stream, possibly padded.
         syntax: UID of one of the syntaxes above.
         rows, columns, samples: size in the DICOM header; a stream of another size is refused before it is decoded.
-        photometric: of the DICOM header; colours come out as RGB.
+        photometric: of the DICOM header; colours are returned as RGB.
 
     Returns:
-        (rows, columns) or (rows, columns, 3), 8 or 16 bits, signed if a JPEG 2000 stream says so.
+        (rows, columns) or (rows, columns, 3), 8 or 16 bits, signed if a JPEG 2000 stream is.
 
     Raises:
         UnusableImageError: damaged, truncated, or of a kind that no codec reads.
@@ -109,7 +109,7 @@ def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
     import imagecodecs
 
     if not frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
-        frame += _END_OF_CODESTREAM  # CharLS takes seconds to refuse a stream that just stops
+        frame += _END_OF_CODESTREAM  # CharLS needs seconds to refuse a stream without an end
     try:
         return np.asarray(imagecodecs.jpegls_decode(frame))
     except imagecodecs.JpeglsError:

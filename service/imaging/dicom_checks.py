@@ -1,4 +1,4 @@
-"""Checks of a DICOM header: computed tomography, axial, with pixels of a kind that is read."""
+"""Checks of a DICOM header: CT, axial, with pixels of a supported kind."""
 
 import re
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Steps that bring a slice upright: the patient's front at the top, the patient's right side on the left.
+    """Steps that turn a slice upright: the patient's front at the top, the patient's right on the left.
 
     Attributes:
         transpose: whether to exchange rows and columns; the first step.
@@ -85,10 +85,10 @@ class Turn:
 
 
 def check_header(elements: Elements) -> Header:
-    """Check the header, in the order of the most useful reasons for a refusal.
+    """Check the header, most useful reason for a refusal first.
 
     Raises:
-        UnusableImageError: not CT, a localizer, without pixels, truncated, or of a kind that is not read.
+        UnusableImageError: not CT, a localizer, without pixels, truncated, or unsupported.
     """
     dataset = elements.dataset
     _check_content(elements)
@@ -122,7 +122,7 @@ def upright(dataset: "Dataset", groups: list["Dataset"]) -> Turn:
     """Read the orientation of a slice, from its functional groups or else from the file.
 
     Returns:
-        The steps that bring it upright: none if it has no orientation.
+        The steps that turn it upright: none if it has no orientation.
 
     Raises:
         UnusableImageError: it is not axial.

@@ -1,4 +1,4 @@
-"""The elements of a CT image file that are read, before any pixel is decoded."""
+"""Header elements of a CT image file, read before any pixel is decoded."""
 
 import io
 import math
@@ -69,10 +69,10 @@ _TAGS: Final = (
 )
 
 _MAX_ELEMENTS: Final = 20_000
-"""At the top level; a CT slice has some hundred. Each costs time before the file can be judged."""
+"""Elements at the top level; a CT slice has a few hundred, and each takes time."""
 
 _MAX_INFLATED: Final = 256 * 1024 * 1024
-"""Bytes that a deflated data set may have; a CT slice of 512 x 512 has half a million."""
+"""Maximum bytes of a deflated data set; a CT slice of 512 x 512 has half a million."""
 
 _UNDEFINED: Final = 0xFFFFFFFF
 _SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
@@ -80,7 +80,7 @@ _SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """The elements that were found.
+    """Elements found in a file.
 
     Attributes:
         syntax: UID of the transfer syntax.
@@ -96,10 +96,10 @@ class Elements:
 
 
 def read_elements(data: bytes) -> Elements:
-    """Read the transfer syntax and the elements of `_TAGS`; what follows the pixels is not read.
+    """Read the transfer syntax and the elements of `_TAGS`; stop after the pixels.
 
     Raises:
-        UnusableImageError: the transfer syntax is not read, or a limit is exceeded.
+        UnusableImageError: unsupported transfer syntax, or a limit is exceeded.
     """
     start, syntax, sop_class = _read_meta(data)
     _check_syntax(syntax)
@@ -149,7 +149,7 @@ def _check_syntax(syntax: str) -> None:
     if syntax not in NATIVE | COMPRESSED:
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
         raise unsupported(
-            f"The file's transfer syntax {known} is not read.",
+            f"The file's transfer syntax {known} is not supported.",
             "gdcmconv --raw in.dcm out.dcm",
             ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
         )

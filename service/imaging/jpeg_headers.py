@@ -11,7 +11,7 @@ _UNREAD_FRAME: Final = re.compile(rb"\xff[\xc5-\xc7\xc9-\xcb\xcd-\xcf]\x00")
 _START_OF_SCAN: Final = 0xDA
 _RESTART_INTERVAL: Final = 0xDD
 _PADDING: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
-"""Bytes of many patterns without a marker; a decoder that reads them decodes other pixels than from zeros."""
+"""Marker-free filler: a truncated stream decodes differently with it than with zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ def with_stuffed_ones(frame: bytes) -> bytes:
 def with_more_bits(frame: bytes) -> bytes:
     """Append bits to every entropy-coded segment of a JPEG, and a segment after the last restart interval.
 
-    A decoder replaces missing bits by zeros without an error. If a stream and its copy with more bits decode to the
-    same pixels, the stream is complete. Encoders pad with less than a byte, so their padding changes nothing.
+    A decoder replaces missing bits by zeros without an error. If a stream and its copy with the filler decode to the
+    same pixels, the stream is complete. Encoders pad with less than a byte, so their padding does not matter.
     """
     parts, at, restarts, following = [frame[:2]], 2, False, 0
     while at + 4 <= len(frame) and frame[at] == 0xFF:

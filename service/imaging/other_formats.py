@@ -1,4 +1,4 @@
-"""Files of formats that are not read: their kind by the first bytes, and the command that converts them."""
+"""Unsupported formats, recognised by their first bytes, with the command that converts them."""
 
 import zlib
 from typing import Final
@@ -55,12 +55,12 @@ def is_nifti(data: bytes) -> bool:
 
 
 def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
-    """Build the refusal of a file that is in none of `formats`, with its kind if it is known."""
+    """Build the refusal of a file in none of `formats`, with its kind if it is known."""
     kind, command = _kind(data)
     found = f", but {kind}" if kind else ""
     return UnsupportedImageError(
         f"The content is not an image of a supported type{found}; send one of {', '.join(formats)}, DICOM. The type is "
-        f"judged by the bytes, not by the file's name. Convert it with: {command}"
+        f"detected from the content, not from the name. Convert it with: {command}"
     )
 
 

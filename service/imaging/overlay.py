@@ -1,7 +1,4 @@
-"""Pictures of a heat map: over its slice, or alone.
-
-The scale is fixed from 0 to 1, so pictures of different slices can be compared.
-"""
+"""Pictures of a heat map, over its slice or alone, on a fixed scale from 0 to 1 so that slices can be compared."""
 
 import io
 from typing import Final
@@ -13,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from service.imaging.decode import Slice
 
 CONTOUR_VALUE: Final = 0.25
-"""The contour encloses the values from here on."""
+"""The contour encloses values from here on."""
 
 _LUNG_VALUE: Final = 0.5
 
@@ -26,8 +23,8 @@ _COLOURS: Final = (
     (249, 203, 53),
     (252, 255, 164),
 )
-"""Steps of matplotlib's `inferno` (CC0): its lightness rises evenly, also for the colour-blind. Its blacks are left
-out: they would hide the slice."""
+"""Steps of matplotlib's `inferno` (CC0): its lightness rises evenly, also for the colour-blind. Without its blacks,
+which would hide the slice."""
 
 _CONTOUR: Final = (255, 255, 255)
 _OUTLINE: Final = (0, 200, 255)
@@ -36,12 +33,12 @@ _MAX_OPACITY: Final = 0.6
 """The anatomy below the highest values must stay visible."""
 
 _LINE_SIDE: Final = 512
-"""Lines are a pixel wide in a picture of this side, and in smaller ones; they grow with larger ones."""
+"""Lines are one pixel wide up to this size of a picture, and wider in larger ones."""
 
 _MARKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _COMPRESSION: Final = 3
-"""Of zlib's 9; more takes far longer for a few per cent."""
+"""Compression level of zlib; higher ones take far longer and save a few per cent."""
 
 
 def overlay(
@@ -53,13 +50,13 @@ def overlay(
     opacity grows with the value, to 60 %. White lines enclose values of at least 0.25.
 
     Args:
-        ct_slice: uint8 (1, H, W), as it was sent.
+        ct_slice: uint8 (1, H, W), in its original size.
         heatmap: float32 (h, w), 0 to 1; values below 0 are drawn as 0.
         max_side: longest side of the picture in pixels; None keeps the slice's own size.
         lungs: float32 (h, w), probability of lung; its outline at 0.5 is drawn in blue. None draws no outline.
 
     Returns:
-        An RGB image of the slice's own aspect.
+        An RGB image with the aspect ratio of the slice.
     """
     grey = grey_image(ct_slice, max_side)
     level = Image.fromarray(np.rint(enlarged(heatmap, grey.size) * 255).astype(np.uint8))
@@ -73,9 +70,9 @@ def overlay(
 
 
 def with_colour_bar(picture: Image.Image) -> Image.Image:
-    """Add the scale on the right of an overlay: its colours from 0 to 1 with numbers, and a line at the contour.
+    """Add the colour scale from 0 to 1 on the right of an overlay, with numbers and a line at the contour.
 
-    A picture too low for the numbers gets a black margin below.
+    A picture too small for the numbers gets a black margin at the bottom.
     """
     unit = max(10, picture.height // 40)  # height of the numbers
     font = ImageFont.load_default(size=unit)

@@ -1,4 +1,4 @@
-"""Windows: the Hounsfield units that are black and white."""
+"""Windows: mapping of Hounsfield units to grey."""
 
 import math
 from dataclasses import dataclass

@@ -63,9 +63,9 @@ class Batcher(Generic[T, R]):
     long. A lone item therefore waits if that finishes it sooner.
 
     Args:
-        run: takes the items of a batch and the number of batches that share the machine meanwhile; returns exactly one
-            result or exception for each item, in order. If it raises, every item of that batch gets the exception, and
-            the next batch still runs.
+        run: takes the items of a batch and the number of batches that share the machine; returns exactly one result or
+            exception for each item, in order. If it raises, every item of this batch gets the exception, and the next
+            batch still runs.
         max_size: maximum number of items in a batch.
         max_waiting: maximum number of waiting items.
         max_concurrent_batches: maximum number of batches that run at the same time.
@@ -121,7 +121,7 @@ class Batcher(Generic[T, R]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker takes batches: it was started and has not ended."""
+        """Whether the worker is running."""
         return self._worker is not None and not self._worker.done()
 
     @property
@@ -131,7 +131,7 @@ class Batcher(Generic[T, R]):
         return max((now - batch.started_at for batch in self._running.values()), default=0.0)
 
     async def close(self, timeout_seconds: float | None = None) -> None:
-        """Take no more items, run the waiting ones, then stop; items left at the timeout get `ClosedError`."""
+        """Accept no more items, run the waiting ones, then stop; items left at the timeout get `ClosedError`."""
         self._closed = True
         self._changed.set()
         if self._worker is not None:
@@ -163,7 +163,7 @@ class Batcher(Generic[T, R]):
             task.add_done_callback(self._end)
 
     def _concurrent_batches(self) -> int:
-        """Number of batches among which the machine is divided for the next one; 0 if none may start now."""
+        """Number of batches that will share the machine with the next one included; 0 if it may not start now."""
         wanted = len(self._running) + math.ceil(len(self._waiting) / self._max_size)
         concurrent_batches = min(self._max_concurrent_batches, wanted)
         taken = sum(Fraction(1, batch.concurrent_batches) for batch in self._running.values())
@@ -171,10 +171,10 @@ class Batcher(Generic[T, R]):
         return concurrent_batches if has_room and not self._ends_sooner_alone() else 0
 
     def _ends_sooner_alone(self) -> bool:
-        """Whether a single item should wait for the last batch of a pair.
+        """Whether a single item should wait for the running batch of a pair.
 
-        If that has run for longer than a batch takes alone, then the rest of it and the item alone afterwards take less
-        time than the item beside it, which would need as long as that batch in all.
+        If this batch has already run for longer than a batch alone takes, the item finishes sooner alone after it than
+        next to it.
         """
         if len(self._running) != 1 or len(self._waiting) != 1:
             return False
@@ -199,7 +199,7 @@ class Batcher(Generic[T, R]):
                 self._alone_seconds = time.perf_counter() - batch.started_at
         seconds = time.perf_counter() - batch.started_at
         for entry, result in zip(entries, results, strict=True):
-            if entry.future.done():  # its caller has gone
+            if entry.future.done():  # its caller was cancelled
                 continue
             if isinstance(result, Exception):
                 entry.future.set_exception(result)

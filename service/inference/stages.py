@@ -6,7 +6,7 @@ from service.metrics import Metrics
 
 
 class StageTimer:
-    """Measures stages: milliseconds for the answer, seconds for the histogram."""
+    """Measures stages: milliseconds for the response, seconds for the histogram."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -14,7 +14,7 @@ class StageTimer:
         self.milliseconds: dict[str, float] = {}
 
     def copy(self) -> "StageTimer":
-        """Make a copy for one of several images of a request; its next stage begins now."""
+        """Copy the stages for one of several images of a request; the next stage begins now."""
         copy = StageTimer(self._metrics)
         copy.milliseconds = dict(self.milliseconds)
         return copy

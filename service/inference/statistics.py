@@ -1,4 +1,4 @@
-"""Counts and times of one loaded model, for clients that ask for them."""
+"""Counts and times of one loaded model."""
 
 import time
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ class ModelStatistics:
     Attributes:
         batches: runs of the network.
         last_inference_at: start of the last run in seconds since 1970; 0 before the first.
-        success: answered slices, with the time in queue and network.
+        success: slices with a prediction, with the time in queue and network.
         failure: slices that the queue refused or the network failed.
-        queue: time of the answered slices in the queue.
-        network: time of the batches of the answered slices.
+        queue: time of these slices in the queue.
+        network: time of the batches of these slices.
     """
 
     batches: int = 0
@@ -48,7 +48,7 @@ class ModelStatistics:
 
     @contextmanager
     def counting_failures(self) -> Iterator[None]:
-        """Count an error that ends the context, with its time; cancelled work is not a failure."""
+        """Count an error in the context, with its time; cancelled work is not a failure."""
         began = time.perf_counter()
         try:
             yield
@@ -59,7 +59,7 @@ class ModelStatistics:
             raise
 
     def add_answer(self, queue_seconds: float, run_seconds: float) -> None:
-        """Count an answered slice."""
+        """Count a slice with a prediction."""
         self.success.add(queue_seconds + run_seconds)
         self.queue.add(queue_seconds)
         self.network.add(run_seconds)

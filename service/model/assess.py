@@ -1,4 +1,4 @@
-"""From a prediction to its label: the thresholds of the card, and the checks of the picture."""
+"""Label of a prediction, from the thresholds of the card and the checks of the image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,14 +10,14 @@ from service.model.card import CheckName, LocalCalibration, ModelCard, Operating
 from service.model.prediction import NetworkPrediction
 
 SCORE_THRESHOLD: Final = 1.0
-"""A picture fails above this score: scores are relative to the thresholds of the card."""
+"""Images above this score fail: scores are relative to the thresholds of the card."""
 
 _ORDER: Final[tuple[CheckName, ...]] = get_args(CheckName)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Result of all checks of a picture.
+    """Result of all checks of an image.
 
     Attributes:
         score: highest score of a check, divided by its threshold; 0 if the model has no checks.
@@ -29,7 +29,7 @@ class CheckResult:
 
     @property
     def failed(self) -> bool:
-        """Whether the picture is out of distribution: its probability means nothing."""
+        """Whether the image is out of distribution, so that its probability is meaningless."""
         return self.reason is not None
 
 
@@ -40,8 +40,8 @@ class Assessment:
     Attributes:
         prediction: by the network.
         point: the operating point that the label follows from.
-        label: one of the card's two labels; None if a check failed, because the probability means nothing then.
-        check: result of the checks; if one failed, the picture is out of distribution.
+        label: one of the card's two labels; None if a check failed, because the probability is then meaningless.
+        check: result of the checks; if one failed, the image is out of distribution.
     """
 
     prediction: NetworkPrediction
@@ -80,7 +80,7 @@ def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName,
 
 
 def refusal(reason: CheckName) -> UnusableImageError:
-    """Build the refusal of a picture: what is wrong with it, and what to send instead."""
+    """Build the refusal of an image: the reason, and what to send instead."""
     title, detail = _WORDS[reason]
     return UnusableImageError(detail, code=ErrorCode(reason), title=title)
 
@@ -88,11 +88,11 @@ def refusal(reason: CheckName) -> UnusableImageError:
 _WORDS: Final[dict[CheckName, tuple[str, str]]] = {
     "several_panels": (
         "Several pictures in one",
-        "The picture shows several slices or panels. Cut out one slice, or export it alone, and send that.",
+        "The image shows several slices or panels. Cut out one slice, or export it alone, and send that.",
     ),
     "no_lungs": (
         "No lungs found",
-        "No lungs were found: the picture may be a photograph, another part of the body, or a scout, coronal or "
+        "No lungs were found: the image may be a photograph, another part of the body, or a scout, coronal or "
         "sagittal view. Send one axial chest CT slice that shows lungs.",
     ),
     "wrong_window": (

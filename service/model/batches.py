@@ -21,7 +21,7 @@ def to_device(slices: Sequence[Slice], device: torch.device, max_size: int) -> t
     was compiled and got its memory at the warm-up. Pinned memory makes the copy faster.
     """
     if device.type == "cpu":
-        # np.stack would copy the pixels of a single slice for nothing
+        # np.stack would copy the pixels of a single slice
         return torch.from_numpy(slices[0][np.newaxis] if len(slices) == 1 else np.stack(slices))
     size = next(size for size in sizes_of_batches(max_size) if size >= len(slices))
     batch = torch.zeros(size, *slices[0].shape, dtype=torch.uint8, pin_memory=True)

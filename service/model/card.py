@@ -17,7 +17,7 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
 """The number format that the network computes in."""
 
 FilePrecision: TypeAlias = Literal["fp16", "int8"]
-"""Number format of the weights in a file. fp16 files compute in any precision but int8, int8 files in int8 alone."""
+"""Number format of the weights in a file. fp16 files compute in any precision except int8, int8 files only in int8."""
 
 
 CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
@@ -38,7 +38,7 @@ class _Record(BaseModel):
 
 
 class Interval(_Record):
-    """A figure with its 95 % bootstrap interval."""
+    """A score with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -53,7 +53,7 @@ class SplitFingerprint(_Record):
 
 
 class SelfCheck(_Record):
-    """A synthetic slice, given by its seed, and the probability that the network must answer."""
+    """Seed of a synthetic slice, and the probability that the network must predict for it."""
 
     seed: int
     probability: float = Field(ge=0, le=1)
@@ -80,7 +80,7 @@ class Calibration(_Record):
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """Thresholds of the card with their name: the answer is the positive label at or above both.
+    """Thresholds of the card with their name: the label is the positive one at or above both.
 
     Attributes:
         name: as on the card.
@@ -129,19 +129,19 @@ class ModelCard(_Record):
         resize: how a slice is resized to that size; the service refuses an unknown rule.
         labels: names of class 0 and class 1.
         positive_label: the class that the probability is of.
-        threshold: of the default operating point: at or above this probability the answer is the positive label.
+        threshold: of the default operating point: at or above this probability the label is the positive one.
         operating_points: thresholds of the probability by name.
-        lesion_thresholds: thresholds of the lesion probability by the same names; the answer is the positive label at
-            or above both. Empty if the network does not answer it.
+        lesion_thresholds: thresholds of the lesion probability by the same names; the label is positive at or above
+            both. Empty if the network does not predict it.
         purposes: by the same names, the question that the label answers.
         calibration: until 2.0, of the probability; None where each answer has its own.
         calibrations: of each answer.
-        checks: threshold of each check of the picture; above it the picture is refused. Empty if the model has none.
+        checks: threshold of each check; an image above it is refused. Empty if the model has none.
         checks_rule: how these thresholds were chosen.
         precision: how the file stores its weights.
-        left_out_metrics: figures by source that the model was not trained on, with intervals.
-        test_metrics: figures on the test split, with intervals.
-        local: calibration to a hospital's own slices, from the manifest; thresholds are those of it.
+        left_out_metrics: scores by source that the model was not trained on, with intervals.
+        test_metrics: scores on the test split, with intervals.
+        local: calibration to a hospital's own slices, from the manifest; the thresholds are its own.
     """
 
     schema_version: Literal[2]
@@ -225,7 +225,7 @@ class ManifestFile(_Record):
 
 
 class FileAgreement(BaseModel):
-    """Answers of a model file to the test split, compared with those of the network that the card's figures are of.
+    """How closely a model file reproduces the published test results.
 
     Attributes:
         auc: of the file.
@@ -241,11 +241,11 @@ class FileAgreement(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The part of metrics.json that pins the model files; the rest of it is for people.
+    """The part of metrics.json that the service reads.
 
     Attributes:
-        probability_shares: share of the test split's probabilities at or below each of PROBABILITY_BOUNDS, to
-            compare the service's answers with. Empty if unknown.
+        probability_shares: share of the test split's probabilities at or below each of PROBABILITY_BOUNDS, the
+            reference of the drift alert. Empty if unknown.
         lung_involvement_shares: share of the test slices with a lung involvement at or below each bound, by bound.
         agreement: by name of the file; empty if unknown.
         local: calibration to a hospital's own slices; None if there is none.

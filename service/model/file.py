@@ -1,6 +1,6 @@
-"""The model file: from a network to bytes and back. One TorchScript archive with its card inside.
+"""The model file: one TorchScript archive with its card inside, written and read.
 
-This is the only file that uses `torch.jit`, which is deprecated upstream; docs/decisions.md has the plan.
+This is the only file that uses `torch.jit`, which is deprecated upstream (docs/decisions.md, 1).
 """
 
 import hashlib
@@ -33,15 +33,15 @@ Network: TypeAlias = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 """uint8 (N, 1, S, S) -> float tensors by name, all maps over the whole slice:
 
 - `probability` (N,): of the positive class, calibrated, 0 to 1.
-- `heatmap` (N, h, w): probability of lesion inside the lungs, 0 to 1. A network that does not find lungs answers how
-  much it looked at each position.
-- one score (N,) for each check of the card, 0 to 1: how likely the picture must be refused for this reason.
+- `heatmap` (N, h, w): probability of lesion inside the lungs, 0 to 1. A network that does not find lungs returns
+  its activity at each position.
+- one score (N,) for each check of the card, 0 to 1: how likely the image must be refused for this reason.
 
 And from a network that finds lungs:
 
 - `lungs` (N, h, w): probability of lung, 0 to 1.
-- `lung_involvement` (N, 3): area of lesion divided by area of lung: both lungs, the patient's left, the right.
-- `lung_fraction` (N,): area of the lungs divided by that of the picture.
+- `lung_involvement` (N, 3): share that is lesion of both lungs, of the patient's left lung, and of the right one.
+- `lung_fraction` (N,): share of the image that is lung.
 """
 
 
@@ -53,7 +53,7 @@ class LoadedModel:
         network: ready to be called on the device and in the precision it was loaded for.
         card: the card inside the file.
         sha256: hash of the whole file, hexadecimal.
-        lung_finder: gives the scores of the checks alone, in a part of the time; None if the file has none.
+        lung_finder: computes the scores of the checks only, in less time; None if the file has none.
     """
 
     network: Network
@@ -109,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
 def load_model(path: Path, device: torch.device, precision: Precision, sha256: str | None = None) -> LoadedModel:
     """Read a model file once, verify it, and make its network ready to be called.
 
-    TorchScript archives can run operators at load: open only files that you trust. The hash is there to check that.
+    TorchScript archives can run operators at load: open only files that you trust, and pass their hash.
 
     Args:
         path: the archive, on a local disk.
@@ -135,7 +135,7 @@ def _read_archive(
         raise ModelFileError(f"{path}: can't read the model file: {error.strerror}") from error
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
-        raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the file that was released")
+        raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the released file")
     extra = {_CARD_NAME: ""}
     if precision == "int8":
         _emit_int8_warning_once()
@@ -151,7 +151,7 @@ def _read_archive(
 
 
 def load_on_cpu(folder: Path, file: ManifestFile) -> LoadedModel:
-    """Load a file of a folder's manifest on any CPU: fp16 weights in fp32, int8 in int8.
+    """Load a file of a manifest on any CPU: fp16 weights in fp32, int8 weights in int8.
 
     Raises:
         ModelFileError: as `load_model`.
@@ -215,7 +215,7 @@ def _emit_int8_warning_once() -> None:
 
 @contextmanager
 def without_deprecation_warnings() -> Iterator[None]:
-    """Keep TorchScript's deprecation out of operators' logs; docs/decisions.md has the plan."""
+    """Keep TorchScript's deprecation out of operators' logs."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*(torch\.jit\..*deprecated|quantized tensor creation)")
         yield

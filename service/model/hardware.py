@@ -1,4 +1,4 @@
-"""Hardware of this machine: devices and their errors, native number formats, threads, memory."""
+"""Hardware of this machine: devices and their errors, number formats, threads, memory."""
 
 import ctypes
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 
 _KEPT_BLOCK: Final = 32 * 2**20
-"""Bytes; larger blocks go back to the kernel, so that a huge image leaves nothing behind. glibc takes no more."""
+"""Bytes; larger blocks return to the kernel, so that a huge image does not stay in memory. The maximum of glibc."""
 
 _KEPT_MEMORY: Final = 128 * 2**20
 """Bytes at the end of the heap that stay."""
@@ -34,7 +34,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Compare text too: TorchScript's interpreter keeps the text of an error, not always its class."""
+    """Whether the device is out of memory, also by the text: TorchScript does not always keep the class of an error."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
@@ -44,7 +44,7 @@ def is_loss_of_device(error: RuntimeError) -> bool:
 
 
 def reason_of(error: RuntimeError) -> str:
-    """Return the line of an error that says what happened: TorchScript puts a trace before it, CUDA advice after it."""
+    """Return the line of an error with the reason: TorchScript puts a trace before it, CUDA advice after it."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     return next((line for line in reversed(lines) if "error: " in line.lower()), lines[-1])[:200]
 
@@ -57,7 +57,7 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def has_int8() -> bool:
-    """Whether this build of torch has int8 kernels for the processor; how fast they are must be measured."""
+    """Whether this build of torch has int8 kernels for the processor, fast or slow."""
     return bool(torch.backends.quantized.engine not in ("", "none"))
 
 
@@ -65,8 +65,8 @@ def has_int8() -> bool:
 def int8_packed_by_onednn() -> Iterator[None]:
     """Let oneDNN pack int8 weights on an x86 processor, and multiply with them from then on.
 
-    By default torch takes oneDNN with VNNI and FBGEMM without, where oneDNN needs 0.85 of FBGEMM's time. The reason is
-    that without VNNI, oneDNN adds two products in 16 bits, which 8-bit activations overflow. Model files have 7 bits.
+    By default torch uses oneDNN with VNNI and FBGEMM without it, because without VNNI oneDNN adds two products in 16
+    bits, which 8-bit activations overflow. Model files have 7-bit activations, and oneDNN takes 0.85 of the time.
     """
     before = torch.backends.quantized.engine
     if before == "x86":
@@ -85,7 +85,7 @@ def use_threads(count: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread alone."""
+    """Let torch compute in the calling thread only."""
     before = torch.get_num_threads()
     use_threads(1)
     try:
@@ -109,7 +109,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give freed memory back to the kernel once, after reading a model: 55 to 140 MiB of copies of its weights."""
+    """Return freed memory to the kernel once, after reading a model: 55 to 140 MiB of copies of its weights."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

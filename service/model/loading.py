@@ -17,7 +17,7 @@ _log = logging.getLogger("covidct")
 
 
 class SelfCheckError(ModelFileError):
-    """A network does not answer its self-check as its card says."""
+    """The network's output for its self-check differs from its card."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def load_predictor(options: LoadOptions) -> Predictor:
     With `auto` on a CPU, a precision whose self-check fails is logged, and the next fastest one is loaded instead.
 
     Raises:
-        ModelFileError: no model, not the released file, or its answer differs from its card; one line.
+        ModelFileError: no model, not the released file, or a failed self-check; one line.
     """
     choice = choose(options.folder, options.device, options.precision)
     ranking = list(choice.milliseconds) or [choice.precision]
@@ -53,7 +53,7 @@ def load_predictor(options: LoadOptions) -> Predictor:
         try:
             return _load(options, choice.with_precision(precision))
         except SelfCheckError as error:
-            _log.warning("%s; the next fastest precision is tried", error)
+            _log.warning("%s; trying the next fastest precision", error)
     return _load(options, choice.with_precision(ranking[-1]))
 
 
@@ -61,7 +61,7 @@ def _load(options: LoadOptions, choice: Choice) -> Predictor:
     threads = options.threads or usable_processors()
     if choice.device.type == "cpu":
         keep_freed_memory()
-    with one_thread():  # a team of OpenMP's threads here would slow the predictor's down
+    with one_thread():  # OpenMP threads here would slow down those of the predictor
         choice, model = _read_model(options, choice)
     return_freed_memory()
     path = options.folder / choice.file.name
@@ -90,7 +90,7 @@ def _read_model(options: LoadOptions, choice: Choice) -> tuple[Choice, LoadedMod
 def _warm_up(predictor: Predictor, path: Path) -> None:
     """Run the self-check for every batch size, at least twice: TorchScript compiles in the first two runs.
 
-    It runs in the thread that serves a slice alone, because OpenMP's teams belong to threads.
+    It runs in the thread that serves single slices, because OpenMP teams belong to threads.
     """
     for size in (1, *sizes_of_batches(predictor.max_batch_size)):
         predictor.submit(partial(_check, predictor, path, size)).result()

@@ -1,4 +1,4 @@
-"""Predictions, read from the outputs of the network."""
+"""Predictions read from the outputs of the network."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 ANSWERS: Final[tuple[AnswerName, ...]] = get_args(AnswerName)
-"""Outputs whose product is the probability; a network of before 2.1 has none of them."""
+"""Outputs whose product is the probability; networks before 2.1 do not have them."""
 
 LUNG_OUTPUTS: Final = ("lungs", "lung_involvement", "lung_fraction")
-"""Outputs of a network that finds lungs; another one has none of them."""
+"""Outputs of a network that finds lungs."""
 
 _ROW_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
     "probability": (),
@@ -33,25 +33,25 @@ _ROW_SHAPES: Final[dict[str, tuple[int | None, ...]]] = {
 
 
 class LungInvolvement(BaseModel):
-    """Area of lesion divided by area of lung, in this slice: 0 to 1."""
+    """Share of the lungs that is lesion in this slice, 0 to 1."""
 
     model_config = ConfigDict(frozen=True)
 
     both: float = Field(description="both lungs together")
-    left: float = Field(description="the patient's left lung, on the right of the picture")
-    right: float = Field(description="the patient's right lung, on the left of the picture")
+    left: float = Field(description="the patient's left lung, on the right of the image")
+    right: float = Field(description="the patient's right lung, on the left of the image")
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkPrediction:
-    """The network's answer to one slice; what the network does not answer is None.
+    """Outputs of the network for one slice; None for outputs that the network does not have.
 
     Attributes:
         probability: of the positive class, 0 to 1.
         heatmap: float32 (h, w), over the whole slice: probability of lesion, 0 to 1.
         check_scores: by check, 0 to 1: how likely it fails; the card has the thresholds.
         lung_involvement: share of the lungs that is lesion.
-        lung_fraction: area of the lungs divided by that of the picture.
+        lung_fraction: share of the image that is lung.
         lungs: float32 (h, w), over the whole slice: probability of lung, 0 to 1.
         lesion_probability: that there is a lesion in these lungs, 0 to 1.
         covid_given_lesion: that it is COVID-19 rather than another disease, 0 to 1.
@@ -106,7 +106,7 @@ def _rows(outputs: Mapping[str, "torch.Tensor"], name: str, count: int) -> NDArr
 def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[CheckName]) -> NetworkPrediction | Exception:
     probability = float(row["probability"])
     if not all(np.isfinite(each).all() for each in row.values()) or not 0 <= probability <= 1:
-        return InferenceError("The network's answer to this image is not a finite number.", code=ErrorCode.NOT_FINITE)
+        return InferenceError("The network's output for this image is not a finite number.", code=ErrorCode.NOT_FINITE)
     lesion, covid = (float(row[name]) if name in row else None for name in ANSWERS)
     prediction = NetworkPrediction(
         probability=probability,

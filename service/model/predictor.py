@@ -1,4 +1,4 @@
-"""The network on its device: batches of slices in, predictions out."""
+"""Runs the network on its device: batches of slices to predictions."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ class Predictor:
     """One loaded model on one device.
 
     On a CPU a slice in a batch of 8 takes as long as alone (measured: 0.97 to 1.07 times), and a convolution on two
-    threads takes more than half of its time on one. Therefore waiting slices run concurrently there, each on its share
-    of the threads, and a single slice gets all threads.
+    threads takes more than half of its time on one. So waiting slices run concurrently there, each on its share of
+    the threads, and a single slice gets all threads.
 
     A batch that runs alone always runs in the same thread, because OpenMP keeps a team of threads for every thread that
     has computed on several. With more OpenMP threads than cores, idle threads sleep; waking them per layer made int8
@@ -50,8 +50,8 @@ class Predictor:
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
         has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
-        has_answers: whether it answers if there is a lesion, and if that is COVID-19; known as `has_lungs`.
-        device_lost: whether the device has failed for good; a new process may find it again.
+        has_answers: whether it predicts lesions and COVID-19 separately; known after the first batch, too.
+        device_lost: whether the device has failed permanently; only a new process may find it again.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Predictor:
             self._others_have_teams = self._others_have_teams or self._threads_for(concurrent_batches) > 1
             return self._others.submit(function)
         if self._others_have_teams and concurrent_batches == 1:
-            self._others.shutdown(wait=False)  # OpenMP ends the team of a thread that ends
+            self._others.shutdown(wait=False)  # OpenMP ends the team when its thread ends
             self._others, self._others_have_teams = self._other_threads(), False
         self._in_first = future = self._first.submit(function)
         return future
@@ -108,8 +108,8 @@ class Predictor:
     ) -> list[NetworkPrediction | Exception]:
         """Predict for uint8 (1, S, S) slices, in order.
 
-        A slice gets an `InferenceError` if its answer is not finite, and an `OverloadedError` if the device has no
-        memory even for this slice alone.
+        A slice gets an `InferenceError` if an output is not finite, and an `OverloadedError` if the device has no
+        memory for even one slice.
 
         Args:
             slices: a batch.

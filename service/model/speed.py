@@ -14,7 +14,7 @@ from service.model.hardware import int8_packed_by_onednn, one_thread
 _CHANNELS: Final = 256
 _HEIGHT: Final = 24
 _WIDTH: Final = 32
-"""A layer in the middle of VGG: 0.45 billion products, between a fiftieth and a thirtieth of a pass."""
+"""A middle layer of VGG: 0.45 billion products, 2 to 3 % of a pass."""
 
 _ROUNDS: Final = 5
 _MOST_SECONDS: Final = 0.4
@@ -24,9 +24,9 @@ _MOST_SECONDS: Final = 0.4
 def measure_precisions(precisions: tuple[Precision, ...]) -> dict[Precision, float]:
     """Measure the milliseconds of one convolution in each precision on a CPU: processor time on one thread, the lowest.
 
-    A pass of the network takes most of its time in convolutions like this one. Passes themselves would need both model
-    files in memory, and seconds on a slow processor. Processor time of one thread does not change when others use the
-    processor too. Precisions take turns, for half a second at most, and at least once. Measured once in a process.
+    A pass of the network takes most of its time in convolutions like this one. Measuring passes would need both
+    model files in memory and seconds on a slow processor. Processor time of one thread does not depend on other load.
+    Precisions take turns, for at most half a second and at least once. Measured once in a process.
 
     Args:
         precisions: of fp32, bf16 and int8.

@@ -1,4 +1,4 @@
-"""HTTP connection with limits that uvicorn lacks: time to send and to read, and the number of connections."""
+"""HTTP connections with limits that uvicorn lacks: time to send and to read, and number of connections."""
 
 import asyncio
 import logging
@@ -36,7 +36,7 @@ _PIECE_BYTES: Final = 16 * 1024
 """Parsed at a time: h11 has no limit for a head that arrives whole, and the event loop reads up to 256 KiB."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER of 0 seconds: the end of the socket drops what the client has not read."""
+"""SO_LINGER of 0 seconds: closing the socket drops what the client has not read."""
 
 _log = logging.getLogger("covidct.connection")
 
@@ -47,8 +47,8 @@ class ConnectionLimits:
 
     Attributes:
         header_seconds: from the start of the connection, or the first byte of a request, to the end of its headers.
-        unread_seconds: from the moment that an answer can't be sent on to its last byte, and from an answer to the end
-            of the body that its route did not read. Routes that read a body limit its time themselves.
+        unread_seconds: from the moment that the client stops reading a response to its last byte, and from a response
+            to the end of a body that its route did not read. Routes that read a body limit its time themselves.
         max_connections: maximum number of open connections.
     """
 
@@ -72,7 +72,7 @@ class Connection(H11Protocol):
     """One client's connection.
 
     uvicorn waits without limit for a request that does not end (slow loris) and for a client that does not read its
-    answer; here both have a time limit.
+    response; here both time out.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse data, and start the time limit of what the client sends next."""
+        """Parse data, and start the time limit for the next part of the request."""
         for start in range(0, len(data), _PIECE_BYTES):
             if self.transport.is_closing() or self.conn.their_state is h11.MUST_CLOSE:  # nothing may follow
                 return
@@ -120,17 +120,17 @@ class Connection(H11Protocol):
         self._time_reading()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's always closes the connection
-        """Keep the connection for the answer to a whole request: the client may have closed its sending side only.
+        """Keep the connection for the response to a complete request: the client may have closed its sending side only.
 
         Returns:
-            Whether the connection stays open. A client that leaves then is noticed when the answer is sent.
+            Whether the connection stays open. A client that has disconnected is noticed when the response is sent.
         """
         self._has_ended = True
         cycle = self._cycle
         return cycle is not None and not cycle.response_complete and not cycle.more_body
 
     def on_response_complete(self) -> None:
-        """Begin with the next request, or wait for it."""
+        """Start the next request, or wait for it."""
         self.waits_since = self.loop.time()
         super().on_response_complete()
         if self._has_ended and self.cycle.response_complete:
@@ -139,13 +139,13 @@ class Connection(H11Protocol):
             self._time_reading()
 
     def pause_writing(self) -> None:
-        """Start the time limit of a client that does not read its answer."""
+        """Start the time limit for a client that does not read its response."""
         super().pause_writing()
         self.waits_since = self.loop.time()
         self._writing = self.loop.call_later(self._limits.unread_seconds, self._abort)
 
     def resume_writing(self) -> None:
-        """Stop that time limit: the client has read everything."""
+        """Stop this time limit: the client has read everything."""
         super().resume_writing()
         _cancel(self._writing)
 
@@ -160,7 +160,7 @@ class Connection(H11Protocol):
 
     @property
     def awaits_client(self) -> bool:
-        """Whether nothing happens until the client sends or reads; a request that is being received counts as work."""
+        """Whether the connection waits for its client to send or read; a request being received counts as work."""
         return self._cycle is None or self._cycle.response_complete or self.flow.write_paused
 
     @property
@@ -172,7 +172,7 @@ class Connection(H11Protocol):
         return False
 
     def _has_room(self) -> bool:
-        """Whether the connection may stay; if too many are open, the one that waits longest for its client ends."""
+        """Whether the connection may stay; if too many are open, the one waiting longest for its client is closed."""
         if len(self.connections) <= self._limits.max_connections:
             return True
         others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
@@ -186,14 +186,14 @@ class Connection(H11Protocol):
         return True
 
     def give_way(self) -> None:
-        """End the connection, because another one needs its place."""
+        """Close the connection, because another one needs its place."""
         if self.flow.write_paused:
             self._abort()
         else:
             self.transport.close()
 
     def _time_reading(self) -> None:
-        """Start the time limit of a head, or of a body that was answered already, at its begin; stop it at its end."""
+        """Start the time limit of a head, or of a body after its response, when it begins; stop it when it ends."""
         state = self.conn.their_state
         is_head = state is h11.IDLE and (not self.conn.requests or bool(self.conn.trailing_data[0]))
         is_unread = state is h11.SEND_BODY and self.cycle.response_complete
@@ -212,10 +212,10 @@ class Connection(H11Protocol):
         if not self.conn.trailing_data[0]:  # no request has started: nobody waits for an answer
             self.transport.close()
             return
-        self._refuse(ReceiveTimeoutError(f"The headers were not whole after {self._limits.header_seconds:g} seconds."))
+        self._refuse(ReceiveTimeoutError(f"The headers were incomplete after {self._limits.header_seconds:g} seconds."))
 
     def _refuse(self, error: ServiceError) -> None:
-        """Answer without the application, and close the connection."""
+        """Send a response without the application, and close the connection."""
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:  # the answer has started
             self._abort()
             return
@@ -235,7 +235,7 @@ class Connection(H11Protocol):
         _log.info("connection refused", extra={"fields": fields})
 
     def _drop_request(self) -> None:
-        """Make the application drop the request that it may be reading."""
+        """Make the application drop the request that it is reading, if any."""
         cycle = self._cycle
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True

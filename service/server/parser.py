@@ -1,4 +1,4 @@
-"""h11's parser with bounds on the time and the kind of what it accepts."""
+"""h11's parser, limited in time and in the requests that it accepts."""
 
 import re
 from typing import Final
@@ -11,7 +11,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 _FEW_CHUNKS: Final = 1000
 _MEAN_CHUNK_BYTES: Final = 64
-"""Minimum of the mean size from that number of chunks on: each takes 8 us to parse, however small it is."""
+"""Minimum mean size of a chunk from this number of chunks on: parsing takes 8 us per chunk, however small it is."""
 
 _TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _HEADER_LINE: Final = re.compile(
@@ -23,17 +23,17 @@ _CHUNK_LINE: Final = re.compile(rb"(?P<chunk_size>[0-9A-Fa-f]{1,20})(?:;[^\r\n]*
 def make_h11_linear() -> None:
     """Replace two patterns of h11 0.16 that take quadratic time: 17 s for 64 KiB of blanks in one header.
 
-    They match the same lines, without going back into a run of blanks.
+    They match the same lines without backtracking in runs of blanks.
     """
     _readers.header_field_re = _HEADER_LINE
     _readers.chunk_header_re = _CHUNK_LINE
 
 
 class Parser(h11.Connection):
-    """h11's connection of a server that refuses ambiguous requests and bodies in tiny chunks.
+    """A server's h11 connection that refuses ambiguous requests and bodies in tiny chunks.
 
     Attributes:
-        requests: number of request heads that were complete.
+        requests: number of complete request heads.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Parser(h11.Connection):
         """Parse the next event.
 
         Raises:
-            h11.RemoteProtocolError: the client sent something else than HTTP/1.0 or HTTP/1.1.
+            h11.RemoteProtocolError: the client did not send valid HTTP/1.0 or HTTP/1.1.
         """
         event = super().next_event()
         if isinstance(event, h11.Request):

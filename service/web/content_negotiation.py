@@ -1,4 +1,4 @@
-"""Choice of the answer's media type by the Accept header (RFC 9110, 12.5.1)."""
+"""Choice of the response's media type by the Accept header (RFC 9110, 12.5.1)."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
     ranges = [_parse(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     best = max(offers, key=lambda offer: _quality(offer, ranges))
     if _quality(best, ranges) <= 0:
-        raise NotAcceptableError(f"This route answers {' or '.join(offers)}, and the Accept header has none of these.")
+        raise NotAcceptableError(f"This route answers {' or '.join(offers)}, and the Accept header allows neither.")
     return best
 
 

@@ -1,4 +1,4 @@
-"""Dependencies of the routes: the service's state, the check of the API key, query parameters."""
+"""Dependencies of the routes: state of the service, API key, query parameters."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from service.web.api_keys import API_KEY_HEADER
 
 
 async def service_state(request: Request) -> ServiceState:
-    """Give the application's state, with or without a model."""
+    """Return the application's state, with or without a model."""
     state = request.app.state.service
     assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
     return state
@@ -22,7 +22,7 @@ AnyState = Annotated[ServiceState, Depends(service_state)]
 
 
 async def ready_state(state: AnyState) -> ServiceState:
-    """Give the application's state; answer 503 while no model answers."""
+    """Return the application's state; 503 if no model is ready."""
     with state.model():
         return state
 
@@ -38,7 +38,7 @@ async def require_key(
     header: Annotated[str | None, Depends(_header)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
-    """Require a known key, if the service has keys."""
+    """Require a known API key, if the service has keys."""
     request.app.state.api_keys.admit(header or (bearer.credentials if bearer else None))
 
 

@@ -22,7 +22,7 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[None, None, R])
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError("The client left before its answer was ready.")
+            raise ClientGoneError("The client disconnected before its response was ready.")
         return working.result()
     finally:
         working.cancel()

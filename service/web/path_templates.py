@@ -4,7 +4,7 @@ from starlette.routing import compile_path
 
 
 class PathTemplates:
-    """The path templates of some routes, such as `/v2/models/{name}/infer`."""
+    """Path templates of some routes, such as `/v2/models/{name}/infer`."""
 
     def __init__(self, *templates: str) -> None:
         self._patterns = [(compile_path(template)[0], template) for template in templates]

@@ -1,4 +1,4 @@
-"""The id of a request, in its log line and in its answer."""
+"""Id of a request, in its log line and its response."""
 
 from typing import Final
 
@@ -8,5 +8,5 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 
 
 def request_id_of(scope: Scope) -> str:
-    """Return the id that the request context middleware gave to the request."""
+    """Return the id that the request context middleware set."""
     return str(scope["covidct.request_id"])

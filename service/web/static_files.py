@@ -1,4 +1,4 @@
-"""Files of web pages, served under a policy that lets nothing in from outside."""
+"""Files of web pages, with a content security policy that allows nothing from other hosts."""
 
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
@@ -10,7 +10,7 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""Nothing from outside and nothing inline, so that a file name or an answer can't become code."""
+"""Nothing from other hosts and nothing inline, so that a file name or a response cannot become code."""
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -25,7 +25,7 @@ def static_file(folder: Traversable, name: str) -> Response:
 
     Args:
         folder: of the package.
-        name: one of its known files; never a name that a client sent unchecked.
+        name: one of its known files, never an unchecked name from a client.
     """
     suffix = PurePath(name).suffix
     headers = {"Content-Security-Policy": _POLICY, "Content-Type": _TYPES[suffix]}

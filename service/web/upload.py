@@ -19,7 +19,7 @@ _MAX_PARTS: Final = 16
 """More parts than a valid client sends; each costs memory before the form can be checked."""
 
 _ENCODING_NAME: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
-"""Content-Encodings that a message may quote."""
+"""Encodings that are safe to echo in an error message."""
 
 _FORMATS: Final = "PNG, JPEG, WebP, TIFF, BMP, GIF or DICOM (CT), one frame"
 
@@ -49,7 +49,7 @@ class _InMemoryParser(MultiPartParser):
     complete = False
 
     def on_headers_finished(self) -> None:
-        """Take a part with only the encoded form of a file name (RFC 5987) for a file; the name is not used."""
+        """Treat a part that has only an encoded file name (RFC 5987) as a file; the name is not used."""
         disposition = self._current_part.content_disposition
         if disposition is not None and b"filename=" not in disposition:
             self._current_part.content_disposition = re.sub(
@@ -72,8 +72,8 @@ async def read_upload(request: Request) -> bytes:
 
     Raises:
         UnsupportedFormError: the content type is not multipart/form-data.
-        MalformedRequestError: the form can't be read, or does not hold exactly one file in the field `image`.
-        ClientGoneError: the connection closed before the body was whole.
+        MalformedRequestError: the form is malformed, or does not have exactly one file in the field `image`.
+        ClientGoneError: the connection closed before the body was complete.
     """
     (data,) = await _read(request, _MAX_PARTS, _only_file)
     return data
@@ -103,7 +103,7 @@ async def read_uploads(request: Request, max_images: int) -> list[bytes]:
         if "Too many files" not in error.detail:
             raise
         raise TooManyImagesError(
-            f"The limit is {max_images} images a request; send them in several requests."
+            f"The limit is {max_images} images per request; send them in several requests."
         ) from error
 
 
@@ -124,13 +124,13 @@ def refuse_encoding(request: Request) -> None:
     if encoding != "identity":
         name = encoding if _ENCODING_NAME.fullmatch(encoding) else "of an unknown name"
         raise UnsupportedFormError(
-            f"The body has the Content-Encoding {name}, which is not read; send the body as it is. Images are "
+            f"The body has the Content-Encoding {name}, which is not supported; send the body without it. Images are "
             "compressed already."
         )
 
 
 async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
-    """Drop the text before the first boundary, which means nothing (RFC 2046, 5.1.1)."""
+    """Drop the text before the first boundary, which has no meaning (RFC 2046, 5.1.1)."""
     opening = b"\n--" + boundary
     held = b"\n"
     async for chunk in body:
@@ -162,7 +162,7 @@ async def _read(request: Request, max_files: int, choose: Callable[[FormData], l
     except MultiPartException as error:
         raise MalformedRequestError(f"The multipart body can't be read: {error.message}") from error
     except ClientDisconnect as error:
-        raise ClientGoneError("The client left before the whole body had arrived.") from error
+        raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
     finally:
         parser.close()
 
@@ -171,7 +171,7 @@ def _only_file(form: FormData) -> list[UploadFile]:
     files = _files(form)
     if len(files) > 1:
         raise MalformedRequestError(
-            f"The form has {len(files)} fields {FIELD!r}; send one slice a request, or several to /predict/batch.",
+            f"The form has {len(files)} fields {FIELD!r}; send one slice per request, or several to /predict/batch.",
             code=ErrorCode.SEVERAL_IMAGES,
         )
     return files

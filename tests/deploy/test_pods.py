@@ -227,7 +227,7 @@ def test_a_model_of_ones_own_is_served_and_a_damaged_one_never_becomes_ready(
         good.remove()
     bad = play("1.0.1")
     try:
-        until(lambda: "not the file that was released" in bad.log(), "the service refuses the file")
+        until(lambda: "not the released file" in bad.log(), "the service refuses the file")
         assert not bad.is_ready()
     finally:
         bad.remove()

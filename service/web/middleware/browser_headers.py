@@ -16,7 +16,7 @@ _HEADERS: Final = {
 
 
 class BrowserHeadersMiddleware:
-    """Adds headers that keep browsers from sniffing, framing, caching or running anything in an answer."""
+    """Adds headers that stop browsers from sniffing, framing, caching or running a response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Answers for errors that no route has handled."""
+"""Responses for errors that no route has handled."""
 
 import logging
 
@@ -12,10 +12,10 @@ _log = logging.getLogger("covidct.failures")
 
 
 class FailuresMiddleware:
-    """Answers an error of the layers inside with a problem.
+    """Turns an error of the inner layers into a problem.
 
-    An unexpected error is logged, and its problem has status 500. An error after the start of the answer is raised
-    again: only the end of the connection can report it then.
+    An unexpected error is logged and becomes status 500. An error after the start of the response is raised again:
+    only closing the connection can report it then.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,10 +1,10 @@
-"""HEAD for every route that answers GET (RFC 9110, 9.3.2)."""
+"""HEAD for every route that has GET (RFC 9110, 9.3.2)."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadRequestsMiddleware:
-    """Answers HEAD with the status and headers of GET, and without a body."""
+    """Responds to HEAD with the status and headers of GET, without a body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -14,18 +14,18 @@ from service.web.path_templates import PathTemplates
 from service.web.request_id import REQUEST_ID_HEADER, request_id_of
 
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Accepted ids from clients; other characters could forge log lines or headers."""
+"""Ids accepted from clients; other characters could forge log lines or headers."""
 
 _log = logging.getLogger("covidct.request")
 
 
 class RequestContextMiddleware:
-    """Gives each request an id, counts it and logs it. Body and file name are not logged.
+    """Gives each request an id, counts it and logs it, without body and file name.
 
     Args:
         app: the next layer.
         metrics: for the counts.
-        image_routes: routes that take images; they are known before routing too.
+        image_routes: routes that take images, matched before routing.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, image_routes: PathTemplates) -> None:
@@ -59,7 +59,7 @@ class RequestContextMiddleware:
         try:
             await self._app(scope, counting_receive, stamping_send)
         except Exception:
-            status = 500  # also if the answer had begun: the client does not get it whole
+            status = 500  # also if the response had started: the client does not get all of it
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -69,7 +69,7 @@ class RequestContextMiddleware:
 
     def _route_of(self, scope: Scope) -> str:
         """Return the route's template, or `unmatched`, because a client must not create metric labels."""
-        routed = getattr(scope.get("route"), "path", None)  # none, where the request was refused before routing
+        routed = getattr(scope.get("route"), "path", None)  # none if the request was refused before routing
         return str(routed or self._image_routes.match(scope["path"]) or "unmatched")
 
 

@@ -27,7 +27,7 @@ class RequestLimits:
 
 
 class RequestLimitsMiddleware:
-    """Limits some paths; health and metrics are not limited, so that they answer during overload."""
+    """Limits some paths; health and metrics are not limited, so that they work during overload."""
 
     def __init__(self, app: ASGIApp, limits: RequestLimits, guarded: PathTemplates) -> None:
         self._app = app
@@ -45,7 +45,7 @@ class RequestLimitsMiddleware:
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_announced_length(scope)
         if self._running >= self._limits.max_concurrent:
-            raise OverloadedError("Too many requests at a time; try again.", retry_after_seconds=1)
+            raise OverloadedError("Too many concurrent requests; try again.", retry_after_seconds=1)
         self._running += 1
         deadline = asyncio.timeout(self._limits.timeout_seconds)
         try:
@@ -55,7 +55,7 @@ class RequestLimitsMiddleware:
             if not deadline.expired():
                 raise
             raise DeadlineError(
-                f"No answer within {self._limits.timeout_seconds:g} seconds, receiving included; the work was dropped."
+                f"No response within {self._limits.timeout_seconds:g} seconds, including the upload; work was dropped."
             ) from None
         finally:
             self._running -= 1
@@ -70,7 +70,7 @@ class RequestLimitsMiddleware:
             raise self._too_large(f"{announced} bytes were announced")
 
     def _counting(self, receive: Receive) -> Receive:
-        """Count and time the body as it arrives, because the announced length may be missing or wrong."""
+        """Count and time the body as it arrives, because its Content-Length may be missing or wrong."""
         count, is_whole = 0, False
         until = asyncio.get_running_loop().time() + self._limits.receive_seconds
 
@@ -83,7 +83,7 @@ class RequestLimitsMiddleware:
                     message = await receive()
             except TimeoutError:
                 raise ReceiveTimeoutError(
-                    f"The body was not whole after {self._limits.receive_seconds:g} seconds; {count} bytes had arrived."
+                    f"The body was incomplete after {self._limits.receive_seconds:g} seconds; {count} bytes arrived."
                 ) from None
             count += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
@@ -94,4 +94,4 @@ class RequestLimitsMiddleware:
         return counting_receive
 
     def _too_large(self, found: str) -> BodyTooLargeError:
-        return BodyTooLargeError(f"The limit of a request's body is {self._limits.max_body_bytes} bytes, and {found}.")
+        return BodyTooLargeError(f"The limit of a request body is {self._limits.max_body_bytes} bytes, and {found}.")

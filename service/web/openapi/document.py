@@ -1,4 +1,4 @@
-"""The OpenAPI document: what is sent, each body described once."""
+"""The OpenAPI document, with each body described once."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,10 +12,10 @@ PREDICTIONS: Final = "Predictions"
 OPERATIONS: Final = "Operations"
 
 TAGS: Final[list[dict[str, Any]]] = [
-    {"name": PREDICTIONS, "description": "Slices in, probabilities and heat maps out."},
-    {"name": OPERATIONS, "description": "The model's card, metrics and probes; they need no API key."},
+    {"name": PREDICTIONS, "description": "Probabilities and heat maps for slices."},
+    {"name": OPERATIONS, "description": "Model card, metrics and probes; they need no API key."},
 ]
-"""Of all routes but those of V2."""
+"""For all routes except those of V2."""
 
 _SCHEMAS: Final = "#/components/schemas/"
 
@@ -24,7 +24,7 @@ class DescribedApp(FastAPI):
     """FastAPI with its OpenAPI document corrected.
 
     Args:
-        bodies: models that routes name with `reference_to`, because FastAPI does not find them.
+        bodies: models that routes name with `reference_to`, which FastAPI does not find.
         options: of FastAPI.
     """
 
@@ -42,12 +42,12 @@ class DescribedApp(FastAPI):
 
 
 def reference_to(body: type[BaseModel]) -> dict[str, str]:
-    """Build the schema that refers to the one of `body`, which is one of the application's `bodies`."""
+    """Build a reference to the schema of `body`, one of the application's `bodies`."""
     return {"$ref": _SCHEMAS + body.__name__}
 
 
 def _function_name(route: APIRoute) -> str:
-    """Name an operation like its function, which is a good name for a method of a generated client."""
+    """Name an operation like its function, a good method name for a generated client."""
     return route.name
 
 
@@ -57,7 +57,7 @@ def _add_schemas(document: dict[str, Any], bodies: Sequence[type[BaseModel]]) ->
 
 
 def _remove_validation_errors(document: dict[str, Any]) -> None:
-    """Remove FastAPI's own answers for invalid parameters: they are problems with status 400."""
+    """Remove FastAPI's 422 for invalid parameters: they are problems with status 400."""
     for operations in document["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):

@@ -21,10 +21,10 @@ async def metrics(state: AnyState) -> Response:
 
 @router.get("/health/live", summary="Liveness probe", responses=documented(503))
 async def live(state: AnyState) -> Health:
-    """Answer 503 if predictions can no longer be answered: only a restart helps then."""
+    """503 if the service can no longer predict; only a restart helps then."""
     if state.is_loaded and not state.is_healthy:
         raise OverloadedError(
-            "The model no longer answers; restart the service.", code=ErrorCode.NOT_READY, title="Not ready"
+            "The model no longer works; restart the service.", code=ErrorCode.NOT_READY, title="Not ready"
         )
     return Health(status="ok")
 
@@ -35,7 +35,7 @@ async def live(state: AnyState) -> Health:
     responses=documented(503),
 )
 async def ready(state: AnyState) -> Health:
-    """Answer 200 if the model has passed its self-check and the service is not draining."""
+    """200 if the model has passed its self-check and the service is not draining."""
     if not state.is_ready:
         raise OverloadedError(
             "The service is not ready; send requests elsewhere or try again.",

@@ -28,7 +28,7 @@ _FILES: Final = frozenset(
         "zip.js",
     )
 )
-"""All served files; other names are not looked up."""
+"""Names of all served files; others are a 404."""
 
 router = APIRouter(include_in_schema=False)
 

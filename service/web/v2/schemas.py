@@ -37,13 +37,13 @@ class InputParameters(_Parameters):
 class OutputParameters(_Parameters):
     """Parameters of a requested output."""
 
-    binary_data: StrictBool | None = Field(default=None, description="whether to answer it as bytes")
+    binary_data: StrictBool | None = Field(default=None, description="whether to return it as bytes")
 
 
 class RequestParameters(_Parameters):
     """Parameters of a request."""
 
-    binary_data_output: StrictBool | None = Field(default=None, description="whether to answer all as bytes")
+    binary_data_output: StrictBool | None = Field(default=None, description="whether to return all outputs as bytes")
 
 
 class TensorIn(_Message):
@@ -78,7 +78,7 @@ class InferRequest(_Message):
 
 
 class TensorOut(_Message):
-    """One output of an answer."""
+    """One output of a response."""
 
     name: str
     shape: list[int]
@@ -88,7 +88,7 @@ class TensorOut(_Message):
 
 
 class InferResponse(_Message):
-    """JSON header of an answer."""
+    """JSON header of a response."""
 
     id: str | None = None
     model_name: str
@@ -155,7 +155,7 @@ class TensorConfig(BaseModel):
     name: str
     data_type: str = Field(examples=["TYPE_FP32"])
     dims: list[int]
-    optional: bool | None = Field(default=None, description="inputs: true, since one of them is sent")
+    optional: bool | None = Field(default=None, description="true for inputs, because a request has one of them")
 
 
 class ModelConfig(BaseModel):

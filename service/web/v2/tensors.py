@@ -17,7 +17,7 @@ from service.imaging.decode import DecodeLimits, Slice, check_size
 from service.web.v2.schemas import InferRequest, TensorIn, TensorOut
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
-"""Number of bytes of JSON in a body; the bytes of the tensors follow."""
+"""Number of bytes of JSON in a body, before the bytes of the tensors."""
 
 _MAX_LISTS: Final = 100_000
 _MAX_VALUES: Final = 5_000_000
@@ -28,7 +28,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     """Split a body into its JSON header and the bytes after it.
 
     Raises:
-        MalformedRequestError: it can't be read.
+        MalformedRequestError: the header is malformed.
     """
     length = len(body)
     if header_length is not None:
@@ -58,7 +58,7 @@ def only_input(request: InferRequest, binary: bytes) -> tuple[TensorIn, bytes | 
     """Return the only tensor of the request, and its bytes if they follow the header.
 
     Raises:
-        MalformedRequestError: there are several, or its bytes are not there.
+        MalformedRequestError: there are several, or its bytes are missing.
     """
     if len(request.inputs) > 1:
         raise MalformedRequestError(f"The request has {len(request.inputs)} inputs; send one, 'slice' or 'image'.")

@@ -55,7 +55,7 @@ def refused(path: Path, sha256: str | None = None) -> str:
 
 def test_another_file_than_the_manifests_is_refused(tmp_path: Path) -> None:
     row = write_models(tmp_path)
-    assert "not the file that was released" in refused(tmp_path / row.name, "0" * 64)
+    assert "not the released file" in refused(tmp_path / row.name, "0" * 64)
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:

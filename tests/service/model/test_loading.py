@@ -177,7 +177,7 @@ def test_the_next_fastest_precision_is_taken_if_a_self_check_fails(
     assert predictor.precision == "bf16"
     (line,) = [record.getMessage() for record in caplog.records if record.name == "covidct"]
     assert "tiny.int8.pt: self-check failed" in line
-    assert line.endswith("the next fastest precision is tried")
+    assert line.endswith("trying the next fastest precision")
     assert "self-check failed" in refusal(two_files, precision="int8"), "a named precision is not replaced"
 
 

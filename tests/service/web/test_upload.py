@@ -52,7 +52,7 @@ async def test_an_empty_form_names_the_field(models: Path) -> None:
 
 async def test_several_images_are_refused(models: Path) -> None:
     response = await post(models, part("image", png()) * 2 + END)
-    assert "one slice a request" in str(problem(response, 400, "several_images")["detail"])
+    assert "one slice per request" in str(problem(response, 400, "several_images")["detail"])
 
 
 async def test_an_image_sent_as_text_is_refused_with_the_way_to_send_it(models: Path) -> None:
