@@ -197,7 +197,7 @@ def refused(call: CALL) -> ServiceError:
 
 def check_words(error: ServiceError) -> None:
     """Damaged is said of damaged files only, and each unsupported kind has exactly one command."""
-    assert ("damaged" in error.detail) is (error.code == ErrorCode.DAMAGED_IMAGE)
+    assert ("damaged" in error.detail) is (error.code in (ErrorCode.DAMAGED_IMAGE, ErrorCode.DAMAGED_ARCHIVE))
     if error.code.startswith("unsupported") and error.code != ErrorCode.UNSUPPORTED_CONTENT_TYPE:
         assert re.fullmatch(r"[^:]*( by its [^:]*)?\. Convert it with: [a-z0-9-]+ [^:]+", error.detail), error.detail
     else:

@@ -200,7 +200,7 @@ class Gated:
 @pytest.fixture
 async def gated(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gated]:
     gated = Gated()
-    monkeypatch.setattr("service.model.predictor.Predictor.predict", lambda _, slices, _count: gated(slices))
+    monkeypatch.setattr("service.model.predictor.Predictor.predict", lambda _, slices, *_others: gated(slices))
     yield gated
     gated.gate.set()
 
