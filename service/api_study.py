@@ -19,7 +19,9 @@ class StudySliceAnswer(_Answer):
     """Answer to one slice of a series."""
 
     index: int = Field(description="place in the series, from 0 at the feet")
-    file: int = Field(description="place of its file in the study, from 0: in the order of the form, by name in a zip")
+    file: int = Field(
+        description="place of its file in the study, from 0: in the order of the form, then of names in zips"
+    )
     name: str | None = Field(default=None, description="name of the file as it was sent; with `?uids=true` alone")
     frame: int | None = Field(default=None, description="number from 1 in a multi-frame DICOM file")
     instance_uid: str | None = Field(default=None, description="SOPInstanceUID; with `?uids=true` alone")

@@ -39,6 +39,7 @@ class StudyReader:
         self._options = options
         self._room = asyncio.Semaphore(_FILES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._zips: list[io.BytesIO] = []
         self._files = 0
         self._found: list[FoundSlice] = []
         self._others: list[NotASlice] = []
@@ -49,23 +50,24 @@ class StudyReader:
         return len(self._found)
 
     async def add(self, name: str, file: io.BytesIO) -> None:
-        """Read a file, or every file of a zip; wait while several others are being read.
+        """Read a file, and wait while several others are being read. A zip is held until `finish`.
 
         Raises:
-            ServiceError: the zip can't be read, or the study is beyond a limit.
+            UnusableImageError: the study is beyond a limit.
         """
-        start = bytes(file.getbuffer()[:4])
-        if is_zip(start):
-            await self._add_zip(file)
+        if is_zip(bytes(file.getbuffer()[:4])):
+            self._zips.append(file)
         else:
             await self._add(name, file.getvalue())
 
     async def finish(self, every_mm: float | None = None) -> Study:
-        """Wait for the files, and plan the series; `every_mm` as in `plan_study`.
+        """Read the zips, wait for the files, and plan the series; `every_mm` as in `plan_study`.
 
         Raises:
-            UnusableImageError: no file has a slice.
+            UnusableImageError: a zip can't be read, the study is beyond a limit, or no file has a slice.
         """
+        while self._zips:
+            await self._add_zip(self._zips.pop(0))
         await asyncio.gather(*self._tasks)
         self._check()
         self._found.sort(key=lambda slice_: slice_.file)

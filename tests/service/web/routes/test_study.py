@@ -274,3 +274,13 @@ async def test_each_line_has_one_kind(models: Path) -> None:
     async with serve(models) as client:
         response = await post(client, named(series(HEIGHTS)), accept="application/x-ndjson")
     assert [list(json.loads(line)) for line in response.text.splitlines()][-1] == ["answer"]
+
+
+async def test_a_damaged_zip_is_the_last_line_after_the_first(models: Path) -> None:
+    async with serve(models) as client:
+        damaged = zipped(named(series(HEIGHTS)))[:2000]
+        response = await post(client, {"ct.zip": damaged}, accept="application/x-ndjson")
+    lines = [StudyLine.model_validate_json(line) for line in response.text.splitlines()]
+    assert lines[0].progress is not None
+    assert lines[-1].problem is not None
+    assert lines[-1].problem.code == "damaged_archive"
