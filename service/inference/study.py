@@ -4,13 +4,13 @@ import asyncio
 import io
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from service.api_study import StudyProgress
-from service.errors import ErrorCode, ServiceError, UnusableImageError
+from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
-from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
+from service.imaging.series.files import ReadOptions, StudySlice
 from service.inference.pipeline import infer
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
@@ -103,13 +103,19 @@ class StudyReader:
 
     async def _read(self, index: int, name: str, data: bytes) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            read = await loop.run_in_executor(self._state.threads, read_study_file, data, name, self._options)
-            for slice_ in read:
-                if isinstance(slice_, StudySlice):
-                    self._found.append(FoundSlice(index, name, slice_))
-                else:
-                    self._others.append(NotASlice(index, name, slice_))
+            async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
+                async for slice_ in slices:
+                    if isinstance(slice_, StudySlice):
+                        self._found.append(FoundSlice(index, name, slice_))
+                        self._check_count()
+                    else:
+                        self._others.append(NotASlice(index, name, slice_))
+        except UnusableImageError as error:
+            if error.code == ErrorCode.STUDY_TOO_LARGE:
+                raise
+            self._others.append(NotASlice(index, name, error))
+        except UnsupportedImageError as error:
+            self._others.append(NotASlice(index, name, error))
         finally:
             self._room.release()
 
@@ -119,6 +125,9 @@ class StudyReader:
         self._tasks -= done
         for task in done:
             task.result()
+        self._check_count()
+
+    def _check_count(self) -> None:
         most = self._state.settings.max_study_slices
         if len(self._found) > most:
             raise UnusableImageError(

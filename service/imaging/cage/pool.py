@@ -20,8 +20,10 @@ from service.errors import (
 from service.imaging.cage.ending import Ending, WorkerEndedError
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
 from service.imaging.cage.messages import Head
+from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Description, Slice
+from service.imaging.series.files import ReadOptions, StudySlice
 from service.imaging.window import LUNG, Window
 
 SECONDS: Final = 10.0
@@ -201,7 +203,7 @@ class Cage:
             ServiceError: as there; `limit_exceeded` names a limit of the cage, `out_of_memory` is the machine's lack.
         """
         order = _order("slice", limits, window, input_size)
-        ((head, payload),) = [frame async for frame in self._frames(order, data, limits)]
+        ((head, payload),) = [frame async for frame in self._frames(order, data, limits, input_size)]
         return _decoded(head, payload, input_size)
 
     async def decode_frames(
@@ -213,12 +215,30 @@ class Cage:
             ServiceError: as `decode`.
         """
         order = _order("frames", limits, window, input_size)
-        async with aclosing(self._frames(order, data, limits)) as frames:
+        async with aclosing(self._frames(order, data, limits, input_size)) as frames:
             async for head, payload in frames:
                 if "error" in head:
                     yield _error(head)
                 else:
                     yield _decoded(head, payload, input_size)
+
+    async def study_slices(
+        self, data: bytes, name: str, options: ReadOptions
+    ) -> AsyncGenerator[StudySlice | ServiceError]:
+        """Yield the slices of one file of a study, see `service.imaging.series.files.study_slices`.
+
+        Raises:
+            ServiceError: as there, and as `decode`.
+        """
+        order, header = study_order(name, options), b""
+        more_bytes = len(data) if options.keep_headers else 0
+        async with aclosing(self._frames(order, data, options.limits, options.input_size, more_bytes)) as frames:
+            async for head, payload in frames:
+                if "error" in head:
+                    yield _error(head)
+                else:
+                    slice_, header = unpack_slice(head, payload, options.input_size, header)
+                    yield slice_
 
     async def describe(self, data: bytes) -> Description:
         """Read the header of a file, see `service.imaging.decode.describe`.
@@ -229,10 +249,12 @@ class Cage:
         ((head, _),) = [frame async for frame in self._frames({"kind": "describe"}, data, USUAL_LIMITS)]
         return Description(frames=int(head["frames"]), uses_window=bool(head["uses_window"]))
 
-    async def _frames(self, order: Head, data: bytes, limits: DecodeLimits) -> AsyncGenerator[tuple[Head, bytes]]:
+    async def _frames(
+        self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0
+    ) -> AsyncGenerator[tuple[Head, bytes]]:
         """Yield the frames of the answer, from a quick worker; those that it did not answer, from a slow one."""
         done = 0
-        max_bytes = limits.max_pixels + (order.get("input_size") or 0) ** 2
+        max_bytes = limits.max_pixels + (input_size or 0) ** 2 + more_bytes
         for workers in (self._quick, self._slow):
             try:
                 async with aclosing(workers.run(order | {"start": done}, data, max_bytes)) as frames:

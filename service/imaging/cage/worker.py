@@ -20,6 +20,7 @@ from service.errors import ErrorCode, ServiceError
 from service.imaging import decode as decoders
 from service.imaging.cage.fork_server import WorkerLimits
 from service.imaging.cage.messages import MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
+from service.imaging.cage.study import pack_slices
 from service.imaging.decode import DecodeLimits, Slice, to_input
 from service.imaging.window import Window
 
@@ -42,6 +43,8 @@ def prepare() -> None:
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # Python's own mark of a module that can't be imported
     import imagecodecs
+    import nibabel.nifti2
+    import nibabel.orientations  # noqa: F401 - for the workers
     import pydicom.encaps
     import pydicom.filereader
     import pydicom.pixels.processing  # noqa: F401 - for the workers
@@ -94,6 +97,10 @@ def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float,
 def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
     if order["kind"] == "describe":
         yield asdict(decoders.describe(data)), []
+        return
+    if order["kind"] == "study":
+        for found in pack_slices(order, data):
+            yield (_described(found), []) if isinstance(found, ServiceError) else found
         return
     limits, window, size = DecodeLimits(**order["limits"]), Window(**order["window"]), order["input_size"]
     if order["kind"] == "slice":

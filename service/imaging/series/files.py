@@ -11,7 +11,7 @@ from service.imaging.decode import DecodeLimits, Slice, check_size, decode, to_i
 from service.imaging.dicom import DicomFile, is_dicom, open_dicom
 from service.imaging.dicom_header import before_pixels
 from service.imaging.series.nifti import is_nifti, open_nifti
-from service.imaging.series.place import Place, Plane, place_of_frame
+from service.imaging.series.place import Place, Plane, place_of_frame, vector
 from service.imaging.window import LUNG, Window
 
 COMPANIONS: Final = frozenset(
@@ -69,38 +69,46 @@ class StudySlice:
 
 
 def read_study_file(data: bytes, name: str, options: ReadOptions) -> list[StudySlice | ServiceError]:
-    """Read all slices of one file; a file or frame without a slice gives its reason in its place.
+    """Read all slices of one file like `study_slices`; the reason of a file without any is the only item."""
+    try:
+        return list(study_slices(data, name, options))
+    except ServiceError as error:
+        return [error]
+
+
+def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -> Iterator[StudySlice | ServiceError]:
+    """Yield the slices of one file, or the reason of a frame without one in its place.
 
     Args:
         data: a whole file: DICOM with any number of frames, NIfTI, or a picture.
         name: its path in the study. The pictures of a folder are taken for a series in the order of their names.
         options: see `ReadOptions`.
+        first: number of slices to leave out at the start.
+
+    Raises:
+        UnsupportedImageError, UnusableImageError: the file has no slice.
     """
-    try:
-        return list(_slices(data, name, options))
-    except ServiceError as error:
-        return [error]
-
-
-def _slices(data: bytes, name: str, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
     if is_nifti(name, data):
-        volume = open_nifti(data, options.limits)
-        geometry = volume.geometry
-        row, column = geometry.row_direction.tolist(), geometry.column_direction.tolist()
-        for index, picture in enumerate(volume.slices(options.window)):
-            plane = Plane(geometry.positions[index].tolist(), row, column, geometry.pixel_spacing)
-            place = Place(("nifti", name), geometry.rows, geometry.columns, (index,), plane=plane)
-            yield _slice(place, picture, options)
+        yield from _nifti_slices(data, name, options, first)
     elif is_dicom(data):
-        yield from _dicom_slices(data, options)
-    else:
+        yield from _dicom_slices(data, options, first)
+    elif not first:
         picture = decode(data, options.limits)
         path, (_, rows, columns) = PurePosixPath(name), picture.shape
-        place = Place(("pictures", str(path.parent)), rows, columns, _natural(path.name))
+        yield _slice(Place(("pictures", str(path.parent)), rows, columns, _natural(path.name)), picture, options)
+
+
+def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> Iterator[StudySlice]:
+    volume = open_nifti(data, options.limits)
+    geometry = volume.geometry
+    row, column = vector(geometry.row_direction), vector(geometry.column_direction)
+    for index, picture in enumerate(volume.slices(options.window, first), start=first):
+        plane = Plane(vector(geometry.positions[index]), row, column, geometry.pixel_spacing)
+        place = Place(("nifti", name), geometry.rows, geometry.columns, (index,), plane=plane)
         yield _slice(place, picture, options)
 
 
-def _dicom_slices(data: bytes, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
+def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[StudySlice | ServiceError]:
     file = open_dicom(data)
     _refuse_screens(file)
     check_size(file.header.columns, file.header.rows, options.limits)
@@ -110,7 +118,7 @@ def _dicom_slices(data: bytes, options: ReadOptions) -> Iterator[StudySlice | Se
             code=ErrorCode.TOO_MANY_FRAMES,
         )
     header = before_pixels(data) if options.keep_headers else b""
-    for index in range(file.header.frames):
+    for index in range(first, file.header.frames):
         try:
             place = place_of_frame(file, index, header)
             yield _slice(place, file.frame(index, options.window)[None], options)

@@ -20,6 +20,8 @@ MAX_VOXEL_BYTES: Final = 1024**3
 
 _LIMITS: Final = DecodeLimits()
 
+_CHUNK: Final = 1024 * 1024
+
 _HEADER_BYTES: Final = 540
 """Of NIfTI-2; version 1 has 348."""
 
@@ -54,15 +56,15 @@ class NiftiVolume:
         """Number of slices."""
         return int(self.voxels.shape[2])
 
-    def slices(self, window: Window = LUNG) -> Iterator[Slice]:
+    def slices(self, window: Window = LUNG, first: int = 0) -> Iterator[Slice]:
         """Yield the slices from the feet to the head, the patient's right on the left.
 
-        Infinite voxels and those that are not a number are air.
+        Infinite voxels and those that are not a number are air. `first` slices are left out.
 
         Yields:
             uint8 (1, H, W).
         """
-        for index in range(self.depth):
+        for index in range(first, self.depth):
             plane = np.asarray(self.voxels[::-1, ::-1, index].T, dtype=np.float64)
             hounsfield = np.nan_to_num(plane * self.slope + self.intercept, nan=_AIR, posinf=_AIR, neginf=_AIR)
             yield window.grey(hounsfield)[np.newaxis]
@@ -84,7 +86,7 @@ def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX
     Raises:
         UnusableImageError: damaged, not a volume, of colours or complex numbers, or beyond a limit.
     """
-    header = _header(_start(data, _HEADER_BYTES))
+    header = _header(bytes(_start(data, _HEADER_BYTES)))
     shape, dtype = _shape(header), header.get_data_dtype()
     affine, orientation = _orientation(header)
     depth_last = sorted(range(3), key=lambda axis: orientation[axis][0])
@@ -106,19 +108,27 @@ def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX
     return _upright(header, voxels, affine, orientation)
 
 
-def _start(data: bytes, size: int) -> bytes:
+def _start(data: bytes, size: int) -> memoryview:
     """Return the first bytes of the file, unpacked; fewer if it has fewer."""
+    packed = memoryview(data)
     if data[:2] != _GZIP:
-        return data[:size] if len(data) > size else data
-    found = bytearray()
+        return packed[:size]
+    found, count, at = bytearray(size), 0, 0
     try:
-        while data and len(found) < size:  # a gzip file may have several members
+        while at < len(packed) and count < size:  # a gzip file may have several members
             stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            found += stream.decompress(data, size - len(found))
-            data = stream.unused_data
+            while not stream.eof and count < size and (stream.unconsumed_tail or at < len(packed)):
+                chunk: bytes | memoryview = stream.unconsumed_tail
+                if not chunk:
+                    chunk = packed[at : at + _CHUNK]
+                    at += len(chunk)
+                part = stream.decompress(chunk, min(_CHUNK, size - count))
+                found[count : count + len(part)] = part
+                count += len(part)
+            at -= len(stream.unused_data)
     except zlib.error:
         raise damaged_image("the gzip file can't be unpacked") from None
-    return bytes(found)
+    return memoryview(found)[:count]
 
 
 def _header(start: bytes) -> Any:

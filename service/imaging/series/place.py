@@ -120,11 +120,12 @@ def _directions(values: tuple[float, ...] | None) -> tuple[Vector, Vector] | Non
     row, column = np.array(values[:3]), np.array(values[3:])
     if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 0.02:
         return None  # no directions
-    return _unit(row), _unit(column)
+    return vector(row / np.linalg.norm(row)), vector(column / np.linalg.norm(column))
 
 
-def _unit(vector: np.ndarray) -> Vector:
-    x, y, z = (vector / np.linalg.norm(vector)).tolist()
+def vector(values: np.ndarray) -> Vector:
+    """Return three numbers as a tuple."""
+    x, y, z = values.tolist()
     return x, y, z
 
 

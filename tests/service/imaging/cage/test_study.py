@@ -1,0 +1,79 @@
+"""The files of a study through workers: the same slices as in this process, and files that go wrong."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from service.errors import ServiceError
+from service.imaging.cage.study import pack_slices, study_order, unpack_slice
+from service.imaging.decode import DecodeLimits
+from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
+from tests.service.imaging.cage.test_pool import ENDLESS, caged
+from tests.support.files.dicoms import ct, phantom
+from tests.support.files.studies import gzipped, series, volume
+from tests.support.processes.client import png
+
+pytestmark = pytest.mark.anyio
+
+PLAIN = ReadOptions(input_size=32, limits=DecodeLimits())
+WHOLE = dataclasses.replace(PLAIN, keep_pictures=True, keep_headers=True)
+
+
+def same(one: StudySlice | ServiceError, other: StudySlice | ServiceError) -> bool:
+    """Whether two slices, or the codes of two errors, are equal."""
+    if isinstance(one, ServiceError) or isinstance(other, ServiceError):
+        return isinstance(one, ServiceError) and isinstance(other, ServiceError) and one.code == other.code
+    arrays = [(one.network_input, other.network_input)]
+    if one.picture is not None and other.picture is not None:
+        arrays.append((one.picture, other.picture))
+    both_kept = (one.picture is None) == (other.picture is None)
+    return one.place == other.place and both_kept and all(np.array_equal(*pair) for pair in arrays)
+
+
+@pytest.mark.parametrize("options", [PLAIN, WHOLE])
+async def test_workers_give_the_slices_of_this_process(options: ReadOptions) -> None:
+    files = [
+        series([10.0], directions=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0))[0],
+        ct(np.stack([phantom()] * 3)),
+        gzipped(volume([10.0, 20.0, 30.0]).to_bytes()),
+        png(),
+    ]
+    async with caged() as cage:
+        for data in files:
+            here = read_study_file(data, "folder/name 7", options)
+            there = [slice_ async for slice_ in cage.study_slices(data, "folder/name 7", options)]
+            assert len(here) == len(there)
+            assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+async def test_an_endless_file_is_ended_and_the_next_is_read() -> None:
+    async with caged(seconds=0.5) as cage:
+        with pytest.raises(ServiceError) as caught:
+            _ = [slice_ async for slice_ in cage.study_slices(ENDLESS, "a", PLAIN)]
+        assert caught.value.code == "limit_exceeded"
+        (slice_,) = [slice_ async for slice_ in cage.study_slices(png(), "a", PLAIN)]
+        assert isinstance(slice_, StudySlice)
+
+
+def test_frames_that_were_answered_are_left_out() -> None:
+    data = ct(np.stack([phantom()] * 3))
+    found = list(pack_slices(study_order("a", PLAIN) | {"start": 2}, data))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("place", {}), ("shape", [9999, 9999]), ("shape", ["x", 1]), ("header", "x")]
+)
+def test_a_worker_that_lies_has_a_damaged_file(name: str, value: object) -> None:
+    (found,) = pack_slices(study_order("a", WHOLE) | {"start": 0}, series([10.0])[0])
+    assert not isinstance(found, ServiceError)
+    head, parts = found
+    payload = b"".join(parts)
+    slice_, header = unpack_slice(head, payload, 32, b"")
+    assert slice_.place.source is not None
+    assert slice_.place.source.header == header != b""
+    with pytest.raises(ServiceError, match="crashed"):
+        unpack_slice(head | {name: value}, payload, 32, b"")
+    with pytest.raises(ServiceError, match="crashed"):
+        unpack_slice(head, payload[:100], 32, b"")
