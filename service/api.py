@@ -179,6 +179,7 @@ class BatchResult(_Answer):
     """Result of one image: a prediction or a problem."""
 
     index: int = Field(ge=0, description="place of the image in the request, from 0")
+    name: str | None = Field(default=None, description="file name that the request gives the image, if it gives one")
     prediction: Prediction | None
     problem: Problem | None
 

@@ -88,6 +88,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would name the Host header and plain HTTP, also behind a proxy with TLS
         openapi_tags=[*TAGS, v2.TAG],
         openapi_url=None,  # routes.docs has it
+        servers=[{"url": "."}],  # where the document is, also behind a path prefix
     )
     app.state.service = state
     app.state.api_keys = api_keys

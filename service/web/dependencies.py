@@ -1,5 +1,6 @@
-"""Dependencies of the routes: state of the service, API key, query parameters."""
+"""Dependencies of the routes: state of the service, its model, API key, query parameters."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -7,6 +8,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from service.errors import MalformedRequestError
+from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.web.api_keys import API_KEY_HEADER
 
@@ -21,13 +23,13 @@ async def service_state(request: Request) -> ServiceState:
 AnyState = Annotated[ServiceState, Depends(service_state)]
 
 
-async def ready_state(state: AnyState) -> ServiceState:
-    """Return the application's state; 503 if no model is ready."""
-    with state.model():
-        return state
+async def served_model(state: AnyState) -> AsyncIterator[ServedModel]:
+    """Give the current model, kept until the answer is sent; 503 if no model is ready."""
+    with state.model() as model:
+        yield model
 
 
-ReadyState = Annotated[ServiceState, Depends(ready_state)]
+CurrentModel = Annotated[ServedModel, Depends(served_model)]
 
 _header = APIKeyHeader(name=API_KEY_HEADER, auto_error=False, description="required if the service has API keys")
 _bearer = HTTPBearer(auto_error=False, description="the same key, as a bearer token")
@@ -43,7 +45,10 @@ async def require_key(
 
 
 async def known_query(request: Request) -> None:
-    """Refuse query parameters that the route does not have: a misspelt one would be ignored silently."""
+    """Refuse query parameters that the route does not have or that are repeated: FastAPI would ignore them silently.
+
+    Its query models refuse unknown names, but take the last value of a repeated one.
+    """
     route = request.scope["route"]
     assert isinstance(route, APIRoute)  # noqa: S101 - the routes that this dependency is added to
     known = [field.alias for field in route.dependant.query_params]
@@ -51,6 +56,8 @@ async def known_query(request: Request) -> None:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise MalformedRequestError(f"The route has no query parameter {name[:40]!r}; {takes}.")
+        if len(request.query_params.getlist(name)) > 1:
+            raise MalformedRequestError(f"The query parameter {name!r} is there several times; send it once.")
 
 
 PointName = Annotated[

@@ -11,7 +11,7 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
-from service.web.upload import FIELD, multipart_form, refuse_encoding, without_preamble
+from service.web.upload import FIELD, multipart_form, refuse_encoding, unreadable_form, without_preamble
 
 MAX_FILES: Final = 20_000
 """Files of a form, as of a zip."""
@@ -44,7 +44,7 @@ async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
                 yield form.files.pop(0)
         form.parser.finalize()
     except FormParserError as error:
-        raise MalformedRequestError(f"The multipart body can't be read: {error}") from error
+        raise unreadable_form(error) from error
     except ClientDisconnect as error:
         raise ClientGoneError("The client left before the whole body had arrived.") from error
     if not form.is_complete:

@@ -3,10 +3,11 @@
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
-from python_multipart.multipart import parse_options_header
+from python_multipart.multipart import DEFAULT_MAX_HEADER_COUNT, DEFAULT_MAX_HEADER_SIZE, parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -42,6 +43,14 @@ OPENAPI_BODY_OF_MANY: Final = multipart_form(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """A file of a form, with the name that the client gives it; None if it gives none in plain form."""
+
+    name: str | None
+    data: bytes
+
+
 class _InMemoryParser(MultiPartParser):
     """Starlette's parser, but larger files are not written to a temporary file on the disk."""
 
@@ -52,9 +61,7 @@ class _InMemoryParser(MultiPartParser):
         """Treat a part that has only an encoded file name (RFC 5987) as a file; the name is not used."""
         disposition = self._current_part.content_disposition
         if disposition is not None and b"filename=" not in disposition:
-            self._current_part.content_disposition = re.sub(
-                rb"(?i)\bfilename\*\s*=[^;]*", b"filename=file", disposition
-            )
+            self._current_part.content_disposition = re.sub(rb"(?i)\bfilename\*\s*=[^;]*", b'filename=""', disposition)
         super().on_headers_finished()
 
     def on_end(self) -> None:
@@ -75,12 +82,12 @@ async def read_upload(request: Request) -> bytes:
         MalformedRequestError: the form is malformed, or does not have exactly one file in the field `image`.
         ClientGoneError: the connection closed before the body was complete.
     """
-    (data,) = await _read(request, _MAX_PARTS, _only_file)
-    return data
+    (file,) = await _read(request, _MAX_PARTS, _only_file)
+    return file.data
 
 
-async def read_uploads(request: Request, max_images: int) -> list[bytes]:
-    """Read the bytes of all files of the form, in order.
+async def read_uploads(request: Request, max_images: int) -> list[NamedFile]:
+    """Read all files of the form, in order.
 
     Args:
         request: with one to `max_images` files in the field `image`.
@@ -129,6 +136,16 @@ def refuse_encoding(request: Request) -> None:
         )
 
 
+def unreadable_form(error: BaseException) -> MalformedRequestError:
+    """Build the refusal of a form that a parser refuses; a limit is named with its number."""
+    reason = str(error)
+    if "header size" in reason:
+        reason = f"a header of a part, such as a long file name, has more than {DEFAULT_MAX_HEADER_SIZE} bytes"
+    elif "header count" in reason:
+        reason = f"a part has more than {DEFAULT_MAX_HEADER_COUNT} headers"
+    return MalformedRequestError(f"The multipart body can't be read: {reason.removesuffix('.')}.")
+
+
 async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
     """Drop the text before the first boundary, which has no meaning (RFC 2046, 5.1.1)."""
     opening = b"\n--" + boundary
@@ -144,7 +161,7 @@ async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> Async
         yield chunk
 
 
-async def _read(request: Request, max_files: int, choose: Callable[[FormData], list[UploadFile]]) -> list[bytes]:
+async def _read(request: Request, max_files: int, choose: Callable[[FormData], list[UploadFile]]) -> list[NamedFile]:
     content_type, options = parse_options_header(request.headers.get("content-type"))
     if content_type != b"multipart/form-data":
         raise UnsupportedFormError(
@@ -158,9 +175,9 @@ async def _read(request: Request, max_files: int, choose: Callable[[FormData], l
         form = await parser.parse()
         if not parser.complete:
             raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
-        return [await file.read() for file in choose(form)]
+        return [NamedFile(file.filename or None, await file.read()) for file in choose(form)]
     except MultiPartException as error:
-        raise MalformedRequestError(f"The multipart body can't be read: {error.message}") from error
+        raise unreadable_form(error.__cause__ or error) from error
     except ClientDisconnect as error:
         raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
     finally:

@@ -1,5 +1,6 @@
 """docs/nginx.conf in front of the real service, with TLS."""
 
+import contextlib
 import re
 import shutil
 import ssl
@@ -7,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
@@ -16,6 +18,7 @@ from tests.support.processes.client import noise, png
 from tests.support.processes.server import ROOT, Server, free_port, running
 
 EXAMPLE = ROOT / "docs" / "nginx.conf"
+OPERATING = ROOT / "docs" / "operating.md"
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("nginx") and shutil.which("openssl")), reason="needs nginx and openssl (Debian: nginx-light)"
@@ -32,14 +35,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def client(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    with behind_nginx(EXAMPLE.read_text(), server, tmp_path_factory.mktemp("nginx")) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def behind_nginx(example: str, server: Server, folder: Path) -> Iterator[httpx2.Client]:
+    """Run nginx with a configuration like the example, and give a client of it."""
+    port = free_port()
     key, certificate = folder / "key.pem", folder / "fullchain.pem"
     names = ["-subj", "/CN=ct.example.org", "-addext", "subjectAltName=DNS:ct.example.org"]
     files = ["-keyout", str(key), "-out", str(certificate)]
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files], check=True, capture_output=True
     )
-    text = EXAMPLE.read_text().replace("/etc/nginx/tls", str(folder)).replace("listen 443", f"listen 127.0.0.1:{port}")
+    text = example.replace("/etc/nginx/tls", str(folder)).replace("listen 443", f"listen 127.0.0.1:{port}")
     text = re.sub(r"server 127\.0\.0\.1:8000", f"server 127.0.0.1:{server.port}", text)
     (folder / "nginx.conf").write_text(f"daemon off; pid {folder}/pid; error_log {folder}/error.log;\n{text}")
     command = ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
@@ -102,3 +112,26 @@ def test_the_example_allows_what_the_service_allows() -> None:
     assert float(answer) > settings.request_timeout_seconds
     (head,) = re.findall(r"client_header_timeout (\d+)s", text)
     assert float(head) < settings.header_timeout_seconds
+
+
+def test_the_page_works_behind_a_path_prefix(server: Server, tmp_path: Path) -> None:
+    """Every link of the page, its scripts and the description of the API are relative to it."""
+    (location,) = re.findall(r"^ +location /ct/ .*?^ +}", OPERATING.read_text(), re.MULTILINE | re.DOTALL)
+    prefixed = re.sub(r"location / \{.*?\n        \}", location, EXAMPLE.read_text(), flags=re.DOTALL)
+    with behind_nginx(prefixed, server, tmp_path) as client:
+        page = client.get("/ct/")
+        links = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
+        scripts = client.get("/ct/page/app.js").text
+        links += [urljoin("page/", name) for name in re.findall(r'from "(\./[^"]+)"', scripts)]
+        calls = re.findall(r'fetch\("([^"?]+)', client.get("/ct/page/service.js").text)
+        assert {"page/app.js", "page/style.css", "model"} <= set(links)
+        assert {
+            urljoin("/ct/", link) for link in links if client.get(urljoin("/ct/", link)).status_code != 200
+        } == set()
+        assert set(calls) == {"model", "explain"}
+        files = {"image": ("slice.png", png(), "image/png")}
+        origin = {"Origin": f"https://{client.headers['Host']}"}
+        assert client.post(urljoin("/ct/", "explain"), files=files, headers=origin).status_code == 200
+        description = client.get("/ct/openapi.json")
+        base = urljoin(str(description.url), description.json()["servers"][0]["url"])
+        assert client.get(urljoin(base, "./model")).status_code == 200

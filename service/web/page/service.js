@@ -22,7 +22,7 @@ export class Service {
 
   /** The model's card. */
   async model() {
-    return (await this.#call(() => fetch("/model"), () => {})).json();
+    return (await this.#call(() => fetch("model"), () => {})).json();
   }
 
   /** Prediction, maps and pictures for one file; `onWait(seconds)` is called for each wait, `signal` ends it. */
@@ -32,7 +32,7 @@ export class Service {
       const form = new FormData();
       form.append("image", data, "image");
       const headers = { Accept: "application/json", ...(this.#key && { "X-API-Key": this.#key }) };
-      return fetch("/explain?max_side=768", { method: "POST", body: form, headers, signal });
+      return fetch("explain?max_side=768", { method: "POST", body: form, headers, signal });
     };
     return (await this.#call(send, onWait, signal)).json();
   }

@@ -15,13 +15,13 @@ from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
 from service.model.card import OperatingPoint
 from service.web.answers import prediction_body
-from service.web.dependencies import PointName, ReadyState
+from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.problems import problem_body
 from service.web.request_id import request_id_of
-from service.web.upload import OPENAPI_BODY_OF_MANY, read_uploads
+from service.web.upload import OPENAPI_BODY_OF_MANY, NamedFile, read_uploads
 
 PATH: Final = "/predict/batch"
 
@@ -37,20 +37,21 @@ _log = logging.getLogger("covidct.batch")
     openapi_extra=OPENAPI_BODY_OF_MANY,
     responses=documented(400, 401, 403, 408, 413, 415, 500, 503, 504),
 )
-async def predict_batch(request: Request, state: ReadyState, point_name: PointName = None) -> BatchAnswer:
+async def predict_batch(
+    request: Request, state: AnyState, model: CurrentModel, point_name: PointName = None
+) -> BatchAnswer:
     """Read all images, then decode, queue and predict each."""
     stages = StageTimer(state.metrics)
     files = await read_uploads(request, state.settings.max_images_per_request)
     stages.finish("read")
     request_id = request_id_of(request.scope)
-    with state.model() as model:
-        one = partial(_one, files, model, model.point_of(point_name), state, stages, request_id)
-        results = await cancel_on_disconnect(request, run_bounded(len(files), one, model))
+    one = partial(_one, files, model, model.point_of(point_name), state, stages, request_id)
+    results = await cancel_on_disconnect(request, run_bounded(len(files), one, model))
     return BatchAnswer(request_id=request_id, results=results)
 
 
 async def _one(
-    files: list[bytes],
+    files: list[NamedFile],
     model: ServedModel,
     point: OperatingPoint,
     state: ServiceState,
@@ -58,9 +59,9 @@ async def _one(
     request_id: str,
     index: int,
 ) -> BatchResult:
-    own = stages.copy()
+    own, file = stages.copy(), files[index]
     try:
-        _, assessment = await assess_image(files[index], model, state, own, point)
+        _, assessment = await assess_image(file.data, model, state, own, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason
@@ -68,5 +69,5 @@ async def _one(
         failure = ServiceError("The service failed; its log has the reason under this request id.")
     else:
         prediction = prediction_body(assessment, model, request_id, own)
-        return BatchResult(index=index, prediction=prediction, problem=None)
-    return BatchResult(index=index, prediction=None, problem=problem_body(failure, request_id))
+        return BatchResult(index=index, name=file.name, prediction=prediction, problem=None)
+    return BatchResult(index=index, name=file.name, prediction=None, problem=problem_body(failure, request_id))

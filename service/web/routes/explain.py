@@ -18,7 +18,7 @@ from service.inference.stages import StageTimer
 from service.model.assess import Assessment
 from service.web.answers import prediction_body
 from service.web.content_negotiation import choose_media_type
-from service.web.dependencies import PointName, ReadyState
+from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
@@ -63,7 +63,8 @@ router = APIRouter(tags=[PREDICTIONS])
 )
 async def explain(
     request: Request,
-    state: ReadyState,
+    state: AnyState,
+    model: CurrentModel,
     bare: _Bare = False,
     with_lungs: _WithLungs = False,
     max_side: _MaxSide = None,
@@ -74,14 +75,13 @@ async def explain(
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
     stages.finish("read")
-    with state.model() as model:
-        point = model.point_of(point_name)
-        ct_slice, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
-        pictures = _Pictures(ct_slice, assessment, with_lungs, max_side)
-        draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
-        if wanted == _PNG:
-            draw = partial(_as_png, pictures, bare)
-        return await asyncio.get_running_loop().run_in_executor(state.threads, draw)
+    point = model.point_of(point_name)
+    ct_slice, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+    pictures = _Pictures(ct_slice, assessment, with_lungs, max_side)
+    draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
+    if wanted == _PNG:
+        draw = partial(_as_png, pictures, bare)
+    return await asyncio.get_running_loop().run_in_executor(state.threads, draw)
 
 
 @dataclass(frozen=True, slots=True)

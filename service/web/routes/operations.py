@@ -6,7 +6,7 @@ from fastapi.responses import PlainTextResponse
 from service.api import Health, ModelInfo, PublicCard
 from service.errors import ErrorCode, OverloadedError
 from service.metrics import CONTENT_TYPE
-from service.web.dependencies import AnyState, ReadyState, known_query
+from service.web.dependencies import AnyState, CurrentModel, known_query
 from service.web.openapi.document import OPERATIONS
 from service.web.openapi.problem_examples import documented
 
@@ -47,16 +47,15 @@ async def ready(state: AnyState) -> Health:
 
 
 @router.get("/model", summary="Model card", responses=documented(400, 503), dependencies=[Depends(known_query)])
-async def model(state: ReadyState) -> ModelInfo:
+async def model(served: CurrentModel) -> ModelInfo:
     """Return the served model's card, device and precision."""
-    with state.model() as served:
-        predictor = served.predictor
-        return ModelInfo(
-            card=PublicCard.model_validate(predictor.card.model_dump()),
-            sha256=predictor.sha256,
-            device=predictor.device.type,
-            precision=predictor.precision,
-            precision_milliseconds=dict(predictor.choice.milliseconds),
-            operating_point=served.operating_point.name,
-            agreement=predictor.choice.agreement,
-        )
+    predictor = served.predictor
+    return ModelInfo(
+        card=PublicCard.model_validate(predictor.card.model_dump()),
+        sha256=predictor.sha256,
+        device=predictor.device.type,
+        precision=predictor.precision,
+        precision_milliseconds=dict(predictor.choice.milliseconds),
+        operating_point=served.operating_point.name,
+        agreement=predictor.choice.agreement,
+    )

@@ -9,7 +9,7 @@ from service.api import Prediction
 from service.inference.pipeline import assess_image
 from service.inference.stages import StageTimer
 from service.web.answers import prediction_body
-from service.web.dependencies import PointName, ReadyState
+from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
@@ -28,12 +28,11 @@ router = APIRouter(tags=[PREDICTIONS])
     openapi_extra=OPENAPI_BODY,
     responses=documented(400, 401, 403, 408, 413, 415, 422, 500, 503, 504),
 )
-async def predict(request: Request, state: ReadyState, point_name: PointName = None) -> Prediction:
+async def predict(request: Request, state: AnyState, model: CurrentModel, point_name: PointName = None) -> Prediction:
     """Read, decode, queue, predict."""
     stages = StageTimer(state.metrics)
     data = await read_upload(request)
     stages.finish("read")
-    with state.model() as model:
-        point = model.point_of(point_name)
-        _, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
-        return prediction_body(assessment, model, request_id_of(request.scope), stages)
+    point = model.point_of(point_name)
+    _, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+    return prediction_body(assessment, model, request_id_of(request.scope), stages)

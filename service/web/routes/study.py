@@ -24,7 +24,7 @@ from service.inference.study import StudyReader, open_study, read_study
 from service.model.card import OperatingPoint
 from service.model.study import Study
 from service.web.content_negotiation import choose_media_type
-from service.web.dependencies import PointName, ReadyState
+from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
@@ -76,17 +76,21 @@ _log = logging.getLogger("covidct.study")
                 _ZIP: {"schema": {"type": "string", "format": "binary"}},
             },
         },
-        **documented(400, 401, 406, 408, 413, 415, 422, 500, 503, 504),
+        **documented(400, 401, 403, 406, 408, 413, 415, 422, 500, 503, 504),
     },
 )
 async def predict_study(
-    request: Request, state: ReadyState, uids: _Uids = False, every_mm: _EveryMm = None, point_name: PointName = None
+    request: Request,
+    state: AnyState,
+    model: CurrentModel,
+    uids: _Uids = False,
+    every_mm: _EveryMm = None,
+    point_name: PointName = None,
 ) -> Response:
     """Read files as they arrive, then answer the slices of each series."""
     wanted = choose_media_type(request.headers.get("accept", ""), (_JSON, _LINES, _ZIP))
     async with AsyncExitStack() as stack:
         outcome = stack.enter_context(_counted(state))
-        model = stack.enter_context(state.model())
         point = model.point_of(point_name)
         options = ReadOptions(
             input_size=model.card.input_size,

@@ -1,6 +1,6 @@
 """Routes under /v2 that describe the model: metadata, readiness, configuration, statistics."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
@@ -10,7 +10,7 @@ from fastapi.params import Depends as DependsMarker
 from service.errors import UnknownModelError
 from service.inference.served_model import ServedModel
 from service.inference.statistics import ModelStatistics, Total
-from service.web.dependencies import ReadyState
+from service.web.dependencies import CurrentModel
 from service.web.v2.outputs import outputs_of
 from service.web.v2.schemas import (
     DurationStatistics,
@@ -48,17 +48,16 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": V2Error} for status in statuses}
 
 
-async def _requested_model(request: Request, state: ReadyState, name: Name) -> AsyncIterator[ServedModel]:
-    """Give the model of the path's name and version, kept until the answer is sent.
+async def _requested_model(request: Request, model: CurrentModel, name: Name) -> ServedModel:
+    """Give the model of the path's name and version.
 
     Raises:
         UnknownModelError: the served model has others.
     """
-    with state.model() as model:
-        card = model.card
-        if name != card.name or request.path_params.get("version", card.version) != card.version:
-            raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
-        yield model
+    card = model.card
+    if name != card.name or request.path_params.get("version", card.version) != card.version:
+        raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
+    return model
 
 
 RequestedModel = Annotated[ServedModel, Depends(_requested_model)]
@@ -103,17 +102,15 @@ def on_model(
 
 
 @router.get("/v2/models/stats", summary="Statistics of all models", responses=errors(400, 503))
-async def all_statistics(state: ReadyState) -> Statistics:
+async def all_statistics(model: CurrentModel) -> Statistics:
     """Answer like the route of the model."""
-    with state.model() as model:
-        return _statistics(model)
+    return _statistics(model)
 
 
 @router.post("/v2/repository/index", summary="Models in the repository", responses=errors(400, 403, 503))
-async def repository_index(state: ReadyState) -> list[RepositoryRow]:
+async def repository_index(model: CurrentModel) -> list[RepositoryRow]:
     """Return the served model; a request body is ignored."""
-    with state.model() as model:
-        return [RepositoryRow(name=model.card.name, version=model.card.version, state="READY", reason="")]
+    return [RepositoryRow(name=model.card.name, version=model.card.version, state="READY", reason="")]
 
 
 @on_model(router, "GET", "", summary="Model metadata", responses=errors(400, 404, 503))

@@ -25,7 +25,7 @@ from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
 from service.model.assess import Assessment
-from service.web.dependencies import AnyState, ReadyState, ready_state, require_key
+from service.web.dependencies import AnyState, require_key, served_model
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import reference_to
 from service.web.request_id import request_id_of
@@ -86,7 +86,7 @@ async def server_live(state: AnyState) -> Live:
     f"{PREFIX}/health/ready",
     summary="Readiness probe",
     responses=errors(503),
-    dependencies=[Depends(ready_state)],
+    dependencies=[Depends(served_model)],
 )
 async def server_ready() -> ServerReady:
     """Answer like GET /health/ready."""
@@ -130,7 +130,7 @@ _BODY: Final = {
     responses=errors(400, 401, 403, 404, 408, 413, 415, 422, 500, 503, 504),
     openapi_extra={"requestBody": _BODY},
 )
-async def infer(request: Request, state: ReadyState, model: RequestedModel) -> Response:
+async def infer(request: Request, state: AnyState, model: RequestedModel) -> Response:
     """Read, decode, queue, predict."""
     stages = StageTimer(state.metrics)
     body = await _body(request)

@@ -185,3 +185,19 @@ async def test_digits_without_end_in_a_header_are_a_400(models: Path) -> None:
         )
     assert response.status_code == 400
     assert "Inference-Header-Content-Length" in response.text
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/predict/study"])
+@pytest.mark.parametrize(
+    ("filename", "more", "said"),
+    [
+        ("a" * 5000 + ".png", 0, "a header of a part, such as a long file name, has more than 4224 bytes"),
+        ("a.png", 8, "a part has more than 8 headers"),
+    ],
+)
+async def test_the_limits_of_a_part_are_named(models: Path, path: str, filename: str, more: int, said: str) -> None:
+    headers = b"".join(b"X-%d: 1\r\n" % number for number in range(more))
+    body = part("image", png(), filename).replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n", 1) + END
+    async with serve(models) as client:
+        answer = problem(await client.post(path, content=body, headers=FORM), 400, "malformed_request")
+    assert answer["detail"] == f"The multipart body can't be read: {said}."

@@ -30,6 +30,24 @@ async def test_each_image_gets_its_own_answer_in_order(models: Path) -> None:
     assert "not a medical device" in body["disclaimer"]
 
 
+async def test_results_have_the_names_of_their_files(models: Path) -> None:
+    names = ["b.png", "a.png", "a.png"]
+    fields = [("image", (name, png(), "image/png")) for name in names]
+    unnamed = b"Content-Disposition: form-data; name=\"image\"; filename*=utf-8''%E8%82%BA.png"
+    body = b"--xyz\r\n" + unnamed + b"\r\n\r\n" + png() + b"\r\n--xyz--\r\n"
+    async with serve(models) as client:
+        results = (await client.post("/predict/batch", files=fields)).json()["results"]
+        headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+        (result,) = (await client.post("/predict/batch", content=body, headers=headers)).json()["results"]
+    assert [(result["index"], result["name"]) for result in results] == list(enumerate(names))
+    assert result["name"] is None
+
+
+async def test_the_number_of_images_is_a_setting(models: Path) -> None:
+    async with serve(models, max_images_per_request=40) as client:
+        assert len((await post(client, *[png()] * 40)).json()["results"]) == 40
+
+
 async def test_a_file_that_cannot_be_used_fails_alone_and_is_counted(models: Path) -> None:
     async with serve(models) as client:
         response = await post(client, png(220), b"text", png()[:60], b"", png(200))

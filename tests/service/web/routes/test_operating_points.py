@@ -99,3 +99,12 @@ async def test_an_unknown_query_parameter_is_refused_by_its_name(
         response = await client.request(method, f"{path}?window=40,400", files=files)
         assert response.status_code == 400
         assert f"no query parameter 'window'; it takes {takes}." in response.text
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/explain"])
+async def test_an_operating_point_is_named_once(models: Path, path: str) -> None:
+    async with serve(models) as client:
+        query = "operating_point=screening&operating_point=balanced"
+        answer = await client.post(f"{path}?{query}", files=form(BETWEEN))
+        assert answer.status_code == 400
+        assert "'operating_point' is there several times; send it once" in answer.text
