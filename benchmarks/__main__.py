@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace, work: Path) -> Results:
-    """Measure every contender in every round, then the service alone: latency below capacity, idle, training."""
+    """Measure every contender in every round, then the service alone: latency below capacity, and idle."""
     models: Path = options.models.resolve()
     precisions: list[Precision] = ["fp32", "int8"]
     if has_native_bf16(torch.device("cpu")):
@@ -51,7 +51,9 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
     rows = [_row(each) for each in everyone]
     for turn in range(options.rounds):
         order = list(range(len(rows)))
-        for place in order if turn % 2 == 0 else reversed(order):  # back and forth, so that a drift affects all equally
+        for place in (
+            order if turn % 2 == 0 else reversed(order)
+        ):  # alternating order, so that a drift affects all equally
             contender = everyone[place]
             rows[place] = take_turn(contender, rows[place], bare[contender.precision], IMAGE, options.seconds, work)
     ours = [each for each in everyone if each.name == OURS]

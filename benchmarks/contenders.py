@@ -83,13 +83,13 @@ def contenders(models: Path, processors: int, precisions: list[Precision], peers
     rows = [_ours(models, each) for each in precisions]
     for peer in peers:
         rows.append(_peer(peer, models, "as documented", 1, tuned=False))
-        if peer != "mlserver":  # whose workers do not run custom routes
+        if peer != "mlserver":  # its workers do not run custom routes
             rows.append(_peer(peer, models, f"tuned: {processors} workers of 1 thread", processors, tuned=True))
     return rows
 
 
 def with_int8_file(peer: Contender) -> Contender:
-    """Give a peer the service's own int8 file: the rest of the difference is the framework's."""
+    """Give a peer the service's int8 file, so that only the frameworks differ."""
     return replace(
         peer,
         setting=f"{peer.setting}, the service's int8 file",
@@ -120,7 +120,7 @@ def _peer(peer: str, models: Path, setting: str, workers: int, *, tuned: bool) -
         # these peers send usage data by default
         "BENTOML_DO_NOT_TRACK": "True",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray ends a proxy that is not ready after 5 s, which a busy machine does not manage
+        # Ray ends a proxy that is not ready after 5 s, too short for a busy machine
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     }
     if tuned:

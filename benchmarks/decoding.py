@@ -1,4 +1,4 @@
-"""A stream of DICOM files compared with a stream of PNG files: whether decoding keeps up with the network."""
+"""Compares DICOM with PNG files, to see whether decoding keeps up with the network."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ from service.imaging.window import LUNG
 _CONNECTIONS: Final = 16
 _INTERCEPT: Final = -1024
 _NOISE: Final = 15.0
-"""Hounsfield units, standard deviation: without noise the file would be far smaller than those of a scanner."""
+"""Standard deviation in Hounsfield units; without noise the file would be unrealistically small."""
 
 
 def measure_decoding(contender: Contender, image: Path, seconds: int, rounds: int, work: Path) -> Decoding:
@@ -51,7 +51,7 @@ def measure_decoding(contender: Contender, image: Path, seconds: int, rounds: in
 
 
 def lossless_dicom(image: Path) -> bytes:
-    """Write a picture as a CT image: Hounsfield units of the lung window, noise, 12 bits in 16, lossless JPEG."""
+    """Write an image as a CT file: Hounsfield units of the lung window, noise, 12 bits in 16, lossless JPEG."""
     grey = np.asarray(Image.open(image).convert("L"), dtype=np.float64)
     hounsfield = LUNG.centre + LUNG.width * (grey / 255 - 0.5)
     noise = np.random.default_rng(0).normal(0, _NOISE, grey.shape)

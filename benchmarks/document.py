@@ -11,7 +11,7 @@ from benchmarks.contenders import OURS
 from benchmarks.results import Results, Row
 
 _Target: TypeAlias = tuple[str, str, Mapping[str, str]]
-"""What is measured, what is wanted, and what was found by precision."""
+"""Measured quantity, target, and results by precision."""
 
 _LATENCY_SHOWN: Final = 16
 """Number of connections."""
@@ -20,7 +20,7 @@ _PLOT: Final = "performance-throughput.png"
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Write the plot into the folder of pictures of a folder of documents."""
+    """Write the plot into `images` of a folder of documents."""
     draw_throughput(results).savefig(folder / "images" / _PLOT, dpi=110)
 
 
@@ -37,7 +37,7 @@ def run(results: Results) -> str:
 
 
 def throughput(results: Results) -> str:
-    """List answers per second by number of connections."""
+    """List responses per second by number of connections."""
     connections = _connections(results)
     head = [
         "",
@@ -110,7 +110,7 @@ def _below_and_idle(results: Results) -> Iterable[_Target]:
 
 
 def draw_throughput(results: Results) -> Figure:
-    """Plot answers per second by number of connections; one line for each contender, bare rates as levels."""
+    """Plot responses per second by number of connections: a line for each contender, a level for each bare rate."""
     figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     axes = figure.subplots()
     for row in _ran(results):

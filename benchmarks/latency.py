@@ -1,4 +1,4 @@
-"""Latency of the service below its capacity and when it is idle."""
+"""Latency of the service below capacity and when idle."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def measure_idle(contender: Contender, bare: BareLoop, image: Path, log: Path) -
     totals, above, alone = [], [], []
     with contender.running(log) as process:
         wait_for_answer(process, contender.url, data)
-        # the standard library's client adds the least time of its own
+        # the standard library's client adds the least time
         with closing(HTTPConnection(request.url.host, request.url.port)) as connection:
             for _ in range(_IDLE_REQUESTS):
                 started = time.perf_counter()

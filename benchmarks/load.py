@@ -29,9 +29,9 @@ class Measured(Record):
     """Counts of one wrk run.
 
     Attributes:
-        answers: number of answers with status 200.
-        seconds: from the start of the load to the last of these answers.
-        p50_ms, p99_ms: latency of all answers in milliseconds.
+        answers: number of responses with status 200.
+        seconds: from the start of the load to the last of these responses.
+        p50_ms, p99_ms: latency of all responses in milliseconds.
         failed: requests without connection, cut off, timed out, or with a status of 400 or more.
     """
 
@@ -43,7 +43,7 @@ class Measured(Record):
 
     @property
     def rate(self) -> float:
-        """Answers with status 200 per second."""
+        """Responses with status 200 per second."""
         return self.answers / self.seconds if self.answers else 0.0
 
 
@@ -58,10 +58,10 @@ def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Meas
 
 
 def wait_for_answer(process: psutil.Process, url: str, image: bytes) -> float:
-    """Send requests until one is answered, and return the seconds from process start to that answer.
+    """Send requests until one succeeds, and return the seconds from process start to its response.
 
     Raises:
-        RuntimeError: the process ended, or no answer came in time.
+        RuntimeError: the process ended, or timed out.
     """
     started = process.create_time()
     while time.time() - started < _READY_SECONDS:

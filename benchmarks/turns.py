@@ -1,4 +1,4 @@
-"""One turn of a contender: start, wait for an answer, load, stop."""
+"""One turn of a contender: start, wait for a response, load, stop."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ from training.run.progress import say
 CONNECTIONS: Final = (1, 4, 16, 64)
 _BARE_SECONDS: Final = 3.0
 _WARM_UP: Final = (4, 3)
-"""Connections and seconds before the measurement, so that every worker has answered once."""
+"""Connections and seconds before the measurement, so that every worker has responded once."""
 
 
 def take_turn(contender: Contender, row: Row, bare: BareLoop, image: Path, seconds: int, work: Path) -> Row:

@@ -1,7 +1,7 @@
 """Draw a picture that looks like an axial chest CT slice, to try the service without a scan of a patient.
 
-No image was used: every shape is a formula and every vessel is random. It is not a phantom, and a model's answer to it
-says nothing about the model.
+No image was used: every shape is a formula and every vessel is random. It is not a phantom, and predictions for it say
+nothing about a model.
 
     python -m examples.draw_slice examples/slice.png --seed 0
 """

@@ -1,4 +1,4 @@
-"""The Prometheus registry and every metric in it; names are covidct_ and base units."""
+"""Prometheus metrics, with the prefix covidct_ and base units."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ _FAULTS: Final = (
     ErrorCode.QUEUE_FULL,
     ErrorCode.OUT_OF_MEMORY,
 )
-"""Reasons that alerts are about; they are counted from 0 on, because Prometheus misses the first increase otherwise."""
+"""Reasons used by alerts; they start at 0, because Prometheus would miss the first increase."""
 
 
 ReloadPart: TypeAlias = Literal["model", "keys"]
@@ -50,7 +50,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "covidct_request_duration_seconds",
-            "Time from the first byte of a request to the last byte of its answer.",
+            "Time from the first byte of a request to the last byte of its response.",
             ["route"],
             buckets=_REQUEST_SECONDS,
             registry=registry,
@@ -75,7 +75,7 @@ class Metrics:
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
-            "Probabilities of images that pass the checks; a change of the shape is drift.",
+            "Probabilities of images that pass the checks; a change of their distribution is drift.",
             buckets=PROBABILITY_BOUNDS,
             registry=registry,
         )
@@ -101,9 +101,7 @@ class Metrics:
         self.ood_refusals = Counter(
             "covidct_ood_refusals", "Images that failed a check and were refused.", registry=registry
         )
-        self.ood_flags = Counter(
-            "covidct_ood_flags", "Images that failed a check, answered or refused.", registry=registry
-        )
+        self.ood_flags = Counter("covidct_ood_flags", "Images that failed a check, refused or not.", registry=registry)
         self.studies = Counter(
             "covidct_studies", "Studies by outcome: answered, or the code of the error.", ["outcome"], registry=registry
         )
@@ -154,7 +152,7 @@ class Metrics:
             self.reloads.labels(part=part, outcome=outcome)
         self.ready = Gauge(
             "covidct_ready",
-            "1 while the service answers predictions and is not about to end.",
+            "1 while the service can predict and is not about to end.",
             registry=registry,
         )
 
@@ -163,7 +161,7 @@ class Metrics:
         self._refreshers.append(refresher)
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request; `route` is a template or `unmatched`, never a path from the client."""
+        """Count one request; `route` is a template or `unmatched`, never a path from the client."""
         method = method if method in _METHODS else "other"
         self.requests.labels(route=route, method=method, status=str(status)).inc()
         self.request_seconds.labels(route=route).observe(seconds)
@@ -189,7 +187,7 @@ class Metrics:
 
         Args:
             info: labels of covidct_model_info: name, version, precision, device, sha256.
-            labels: the model's class labels, which are counted from 0 on.
+            labels: class labels of the model; their counters start at 0.
             probability_shares: share of the evaluation's probabilities at or below 0.1, 0.2, ... 1.0; may be empty.
             lung_involvement_shares: share of the evaluation's slices by largest lung involvement; may be empty.
         """

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
         default=2, gt=0, description="maximum concurrent requests to /predict/study; more get a 503"
     )
     study_timeout_seconds: float = Field(
-        default=600.0, gt=0, description="maximum time from the first byte of a study to its answer; then 504"
+        default=600.0, gt=0, description="maximum time from the first byte of a study to its response; then 504"
     )
     max_concurrent_requests: int = Field(
         default=64,
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         description="maximum concurrent requests with images; more get a 503; each may hold max_body_bytes of memory",
     )
     request_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="maximum time from the first byte of a request to its answer; then 504"
+        default=30.0, gt=0, description="maximum time from the first byte of a request to its response; then 504"
     )
     drain_seconds: float = Field(
         default=1.0,
@@ -120,8 +120,8 @@ class Settings(BaseSettings):
 
     out_of_distribution: Literal["flag", "refuse"] = Field(
         default="refuse",
-        description="an image without lungs, in another window, or of several panels: refuse with 422, or answer and "
-        "flag it",
+        description="images without lungs, in another window, or with several panels: refuse them with 422, or flag "
+        "them",
     )
     operating_point: str = Field(
         default="",

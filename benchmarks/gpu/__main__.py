@@ -27,7 +27,7 @@ from training.run.record import Record
 _JSON: Final = ROOT / "docs" / "performance-gpu.json"
 _IMAGE: Final = ROOT / "examples" / "slice.png"
 _FLOP: Final = 39e9
-"""Of a pass of model 2.0.0: twice its products."""
+"""Floating-point operations of a pass of model 2.0.0."""
 _LARGEST_BATCH: Final = 64
 _CONNECTIONS: Final = (1, 16, 64, 256)
 _MOST_REQUESTS: Final = "512"
@@ -40,11 +40,11 @@ class GpuResults(Record):
     """Results on one card.
 
     Attributes:
-        card: its name; `cpu` if it was tried on a CPU.
+        card: its name, or `cpu`.
         bare_rates: slices per second of the bare network by batch size.
         matrix_flops: floating-point operations per second of a product of two large fp16 matrices: the card's limit.
         share_of_limit: best bare rate times the operations of a pass, divided by that limit.
-        peak_mib: memory of the bare network, of torch alone.
+        peak_mib: memory that torch allocated for the bare network.
         loads: of the service over HTTP.
         note: what was not measured, and why.
     """
@@ -130,7 +130,7 @@ def _runs_per_second(run: Callable[[], object], device: torch.device, seconds: f
             run()
             count += 1
             if count % 8 == 0:
-                _wait_for(device)  # or the queue of the device grows for seconds
+                _wait_for(device)  # otherwise the queue of the device grows for seconds
         _wait_for(device)
     return count / (time.perf_counter() - started)
 

@@ -1,4 +1,4 @@
-"""A load generator of the standard library alone, for machines without wrk."""
+"""Load generator with the standard library only, for machines without wrk."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ _HOST = "127.0.0.1"
 
 
 class Load(Record):
-    """Answers at a number of connections; times in milliseconds."""
+    """Responses at a number of connections; times in milliseconds."""
 
     connections: int
     answers: int
@@ -56,7 +56,7 @@ async def is_ready(port: int) -> bool:
 
 
 async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[float], int]:
-    """Ask until it is late; return the seconds of each good answer and the number of others."""
+    """Send requests until the end; return the seconds of each success and the number of failures."""
     reader, writer = await asyncio.open_connection(_HOST, port)
     seconds: list[float] = []
     failed = 0
@@ -72,7 +72,7 @@ async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[floa
 
 
 async def _answer(reader: asyncio.StreamReader) -> int:
-    """Read one answer with a Content-Length and return its status."""
+    """Read one response with a Content-Length and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))
     await reader.readexactly(length)

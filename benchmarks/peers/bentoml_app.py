@@ -10,7 +10,7 @@ from benchmarks.peers.model import Model
 
 @bentoml.service(workers=int(os.environ["BENCH_WORKERS"]), traffic={"timeout": 300})
 class CovidCt:
-    """Answers one slice per request."""
+    """Predicts one slice per request."""
 
     def __init__(self) -> None:
         self.model = Model()

@@ -12,7 +12,7 @@ from service.imaging.decode import Slice
 
 
 class CovidCt(litserve.LitAPI):
-    """Answers one slice per request."""
+    """Predicts one slice per request."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
         """Load the model, once for each worker."""
@@ -28,7 +28,7 @@ class CovidCt(litserve.LitAPI):
         return self.model.predict([x])[0]
 
     def encode_response(self, output: float) -> dict[str, float]:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         return {"probability": output}
 
 

@@ -16,7 +16,7 @@ from benchmarks.peers.model import Model
 
 
 class CovidCt(MLModel):  # type: ignore[misc,unused-ignore] # MLServer is in an environment of its own
-    """Answers one slice per request."""
+    """Predicts one slice per request."""
 
     async def load(self) -> bool:
         """Load the model, once for each worker."""

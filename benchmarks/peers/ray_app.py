@@ -12,7 +12,7 @@ from benchmarks.peers.model import Model
 
 
 class CovidCt:
-    """Answers one slice per request."""
+    """Predicts one slice per request."""
 
     def __init__(self) -> None:
         self.model = Model()

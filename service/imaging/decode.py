@@ -1,7 +1,7 @@
-"""From the bytes of an image file to one canonical grey slice.
+"""Decodes an image file to one canonical grey slice.
 
-Training evaluates with this same code, so that a slice is the same there and here. The file formats of COVID-CT reveal
-its labels (every RGBA and every grey PNG is COVID), so everything but the grey values is dropped here first.
+Training uses the same code. The file formats of COVID-CT reveal its labels (every RGBA and every grey PNG is COVID), so
+everything except the grey values is dropped here.
 """
 
 import io
@@ -38,13 +38,13 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that Pillow may try, with its names; only DICOM is parsed in addition."""
 
 MIN_SIDE: Final = 16
-"""Pixels. Below this no anatomy can be seen; the smallest image of COVID-CT is 115 x 61."""
+"""Pixels; smaller images show no anatomy. The smallest image of COVID-CT is 115 x 61."""
 
 MAX_PIXELS: Final = 4096 * 4096
-"""Width times height beyond which an image is refused by default: eight times the side of a usual slice."""
+"""Default maximum of width times height: eight times the side of a usual slice."""
 
 MAX_FRAMES: Final = 1000
-"""Frames beyond which a file is refused by `decode_frames`; a chest CT at half a millimetre has some 700 slices."""
+"""Maximum frames of a file for `decode_frames`; a chest CT at half a millimetre has about 700 slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class DecodeLimits:
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG) -> Slice:
     """Decode an image file to its canonical grey slice.
 
-    Grey is ITU-R BT.601 luma (Pillow's `L`). Samples beyond 8 bits are scaled from their full range, transparency lies
-    over black (air, in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. The first full image of
-    a phone's picture (MPO) or of a TIFF with thumbnails is used. DICOM goes through `window`, see
+    Grey is ITU-R BT.601 luma (Pillow's `L`). Samples beyond 8 bits are scaled from their full range, transparent
+    pixels become black (air in CT), the EXIF orientation is applied, palettes and CMYK go through RGB. The first full
+    image of a phone's picture (MPO) or of a TIFF with thumbnails is used. DICOM goes through `window`, see
     `service.imaging.dicom`.
 
     Args:
@@ -139,7 +139,7 @@ def decode_frames(
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a file holds, by its header.
+    """Contents of a file according to its header.
 
     Attributes:
         frames: number of slices.
@@ -175,11 +175,11 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
         uint8 (1, size, size).
     """
     resized = Image.fromarray(ct_slice[0]).resize((size, size), Image.Resampling.BILINEAR)
-    return np.array(resized, dtype=np.uint8)[np.newaxis]  # its own memory, so that torch can share it
+    return np.array(resized, dtype=np.uint8)[np.newaxis]  # a copy, so that torch can share its memory
 
 
 def check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    """Check the size of a picture in pixels.
+    """Check the size of an image in pixels.
 
     Raises:
         UnusableImageError: too many pixels, or a side is too short.
@@ -218,7 +218,7 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
     with image:
         _seek(image, page.index)
         check_size(*image.size, limits)
-        if page.compression != 1:  # a damaged one would be reported on standard error by Pillow's libtiff
+        if page.compression != 1:  # Pillow's libtiff would report a damaged file on standard error
             decode_page(data, page)
         return _grey(_load(image))
 
@@ -229,7 +229,7 @@ def _seek(image: Image.Image, index: int) -> None:
 
 
 def _open(data: bytes) -> Image.Image | None:
-    """Read the header; return None for a JPEG or TIFF of a kind that Pillow does not read."""
+    """Read the header; return None for a JPEG or TIFF that Pillow does not support."""
     with decoding("its header can't be read"):
         try:
             return Image.open(io.BytesIO(data), formats=FORMATS)
@@ -257,9 +257,9 @@ def _check_single(frames: int) -> None:
 
 
 def _count(image: Image.Image) -> int:
-    if image.format == "MPO":  # a phone's: the second image is for depth, or smaller
+    if image.format == "MPO":  # of a phone: the second image is a depth map, or smaller
         return 1
-    with decoding("its frames can't be counted"):  # counting walks through the whole file
+    with decoding("its frames can't be counted"):  # counting reads the whole file
         return int(getattr(image, "n_frames", 1))
 
 
@@ -278,7 +278,7 @@ def _grey(image: Image.Image) -> Image.Image:
     """Reduce any mode that Pillow decodes to `L`."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
-    if image.mode == "La":  # premultiplied: over black already
+    if image.mode == "La":  # premultiplied: black already
         return image.getchannel(0)
     if image.mode.startswith("I;16"):
         return _grey_of_16_bits(image)

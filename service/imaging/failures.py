@@ -1,4 +1,4 @@
-"""Whatever a decoder raises, as an error of the file or of the memory."""
+"""Translates errors of decoders to errors of the file or of the memory."""
 
 import re
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from service.errors import ServiceError, damaged_image
 
 @contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Translate any error of a decoder: they raise nearly anything on hostile bytes, and may quote the header.
+    """Translate any error of a decoder: on hostile bytes they raise nearly anything, and may quote the header.
 
     Args:
         what: completes "The image is damaged: ...".
 
     Raises:
         ServiceError: one that was raised inside, or `damaged_image`.
-        MemoryError: the decoder got no memory, also if it said so in words alone.
+        MemoryError: the decoder got no memory, also if only its message says so.
     """
     try:
         yield

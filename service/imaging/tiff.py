@@ -1,7 +1,7 @@
 """TIFF files: the first full image among the pages, and samples beyond 8 bits, by libtiff of imagecodecs.
 
-Pillow reads usual TIFFs of up to 8 bits. It would read deeper ones as another picture: it ignores WhiteIsZero, the
-number of bits and the sign. imagecodecs reports what is wrong with a file instead of printing it on standard error.
+Pillow reads usual TIFFs of up to 8 bits, but misreads deeper ones: it ignores WhiteIsZero, the number of bits and the
+sign. imagecodecs raises errors of a file instead of printing them on standard error.
 """
 
 import io
@@ -28,7 +28,7 @@ _MAX_PAGES: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class TiffPage:
-    """Tags of the page with the picture.
+    """Tags of the page with the image.
 
     Attributes:
         index: its number among the pages.
@@ -166,7 +166,7 @@ def _picture(grey: NDArray[np.uint8], page: TiffPage, colours: int) -> Image.Ima
     if page.photometric == 0:
         colour = 255 - colour
     picture = Image.fromarray(colour[..., 0] if colours == 1 else np.ascontiguousarray(colour)).convert("L")
-    if page.extra:  # over black
+    if page.extra:  # black
         picture = Image.composite(picture, Image.new("L", picture.size), Image.fromarray(grey[..., -1]))
     picture.getexif()[_ORIENTATION] = page.orientation
     return picture

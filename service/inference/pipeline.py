@@ -1,4 +1,4 @@
-"""From the bytes of a file to an assessed prediction, timed stage by stage."""
+"""Turns the bytes of a file into an assessed prediction, timed by stage."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -32,7 +32,7 @@ async def assess_image(
         point: for the label; None is that of the settings.
 
     Returns:
-        The slice as it was sent, uint8 (1, H, W), before it is resized, and its assessment.
+        The slice in its original size, uint8 (1, H, W), and its assessment.
 
     Raises:
         ServiceError: with the reason; see its subclasses.
@@ -60,7 +60,7 @@ async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]]
         The results, in order. The first exception cancels the rest.
     """
     running = model.predictor.max_batch_size * model.predictor.max_concurrent_batches
-    # as many again are decoded meanwhile
+    # and the same number is being decoded
     room = asyncio.Semaphore(min(2 * running, model.batcher.max_waiting))
 
     async def run(index: int) -> R:
@@ -82,7 +82,7 @@ async def _assess(
     stages: StageTimer,
     point: OperatingPoint | None,
 ) -> tuple[Slice, Assessment]:
-    """Assess the slice that `read` gives for an input size; an image without an answer is counted, on every route."""
+    """Assess the slice that `read` returns for an input size; count images without a prediction, on every route."""
     with state.metrics.counting_rejections():
         decoded = await read(model.card.input_size)
         stages.finish("decode")
@@ -99,7 +99,7 @@ async def infer(model: ServedModel, queued: QueuedSlice) -> BatchedResult[Networ
     """Queue a slice and wait for its prediction.
 
     Raises:
-        ServiceError: the queue is full, the service is shutting down, or there is no answer to the slice.
+        ServiceError: the queue is full, the service is shutting down, or the slice has no prediction.
     """
     try:
         with model.statistics.counting_failures():
@@ -127,7 +127,7 @@ def _count(assessment: Assessment, state: ServiceState) -> None:
             metrics.ood_refusals.inc()
             raise refusal(check.reason)
     metrics.predictions.labels(label=assessment.label or "none").inc()
-    if not check.failed:  # else the numbers mean nothing, and drift would be that of other pictures
+    if not check.failed:  # flagged images would distort the drift histograms
         metrics.probability.observe(prediction.probability)
         if prediction.lung_involvement is not None:
             metrics.lung_involvement.observe(prediction.lung_involvement.both)

@@ -17,7 +17,7 @@ from service.model.predictor import Predictor
 from service.settings import Settings
 
 _CLOSE_SECONDS: Final = 5.0
-"""For the running batch; by then the web server has answered or dropped every request in flight."""
+"""For the running batch; by then the web server has finished or dropped every request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class ServedModel:
     Attributes:
         predictor: the loaded model.
         card: its card.
-        operating_point: that of the settings, for requests that name none.
+        operating_point: of the settings, for requests that name none.
         batcher: the queue.
-        statistics: counts and times of answers, for the V2 protocol.
+        statistics: counts and times, for the V2 protocol.
         study_room: places of all studies in the queue, just enough to keep the machine busy.
     """
 
@@ -79,7 +79,7 @@ class ServedModel:
         self._unused.set()
 
     def point_of(self, name: str | None) -> OperatingPoint:
-        """Find the operating point that a request names; None is that of the settings.
+        """Find the operating point that a request names, or that of the settings for None.
 
         Raises:
             MalformedRequestError: the card has no such operating point.
@@ -88,7 +88,7 @@ class ServedModel:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether slices get answers: the batcher runs, no batch is stuck, and the device is not lost."""
+        """Whether the model can predict: the batcher runs, no batch is stuck, and the device is not lost."""
         now = self._clock.seconds
         is_stuck = now - min(self._batches_began, default=now) >= self._stuck_after_seconds
         return self.batcher.is_alive and not is_stuck and not self.predictor.device_lost
@@ -111,6 +111,6 @@ class ServedModel:
         await self.close()
 
     async def close(self) -> None:
-        """Answer the waiting slices, within a time limit, and end the threads."""
+        """Predict for the waiting slices, within a time limit, and end the threads."""
         await self.batcher.close(_CLOSE_SECONDS)
         self.predictor.close()

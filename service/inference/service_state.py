@@ -22,7 +22,7 @@ def load(settings: Settings) -> Predictor:
     """Load the model that the settings name.
 
     Raises:
-        ModelFileError: see `load_predictor`; or the model has not the operating point of the settings.
+        ModelFileError: see `load_predictor`; or the model lacks the operating point of the settings.
     """
     options = LoadOptions(
         folder=settings.models_dir,
@@ -47,9 +47,9 @@ class ServiceState:
         settings: the operator's settings.
         metrics: the application's metrics.
         cage: decodes images, in as many processes as processors.
-        threads: for work that would keep the event loop waiting.
-        clock: time that the process runs, to find what is stuck.
-        draining: set when the service is about to end: it still answers, and reports that it is not ready.
+        threads: for work that would block the event loop.
+        clock: running time of the process, to find stuck batches.
+        draining: whether the service is about to end: it still serves requests, and reports that it is not ready.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, fork_server: ForkServer | None = None) -> None:
@@ -67,7 +67,7 @@ class ServiceState:
         metrics.add_refresher(self._refresh_gauges)
 
     async def start(self, predictor: Predictor | None) -> None:
-        """Start the decoders and serve `predictor`; None loads the model of the settings.
+        """Start the decoders and serve `predictor`, or the model of the settings if it is None.
 
         Raises:
             OSError: the decoders can't be started.
@@ -79,7 +79,7 @@ class ServiceState:
         self.take(predictor)
 
     def take(self, predictor: Predictor) -> None:
-        """Serve `predictor` from now on; running requests keep the previous model, which ends after the last one."""
+        """Serve `predictor` from now on; running requests keep the previous model, closed after the last one."""
         previous, model = self._model, ServedModel(predictor, self.metrics, self.settings, self.clock)
         model.batcher.start()
         self._model = model
@@ -114,30 +114,30 @@ class ServiceState:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether predictions get answers now."""
+        """Whether the service can predict now."""
         return self._model is not None and self._model.is_healthy and self.cage.is_healthy
 
     @property
     def is_ready(self) -> bool:
-        """Whether new requests should be sent here: predictions get answers, and the service is not draining."""
+        """Whether new requests should be sent here: the service can predict and is not draining."""
         return self.is_healthy and not self.draining
 
     @property
     def device_lost(self) -> bool:
-        """Whether only a new process can compute again."""
+        """Whether only a new process can predict again."""
         return self._model is not None and self._model.predictor.device_lost
 
     @contextmanager
     def model(self) -> Iterator[ServedModel]:
-        """Give the current model, kept as long as the context lasts, even if a reload replaces it meanwhile.
+        """Yield the current model, kept while the context lasts, even if a reload replaces it.
 
         Raises:
-            OverloadedError: no model answers now.
+            OverloadedError: no model is ready.
         """
         model = self._model
         if model is None or not model.is_healthy:
             raise OverloadedError(
-                "No model answers now; try again.", code=ErrorCode.NOT_READY, title="Not ready", retry_after_seconds=1
+                "No model is ready; try again.", code=ErrorCode.NOT_READY, title="Not ready", retry_after_seconds=1
             )
         with model.in_use():
             yield model

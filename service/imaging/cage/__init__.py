@@ -1,1 +1,1 @@
-"""Decodes strangers' files in worker processes that can be ended."""
+"""Decodes untrusted files in worker processes that can be ended."""

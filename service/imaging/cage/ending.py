@@ -1,10 +1,10 @@
-"""Reasons for which a worker ended before it was done."""
+"""Reasons why a worker ended early."""
 
 from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """Reason for which a worker ended before it was done."""
+    """Reason why a worker ended early."""
 
     TIME = "time_limit"
     MEMORY = "memory_limit"
@@ -21,7 +21,7 @@ class Ending(StrEnum):
 
 
 class WorkerEndedError(Exception):
-    """A worker ended before it was done."""
+    """A worker ended early."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending)

@@ -1,7 +1,7 @@
-"""A process that forks workers: it has imported the decoders once, so a new worker takes milliseconds.
+"""Process that forks workers: it has imported the decoders, so a new worker takes milliseconds.
 
-Python's own `forkserver` imports the main module of the program into every worker, and ends a worker by its number,
-which may belong to another process by then. Here each worker has one socket, and closing that ends it.
+Python's `forkserver` imports the main module of the program into every worker and ends a worker by its process id,
+which may belong to another process by then. Here each worker has one socket, and closing the socket ends the worker.
 """
 
 import os
@@ -27,7 +27,7 @@ STATUS: Final = struct.Struct(">i")
 _END_SECONDS: Final = 5.0
 
 _PRIVATE: Final = "COVIDCT_"
-"""Prefix of variables that a worker does not get: API keys are among them."""
+"""Prefix of environment variables that workers do not get, such as API keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class WorkerLimits:
 
 
 class ForkServer:
-    """Starts the process and asks it for workers. The process ends with this one, and its workers with it."""
+    """Starts the process and requests workers from it. The process and its workers end with this process."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,16 +54,16 @@ class ForkServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def process_id(self) -> int | None:
-        """Number of the process."""
+        """Process id."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start the process if it does not run; it is ready half a second later."""
+        """Start the process if it is not running; it is ready half a second later."""
         if self.is_running:
             return
         self.close()
@@ -79,13 +79,13 @@ class ForkServer:
             )
 
     def fork(self, limits: WorkerLimits) -> socket.socket:
-        """Ask for a worker.
+        """Request a worker.
 
         Returns:
             The socket of the worker, which sends a frame when it is ready. Closing it ends the worker.
 
         Raises:
-            OSError: the process does not run.
+            OSError: the process is not running.
         """
         self.start()
         ours, theirs = socket.socketpair()
@@ -114,7 +114,7 @@ class ForkServer:
     @property
     def _connection(self) -> socket.socket:
         if self._control is None:
-            raise ConnectionError("the fork server does not run")
+            raise ConnectionError("the fork server is not running")
         return self._control
 
 
@@ -133,7 +133,7 @@ def _environment() -> dict[str, str]:
 
 
 def main(control_number: int) -> None:
-    """Fork workers as asked until the service closes the control socket."""
+    """Fork workers on request until the service closes the control socket."""
     from service.imaging.cage.worker import prepare
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -144,7 +144,7 @@ def main(control_number: int) -> None:
 class _Forks:
     """The workers of this process.
 
-    Its copy of a worker's socket shows that the service closed the other end, and takes the exit status.
+    Its copy of a worker's socket shows when the service closes the other end, and carries the exit status.
     """
 
     def __init__(self, control: socket.socket) -> None:
@@ -154,10 +154,10 @@ class _Forks:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(self._ended, select.POLLIN)
-        self._workers: dict[int, tuple[int, socket.socket]] = {}  # by the number of the socket
+        self._workers: dict[int, tuple[int, socket.socket]] = {}  # by file descriptor
 
     def run(self) -> None:
-        """Serve orders until the control socket is closed, then end all workers."""
+        """Handle orders until the control socket is closed, then end all workers."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         serving = True
@@ -181,7 +181,7 @@ class _Forks:
         connection = socket.socket(fileno=numbers[0])
         try:
             process = os.fork()
-        except OSError:  # too many processes: the closed socket says so
+        except OSError:  # too many processes; the closed socket reports it
             connection.close()
             return True
         if process == 0:
@@ -205,9 +205,9 @@ class _Forks:
             os._exit(status)
 
     def _end(self, descriptor: int) -> None:
-        with suppress(KeyError):  # it ends already
+        with suppress(KeyError):  # it is already ending
             self._poll.unregister(descriptor)
-        os.kill(self._workers[descriptor][0], signal.SIGKILL)  # not reaped yet, so the number is its own
+        os.kill(self._workers[descriptor][0], signal.SIGKILL)  # not reaped yet, so its process id is still valid
 
     def _reap(self) -> None:
         """Report the exit status of every worker that has ended."""

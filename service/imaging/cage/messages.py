@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 Head: TypeAlias = dict[str, Any]
 
 LENGTHS: Final = struct.Struct(">II")
-"""Bytes of the head, bytes that follow it."""
+"""Length of the head, and of the bytes after it."""
 
 MAX_HEAD_BYTES: Final = 65536
 
@@ -18,7 +18,7 @@ END: Final = b"complete"
 
 MEMORY: Final = "memory"
 NO_MEMORY: Final = "no memory"
-"""Errors of a worker that ends itself: its limit, or the machine, gives it no more memory."""
+"""Errors of a worker that ends itself, because its limit or the machine gives it no more memory."""
 
 
 def send(connection: socket.socket, head: Head, *parts: bytes | memoryview) -> None:
@@ -39,14 +39,14 @@ def receive_head(connection: socket.socket) -> tuple[Head, int]:
 
 
 def receive_data(connection: socket.socket, size: int) -> bytes:
-    """Read what follows the head of a frame."""
+    """Read the bytes after the head of a frame."""
     data = _exactly(connection, size)
     _exactly(connection, len(END))
     return data
 
 
 def start(head: Head, size: int) -> bytes:
-    """Build the begin of a frame that `size` bytes and `END` follow."""
+    """Build the start of a frame; `size` bytes and `END` follow it."""
     text = json.dumps(head).encode()
     return LENGTHS.pack(len(text), size) + text
 

@@ -1,4 +1,4 @@
-"""One worker, seen from the process that uses it."""
+"""One worker, as used by the service."""
 
 import asyncio
 import json
@@ -11,11 +11,11 @@ from service.imaging.cage.fork_server import STATUS, ForkServer, WorkerLimits
 from service.imaging.cage.messages import END, LENGTHS, MAX_HEAD_BYTES, MEMORY, NO_MEMORY, Head, start
 
 _START_SECONDS: Final = 20.0
-"""For a worker to be ready; the fork server imports the decoders first, which takes half a second."""
+"""Seconds for a worker to become ready; importing the decoders takes half a second."""
 
 _WALL_SECONDS: Final = 10.0
 _WALL_FACTOR: Final = 10
-"""A worker may take so long, and so many times its processor time: it shares the machine."""
+"""Maximum wall time of a worker, and in multiples of its processor time: it shares the machine."""
 
 _BUFFER_BYTES: Final = 1024 * 1024
 
@@ -54,18 +54,18 @@ class WorkerProcess:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the worker has not ended."""
+        """Whether the worker is running."""
         return not self._reader.at_eof() and not self._writer.is_closing()
 
     def end(self) -> None:
-        """End the worker, whatever it does."""
+        """End the worker, even while it decodes."""
         self._writer.transport.abort()
 
     async def answers(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Send an order with a file; yield the frames of the answer.
+        """Send an order with a file; yield the frames of the response.
 
         Raises:
-            WorkerEndedError: the worker ended, or answered more than `max_bytes` or what can't be read.
+            WorkerEndedError: the worker ended, or sent more than `max_bytes` or a malformed frame.
         """
         self._writer.writelines((start(order, len(data)), data, END))
         while True:
@@ -85,7 +85,7 @@ class WorkerProcess:
                 return
 
     async def _read(self, max_bytes: int) -> tuple[Head, bytes]:
-        """Read a frame of the worker, which may lie: codecs have read a stranger's bytes in it."""
+        """Read a frame of the worker, without trusting it: its codecs have read untrusted bytes."""
         reader = self._reader
         try:
             head_size, size = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
@@ -105,7 +105,7 @@ class WorkerProcess:
 
 
 def _ending(last: bytes) -> Ending:
-    """Tell from the last bytes of a worker, its exit status, why it ended."""
+    """Determine from a worker's exit status, its last bytes, why it ended."""
     if len(last) < STATUS.size:
         return Ending.KILLED
     (status,) = STATUS.unpack(last[-STATUS.size :])
