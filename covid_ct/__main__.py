@@ -37,7 +37,7 @@ examples:
   covid-ct predict study/ --output study.csv       run it again to continue, or to retry failed slices
   covid-ct predict 'scans/**/*.dcm' --format jsonl
   covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
-  covid-ct predict ct.nii.gz                       every axial slice; needs the extra nifti
+  covid-ct predict ct.nii.gz                       every axial slice
   covid-ct predict study/ --operating-point screening
   covid-ct predict archive/ --engine ray --output rows/    a cluster; needs the extra ray
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY

@@ -2,48 +2,51 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from covid_ct.engines import Engine, LocalEngine, RemoteEngine
 from covid_ct.errors import ClientError, ProblemError, SourceError, UsageError
 from covid_ct.model_folder import find_models
-from covid_ct.rows import Format, Row, Writer, printable, read_rows, writer_to
-from covid_ct.sources import Found, FoundSlice, find, is_other_file, slices_of
+from covid_ct.rows import Format, Row, RowKey, printable, read_rows, writer_to
+from covid_ct.sources import SourceFile, SourceSlice, list_sources, read_sources, slices_of
 from service import DISCLAIMER
-from service.errors import ServiceError
+from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import Slice
 from service.imaging.window import LUNG, Window
 
+_OTHER_FILES = frozenset({ErrorCode.UNSUPPORTED_IMAGE_TYPE, "disc_index"})
+"""Codes of files that are not images; folders and zips may contain them."""
+
 
 @dataclass(slots=True)
-class Tally:
-    """Counts of one run, and the keys of rows that need not be computed again."""
+class Counts:
+    """Numbers of one run.
+
+    Attributes:
+        answered, failed: slices of this run.
+        kept: rows of previous runs.
+        skipped: files in folders and zips that are not images.
+    """
 
     answered: int = 0
     failed: int = 0
+    kept: int = 0
     skipped: int = 0
-    held: int = 0
-    repeated: int = 0
-    windowless: int = 0
-    keys: set[tuple[str, str, str, str]] = field(default_factory=set)
 
     @property
     def found(self) -> int:
         """Number of slices."""
-        return self.answered + self.failed + self.held
+        return self.answered + self.failed + self.kept
 
     def summary(self) -> str:
-        """Return the counts as one line."""
+        """Return the result as one line."""
         parts = [f"{self.answered} answered", f"{self.failed} failed"]
-        counts = {
-            "in the output already": self.held,
-            "named again": self.repeated,
-            "other files passed over": self.skipped,
-        }
-        return ", ".join(parts + [f"{count} {what}" for what, count in counts.items() if count])
+        parts += [f"{self.kept} in the output already"] if self.kept else []
+        parts += [f"{self.skipped} other files passed over"] if self.skipped else []
+        return ", ".join(parts)
 
 
 def predict(options: Namespace) -> int:
@@ -60,31 +63,21 @@ def predict(options: Namespace) -> int:
         kept = [row for row in before if not row.error]
         _check_same(kept, engine, window_mark(window))
         print(f"model {printable(engine.description)}", file=sys.stderr)
-        tally = Tally(keys={row.key for row in kept})
+        counts, windowless = Counts(), 0
         with writer_to(options.output, form, kept) as write:
-            for found in find(options.paths):
-                _answer(found, engine, window, write, tally)
-                _show(tally)
+            for row in _rows(options.paths, engine, window, counts, {row.key for row in kept}):
+                write(row)
+                windowless += not row.window and not row.error
+                show_progress(counts.summary())
     finally:
         engine.close()
-    windowless = f"--window does not apply to {tally.windowless} slices without Hounsfield units"
-    remark = windowless if options.window and tally.windowless else ""
-    return end_run(tally, options.paths, remark)
+    remark = f"--window does not apply to {windowless} slices without Hounsfield units"
+    return end_run(counts, options.paths, remark if options.window and windowless else "")
 
 
-class Counts(Protocol):
-    """Counts of a run, of any engine."""
-
-    failed: int
-
-    @property
-    def found(self) -> int:
-        """Number of slices."""
-        ...
-
-    def summary(self) -> str:
-        """Return the result as one line."""
-        ...
+def _rows(paths: Sequence[str], engine: Engine, window: Window, counts: Counts, done: set[RowKey]) -> Iterator[Row]:
+    for _, files in read_sources(list_sources(paths)):
+        yield from rows_of(files, engine, window, counts, done)
 
 
 def end_run(counts: Counts, paths: Sequence[str], remark: str = "") -> int:
@@ -128,7 +121,7 @@ def _check_same(kept: list[Row], engine: Engine, window: str) -> None:
     for row in kept:
         there = (row.model, row.operating_point, row.window or window)
         if there != here:
-            words = [f"model {model}, operating point {point}, window {own}" for model, point, own in (there, here)]
+            words = [f"model {model}, operating point {point}, window {mark}" for model, point, mark in (there, here)]
             raise ClientError(
                 f"the output holds answers of {words[0]}; these are of {words[1]}: choose another --output"
             )
@@ -139,66 +132,59 @@ def window_mark(window: Window | None) -> str:
     return "" if window is None else f"{window.centre:g}/{window.width:g}"
 
 
-def _answer(found: Found, engine: Engine, window: Window, write: Writer, tally: Tally) -> None:
-    """Write the rows of one file."""
-    for row in answer(found, engine, window, tally):
-        write(row)
+def rows_of(
+    files: Iterable[SourceFile], engine: Engine, window: Window, counts: Counts, done: set[RowKey]
+) -> Iterator[Row]:
+    """Yield a row for each slice of some files that is not done, and count; an error of one stops no other.
 
-
-def answer(found: Found, engine: Engine, window: Window, tally: Tally) -> Iterator[Row]:
-    """Yield the rows of one file, without those that the tally has, and count them."""
-    if found.repeated:
-        tally.repeated += 1
-        return
-    for row in _rows(found, engine, window, tally):
-        if row.error:
-            tally.failed += 1
-        else:
-            tally.answered += 1
-            tally.windowless += not row.window
-        yield row
-        if not row.error:
-            tally.keys.add(row.key)
-
-
-def _rows(found: Found, engine: Engine, window: Window, tally: Tally) -> Iterator[Row]:
-    """Yield a row for each slice of a file; an error of one slice stops neither the next slice nor the next file."""
-    base = Row(printable(found.name), found.sha256, engine.model, "")
-    for each in _slices(found, base.path, window):
-        row = replace(base, path=each.name, window=window_mark(each.window))
-        if row.key in tally.keys:
-            tally.held += 1
-            continue
-        error = each.image if isinstance(each.image, Exception) else None
-        if not isinstance(each.image, Exception):
-            try:
-                row = _predicted(row, engine, each.image)
-            except Exception as caught:  # noqa: BLE001 - a fault of this program in one slice does not end the run
-                error = caught
-        if error is None:
+    Args:
+        files: read one at a time.
+        engine: predicts.
+        window: for Hounsfield units.
+        counts: of the run; increased.
+        done: keys of the rows that need not be computed again; the new ones are added.
+    """
+    for file in files:
+        base = Row(printable(file.name), file.sha256, engine.model)
+        for slice_ in _slices(file, base.path, window):
+            row = replace(base, path=slice_.name, window=window_mark(slice_.window))
+            if row.key in done:
+                counts.kept += 1
+                continue
+            row = _predicted(row, engine, slice_.image)
+            if row.error in _OTHER_FILES and not file.named:
+                counts.skipped += 1
+                continue
+            if row.error:
+                counts.failed += 1
+            else:
+                counts.answered += 1
+                done.add(row.key)
             yield row
-        elif not found.named and _is_other(error):
-            tally.skipped += 1
-        else:
-            yield _failed(row, error)
 
 
-def _slices(found: Found, name: str, window: Window) -> Iterator[FoundSlice]:
-    """Yield the slices of a file; the reason for which there are no more is the last one."""
-    if isinstance(found.data, SourceError):
-        yield FoundSlice(name, found.data, None)
+def _slices(file: SourceFile, name: str, window: Window) -> Iterator[SourceSlice]:
+    """Yield the slices of a file; if reading fails, the last item is the error."""
+    if not isinstance(file.data, bytes):
+        yield SourceSlice(name, file.data, None)
         return
     last = name
     try:
-        for each in slices_of(found.data, name, window):
-            last = each.name
-            yield each
-    except Exception as error:  # noqa: BLE001 - as in _rows
-        yield FoundSlice(last, error, None)
+        for slice_ in slices_of(file.data, name, window):
+            last = slice_.name
+            yield slice_
+    except Exception as error:  # noqa: BLE001 - as in _predicted
+        yield SourceSlice(last, error, None)
 
 
-def _predicted(row: Row, engine: Engine, image: bytes | Slice) -> Row:
-    prediction = engine.predict(image)
+def _predicted(row: Row, engine: Engine, image: bytes | Slice | Exception) -> Row:
+    """Complete a row with the prediction or the error."""
+    if isinstance(image, Exception):
+        return _failed(row, image)
+    try:
+        prediction = engine.predict(image)
+    except Exception as error:  # noqa: BLE001 - a fault of this program in one slice does not end the run
+        return _failed(row, error)
     involvement, check = prediction.lung_involvement, prediction.out_of_distribution
     return replace(
         row,
@@ -227,14 +213,10 @@ def _failed(row: Row, error: Exception) -> Row:
     return replace(row, error="internal_error", detail=f"This program failed: {type(error).__name__}: {error}")
 
 
-def _is_other(error: Exception) -> bool:
-    return is_other_file(error) or (isinstance(error, ProblemError) and error.code == "unsupported_image_type")
-
-
-def _show(tally: Tally) -> None:
+def show_progress(line: str) -> None:
     """Show progress on a terminal."""
     if sys.stderr.isatty():
-        print(f"{line_start()}{tally.summary()} ...", end="", file=sys.stderr, flush=True)
+        print(f"{line_start()}{line} ...", end="", file=sys.stderr, flush=True)
 
 
 def line_start() -> str:

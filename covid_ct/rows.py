@@ -18,6 +18,9 @@ from covid_ct.errors import ClientError
 
 Format: TypeAlias = Literal["table", "csv", "jsonl"]
 
+RowKey: TypeAlias = tuple[str, str, str, str]
+"""Path, SHA-256, model and window."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -61,7 +64,7 @@ class Row:
     detail: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> RowKey:
         """Identity of a result: a row with the same key need not be computed again."""
         return self.path, self.sha256, self.model, self.window
 

@@ -1,4 +1,9 @@
-"""From paths to slices: files, folders, globs and zips; a file may hold one slice or many."""
+"""From paths to slices: files, folders, globs, URIs and zips; a file may hold one slice or many.
+
+A `Source` is a file before it is read, a `SourceFile` its content, a `SourceSlice` one slice of it. `predict` writes a
+`Row` for each slice and keeps the `Counts` of a run; an archive is answered in a `Chunk` of sources at a time, and
+written in parts.
+"""
 
 import glob
 import hashlib
@@ -6,43 +11,73 @@ import io
 import os
 import re
 import sys
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import BinaryIO, Final, TypeAlias
 
-from covid_ct.errors import SourceError
-from covid_ct.nifti import is_nifti, nifti_slices
-from service.errors import ErrorCode, ServiceError
+from covid_ct.errors import ClientError, SourceError
+from covid_ct.uris import files_of, is_uri, open_uri
+from service.errors import ServiceError
 from service.imaging.decode import DecodeLimits, Slice, decode, decode_frames
 from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
+from service.imaging.series.nifti import is_nifti, open_nifti
 from service.imaging.window import LUNG, Window
 
-MAX_FILE_BYTES: Final = 1024**3
-"""Of a file, or of a member of a zip once unpacked."""
+LIMITS: Final = ArchiveLimits()
+"""Of a zip; `max_file_bytes` is that of any file. The files of a zip are unpacked one at a time, never to the disk."""
 
-MAX_ZIP_BYTES: Final = 16 * 1024**3
-"""Of all members of a zip, unpacked; they are unpacked one at a time, and never to the disk."""
+Problem: TypeAlias = tuple[str, str]
+"""Code and sentence of what is wrong with a path."""
 
-MAX_MEMBERS: Final = 20_000
+_NO_FILES: Final = ("no_files", "The folder has no files to read.")
+_NOT_FOUND: Final = ("not_found", "No file matches.")
+
+_DISC_INDEX: Final = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.1\.3\.10", re.DOTALL)
+"""Media Storage SOP Class UID of a DICOMDIR (PS3.10, 7.1), in explicit little endian."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file that was found, or the reason for a failure.
+class Source:
+    """A file before it is read, or a path that leads to none.
 
     Attributes:
-        name: its path; a member of a zip is `archive.zip!member`.
-        data: its bytes, or what was wrong.
+        path: of the file or of the zip, or its URI; `-` is standard input.
         named: whether the user named it, rather than a folder or a zip that holds it.
-        repeated: whether a path before led to the same file; it is not read again.
+        stamp: size and time of the last change; for a file in a zip its name, size and checksum.
+        member: number of the file in the zip, sorted by name; None for a whole file.
+        problem: why there is no file, or None.
+    """
+
+    path: str
+    named: bool
+    stamp: str = ""
+    member: int | None = None
+    problem: Problem | None = None
+
+    @property
+    def key(self) -> str:
+        """Identity of the file and its content, as far as known without reading it: 32 hexadecimal digits."""
+        place = self.path if is_uri(self.path) else str(Path(self.path).absolute())
+        text = repr((place, self.member is None, self.stamp))
+        return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that was read.
+
+    Attributes:
+        name: its path; a file in a zip is `archive.zip!member`.
+        data: its bytes, or why there are none.
+        named: see `Source`.
     """
 
     name: str
-    data: bytes | SourceError
+    data: bytes | SourceError | ServiceError
     named: bool
-    repeated: bool = False
 
     @property
     def sha256(self) -> str:
@@ -50,36 +85,13 @@ class Found:
         return hashlib.sha256(self.data).hexdigest() if isinstance(self.data, bytes) else ""
 
 
-Problem: TypeAlias = Literal["no_files", "not_found"]
-
-PROBLEMS: Final[dict[Problem, SourceError]] = {
-    "no_files": SourceError("no_files", "The folder has no files to read."),
-    "not_found": SourceError("not_found", "No file matches."),
-}
-"""Reasons for which a path leads to no file."""
-
-
-class Place(NamedTuple):
-    """A file that a path leads to, before it is opened, or the reason for none.
-
-    Attributes:
-        path: of the file, or as it was given.
-        named: whether the user named it, rather than a folder that holds it.
-        problem: None for a file.
-    """
-
-    path: str
-    named: bool
-    problem: Problem | None = None
-
-
 @dataclass(frozen=True, slots=True)
-class FoundSlice:
+class SourceSlice:
     """A slice of a file.
 
     Attributes:
         name: of the file, with #index if the file may have several.
-        image: bytes of a file with one slice, uint8 (1, H, W), or the reason for a failure.
+        image: bytes of a file with one slice, uint8 (1, H, W), or why there is no slice.
         window: that its Hounsfield units go through; None if it has none, so that no window applies.
     """
 
@@ -88,45 +100,207 @@ class FoundSlice:
     window: Window | None
 
 
-def find(paths: Iterable[str]) -> Iterator[Found]:
-    """Yield every file of `paths`, one in memory at a time; folders are sorted by name, and `-` is standard input."""
-    seen: set[str] = set()
+def list_sources(paths: Sequence[str]) -> Iterator[Source]:
+    """Yield every file of paths, folders, globs and URIs without reading it, each once; folders are sorted by name.
+
+    Memory does not grow with the number of files, except by 100 bytes each where several paths may name the same one.
+
+    Raises:
+        ClientError: a URI can't be listed.
+    """
+    several = len(paths) > 1 or any(map(glob.has_magic, paths))
+    seen: set[bytes] = set()
+    last = ""
     for text in paths:
-        try:
-            yield from _standard_input(seen) if text == "-" else _find(text, seen)
-        except Exception as error:  # noqa: BLE001 - whatever one path does, the others are still read
-            yield Found(text, SourceError("unreadable_file", f"It can't be read: {error}."), named=True)
+        for source in _files_or_members(text):
+            key = source.key
+            if key == last or bytes.fromhex(key) in seen:
+                continue  # a zip may hold a file twice
+            last = key
+            if several:
+                seen.add(bytes.fromhex(key))
+            yield source
 
 
-def _find(text: str, seen: set[str]) -> Iterator[Found]:
-    for place in places_of(text):
-        if place.problem is None:
-            yield from _read_once(place.path, place.named, seen)
-        else:
-            yield Found(place.path, PROBLEMS[place.problem], named=True)
+def _files_or_members(text: str) -> Iterator[Source]:
+    """Yield the files of a path, and for each zip its files. A zip of another name is one source until it is read."""
+    try:
+        for source in _files(text):
+            is_named_zip = source.problem is None and source.path.lower().endswith(".zip")
+            stamps = _member_stamps(source.path) if is_named_zip else []
+            if not stamps:  # read as a file, which gives a row with the reason
+                yield source
+            for number, stamp in enumerate(stamps):
+                yield Source(source.path, False, stamp, number)
+    except ClientError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever one path does, the others are still read
+        yield Source(text, named=True, problem=("unreadable_file", f"It can't be read: {error}."))
 
 
-def places_of(text: str) -> Iterator[Place]:
-    """Yield the files of a path, a folder or a glob without opening them, in the order of every engine."""
+def _files(text: str) -> Iterator[Source]:
+    if is_uri(text):
+        for uri, stamp, named in files_of(text):
+            yield Source(uri, named, stamp)
+    elif text == "-":
+        yield Source(text, named=True)
+    else:
+        yield from files_below(text)
+
+
+def files_below(text: str) -> Iterator[Source]:
+    """Yield the files of a path, a folder or a glob without opening them."""
     path = Path(text)
     if path.is_dir():
         empty = True
-        for entry in _files_in(str(path)):
+        for source in _folder(str(path), set()):
             empty = False
-            yield Place(str(Path(entry.path)), named=False)
+            yield source
         if empty:
-            yield Place(text, named=True, problem="no_files")
+            yield Source(text, named=True, problem=_NO_FILES)
     elif path.exists() or not glob.has_magic(text):
-        yield Place(str(path), named=True)
+        yield Source(str(path), True, _stamp(path))
     else:
         matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not matches:
-            yield Place(text, named=True, problem="not_found")
+            yield Source(text, named=True, problem=_NOT_FOUND)
         for match in matches:
-            yield from places_of(match)
+            yield from files_below(match)
 
 
-def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[FoundSlice]:
+def _folder(folder: str, followed: set[str]) -> Iterator[Source]:
+    """Yield the files below a folder without hidden ones, one folder in memory; a link is followed once, and no loop.
+
+    Args:
+        folder: its path.
+        followed: real paths of the folders that links led to.
+    """
+    try:
+        with os.scandir(folder) as scanned:
+            entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda each: each.name)
+    except OSError as error:
+        yield Source(folder, named=True, problem=("unreadable_folder", f"It can't be read: {error.strerror}."))
+        return
+    for entry in entries:
+        if entry.is_dir():
+            if not entry.is_symlink() or _follow(folder, entry.path, followed):
+                yield from _folder(entry.path, followed)
+        elif entry.is_file() or entry.is_symlink():  # a link to nothing is a file that can't be read
+            yield Source(str(Path(entry.path)), False, _stamp(Path(entry.path)))
+
+
+def _follow(folder: str, link: str, followed: set[str]) -> bool:
+    """Whether to follow a link to a folder: not to one that was followed before, and not to one that holds the link."""
+    target = os.path.realpath(link)
+    above = [os.path.realpath(path) for path in (folder, *map(str, Path(folder).parents))]
+    if target in followed or any(Path(path).is_relative_to(target) for path in above):
+        return False
+    followed.add(target)
+    return True
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _member_stamps(path: str) -> list[str]:
+    try:
+        with open_source(path) as file, Archive(file, LIMITS) as archive:
+            return archive.stamps
+    except (OSError, ServiceError):
+        return []
+
+
+def open_source(path: str) -> BinaryIO:
+    """Open the file of a path or a URI for reading; raises `OSError`."""
+    return open_uri(path) if is_uri(path) else Path(path).open("rb")
+
+
+def read_sources(sources: Iterable[Source]) -> Iterator[tuple[Source, Iterable[SourceFile]]]:
+    """Yield each source with its files; a zip is opened once for files that follow each other."""
+    with ExitStack() as stack:
+        opened = ""
+        archive: Archive | SourceError | ServiceError | None = None
+        for source in sources:
+            if source.member is None:
+                yield source, _read(source)
+                continue
+            if source.path != opened:
+                stack.close()
+                archive, opened = _open_archive(source.path, stack), source.path
+            if isinstance(archive, Archive):
+                yield source, [_member(archive, source, source.member)]
+            elif archive is not None:
+                yield source, [SourceFile(source.path, archive, named=True)]
+
+
+def _open_archive(path: str, stack: ExitStack) -> Archive | SourceError | ServiceError:
+    try:
+        return stack.enter_context(Archive(stack.enter_context(open_source(path)), LIMITS))
+    except OSError as error:
+        return _unreadable(error)
+    except ServiceError as error:
+        return error
+
+
+def _member(archive: Archive, source: Source, number: int) -> SourceFile:
+    if number >= len(archive.stamps) or archive.stamps[number] != source.stamp:
+        changed = SourceError("unreadable_file", "The zip changed after it was listed.")
+        return SourceFile(source.path, changed, named=True)
+    member = archive.read(number)
+    return SourceFile(f"{source.path}!{member.name}", member.data, named=False)
+
+
+def _read(source: Source) -> Iterator[SourceFile]:
+    """Yield one file, or the files of a zip."""
+    if source.problem is not None:
+        yield SourceFile(source.path, SourceError(*source.problem), named=True)
+        return
+    try:
+        if source.path == "-":
+            yield from _opened(source, sys.stdin.buffer)
+            return
+        with open_source(source.path) as file:
+            yield from _opened(source, file)
+    except OSError as error:
+        yield SourceFile(source.path, _unreadable(error), source.named)
+    except ServiceError as error:
+        yield SourceFile(source.path, error, named=True)
+
+
+def _unreadable(error: OSError) -> SourceError:
+    return SourceError("unreadable_file", f"The file can't be read: {error.strerror or error}.")
+
+
+def _opened(source: Source, file: BinaryIO) -> Iterator[SourceFile]:
+    """Yield an open file or the files of a zip; what can't be sought, such as a pipe, is read into memory first."""
+    limit = LIMITS.max_file_bytes
+    if not file.seekable():
+        file = io.BytesIO(file.read(limit + 1))
+    start = file.read(4)
+    if is_zip(start):
+        with Archive(file, LIMITS) as archive:
+            if not archive.stamps:
+                yield SourceFile(source.path, SourceError("no_files", "The zip has no files to read."), named=True)
+            for number in range(len(archive.stamps)):
+                member = archive.read(number)
+                yield SourceFile(f"{source.path}!{member.name}", member.data, named=False)
+        return
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    data = b"" if size > limit else file.read(limit + 1)
+    if max(size, len(data)) > limit:  # a device announces 0 bytes and may have no end
+        too_large = SourceError("file_too_large", f"The file has more than {limit} bytes.")
+        yield SourceFile(source.path, too_large, source.named)
+    else:
+        yield SourceFile(source.path, data, source.named)
+
+
+def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[SourceSlice]:
     """Yield the slices of a file: name and bytes unchanged for one slice, else name#index and each slice.
 
     A DICOM file goes out as it is only for the usual window, so that the other one holds wherever it is decoded.
@@ -135,151 +309,22 @@ def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[FoundSl
         SourceError, ServiceError: the file gives no (more) slices.
     """
     if is_nifti(name, data):
-        for index, ct_slice in enumerate(nifti_slices(data, window, MAX_FILE_BYTES)):
-            yield FoundSlice(f"{name}#{index}", ct_slice, window)
+        volume = open_nifti(data, max_bytes=LIMITS.max_file_bytes)
+        for index, slice_ in enumerate(volume.slices(window)):
+            yield SourceSlice(f"{name}#{index}", slice_, window)
     elif is_dicom(data):
         yield from _dicom_slices(data, name, window)
     else:
-        yield FoundSlice(name, data, None)
+        yield SourceSlice(name, data, None)
 
 
-def _dicom_slices(data: bytes, name: str, window: Window) -> Iterator[FoundSlice]:
+def _dicom_slices(data: bytes, name: str, window: Window) -> Iterator[SourceSlice]:
+    if _DISC_INDEX.search(data, 128, 1024):
+        raise SourceError("disc_index", "The file is the index of a disc (DICOMDIR) and holds no slice.")
     file = open_dicom(data)
-    own = window if file.uses_window(0) else None
+    applied = window if file.uses_window(0) else None
     if file.header.frames > 1:
         for index, frame in enumerate(decode_frames(data, DecodeLimits(), window)):
-            yield FoundSlice(f"{name}#{index}", frame, own)
+            yield SourceSlice(f"{name}#{index}", frame, applied)
     else:
-        yield FoundSlice(name, data if window == LUNG else decode(data, DecodeLimits(), window), own)
-
-
-def _files_in(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Yield all files below, sorted, without hidden files and the index of a DICOM disc; one folder in memory."""
-    try:
-        with os.scandir(folder) as scanned:
-            entries = sorted((each for each in scanned if not each.name.startswith(".")), key=lambda each: each.name)
-    except OSError:
-        return  # such as a folder without permission
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files_in(entry.path)
-        elif entry.name != "DICOMDIR" and entry.is_file():
-            yield entry
-
-
-def open_path(path: str) -> BinaryIO:
-    """Open a file on a disk."""
-    return Path(path).open("rb")
-
-
-def _read_once(name: str, named: bool, seen: set[str]) -> Iterator[Found]:
-    absolute = str(Path(name).absolute())
-    if absolute in seen:
-        yield Found(name, b"", named, repeated=True)
-    else:
-        seen.add(absolute)
-        yield from read_file(name, named)
-
-
-def read_file(name: str, named: bool, opened: Callable[[str], BinaryIO] = open_path) -> Iterator[Found]:
-    """Yield one file, or the members of a zip; `opened` opens it by its name."""
-    try:
-        with opened(name) as file:
-            yield from _read(name, file, named)
-    except OSError as error:
-        reason = f"The file can't be read: {error.strerror or error}."
-        yield Found(name, SourceError("unreadable_file", reason), named)
-
-
-def _standard_input(seen: set[str]) -> Iterator[Found]:
-    if "-" in seen:
-        yield Found("-", b"", named=True, repeated=True)
-    else:
-        seen.add("-")
-        yield from _read("-", sys.stdin.buffer, named=True)
-
-
-def _read(name: str, file: BinaryIO, named: bool) -> Iterator[Found]:
-    """Yield an open file; what can't be sought, such as a pipe, is read into memory first."""
-    if not file.seekable():
-        file = io.BytesIO(file.read(MAX_FILE_BYTES + 1))
-    if is_zip(file):
-        yield from _members(name, file)
-        return
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    data = b"" if size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
-    if max(size, len(data)) > MAX_FILE_BYTES:  # a device announces 0 bytes and may have no end
-        too_large = SourceError("file_too_large", f"The file has more than {MAX_FILE_BYTES} bytes.")
-        yield Found(name, too_large, named)
-    else:
-        yield Found(name, data, named)
-
-
-def is_zip(file: BinaryIO) -> bool:
-    """Whether an open file starts like a zip; leaves it at its start."""
-    start = file.read(4)
-    file.seek(0)
-    return start in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _members(name: str, file: BinaryIO) -> Iterator[Found]:
-    opened = open_zip(file)
-    if isinstance(opened, SourceError):
-        yield Found(name, opened, named=True)
-        return
-    archive, members = opened
-    with archive:
-        if not members:
-            yield Found(name, SourceError("no_files", "The zip has no files to read."), named=True)
-        for member in members:
-            yield Found(f"{name}!{member.filename}", unpacked(archive, member), named=False)
-
-
-def open_zip(file: BinaryIO) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]] | SourceError:
-    """Open a zip and list its members sorted by name, without hidden files; or say what is wrong with it."""
-    try:
-        archive = zipfile.ZipFile(file)
-    except Exception:  # noqa: BLE001 - zipfile raises nearly anything on hostile bytes
-        return SourceError("damaged_archive", "The zip is damaged.")
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    total = sum(member.file_size for member in members)
-    if len(members) > MAX_MEMBERS or total > MAX_ZIP_BYTES:
-        reason = f"The zip announces {len(members)} files of {total} bytes; the limits are {MAX_MEMBERS} files"
-        return SourceError("archive_too_large", f"{reason} and {MAX_ZIP_BYTES} bytes.")
-    shown = [member for member in members if not any(map(_is_hidden, _parts(member)))]
-    return archive, sorted(shown, key=lambda member: member.filename)
-
-
-def _is_hidden(part: str) -> bool:
-    return (part.startswith(".") and part != "..") or part in ("__MACOSX", "DICOMDIR")
-
-
-def _parts(member: zipfile.ZipInfo) -> tuple[str, ...]:
-    return PurePosixPath(member.filename.replace("\\", "/")).parts
-
-
-def unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | SourceError:
-    """Return the bytes of a member, or what is wrong with it."""
-    parts = _parts(member)
-    if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
-        return SourceError("unsafe_name", "The zip's member has a name that leads out of the zip.")
-    if member.file_size > MAX_FILE_BYTES:
-        return SourceError("file_too_large", f"The zip's member announces {member.file_size} bytes.")
-    if member.flag_bits & 1:
-        return SourceError("encrypted", "The zip's member is encrypted; unpack it first.")
-    try:
-        with archive.open(member) as file:
-            data = file.read(MAX_FILE_BYTES + 1)  # what it announces may be a lie
-    except Exception:  # noqa: BLE001 - as in open_zip
-        return SourceError("damaged_archive", "The zip's member is damaged, or packed in a way that is not read.")
-    if len(data) > MAX_FILE_BYTES:
-        return SourceError("file_too_large", f"The zip's member has more than {MAX_FILE_BYTES} bytes.")
-    if data[:4] == b"PK\x03\x04":
-        return SourceError("nested_archive", "A zip in a zip is not opened; unpack the outer one first.")
-    return data
-
-
-def is_other_file(error: Exception) -> bool:
-    """Whether the error means that the file is not an image; folders may contain other files."""
-    return isinstance(error, ServiceError) and error.code == ErrorCode.UNSUPPORTED_IMAGE_TYPE
+        yield SourceSlice(name, data if window == LUNG else decode(data, DecodeLimits(), window), applied)

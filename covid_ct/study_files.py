@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from covid_ct.errors import SourceError
-from covid_ct.sources import PROBLEMS, places_of
+from covid_ct.sources import files_below
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -20,10 +20,11 @@ def study_files(paths: PathLike | Iterable[PathLike]) -> list[Path]:
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     found: list[Path] = []
     for path in several:
-        for place in places_of(os.fspath(path)):
-            if place.problem is not None:
-                raise SourceError(place.problem, f"{place.path}: {PROBLEMS[place.problem].detail}")
-            found.append(Path(place.path))
+        for source in files_below(os.fspath(path)):
+            if source.problem is not None:
+                code, detail = source.problem
+                raise SourceError(code, f"{source.path}: {detail}")
+            found.append(Path(source.path))
     return found
 
 

@@ -1,5 +1,5 @@
 """Archives of any size, on the machines of a Ray cluster. Needs the extra `ray`."""
 
-from covid_ct.archive.run import Summary, predict_archive
+from covid_ct.archive.run import Progress, predict_archive
 
-__all__ = ["Summary", "predict_archive"]
+__all__ = ["Progress", "predict_archive"]

@@ -1,12 +1,11 @@
 """`covid-ct predict --engine ray`: options, progress and exit status."""
 
-import sys
 from argparse import Namespace
 
-from covid_ct.archive.run import Summary, predict_archive
+from covid_ct.archive.run import predict_archive
 from covid_ct.errors import UsageError
 from covid_ct.model_folder import find_models
-from covid_ct.predict import end_run, line_start
+from covid_ct.predict import end_run, show_progress
 from service.imaging.window import LUNG
 
 
@@ -34,11 +33,7 @@ def run(options: Namespace) -> int:
     """
     _check(options)
 
-    def show(summary: Summary) -> None:
-        if sys.stderr.isatty():
-            print(f"{line_start()}{summary.line()}", end="", file=sys.stderr, flush=True)
-
-    summary = predict_archive(
+    counts = predict_archive(
         options.paths,
         options.output,
         models=find_models(options.models),
@@ -47,6 +42,6 @@ def run(options: Namespace) -> int:
         device=options.device,
         operating_point=options.operating_point,
         address=options.ray_address,
-        show=show,
+        show=lambda progress: show_progress(progress.line()),
     )
-    return end_run(summary, options.paths)
+    return end_run(counts, options.paths)

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -17,11 +18,11 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """Counts of one file after its answer.
+class AnsweredFile:
+    """Counts of one source after its answer.
 
     Attributes:
-        key: of its item.
+        key: see `Source`.
         rows: its rows in the part, which follow each other.
         failed: how many of them are errors; such a file is tried again by the next run.
     """
@@ -32,12 +33,12 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """One line of the manifest: a part that is complete."""
 
     name: str
     size: int
-    files: tuple[Answered, ...]
+    files: tuple[AnsweredFile, ...]
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Output:
         self._next += count
         return first
 
-    def write(self, number: int, model: str, rows: Sequence[Row], files: Sequence[Answered]) -> None:
+    def write(self, number: int, model: str, rows: Sequence[Row], files: Sequence[AnsweredFile]) -> None:
         """Write a part, then its line of the manifest.
 
         Raises:
@@ -101,13 +102,13 @@ class Output:
             file.flush()
             os.fsync(file.fileno())
 
-    def _written(self, name: str, rows: Sequence[Row], files: tuple[Answered, ...]) -> _Part:
+    def _written(self, name: str, rows: Sequence[Row], files: tuple[AnsweredFile, ...]) -> Part:
         path = self.folder / name
         write = _write_parquet if self.form == "parquet" else _write_csv
         write(path, rows)
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        return _Part(name, path.stat().st_size, files)
+        return Part(name, path.stat().st_size, files)
 
     def _head(self) -> dict[str, Any]:
         return {"version": _VERSION, "format": self.form, "window": self.window, "model": self.model}
@@ -126,32 +127,32 @@ class Output:
             if path.name not in names:
                 path.unlink()  # of an interrupted run, or written anew
 
-    def _usable(self, lines: Iterator[dict[str, Any]], names: set[str]) -> Iterator[_Part]:
+    def _usable(self, lines: Iterator[dict[str, Any]], names: set[str]) -> Iterator[Part]:
         """Yield the parts that are there, without the files that failed, and collect names and keys."""
         for line in lines:
-            part = _Part(line["name"], line["size"], tuple(Answered(**each) for each in line["files"]))
+            part = Part(line["name"], line["size"], tuple(AnsweredFile(**file) for file in line["files"]))
             self._next = max(self._next, int(part.name[5:11]) + 1)
             path = self.folder / part.name
             if path.is_file() and path.stat().st_size == part.size:  # else its files are answered again
                 part = self._without_failed(part)
                 names.add(part.name)
-                self.done.update(bytes.fromhex(each.key) for each in part.files)
-                self.kept += sum(each.rows for each in part.files)
+                self.done.update(bytes.fromhex(file.key) for file in part.files)
+                self.kept += sum(file.rows for file in part.files)
                 yield part
 
-    def _without_failed(self, part: _Part) -> _Part:
+    def _without_failed(self, part: Part) -> Part:
         """Return the part, or if files of it failed, write another one without them."""
-        good = tuple(each for each in part.files if not each.failed)
+        good = tuple(file for file in part.files if not file.failed)
         if len(good) == len(part.files):
             return part
         rows = iter(_read_part(self.folder / part.name, self.form))
         kept: list[Row] = []
-        for each in part.files:
-            own = [next(rows) for _ in range(each.rows)]
-            kept += [] if each.failed else own
+        for file in part.files:
+            rows_of_file = list(islice(rows, file.rows))
+            kept += [] if file.failed else rows_of_file
         return self._written(f"{part.name.partition('.')[0]}r.{self.form}", kept, good)
 
-    def _rewrite(self, parts: Iterable[_Part]) -> None:
+    def _rewrite(self, parts: Iterable[Part]) -> None:
         """Replace the manifest."""
         path = self.folder / MANIFEST
         temporary = path.with_name(f".{path.name}.tmp")
@@ -190,7 +191,7 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     from pyarrow import parquet
 
     kinds = {"str": pa.string(), "bool | None": pa.bool_(), "float | None": pa.float64()}
-    schema = pa.schema([(each.name, kinds[str(getattr(each.type, "__name__", each.type))]) for each in fields(Row)])
+    schema = pa.schema([(field.name, kinds[str(getattr(field.type, "__name__", field.type))]) for field in fields(Row)])
     temporary = path.with_name(f".{path.name}.tmp")
     parquet.write_table(pa.Table.from_pylist([printed(row) for row in rows], schema), temporary)
     temporary.replace(path)

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from covid_ct.archive.items import Item, list_items
 from covid_ct.archive.parts import Output, PartFormat
-from covid_ct.archive.workers import Chunk, ChunkAnswer, Cluster, WorkerSettings, ray_cluster
+from covid_ct.archive.workers import AnsweredChunk, Chunk, Cluster, WorkerSettings, ray_cluster
 from covid_ct.errors import ClientError
-from covid_ct.predict import window_mark
+from covid_ct.predict import Counts, window_mark
+from covid_ct.sources import Source, list_sources
 from service.imaging.window import LUNG, Window
 
 CHUNK_FILES: Final = 8
@@ -28,32 +28,25 @@ _PARTS_A_WORKER: Final = 4
 
 
 @dataclass(slots=True)
-class Summary:
-    """Counts of one run over an archive.
+class Progress(Counts):
+    """Numbers of one run over an archive.
 
     Attributes:
-        answered, failed: slices of this run.
-        kept: rows of previous runs.
-        skipped: files in folders and zips that are not images.
         files, total: files that are done, and all files.
     """
 
-    answered: int = 0
-    failed: int = 0
-    kept: int = 0
-    skipped: int = 0
     files: int = 0
     total: int = 0
     _started: float | None = None
     _before: tuple[int, int] = (0, 0)
 
-    def count(self, each: ChunkAnswer) -> None:
+    def add(self, chunk: AnsweredChunk) -> None:
         """Add the answer of a chunk; the clock starts with the first one, once the workers run."""
-        failed = sum(file.failed for file in each.files)
-        self.answered += len(each.rows) - failed
+        failed = sum(file.failed for file in chunk.files)
+        self.answered += len(chunk.rows) - failed
         self.failed += failed
-        self.skipped += each.skipped
-        self.files += len(each.files)
+        self.skipped += chunk.skipped
+        self.files += len(chunk.files)
         if self._started is None:
             self._started, self._before = time.monotonic(), (self.answered + self.failed, self.files)
 
@@ -62,11 +55,6 @@ class Summary:
         seconds = 0.0 if self._started is None else time.monotonic() - self._started
         slices, files = self.answered + self.failed - self._before[0], self.files - self._before[1]
         return (slices / seconds, files / seconds) if files and seconds else None
-
-    @property
-    def found(self) -> int:
-        """Number of slices, with those of previous runs."""
-        return self.answered + self.failed + self.kept
 
     def line(self) -> str:
         """Return progress as one line: slices, their rate, and the remaining time by the number of files."""
@@ -77,12 +65,8 @@ class Summary:
 
     def summary(self) -> str:
         """Return the result as one line."""
-        parts = [f"{self.answered} answered", f"{self.failed} failed"]
-        parts += [f"{self.kept} in the output already"] if self.kept else []
-        parts += [f"{self.skipped} other files passed over"] if self.skipped else []
-        if (rates := self.rates()) is not None:
-            parts.append(f"{rates[0]:.1f} slices a second")
-        return ", ".join(parts)
+        rates = self.rates()
+        return Counts.summary(self) + (f", {rates[0]:.1f} slices a second" if rates else "")
 
 
 def predict_archive(
@@ -96,8 +80,8 @@ def predict_archive(
     operating_point: str | None = None,
     address: str | None = None,
     cluster: Callable[[str | None], AbstractContextManager[Cluster]] = ray_cluster,
-    show: Callable[[Summary], object] = lambda _: None,
-) -> Summary:
+    show: Callable[[Progress], object] = lambda _: None,
+) -> Progress:
     """Answer every slice of an archive into a folder of parts; run it again to continue.
 
     Args:
@@ -117,60 +101,60 @@ def predict_archive(
     """
     paths = list(paths)
     folder = Output.open(output, form, window_mark(window))
-    summary = Summary(kept=folder.kept)
-    for item in list_items(paths):
-        summary.total += 1
-        summary.files += bytes.fromhex(item.key) in folder.done
-    if summary.files == summary.total:
-        return summary
+    progress = Progress(kept=folder.kept)
+    for source in list_sources(paths):
+        progress.total += 1
+        progress.files += bytes.fromhex(source.key) in folder.done
+    if progress.files == progress.total:
+        return progress
     with cluster(address) as workers:
         settings = WorkerSettings(models.absolute(), device, window, operating_point)
         most = max(_WAVE_PARTS, _PARTS_A_WORKER * workers.size) * PART_CHUNKS
-        remaining = (item for item in list_items(paths) if bytes.fromhex(item.key) not in folder.done)
+        remaining = (source for source in list_sources(paths) if bytes.fromhex(source.key) not in folder.done)
         chunks = _chunks(remaining)
         while wave := list(islice(chunks, most)):
-            _collect(workers.answers(wave, settings), wave, folder, summary, show)
-    return summary
+            _collect(workers.answers(wave, settings), wave, folder, progress, show)
+    return progress
 
 
-def _chunks(items: Iterator[Item]) -> Iterator[Chunk]:
+def _chunks(sources: Iterator[Source]) -> Iterator[Chunk]:
     number = 0
-    while own := tuple(islice(items, CHUNK_FILES)):
-        yield Chunk(number, own)
+    while chunk := tuple(islice(sources, CHUNK_FILES)):
+        yield Chunk(number, chunk)
         number += 1
 
 
 def _collect(
-    answers: Iterator[ChunkAnswer],
+    answers: Iterator[AnsweredChunk],
     wave: Sequence[Chunk],
     output: Output,
-    summary: Summary,
-    show: Callable[[Summary], object],
+    progress: Progress,
+    show: Callable[[Progress], object],
 ) -> None:
     """Write each part once its chunks are answered, in the order of the files; at an error, what there is of it."""
     first, start = output.number_parts(-(-len(wave) // PART_CHUNKS)), wave[0].number
-    waiting: dict[int, list[ChunkAnswer]] = {}
+    waiting: dict[int, list[AnsweredChunk]] = {}
     try:
-        for each in answers:
-            part = (each.number - start) // PART_CHUNKS
-            own = waiting.setdefault(part, [])
-            own.append(each)
-            summary.count(each)
-            show(summary)
-            if len(own) == min(PART_CHUNKS, len(wave) - part * PART_CHUNKS):
+        for chunk in answers:
+            part = (chunk.number - start) // PART_CHUNKS
+            answered = waiting.setdefault(part, [])
+            answered.append(chunk)
+            progress.add(chunk)
+            show(progress)
+            if len(answered) == min(PART_CHUNKS, len(wave) - part * PART_CHUNKS):
                 _write(output, first + part, waiting.pop(part))
     finally:
-        for part, own in sorted(waiting.items()):
-            _write(output, first + part, own)
+        for part, answered in sorted(waiting.items()):
+            _write(output, first + part, answered)
 
 
-def _write(output: Output, number: int, answers: list[ChunkAnswer]) -> None:
-    answers.sort(key=lambda each: each.number)
-    models = {each.model for each in answers}
+def _write(output: Output, number: int, answers: list[AnsweredChunk]) -> None:
+    answers.sort(key=lambda chunk: chunk.number)
+    models = {chunk.model for chunk in answers}
     if len(models) > 1:
         raise ClientError(f"the machines of the cluster have different models: {', '.join(sorted(models))}")
-    rows = [row for each in answers for row in each.rows]
-    output.write(number, models.pop(), rows, [file for each in answers for file in each.files])
+    rows = [row for chunk in answers for row in chunk.rows]
+    output.write(number, models.pop(), rows, [file for chunk in answers for file in chunk.files])
 
 
 def _duration(seconds: float) -> str:

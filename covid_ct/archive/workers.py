@@ -1,20 +1,21 @@
 """Answers of an archive's files on the machines of a Ray cluster, through Ray Data."""
 
-import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from covid_ct.archive.items import Item, read_items
-from covid_ct.archive.parts import Answered
+from pydantic import TypeAdapter
+
+from covid_ct.archive.parts import AnsweredFile
 from covid_ct.engines import Engine, LocalEngine
 from covid_ct.errors import ClientError
-from covid_ct.predict import Tally, answer
+from covid_ct.predict import Counts, rows_of
 from covid_ct.rows import Row
+from covid_ct.sources import Source, read_sources
 from service.imaging.window import Window
 
 _TASK_RETRIES: Final = 100
@@ -41,34 +42,40 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Files that are answered together.
+    """Files that one worker answers together.
 
     Attributes:
         number: place among the chunks.
-        items: some files that follow each other.
+        sources: files that follow each other.
     """
 
     number: int
-    items: tuple[Item, ...]
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkAnswer:
-    """The answer of a chunk.
+class AnsweredChunk:
+    """The rows of a chunk.
 
     Attributes:
         number: of the chunk.
         model: name, version, start of the hash, and operating point.
         rows: of all files, in their order.
-        files: what is known of each.
+        files: one for each source.
         skipped: files in folders and zips that are not images.
+        problem: why there is no answer: no model on that machine; else empty.
     """
 
     number: int
     model: str
     rows: tuple[Row, ...]
-    files: tuple[Answered, ...]
+    files: tuple[AnsweredFile, ...]
     skipped: int
+    problem: str = ""
+
+
+_CHUNK: Final = TypeAdapter(Chunk)
+_ANSWERED: Final = TypeAdapter(AnsweredChunk)
 
 
 class Cluster(Protocol):
@@ -77,23 +84,22 @@ class Cluster(Protocol):
     size: int
     """Workers."""
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkAnswer]:
+    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
         """Yield the answer of every chunk; raises `ClientError` if there is no model or no cluster."""
         ...
 
 
-def answer_chunk(chunk: Chunk, engine: Engine, window: Window) -> ChunkAnswer:
+def answer_chunk(chunk: Chunk, engine: Engine, window: Window) -> AnsweredChunk:
     """Read and answer the files of a chunk; a failure is a row."""
     rows: list[Row] = []
-    files: list[Answered] = []
-    tally = Tally()
-    for item, found in read_items(chunk.items):
-        start, failed = len(rows), tally.failed
-        for each in found:
-            rows += answer(each, engine, window, tally)
-        files.append(Answered(item.key, len(rows) - start, tally.failed - failed))
+    answered: list[AnsweredFile] = []
+    counts = Counts()
+    for source, files in read_sources(chunk.sources):
+        start, failed = len(rows), counts.failed
+        rows += rows_of(files, engine, window, counts, set())
+        answered.append(AnsweredFile(source.key, len(rows) - start, counts.failed - failed))
     model = f"{engine.model}, operating point {engine.operating_point}"
-    return ChunkAnswer(chunk.number, model, tuple(rows), tuple(files), tally.skipped)
+    return AnsweredChunk(chunk.number, model, tuple(rows), tuple(answered), counts.skipped)
 
 
 @contextmanager
@@ -149,7 +155,7 @@ class _RayCluster:
         self._gpus = int(resources.get("GPU", 0))
         self.size = self._gpus or max(1, int(resources.get("CPU", 1)))
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkAnswer]:
+    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
         """See `Cluster.answers`; a chunk whose machine is lost is answered by another one."""
         import ray
         from ray.exceptions import RayError
@@ -157,7 +163,7 @@ class _RayCluster:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         on_gpus = self._gpus > 0 and settings.device != "cpu"
-        rows = [{"chunk": _encoded(chunk)} for chunk in chunks]
+        rows = [{"chunk": _CHUNK.dump_json(chunk)} for chunk in chunks]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way to limit retries
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -171,7 +177,10 @@ class _RayCluster:
             )
         try:
             for row in answered.iter_rows():
-                yield _decoded(row["answer"])
+                chunk = _ANSWERED.validate_json(row["answer"])
+                if chunk.problem:
+                    raise ClientError(chunk.problem)
+                yield chunk
         except RayError as error:
             raise ClientError(f"Ray: {str(error).strip().splitlines()[-1]}") from error
 
@@ -191,37 +200,9 @@ class _Worker:
             self._problem = f"on a machine of the cluster: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"answer": [self._answer(each) for each in batch["chunk"]]}
+        return {"answer": [_ANSWERED.dump_json(self._answer(_CHUNK.validate_json(data))) for data in batch["chunk"]]}
 
-    def _answer(self, chunk: bytes) -> bytes:
+    def _answer(self, chunk: Chunk) -> AnsweredChunk:
         if self._engine is None:
-            return json.dumps({"problem": self._problem}).encode()
-        content = json.loads(chunk)
-        items = tuple(Item(*each) for each in content["items"])
-        done = answer_chunk(Chunk(content["number"], items), self._engine, self._window)
-        return json.dumps(
-            {
-                "number": done.number,
-                "model": done.model,
-                "rows": [astuple(row) for row in done.rows],
-                "files": [astuple(each) for each in done.files],
-                "skipped": done.skipped,
-            }
-        ).encode()
-
-
-def _encoded(chunk: Chunk) -> bytes:
-    return json.dumps({"number": chunk.number, "items": [astuple(each) for each in chunk.items]}).encode()
-
-
-def _decoded(data: bytes) -> ChunkAnswer:
-    content = json.loads(data)
-    if "problem" in content:
-        raise ClientError(content["problem"])
-    return ChunkAnswer(
-        content["number"],
-        content["model"],
-        tuple(Row(*each) for each in content["rows"]),
-        tuple(Answered(*each) for each in content["files"]),
-        content["skipped"],
-    )
+            return AnsweredChunk(chunk.number, "", (), (), 0, self._problem)
+        return answer_chunk(chunk, self._engine, self._window)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from covid_ct.__main__ import main
-from covid_ct.archive import Summary, predict_archive, run
+from covid_ct.archive import Progress, predict_archive, run
 from covid_ct.archive.parts import MANIFEST
-from covid_ct.archive.workers import Chunk, ChunkAnswer, WorkerSettings, answer_chunk
+from covid_ct.archive.workers import AnsweredChunk, Chunk, WorkerSettings, answer_chunk
 from covid_ct.engines import LocalEngine
 from covid_ct.errors import ClientError
 from service.imaging.window import Window
@@ -27,7 +27,7 @@ class Here:
     limit: int = 1000
     size: int = 1
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkAnswer]:
+    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
         engine = LocalEngine(settings.models, settings.device, 1)
         for number, chunk in enumerate(reversed(chunks)):
             if number == self.limit:
@@ -36,7 +36,7 @@ class Here:
         engine.close()
 
 
-def answered(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Summary:
+def answered(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Progress:
     @contextmanager
     def cluster(address: str | None) -> Iterator[Here]:
         yield Here(limit)

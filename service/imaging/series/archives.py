@@ -57,31 +57,48 @@ def is_zip(start: bytes) -> bool:
     return start[:4] in _SIGNATURES
 
 
-def read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
-    """Yield the files of a zip sorted by name, one in memory at a time.
-
-    Folders and hidden files, also those that macOS adds, are passed over. Limits count what is unpacked, not what the
-    zip announces.
+class Archive:
+    """An open zip: its files sorted by name, without folders and hidden files, also those that macOS adds.
 
     Args:
         file: open for reading, and can seek.
-        limits: see `ArchiveLimits`.
+        limits: see `ArchiveLimits`; `max_bytes` is compared with what the zip announces, which zipfile holds it to.
+
+    Attributes:
+        stamps: name, size and checksum of each file.
 
     Raises:
         UnusableImageError: the zip can't be read, or is beyond a limit.
     """
-    with _open(file, limits) as archive:
-        members = [member for member in archive.infolist() if not _is_folder(member) and not _is_hidden(member)]
+
+    def __init__(self, file: BinaryIO, limits: ArchiveLimits) -> None:
+        self._zip = _open(file, limits)
+        self._limits = limits
+        members = [member for member in self._zip.infolist() if not _is_folder(member) and not _is_hidden(member)]
         if len(members) > limits.max_files:
             raise _too_large(f"holds {len(members)} files, and the limit is {limits.max_files}")
-        remaining = limits.max_bytes
-        for member in sorted(members, key=lambda member: member.filename):
-            data = _unpacked(archive, member, min(limits.max_file_bytes, remaining))
-            if isinstance(data, bytes):
-                remaining -= len(data)
-            elif remaining < limits.max_file_bytes and data.code == ErrorCode.LIMIT_EXCEEDED:
-                raise _too_large(f"unpacks to more than {limits.max_bytes} bytes")
-            yield Member("/".join(_parts(member)), data)
+        if sum(member.file_size for member in members) > limits.max_bytes:
+            raise _too_large(f"unpacks to more than {limits.max_bytes} bytes")
+        self._members = sorted(members, key=lambda member: member.filename)
+        self.stamps = [f"{member.filename}-{member.file_size}-{member.CRC:08x}" for member in self._members]
+
+    def __enter__(self) -> "Archive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def read(self, number: int) -> Member:
+        """Unpack a file."""
+        member = self._members[number]
+        return Member("/".join(_parts(member)), _unpacked(self._zip, member, self._limits.max_file_bytes))
+
+
+def read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
+    """Yield the files of an `Archive`, one in memory at a time."""
+    with Archive(file, limits) as archive:
+        for number in range(len(archive.stamps)):
+            yield archive.read(number)
 
 
 def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
@@ -135,7 +152,8 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:
-    return member.filename.endswith(("/", "\\"))  # PowerShell 5 and .NET write the latter
+    """Whether it is a folder: PowerShell 5 and .NET write a backslash or an attribute of DOS for the slash."""
+    return member.filename.endswith(("/", "\\")) or bool(member.external_attr & 0x10 and not member.file_size)
 
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:

@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from covid_ct.errors import ClientError
-from covid_ct.sources import open_path
 
 
 def is_uri(text: str) -> bool:
@@ -13,11 +12,9 @@ def is_uri(text: str) -> bool:
     return "://" in text
 
 
-def open_source(source: str) -> BinaryIO:
-    """Open the file of a path or a URI for reading; raises `OSError`."""
-    if not is_uri(source):
-        return open_path(source)
-    start, path = _split(source)
+def open_uri(uri: str) -> BinaryIO:
+    """Open a file for reading; raises `OSError`."""
+    start, path = _split(uri)
     try:
         store, root = _store(start)
         return cast(BinaryIO, store.open_input_file(root + path))
@@ -31,12 +28,12 @@ def files_of(uri: str) -> Iterator[tuple[str, str, bool]]:
     Raises:
         ClientError: the store can't be opened or has nothing there.
     """
-    from pyarrow.fs import FileType
-
     start, path = _split(uri.rstrip("/"))
     if "@" in start:
         raise ClientError("a URI with a key would put it into every row; give keys in the environment of the store")
     try:
+        from pyarrow.fs import FileType
+
         store, root = _store(start)
         (info,) = store.get_file_info([root + path])
         if info.type == FileType.NotFound:
@@ -44,23 +41,23 @@ def files_of(uri: str) -> Iterator[tuple[str, str, bool]]:
         if info.type == FileType.File:
             yield start + path, _stamp(info), True
         else:
-            for each in _below(store, root + path):
-                yield start + each.path.removeprefix(root), _stamp(each), False
+            for info in _below(store, root + path):
+                yield start + info.path.removeprefix(root), _stamp(info), False
     except (OSError, ValueError, ImportError) as error:
         raise ClientError(f"{uri}: can't be listed: {error}") from error
 
 
 def _below(store: Any, folder: str) -> Iterator[Any]:
-    """Yield what a store says of each file below; one folder in memory."""
+    """Yield what a store says of info file below; one folder in memory."""
     from pyarrow.fs import FileSelector, FileType
 
-    for each in sorted(store.get_file_info(FileSelector(folder)), key=lambda each: str(each.base_name)):
-        if each.base_name.startswith(".") or each.base_name == "DICOMDIR":
+    for info in sorted(store.get_file_info(FileSelector(folder)), key=lambda info: str(info.base_name)):
+        if info.base_name.startswith("."):
             continue
-        if each.type == FileType.Directory:
-            yield from _below(store, each.path)
-        elif each.type == FileType.File:
-            yield each
+        if info.type == FileType.Directory:
+            yield from _below(store, info.path)
+        elif info.type == FileType.File:
+            yield info
 
 
 def _split(uri: str) -> tuple[str, str]:
