@@ -33,7 +33,8 @@ def series_results(read: SeriesToRead, found: SeriesAssessment, card: ModelCard,
         sha256: of the model's file.
     """
     geometry = read.series.geometry
-    frames = geometry.sources if geometry is not None else ()
+    sources = (slice_.found.read.place.source for slice_ in read.slices)
+    frames = tuple(source for source in sources if source is not None)
     maps = None
     if geometry is not None and found.lung_involvement is not None:
         known = [_maps(read, found, index) for index in range(len(read.slices))]

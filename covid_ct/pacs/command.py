@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _answerer(options: argparse.Namespace) -> "Answerer":
-    from covid_ct.pacs.answers import ServiceAnswerer
+    from covid_ct.pacs.answers import LocalAnswerer, ServiceAnswerer
 
     if not options.url:
-        raise UsageError("name a service with --url")
+        return LocalAnswerer(options.models, options.device, options.operating_point)
     return ServiceAnswerer(options.url, options.api_key or os.environ.get("COVIDCT_API_KEY"), options.operating_point)
 
 

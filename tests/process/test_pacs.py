@@ -139,6 +139,17 @@ def test_a_second_run_finds_nothing_to_do(pacs: Orthanc, server: Server) -> None
     assert (len(pacs.files("SEG")), len(pacs.files("SR"))) == (1, 1)
 
 
+def test_the_model_of_this_machine_stores_the_same_results(pacs: Orthanc, server: Server, models: Path) -> None:
+    store(pacs, study())
+    done = work(pacs, "--once", "--models", str(models), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    expected = results_of_service(server, study())
+    found = {str(each.SOPInstanceUID): each for modality in ("SEG", "SR") for each in objects(pacs, modality)}
+    assert found.keys() == expected.keys()
+    segs = [segread(io.BytesIO(data)) for uid, data in expected.items() if found[uid].Modality == "SEG"]
+    assert segs[0].PixelData == next(each for each in found.values() if each.Modality == "SEG").PixelData
+
+
 def test_a_worker_that_is_killed_loses_nothing_and_the_next_one_doubles_nothing(pacs: Orthanc, server: Server) -> None:
     numbers = range(1, 4)
     for number in numbers:

@@ -1,0 +1,58 @@
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+
+from covid_ct.pacs.answers import LocalAnswerer, read_results
+from service.errors import UnusableImageError
+from tests.support.files.studies import SIDE, series
+
+HEIGHTS = [100.0, 110.0, 120.0]
+
+
+@pytest.fixture
+def answerer(models: Path) -> Iterator[LocalAnswerer]:
+    with closing(LocalAnswerer(models, "cpu")) as opened:
+        yield opened
+
+
+def modalities(files: list[bytes]) -> list[str]:
+    return sorted(str(dcmread(io.BytesIO(file)).Modality) for file in files)
+
+
+def test_a_series_gets_segmentation_report_and_a_summary(answerer: LocalAnswerer) -> None:
+    found = answerer.results(series(HEIGHTS, FrameOfReferenceUID="1.2.9"))
+    assert modalities(found.files) == ["SEG", "SR"]
+    assert "CT-" in found.summary
+    assert answerer.model()[1]
+
+
+@pytest.mark.parametrize("changes", [{"ImagePositionPatient": None}, {"FrameOfReferenceUID": ""}])
+def test_a_series_that_no_segmentation_can_lie_on_gets_its_report(
+    changes: dict[str, Any], answerer: LocalAnswerer
+) -> None:
+    found = answerer.results(series(HEIGHTS, **{"FrameOfReferenceUID": "1.2.9"} | changes))
+    assert modalities(found.files) == ["SR"]
+
+
+def test_a_series_without_lungs_or_slices_is_refused(answerer: LocalAnswerer) -> None:
+    black = series(HEIGHTS, PixelData=bytes(2 * SIDE * SIDE), RescaleIntercept=-4000)
+    with pytest.raises(UnusableImageError, match="lungs"):
+        answerer.results(black)
+    with pytest.raises(UnusableImageError, match="axial"):
+        answerer.results(series(HEIGHTS, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+
+
+def test_an_answer_without_dicom_objects_is_refused() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        answer = '{"series": [], "skipped": [], "failed": [], "model": {"name": "m", "version": "1"}}'
+        archive.writestr("study.json", answer)
+        archive.writestr("series-0/lungs.nii.gz", b"")
+    with pytest.raises(UnusableImageError, match="identifiers"):
+        read_results(file.getvalue())
