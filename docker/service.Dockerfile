@@ -20,7 +20,7 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 # Dependencies before code, so that a code change does not rebuild these layers.
 COPY pyproject.toml constraints.txt docker/slim.sh ./
 RUN python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-print(*p['dependencies'], *e['model'], *e['serve'], sep='\n')" | grep -v ^covid-ct > requirements.txt \
+print(*p['dependencies'], *e['model'], *e['serve'], *e['pacs'], sep='\n')" | grep -v ^covid-ct > requirements.txt \
     && sed -i "s/^torch==.*/torch==${TORCH_VERSION:-$(sed -n 's/^torch==//p' constraints.txt)}/" constraints.txt
 RUN --mount=type=cache,target=/var/cache/pip \
     if [ "${DEVICE}" = cpu ]; then : "${TORCH_INDEX:=https://download.pytorch.org/whl/cpu}"; fi \
@@ -47,6 +47,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /build/sbom.cdx.json ./
 COPY docker/healthcheck.sh ./
 COPY models ./models
+COPY covid_ct ./covid_ct
 COPY service ./service
 ARG VERSION=1.0.0
 ARG REVISION=unknown

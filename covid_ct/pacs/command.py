@@ -3,6 +3,7 @@
 import argparse
 import os
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from covid_ct.errors import UsageError
@@ -42,6 +43,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again", action="store_true", help="answer series too that only other versions of the model have answered"
     )
+    parser.add_argument(
+        "--heartbeat", type=Path, metavar="FILE", help="file to touch at each look and series, for a health check"
+    )
     parser.add_argument("--url", help="ask the service at this address instead of a local model")
     parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
     parser.add_argument("--operating-point", metavar="NAME", help="threshold of the model's card for the label")
@@ -56,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--models and --device are for a model here; leave them out with --url")
     pacs = Pacs(options.pacs, os.environ.get("COVIDCT_PACS_AUTHORIZATION"))
     with closing(_answerer(options)) as answerer:
-        worker = Worker(pacs, answerer, again=options.again, settle=options.settle)
+        beat = options.heartbeat.touch if options.heartbeat else lambda: None
+        worker = Worker(pacs, answerer, again=options.again, settle=options.settle, beat=beat)
         if not options.once:
             worker.forever(options.every)
         worker.once()

@@ -82,6 +82,7 @@ class Worker:
         again: whether a report of another version of the model leaves a series to do.
         settle: seconds for which the number of a series' instances must not have changed: it may still arrive.
         tell: gets a line for each event. It names a series by its UID, and nothing of the patient.
+        beat: called at each look, each series and each wait.
         clock, sleep: for tests.
     """
 
@@ -93,12 +94,13 @@ class Worker:
         again: bool = False,
         settle: float = 10.0,
         tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        beat: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pacs, self._answerer = pacs, answerer
         self._again, self._settle = again, settle
-        self._tell, self._clock, self._sleep = tell, clock, sleep
+        self._tell, self._beat, self._clock, self._sleep = tell, beat, clock, sleep
         self._seen: dict[str, _Seen] = {}
         self._done: set[tuple[str, tuple[str, str]]] = set()
         self.answered = self.failed = 0
@@ -120,6 +122,7 @@ class Worker:
         """Repeat a step until PACS and service are there for it."""
         wait = _FIRST_WAIT
         while True:
+            self._beat()
             try:
                 step()
             except (PacsAwayError, UnreachableError) as error:
@@ -134,8 +137,8 @@ class Worker:
         began, reports = self._clock(), dict[str, list[StoredReport]]()
         model = self._answerer.model()
         for series in self._remember():
-            seen = self._seen[series.series_uid]
-            now = self._clock()
+            self._beat()
+            seen, now = self._seen[series.series_uid], self._clock()
             if now - began > at_most:
                 return
             if (series.series_uid, model) in self._done or now < max(seen.since + self._settle, seen.next_try):

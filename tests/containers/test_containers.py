@@ -45,7 +45,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("context")
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", ".dockerignore"):
         shutil.copy(ROOT / name, folder)
-    for name in ("service", "training", "models", "docker"):
+    for name in ("covid_ct", "service", "training", "models", "docker"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 

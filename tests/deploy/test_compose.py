@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from covid_ct.__main__ import _parser
 from service.settings import Settings
 from tests.support.processes.server import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-STAYING = sorted(SERVICES.keys() - {"train"})
+STAYING = sorted(SERVICES.keys() - {"train", "pacs", "pacs-worker"})
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 
 
@@ -30,6 +31,27 @@ def test_a_container_that_stays_has_a_health_check_and_a_port_of_this_machine_th
         assert "HEALTHCHECK --interval" in (ROOT / service["build"]["dockerfile"]).read_text()
     else:
         assert service["healthcheck"]["test"][:2] == ["CMD", "wget"]
+
+
+def test_the_pacs_keeps_its_data_and_its_ports_are_of_this_machine() -> None:
+    pacs = SERVICES["pacs"]
+    assert pacs["profiles"] == SERVICES["pacs-worker"]["profiles"] == ["pacs"]
+    assert all(re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+_PORT:-\d+\}:\d+", port) for port in pacs["ports"])
+    assert pacs["volumes"] == ["pacs:/var/lib/orthanc/db"]
+    assert "pacs" in COMPOSE["volumes"]
+    assert pacs["environment"]["ORTHANC__OHIF__DATA_SOURCE"] == "dicom-web"
+
+
+def test_the_worker_of_the_pacs_has_a_command_that_the_client_knows_and_a_health_check() -> None:
+    worker = SERVICES["pacs-worker"]
+    start, options = worker["command"][:4], worker["command"][4:]
+    assert start == ["python", "-m", "covid_ct", "pacs"]
+    known = _parser().parse_args(["pacs", *options])
+    assert known.url == "http://service:8000"
+    assert str(known.heartbeat) in worker["healthcheck"]["test"][1]
+    assert "ports" not in worker
+    assert worker["image"] == SERVICES["service"]["image"]
+    assert "COPY covid_ct" in (ROOT / "docker" / "service.Dockerfile").read_text()
 
 
 def test_the_two_services_share_settings_and_have_their_own() -> None:
@@ -69,7 +91,8 @@ def test_the_cuda_service_asks_for_its_gpu_and_does_not_use_the_cpu_without_it()
 
 
 def test_images_have_exact_versions() -> None:
-    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    images = {service["image"] for service in SERVICES.values()} - built
     assert images
     for image in images:
         assert re.search(r":v?\d+\.\d+\.\d+$", image), image

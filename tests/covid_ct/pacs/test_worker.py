@@ -101,6 +101,14 @@ def test_each_series_gets_one_report_the_latest_first() -> None:
     assert answerer.asked == ["1.2.1", "1.3.1"]
 
 
+def test_each_look_each_series_and_each_wait_is_a_beat() -> None:
+    pacs, beats = FakePacs(CHEST, OTHER), list[None]()
+    pacs.errors = [PacsAwayError("no answer from the PACS")]
+    worker, _, _ = working(pacs, FakeAnswerer(), beat=lambda: beats.append(None))
+    worker.once()
+    assert len(beats) == 5
+
+
 def test_a_new_version_of_the_model_answers_only_if_asked_and_then_once() -> None:
     pacs = FakePacs(CHEST)
     working(pacs, FakeAnswerer("1.0.0"))[0].once()
