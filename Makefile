@@ -21,7 +21,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve train report .train-variables .report-variables test check lint types docs format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
+.PHONY: help serve train train-demo report .train-variables .report-variables test check lint types docs format audit soak bench bench-gpu test-containers test-gpu coverage screenshots clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ train: .train-variables $(VENV)/.train ## train the model that ships: make train
 	@test -n "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
 	@test -n "$(LABELLED)" || { echo "make train: set LABELLED to a folder of slices of another source, of both" \
 		"classes, on which the network is judged" >&2; exit 2; }
+
+train-demo: $(VENV)/.train ## train on drawn slices, every stage in two minutes, into runs/demo
+	$(BIN)/python -m training draw-sources runs/demo-sources
+	$(BIN)/python -m training train --config demo $(TRAIN_ARGS)
 
 report: .report-variables $(VENV)/.train ## repeat the report's experiment: make report DATA=../COVID-CT [TRAIN_ARGS="--learning-rate 0.001"]
 	$(BIN)/python -m training report --data "$(DATA)" $(TRAIN_ARGS)

@@ -22,6 +22,7 @@ def make_parser() -> Parser:
     _add_report(commands)
     _add_evaluate(commands)
     _add_calibrate(commands)
+    _add_draw_sources(commands)
     return parser
 
 
@@ -166,6 +167,19 @@ def _add_calibrate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the calibrated model")
     parser.add_argument("--seed", type=int, default=0, help="seed of folds and intervals (0)")
     parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+def _add_draw_sources(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser("draw-sources", help="draw small sources for a first run: train --config demo")
+    parser.set_defaults(command=_draw_sources)
+    parser.add_argument("folder", type=Path, help="folder to write into, such as runs/demo-sources")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+
+
+def _draw_sources(options: argparse.Namespace) -> None:
+    from training.demo_cli import draw_sources
+
+    draw_sources(options)
 
 
 def _train(options: argparse.Namespace) -> None:

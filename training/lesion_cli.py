@@ -14,11 +14,13 @@ from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import NO_OPTIONS, LesionRecipe
 from training.network.weights import check_weights
 from training.options import check_paths, read_recipe
+from training.recipe_files import write_recipe_file
 from training.release.lesion_export import NOT_LEARNED
 from training.release.lesion_release import LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.release.promotion import check_version, promote
 from training.run.machine import Machine, find_machine, use_threads
+from training.run.processes import current
 from training.run.progress import say
 from training.run.record import hash_file
 from training.run.run_folder import check_folder, claim_run_folder, locked
@@ -59,6 +61,8 @@ def _run(options: argparse.Namespace, job: LesionJob, data: LesionData, machine:
         },
         fresh=options.fresh,
     )
+    if current().is_first:
+        write_recipe_file(options.run, "train", options, job.fit.recipe.model_dump(), NO_OPTIONS)
     say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")
     report = release_lesions(job, data)
     _print(report)

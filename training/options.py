@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -11,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
 from training.errors import TrainingError
+from training.recipe_files import preset_names, read_recipe_file
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
@@ -25,13 +27,41 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse like the base class, but report an unknown option here, where the right ones are known."""
-        known, unknown = super().parse_known_args(args, namespace)
+        """Parse like the base class, with the options of `--config` first, and report an unknown option here."""
+        given = list(sys.argv[1:] if args is None else args)
+        known, unknown = super().parse_known_args(self._from_config(given) + given, namespace)
         for text in unknown:
             if text.startswith("-"):
                 near = difflib.get_close_matches(text.partition("=")[0], self._option_string_actions, n=1)
                 self.error(f"unknown option {text}" + (f"; did you mean {near[0]}?" if near else ""))
         return known, unknown
+
+    def _from_config(self, given: Sequence[str]) -> list[str]:
+        """Return the options of the file after `--config`, except those that are on the command line too."""
+        places = [place for place, text in enumerate(given[:-1]) if text == "--config"]
+        if not places or "--config" not in self._option_string_actions:
+            return []
+        try:
+            values = read_recipe_file(given[places[-1] + 1], self.prog.rpartition(" ")[2])
+        except TrainingError as error:
+            self.error(str(error))
+        named = {text.partition("=")[0] for text in given}
+        return [
+            text
+            for name, value in values.items()
+            if f"--{name}" not in named
+            for text in self._as_arguments(f"--{name}", value)
+        ]
+
+    def _as_arguments(self, option: str, value: object) -> list[str]:
+        if isinstance(value, bool):
+            return [option] if value else []
+        if not isinstance(value, list):
+            return [f"{option}={value}"]
+        action = self._option_string_actions.get(option)
+        if action is not None and action.nargs == "+":
+            return [option, *(str(member) for member in value)]
+        return [f"{option}={member}" for member in value]
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with status 2."""
@@ -58,6 +88,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
     """Add the options of a run: its folder, named `option`, and what it computes with."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"options from a file, such as recipe.toml of another run, or a preset ({', '.join(preset_names())}); "
+        "options on the command line come first",
+    )
     parser.add_argument(option, type=Path, default=Path(folder), help=f"folder of the run, for everything ({folder})")
     parser.add_argument("--fresh", action="store_true", help="delete the old run's files once all inputs were checked")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads that compute (one for each processor)")

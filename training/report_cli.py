@@ -13,6 +13,7 @@ from training.errors import TrainingError
 from training.learning.report_fit import FitSettings, claim
 from training.network.weights import check_weights
 from training.options import check_paths, read_recipe
+from training.recipe_files import write_recipe_file
 from training.release.report_page import write_page
 from training.release.report_run import ReportJob, run_report
 from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
@@ -51,6 +52,7 @@ def report(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace, jobs: Sequence[ReportJob], data: CovidCt, patients: Sequence[str] | None) -> None:
     for job in jobs:
         claim(job.settings, data, fresh=options.fresh)
+    write_recipe_file(options.out, "report", options, jobs[0].settings.recipe.model_dump(), NO_OPTIONS)
     say(f"recipe report on {jobs[0].settings.machine}; folder {options.out}")
     reports = []
     for number, job in enumerate(jobs, 1):

@@ -14,6 +14,7 @@ from tests.support.sources.external_ct import write_external_ct
 from training.__main__ import fix_hash_seed, main
 from training.cli import make_parser
 from training.data.generated_sources import SourceSizes, write_sources
+from training.data.lesion_data import LesionPaths, read_lesion_inputs
 from training.release.report import Report
 from training.release.report_run import ReportJob
 from training.run.progress import progress
@@ -222,3 +223,20 @@ def test_a_killed_command_resumes_when_it_is_run_again(
     assert "continuing after epoch" in again
     assert "epoch 3: " in again
     assert "epoch 1: " not in again
+
+
+def test_drawn_sources_are_complete_and_are_not_drawn_over_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sources"
+    assert main(["draw-sources", str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} >= {"covid-ct", "hospital", "lesions", "clear", "other"}
+    inputs = read_lesion_inputs(
+        LesionPaths(folder / "covid-ct", folder / "lesions", folder / "clear", (folder / "hospital",), counts="any")
+    )
+    assert inputs.problems == []
+    assert main(["draw-sources", str(folder)]) == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    assert main(["draw-sources", str(tmp_path / "mine")]) == 1
+    assert "mine: the folder has files; pass a new one" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from torch import nn
 
 from training.errors import TrainingError
 from training.network.slice_network import SliceNetwork
-from training.network.vgg import Features, empty_vgg
+from training.network.vgg import Features, empty_vgg, initialise_weights
+from training.run.atomic_write import write_atomically
 from training.run.record import hash_file
 
 _TORCHVISION_WEIGHTS: Final = {
@@ -64,6 +65,15 @@ def load_features(features: Features, architecture: str, weights: Path | None) -
     state, source = _read_weights(architecture, weights)
     _fill(features, state, architecture, source)
     return source
+
+
+def write_random_weights(path: Path, architecture: str = "vgg19_bn") -> Path:
+    """Write random convolutions in torchvision's layout, for tests and demonstrations; returns `path`."""
+    torch.manual_seed(0)
+    state = initialise_weights(empty_vgg(architecture)[0]).state_dict()
+    weights = {f"features.{name}": value for name, value in state.items()}
+    write_atomically(path, lambda file: torch.save(weights, file))
+    return path
 
 
 def _fill(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:

@@ -57,7 +57,8 @@ class Progress(Generic[T]):
     """
 
     def __init__(self, items: Iterable[T], title: str, unit: str, total: int | None) -> None:
-        self._items, self._title, self._unit, self._total = items, title, unit, total
+        self._items, self._title, self._total = items, title, total
+        self._units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
         self._figures: Mapping[str, object] = {}
         self._bar = None
         if sys.stderr.isatty() and not _quiet:
@@ -93,13 +94,13 @@ class Progress(Generic[T]):
         of = "" if self._total is None else f" of {self._total}"
         figures = "".join(f", {name} {_rounded(value)}" for name, value in self._figures.items())
         left = "" if self._total is None else f", {_duration((self._total - done) * seconds / done)} left"
-        return f"{self._title}: {done}{of} {self._unit}s{figures}, {seconds / done:.2g} s each{left}"
+        return f"{self._title}: {done}{of} {self._units}{figures}, {seconds / done:.2g} s each{left}"
 
     def _announce_long_work(self, seconds_each: float) -> None:
         seconds = seconds_each * (self._total or 0)
         if seconds > _LONG_SECONDS:
             say(
-                f"{self._title}: {self._total} {self._unit}s will take about {_duration(seconds)}; after Ctrl-C, the "
+                f"{self._title}: {self._total} {self._units} will take about {_duration(seconds)}; after Ctrl-C, the "
                 "same command continues"
             )
 
