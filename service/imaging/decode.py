@@ -19,10 +19,9 @@ from service.imaging.failures import decoding
 from service.imaging.other_files import (
     LongTextError,
     check_bmp,
-    is_deep_colour_with_clear,
+    check_png,
+    other_jpeg,
     raise_if_long_text,
-    read_deep_png,
-    read_other_jpeg,
     to_8_bits,
     unread_bmp,
     without_text,
@@ -196,20 +195,20 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
 def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
     image = _open(data)
     if image is None:
-        return read_other_jpeg(data, lambda width, height: check_size(width, height, limits))
+        raise other_jpeg(data)
     with image:
         check_size(*image.size, limits)
-        _check_single(_count(image))
-        upright = _load(image)
-        if is_deep_colour_with_clear(image, data):
-            return ImageOps.exif_transpose(read_deep_png(data, image))
-        return _grey(upright)
+        _check_animation(image)
+        check_png(image, data)
+        return _grey(_load(image))
 
 
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
     page = read_page(data)
+    check_size(max(page.width, page.tile_width), max(page.height, page.tile_height), limits)
     check_size(page.width, page.height, limits)
-    _check_single(page.full_pages)
+    if page.is_followed:
+        raise _several_frames("several pages")
     if not page.is_usual:
         return ImageOps.exif_transpose(deep_grey(data, page))
     image = _open(data)
@@ -250,17 +249,20 @@ def _open(data: bytes) -> Image.Image | None:
 
 def _check_single(frames: int) -> None:
     if frames > 1:
-        raise UnusableImageError(
-            f"The file holds {frames} frames; send one slice a file, as a single-frame image.",
-            code=ErrorCode.SEVERAL_FRAMES,
-        )
+        raise _several_frames(f"{frames} frames")
 
 
-def _count(image: Image.Image) -> int:
-    if image.format == "MPO":  # of a phone: the second image is a depth map, or smaller
-        return 1
-    with decoding("its frames can't be counted"):  # counting reads the whole file
-        return int(getattr(image, "n_frames", 1))
+def _several_frames(found: str) -> UnusableImageError:
+    return UnusableImageError(
+        f"The file holds {found}; send one slice a file, as a single-frame image.", code=ErrorCode.SEVERAL_FRAMES
+    )
+
+
+def _check_animation(image: Image.Image) -> None:
+    """Refuse an animation; the second image of a phone's picture (MPO) is for depth, or smaller."""
+    with decoding("its frames can't be counted"):
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise _several_frames("several frames")
 
 
 def _load(image: Image.Image) -> Image.Image:
@@ -278,10 +280,14 @@ def _grey(image: Image.Image) -> Image.Image:
     """Reduce any mode that Pillow decodes to `L`."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
-    if image.mode == "La":  # premultiplied: black already
-        return image.getchannel(0)
+    if image.mode in ("La", "RGBa"):
+        raise unsupported(
+            "The file has colours that are multiplied by their transparency, which is not read.",
+            "magick in.tif -alpha off out.png",
+            ErrorCode.UNSUPPORTED_ENCODING,
+        )
     if image.mode.startswith("I;16"):
-        return _grey_of_16_bits(image)
+        return Image.fromarray(to_8_bits(np.array(image)))
     if image.mode in ("I", "F"):
         raise unsupported(
             "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
@@ -301,13 +307,6 @@ def _grey(image: Image.Image) -> Image.Image:
             "magick in -colorspace Gray out.png",
             ErrorCode.UNSUPPORTED_COLOUR_MODE,
         ) from error
-
-
-def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    samples = np.array(image)
-    if isinstance(image.info.get("transparency"), int):
-        samples[samples == image.info["transparency"]] = 0
-    return Image.fromarray(to_8_bits(samples))
 
 
 def _to_slice(image: Image.Image) -> Slice:

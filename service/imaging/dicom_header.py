@@ -58,7 +58,7 @@ _TAGS: Final = (
     0x00281053,  # RescaleSlope
     *(0x00281100 + n for n in (1, 2, 3)),  # descriptors of the red, green and blue palette
     *(0x00281200 + n for n in (1, 2, 3)),  # their data
-    *(0x00281220 + n for n in (1, 2, 3)),  # and their segmented data
+    0x00281221,  # segmented data of the red palette
     0x00283000,  # ModalityLUTSequence
     0x00420011,  # EncapsulatedDocument
     0x52009229,  # SharedFunctionalGroupsSequence
@@ -71,8 +71,22 @@ _TAGS: Final = (
 _MAX_ELEMENTS: Final = 20_000
 """Elements at the top level; a CT slice has a few hundred, and each takes time."""
 
-_MAX_INFLATED: Final = 256 * 1024 * 1024
-"""Maximum bytes of a deflated data set; a CT slice of 512 x 512 has half a million."""
+_MAX_ITEMS: Final = 100_000
+"""Items of all sequences, and fragments; an enhanced CT of 600 slices has some 10,000. Each takes time."""
+
+_MAX_VALUE_BYTES: Final = 256 * 1024
+"""Bytes of an element that is neither a sequence nor pixels; the largest, a palette, has half as many."""
+
+_MAX_INFLATED: Final = 64 * 1024 * 1024
+"""Maximum bytes of a deflated data set; a CT slice of 4096 x 4096 has half as many."""
+
+_ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+"""Tag of an item, little and big endian."""
+
+_LARGE: Final = frozenset((0x00283000, 0x00420011, 0x52009229, 0x52009230, 0x7FE00008, 0x7FE00009, PIXEL_DATA))
+"""Sequences, documents and pixels."""
+
+_READ: Final = frozenset(_TAGS)
 
 _UNDEFINED: Final = 0xFFFFFFFF
 _SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
@@ -161,6 +175,8 @@ def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
     from pydicom.tag import Tag
     from pydicom.uid import UID
 
+    if sum(body.count(item) for item in _ITEMS) > _MAX_ITEMS:
+        raise limit_exceeded(f"its sequences have more than {_MAX_ITEMS} items")
     if syntax in COMPRESSED:  # closes pixel data that lack it; behind complete pixel data it is not read
         body += _SEQUENCE_DELIMITER
     file, dataset = io.BytesIO(body), Dataset()
@@ -178,6 +194,8 @@ def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
         truncated = True
     if watch.count > _MAX_ELEMENTS:
         raise limit_exceeded(f"its header has more than {_MAX_ELEMENTS} elements")
+    if watch.too_large is not None:
+        raise limit_exceeded(f"its element {_named(watch.too_large)} has more than {_MAX_VALUE_BYTES} bytes")
     return dataset, truncated or watch.truncated or watch.count == 0
 
 
@@ -187,6 +205,7 @@ class _Watch:
     def __init__(self, file: io.BytesIO, size: int, only_group: int | None = None) -> None:
         self.count = 0
         self.truncated = False
+        self.too_large: int | None = None
         self._file = file
         self._size = size
         self._only_group = only_group
@@ -197,8 +216,16 @@ class _Watch:
             return True
         self.count += 1
         self._after_pixels = tag == PIXEL_DATA
-        self.truncated |= length != _UNDEFINED and self._file.tell() + length > self._size
-        return self.count > _MAX_ELEMENTS
+        if length == _UNDEFINED:
+            return self.count > _MAX_ELEMENTS
+        self.truncated |= self._file.tell() + length > self._size
+        if length > _MAX_VALUE_BYTES and tag in _READ and tag not in _LARGE:
+            self.too_large = tag
+        return self.count > _MAX_ELEMENTS or self.too_large is not None
+
+
+def _named(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def _inflated(data: bytes) -> bytes:

@@ -124,6 +124,12 @@ def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np
 def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_color_lut
 
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        raise unsupported(
+            "The DICOM file has a segmented palette, which is not read.",
+            CONVERT_COLOUR,
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
+        )
     try:
         colours: NDArray[Any] = np.asarray(apply_color_lut(values, dataset))
     except MemoryError:

@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-_ENTROPY_END: Final = re.compile(rb"\xff+[\x01-\xfe]")
+_ENTROPY_END: Final = re.compile(rb"\xff[\x01-\xfe]")
 _BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
 _UNREAD_FRAME: Final = re.compile(rb"\xff[\xc5-\xc7\xc9-\xcb\xcd-\xcf]\x00")
 _START_OF_SCAN: Final = 0xDA
@@ -42,6 +42,9 @@ def jpeg_header(frame: bytes) -> StreamHeader | None:
         if marker == 0xFF:  # fill
             at += 1
             continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            at += 2
+            continue
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             precision, rows, columns, components = struct.unpack_from(">BHHB", frame, at + 4)
             return StreamHeader(columns, rows, components, precision)
@@ -59,12 +62,25 @@ def unread_process(frame: bytes) -> str | None:
 
 def jpeg_2000_header(frame: bytes) -> StreamHeader | None:
     """Read the SIZ marker (ITU-T T.800 A.5.1), or return None without one; the codestream may be in a JP2 box."""
-    at = frame.find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 43 > len(frame):
+    at = _codestream(frame)
+    if frame[at : at + 4] != b"\xff\x4f\xff\x51" or at + 43 > len(frame):
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", frame, at + 8)
     components, depth = struct.unpack_from(">HB", frame, at + 40)
     return StreamHeader(right - left, bottom - top, components, (depth & 127) + 1, bool(depth & 128))
+
+
+def _codestream(frame: bytes) -> int:
+    """Find the codestream: the start, or the content of the box `jp2c` (ITU-T T.800, annex I)."""
+    at = 0
+    while frame[:4] != b"\xff\x4f\xff\x51" and at + 8 <= len(frame):
+        size, kind = struct.unpack_from(">I4s", frame, at)
+        if kind == b"jp2c":
+            return at + (16 if size == 1 else 8)
+        if size < 8:
+            break
+        at += size
+    return at
 
 
 def is_ycc(frame: bytes) -> bool:
@@ -105,6 +121,8 @@ def with_more_bits(frame: bytes) -> bytes:
         following = 0 if marker == _START_OF_SCAN else (marker + 1) % 8
         found = _ENTROPY_END.search(frame, at)
         end = found.start() if found else len(frame)
+        while end > at and frame[end - 1] == 0xFF:  # fill bytes before the marker
+            end -= 1
         follower = found.group()[-1] if found else 0
         parts.extend((frame[at:end], _PADDING))
         at = end

@@ -5,7 +5,8 @@ sign. imagecodecs raises errors of a file instead of printing them on standard e
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,9 +22,10 @@ _COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 5000
 """None, CCITT, LZW, JPEG, Deflate (two numbers), PackBits, LZMA, Zstandard."""
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 254, 256, 257, 258, 259, 262, 274
-_SAMPLES, _PLANAR, _EXTRA, _FORMAT = 277, 284, 338, 339
+_SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA, _FORMAT = 277, 284, 322, 323, 338, 339
 _REDUCED_OR_MASK: Final = 0b101
-_MAX_PAGES: Final = 2000
+_MAX_PAGES: Final = 100
+"""Thumbnails and masks that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class TiffPage:
 
     Attributes:
         index: its number among the pages.
-        full_pages: number of pages without thumbnails and masks.
+        is_followed: whether another page is neither a thumbnail nor a mask.
         width, height: in pixels.
         bits: of a sample, the largest.
         samples: of a pixel.
@@ -42,10 +44,11 @@ class TiffPage:
         planar: whether each colour is stored as its own plane.
         extra: whether the last sample is transparency.
         orientation: as in EXIF, 1 to 8.
+        tile_width, tile_height: of a tile, which is unpacked whole; of the page without tiles.
     """
 
     index: int
-    full_pages: int
+    is_followed: bool
     width: int
     height: int
     bits: int
@@ -56,6 +59,8 @@ class TiffPage:
     planar: bool
     extra: bool
     orientation: int
+    tile_width: int
+    tile_height: int
 
     @property
     def is_usual(self) -> bool:
@@ -75,24 +80,37 @@ def read_page(data: bytes) -> TiffPage:
         UnusableImageError: the tags can't be read.
     """
     with decoding("its TIFF directory can't be read"):
-        pages = _directories(data)
-        full = [index for index, tags in enumerate(pages) if not int(tags.get(_SUBFILE, 0)) & _REDUCED_OR_MASK] or [0]
-        tags = pages[full[0]]
-        bits, formats = _numbers(tags.get(_BITS, 1)), _numbers(tags.get(_FORMAT, 1))
-        return TiffPage(
-            index=full[0],
-            full_pages=len(full),
-            width=int(tags[_WIDTH]),
-            height=int(tags[_HEIGHT]),
-            bits=max(bits),
-            samples=int(tags.get(_SAMPLES, 1)),
-            sample_format=max(formats),
-            photometric=int(tags.get(_PHOTOMETRIC, 1)),
-            compression=int(tags.get(_COMPRESSION, 1)),
-            planar=int(tags.get(_PLANAR, 1)) == 2,
-            extra=bool(tags.get(_EXTRA)),
-            orientation=int(tags.get(_ORIENTATION, 1)),
-        )
+        first = picture = None
+        for index, tags in enumerate(_directories(data)):
+            is_full = not int(tags.get(_SUBFILE, 0)) & _REDUCED_OR_MASK
+            if is_full and picture is not None:
+                return replace(picture, is_followed=True)
+            page = _page(index, tags) if is_full or index == 0 else None
+            first, picture = first or page, picture or (page if is_full else None)
+        picture = picture or first
+        if picture is None:
+            raise damaged_image("it has no TIFF directory")
+        return picture
+
+
+def _page(index: int, tags: TiffImagePlugin.ImageFileDirectory_v2) -> TiffPage:
+    width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    return TiffPage(
+        index=index,
+        is_followed=False,
+        width=width,
+        height=height,
+        bits=max(_numbers(tags.get(_BITS, 1))),
+        samples=int(tags.get(_SAMPLES, 1)),
+        sample_format=max(_numbers(tags.get(_FORMAT, 1))),
+        photometric=int(tags.get(_PHOTOMETRIC, 1)),
+        compression=int(tags.get(_COMPRESSION, 1)),
+        planar=int(tags.get(_PLANAR, 1)) == 2,
+        extra=bool(tags.get(_EXTRA)),
+        orientation=int(tags.get(_ORIENTATION, 1)),
+        tile_width=int(tags.get(_TILE_WIDTH, width)),
+        tile_height=int(tags.get(_TILE_HEIGHT, height)),
+    )
 
 
 def unread_page(page: TiffPage) -> UnusableImageError:
@@ -144,18 +162,14 @@ def deep_grey(data: bytes, page: TiffPage) -> Image.Image:
             ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
     colours = {0: 1, 1: 1, 2: 3}.get(page.photometric)
-    if colours is None or page.samples != colours + int(page.extra):
+    if colours is None or page.planar or page.samples != colours + int(page.extra):
         raise unsupported(
             f"The TIFF has {page.samples} samples a pixel of {page.bits} bits in photometric interpretation "
             f"{page.photometric}, which is not read; send grey or RGB.",
             _CONVERT,
             ErrorCode.UNSUPPORTED_COLOUR_MODE,
         )
-    pixels = decode_page(data, page).reshape(
-        (page.samples, page.height, page.width) if page.planar else (page.height, page.width, page.samples)
-    )
-    if page.planar:
-        pixels = np.moveaxis(pixels, 0, -1)
+    pixels = decode_page(data, page).reshape(page.height, page.width, page.samples)
     full = (1 << page.bits) - 1
     grey = ((pixels.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
     return _picture(grey, page, colours)
@@ -172,18 +186,17 @@ def _picture(grey: NDArray[np.uint8], page: TiffPage, colours: int) -> Image.Ima
     return picture
 
 
-def _directories(data: bytes) -> list[TiffImagePlugin.ImageFileDirectory_v2]:
-    found: list[TiffImagePlugin.ImageFileDirectory_v2] = []
-    file, seen = io.BytesIO(data), set()
+def _directories(data: bytes) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+    """Yield the directories, one in memory at a time: their tags may share bytes."""
+    file, seen = io.BytesIO(data), set[int]()
     at = int.from_bytes(data[4:8], "little" if data[:2] == b"II" else "big")
-    while at and at not in seen and len(found) < _MAX_PAGES:
+    while at and at not in seen and len(seen) < _MAX_PAGES:
         seen.add(at)
         file.seek(at)
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
         tags.load(file)
-        found.append(tags)
+        yield tags
         at = tags.next
-    return found
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

@@ -152,8 +152,8 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
         "hierarchical",
         "gdcmconv",
     ),
-    "a hierarchical JPEG": (ErrorCode.UNSUPPORTED_ENCODING, jpeg(0xC5, 12), "hierarchical", "magick"),
-    "a JPEG of two components": (ErrorCode.UNSUPPORTED_ENCODING, jpeg(0xC1, 12, 2), "2 components", "magick"),
+    "a hierarchical JPEG": (ErrorCode.UNSUPPORTED_ENCODING, jpeg(0xC5, 12), "hierarchical", "ffmpeg"),
+    "a JPEG of two components": (ErrorCode.UNSUPPORTED_ENCODING, jpeg(0xC1, 12, 2), "2 components", "ffmpeg"),
     "a deep BMP": (ErrorCode.UNSUPPORTED_ENCODING, bmp(64, 0), "64 bits a pixel", "magick"),
     "a BMP of unusual masks": (
         ErrorCode.UNSUPPORTED_ENCODING,

@@ -166,6 +166,7 @@ _8_BITS: Final = {
 _EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _LONG_FORM: Final = (b"SQ", b"OW", b"OB", b"UC", b"UT")
+_JPEG: Final = "1.2.840.10008.1.2.4."
 _EMPTY_ITEM: Final = b"\xfe\xff\0\xe0\0\0\0\0"
 
 Elements = dict[int, tuple[bytes, bytes]]
@@ -210,25 +211,28 @@ def palette_of_long_segments(segments: int = 100) -> bytes:
     return dicom(changes)
 
 
-BOMBS: Final[dict[str, Callable[[], bytes]]] = {
-    "TIFF of one large tile": tiff_of_one_large_tile,
-    "TIFF of two widths": tiff_of_two_widths,
-    "TIFF pages that share bytes": tiff_of_shared_bytes,
-    "TIFF directories that overlap": tiff_of_overlapping_directories,
-    "PNG with Exif tags that share bytes": png_of_overlapping_exif,
-    "JPEG of many scans": jpeg_of_many_scans,
-    "JPEG of fill bytes": jpeg_of_fill_bytes,
-    "JPEG of fill bytes in DICOM": lambda: compressed(jpeg_of_fill_bytes(), "1.2.840.10008.1.2.4.70", 64, {}),
-    "JPEG of two sizes": jpeg_of_two_sizes,
-    "JPEG of two sizes in DICOM": lambda: compressed(jpeg_of_two_sizes(), "1.2.840.10008.1.2.4.70", 64, {}),
-    "JPEG 2000 of two sizes": lambda: compressed(jp2_of_two_sizes(), "1.2.840.10008.1.2.4.90", 64, _8_BITS),
-    "GIF of many frames": gif_of_many_frames,
-    "RLE of long segments": rle_of_long_segments,
-    "palette of long segments": palette_of_long_segments,
-    "deflated texts": lambda: dicom({0x00080008: (b"UC", b"AB\\" * 5_000_000 + b"A")}, _DEFLATED),
-    "deflated items": lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 10_000_000)}, _DEFLATED),
-    "deflated values": lambda: dicom({0x00281053: (b"UT", b"1\\" * 60_000_000 + b"1 ")}, _DEFLATED),
-    "items": lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 2_000_000)}),
-    "values": lambda: dicom({0x00281053: (b"UT", b"1\\" * 9_000_000 + b"1 ")}),
+BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
+    "TIFF of one large tile": ("too_many_pixels", tiff_of_one_large_tile),
+    "TIFF of two widths": ("damaged_image", tiff_of_two_widths),
+    "TIFF pages that share bytes": ("several_frames", tiff_of_shared_bytes),
+    "TIFF directories that overlap": ("damaged_image", tiff_of_overlapping_directories),
+    "PNG with Exif tags that share bytes": (None, png_of_overlapping_exif),
+    "JPEG of many scans": (None, lambda: jpeg_of_many_scans(scans=600)),
+    "JPEG of fill bytes": ("unsupported_encoding", jpeg_of_fill_bytes),
+    "JPEG of fill bytes in DICOM": (
+        None,
+        lambda: compressed(jpeg_of_fill_bytes(70_000), f"{_JPEG}70", 64, {}),
+    ),
+    "JPEG of two sizes": ("unsupported_encoding", jpeg_of_two_sizes),
+    "JPEG of two sizes in DICOM": ("damaged_image", lambda: compressed(jpeg_of_two_sizes(), f"{_JPEG}70", 64, {})),
+    "JPEG 2000 of two sizes": ("damaged_image", lambda: compressed(jp2_of_two_sizes(), f"{_JPEG}90", 64, _8_BITS)),
+    "GIF of many frames": ("several_frames", gif_of_many_frames),
+    "RLE of long segments": (None, rle_of_long_segments),
+    "palette of long segments": ("unsupported_colour_mode", palette_of_long_segments),
+    "deflated texts": ("limit_exceeded", lambda: dicom({0x00080008: (b"UC", b"AB\\" * 5_000_000 + b"A")}, _DEFLATED)),
+    "deflated items": ("limit_exceeded", lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 10_000_000)}, _DEFLATED)),
+    "deflated values": ("limit_exceeded", lambda: dicom({0x00281053: (b"UT", b"1\\" * 60_000_000 + b"1 ")}, _DEFLATED)),
+    "items": ("limit_exceeded", lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 2_000_000)})),
+    "values": ("limit_exceeded", lambda: dicom({0x00281053: (b"UT", b"1\\" * 9_000_000 + b"1 ")})),
 }
-"""Maker of each, by name; every one took seconds or hundreds of MiB."""
+"""Code of the refusal, None for a slice, and maker of each; every one took seconds or hundreds of MiB."""
