@@ -7,7 +7,7 @@ from typing import get_args
 from service import __version__
 from training import lesion_recipe, report_recipe
 from training.data.label_errors import KNOWN_LABEL_ERRORS
-from training.options import Parser, add_data, add_recipe_fields, add_run
+from training.options import Parser, add_data, add_recipe_fields, add_run, positive
 
 
 def make_parser() -> Parser:
@@ -133,18 +133,28 @@ def _add_report(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = commands.add_parser("evaluate", help="score the model files of a folder on test and altered test")
+    parser = commands.add_parser(
+        "evaluate",
+        help="score model files on labelled slices, and on COVID-CT's test split",
+        description="Print a table for each model file, with 95 % intervals over patients where they are known, and "
+        "the number of slices that the checks refuse. With two models, print the paired differences of their AUC.",
+    )
     parser.set_defaults(command=_evaluate)
-    add_data(parser)
-    parser.add_argument("--models", type=Path, default=Path("models"), help="folder with metrics.json (models)")
     parser.add_argument(
-        "--external",
+        "--labelled",
         type=Path,
         action="append",
         default=[],
         metavar="DIR",
-        help="slices of another source, in sub-folders COVID and NonCOVID, to score too; repeatable",
+        help="slices to score: slices.csv (file, label, source, patient), or folders COVID and NonCOVID; repeatable",
     )
+    parser.add_argument(
+        "--models", type=Path, action="append", metavar="DIR", help="folder with metrics.json; repeatable (models)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every score")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every answer")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads that compute (one for each processor)")
+    add_data(parser, required=False)
 
 
 def _add_calibrate(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -68,9 +68,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that name COVID-CT."""
-    parser.add_argument("--data", type=Path, required=True, help="checkout of github.com/UCSD-AI4H/COVID-CT")
+    parser.add_argument("--data", type=Path, required=required, help="checkout of github.com/UCSD-AI4H/COVID-CT")
     parser.add_argument(
         "--counts", choices=("official", "any"), default="official", help="lengths of the split lists (official)"
     )
@@ -96,7 +96,7 @@ def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
     )
     parser.add_argument(option, type=Path, default=Path(folder), help=f"folder of the run, for everything ({folder})")
     parser.add_argument("--fresh", action="store_true", help="delete the old run's files once all inputs were checked")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads that compute (one for each processor)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads that compute (one for each processor)")
     parser.add_argument("--model-version", type=_version, default="1.0.0", help="version in the model's card (1.0.0)")
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda, cuda:N or mps (auto: a CUDA GPU if any)"
@@ -165,7 +165,8 @@ def _version(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text} is not a version such as 2.1.0") from error
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Convert an option to a number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
     return int(text)

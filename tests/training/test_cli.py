@@ -1,4 +1,6 @@
+import csv
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -7,13 +9,16 @@ from pathlib import Path
 from tempfile import mkstemp
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tests.support.sources.external_ct import write_external_ct
+from tests.support.networks.tiny import TinyClassifier, classifier_card, tiny_card, write_models
 from training.__main__ import fix_hash_seed, main
 from training.cli import make_parser
-from training.data.generated_sources import SourceSizes, write_sources
+from training.data.covid_ct import CovidCt
+from training.data.generated_sources import SourceSizes, write_labelled, write_sources
 from training.data.lesion_data import LesionPaths, read_lesion_inputs
 from training.release.report import Report
 from training.release.report_run import ReportJob
@@ -25,21 +30,63 @@ SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize",
 EVERY_EPOCH = ["--checkpoint-minutes", "0"]
 
 
-def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
-    job: ReportJob, report: Report, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_prints_the_figures_of_the_report(
+    job: ReportJob, report: Report, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    external = write_external_ct(tmp_path / "hospital", 3)
-    common = ["--data", str(data_root), "--counts", "any", "--external", str(external)]
+    common = ["--data", str(data_root), "--counts", "any"]
     assert main(["evaluate", *common, "--models", str(job.models_folder)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    of_splits = [line for line in lines if line.startswith(("val (", "test ("))]
-    for line, (name, scores) in zip(of_splits, report.splits.items(), strict=True):
-        assert line == f"{name} {scores}"
-        auc = scores.figures["auc"]
-        assert line.startswith(f"{name} (n = 8, threshold 0.500): accuracy ")
-        assert f"auc {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})" in line
-    assert any(line.startswith("test, masked (n = 8") for line in lines)
-    assert any(line.startswith("external, hospital (n = 6") for line in lines)
+    lines = {line.partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, scores in report.splits.items():
+        figures = [scores.figures[figure] for figure in ("auc", "sensitivity", "specificity", "accuracy")]
+        texts = [f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})" for figure in figures]
+        assert lines[name].split("  ")[-4:] == texts
+    masked = report.audit.variants["masked"].figures["auc"]
+    assert f"{masked.value:.3f} ({masked.low:.3f} to" in lines["test, masked"]
+
+
+def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_models(tmp_path / "new")
+    write_models(tmp_path / "old", classifier_card(), TinyClassifier())
+    own = tmp_path / "hospital"
+    own.mkdir()
+    rows = ["file,label,source,patient"]
+    for number in range(8):
+        grey = np.full((64, 64), 250 if number == 0 else 60 + 20 * number, np.uint8)
+        Image.fromarray(grey).save(own / f"{number}.png")
+        rows.append(f"{number}.png,{'COVID' if number % 2 else 'NonCOVID'},hospital,{number // 4}")
+    (own / "slices.csv").write_text("\n".join(rows) + "\n")
+    models = ["--models", str(tmp_path / "new"), "--models", str(tmp_path / "old")]
+    written = [tmp_path / "scores.json", tmp_path / "answers.csv"]
+    command = ["evaluate", "--labelled", str(own), *models, "--json", str(written[0]), "--csv", str(written[1])]
+    card = tiny_card().model_copy(update={"checks": {"wrong_window": 0.9}})
+    write_models(tmp_path / "new", card)
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    row = next(line.split() for line in out.splitlines() if line.startswith("hospital "))
+    assert row[:5] == ["hospital", "4", "patients", "8", "1"]
+    assert (
+        f"hospital: AUC of {tmp_path / 'new'} less that of {tmp_path / 'old'}: +0.000 (+0.000 to +0.000, paired)" in out
+    )
+    scores = json.loads(written[0].read_text())
+    assert [file["sets"]["hospital"]["refused"] for file in scores["files"]] == [1, 0]
+    assert scores["files"][0]["sets"]["hospital"]["answered"]["count"] == 7
+    answers = list(csv.DictReader(written[1].read_text().splitlines()))
+    assert len(answers) == 16
+    assert (answers[0]["file"], answers[0]["patient"], answers[0]["refused"]) == ("0.png", "hospital 0", "1")
+
+
+def test_evaluate_leaves_out_slices_that_are_in_covid_ct_too(
+    job: ReportJob, report: Report, data_root: Path, data: CovidCt, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_labelled(tmp_path / "hospital", 2)
+    Image.fromarray(data.train.slices[0].pixels[0]).save(own / "COVID" / "copy.png")
+    command = ["evaluate", "--data", str(data_root), "--counts", "any", "--labelled", str(own)]
+    assert main([*command, "--models", str(job.models_folder)]) == 0
+    captured = capsys.readouterr()
+    assert "1 slices left out, which are in COVID-CT too" in captured.err
+    assert any(line.split()[:3] == ["hospital", "slices", "4"] for line in captured.out.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -63,6 +110,7 @@ def test_evaluate_prints_the_figures_of_the_report_and_scores_other_sources(
         (FOLDERS, "--labelled: pass a source with both classes, on which the network is judged"),
         ([*FOLDERS, "--run", "docs", "--fresh"], "--fresh docs: it has files but no run.json, so it is not a run"),
         ([*FOLDERS, "--release"], "models has version 2.0.1, and 1.0.0 is not higher; pass --model-version 2.0.2"),
+        (["evaluate"], "pass --labelled FOLDER with slices of your own, or --data with COVID-CT"),
         (["evaluate", "--data", "tests", "--models", "README.md"], "--models README.md: there is no such folder"),
         (["evaluate", "--data", "tests", "--models", "tests"], "tests/metrics.json: can't read the manifest"),
     ],

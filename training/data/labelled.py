@@ -1,13 +1,17 @@
 """Labelled slices of other sources than COVID-CT: the list of files, for training and for evaluation."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from training.data.covid_ct import LABELS
+from service.errors import ServiceError
+from service.imaging.decode import decode
+from training.data.covid_ct import LABELS, LabelledSlice, Split
 from training.data.tables import read_rows
 from training.errors import TrainingError
+from training.run.progress import map_in_threads
 
 TABLE_NAME: Final = "slices.csv"
 
@@ -55,6 +59,30 @@ def list_labelled(folder: Path) -> list[LabelledFile]:
     """
     table = folder / TABLE_NAME
     return _from_table(table) if table.is_file() else _from_folders(folder)
+
+
+def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
+    """Read a labelled source at the size of its files, with the patient of each slice where patients are known.
+
+    Raises:
+        TrainingError: the source can't be listed, or a file can't be read.
+    """
+    files = list_labelled(folder)
+
+    def read(file: LabelledFile) -> LabelledSlice:
+        try:
+            data = file.path.read_bytes()
+            pixels = decode(data)
+        except OSError as error:
+            raise TrainingError(f"{file.path}: can't read the slice: {error.strerror}") from error
+        except ServiceError as error:
+            raise TrainingError(f"{file.path}: {error.detail}") from error
+        return LabelledSlice(file.name, file.label, hashlib.sha256(data).hexdigest(), file.path.suffix, pixels)
+
+    slices = tuple(map_in_threads(read, files, f"reading {folder.name}", "slice"))
+    groups = tuple(f"{file.source} {file.group}" for file in files)
+    patients_are_known = any(file.group != file.name for file in files)
+    return Split(folder.resolve().name, slices), groups if patients_are_known else None
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.model.card import Interval
 from training.data.covid_ct import CovidCt
+from training.evaluation.model_files import difference_of_auc
 from training.evaluation.plots import draw_roc, draw_sample, save_plot
-from training.evaluation.scores import ScoreName, bootstrap_weights, interval, mean_and_deviation, weighted_auc
+from training.evaluation.scores import ScoreName, mean_and_deviation
 from training.release.predictions_csv import read_test_predictions
 from training.release.report import Report
 from training.report_recipe import ReportRecipe
@@ -47,27 +46,6 @@ def write_page(folder: Path, reports: Sequence[Report], data: CovidCt, patients:
     text = "\n".join(lines) + "\n"
     write_text(folder / "report.md", text)
     return text
-
-
-def difference_of_auc(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    patients: Sequence[str] | None = None,
-) -> Interval:
-    """Compute the AUC of `first` minus that of `second`, with a 95 % interval.
-
-    The bootstrap resamples patients, or slices, within classes and scores both on the same resamples (Efron &
-    Tibshirani 1993, chapter 16).
-
-    Args:
-        first, second: (seeds, N) scores; the mean AUC over seeds is compared.
-        labels: (N,), 0 or 1.
-        patients: (N,); None takes each slice as a patient.
-    """
-    weights = bootstrap_weights(labels, 0, patients)
-    means = [np.mean([weighted_auc(row, labels, weights) for row in scores], axis=0) for scores in (first, second)]
-    return interval(means[0] - means[1])
 
 
 def _table(networks: Mapping[str, Sequence[Report]], count: int) -> list[str]:
