@@ -182,7 +182,7 @@ def _show_model(options: argparse.Namespace) -> int:
         f"computes  {choice.precision} on {choice.device.type}, like a service on this machine with its usual settings"
     )
     if choice.milliseconds:
-        times = ", ".join(f"{name} {each:.1f}" for name, each in choice.milliseconds.items())
+        times = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in choice.milliseconds.items())
         print(f"measured  milliseconds of one convolution here: {times}")
     print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
     for name in card.operating_points:

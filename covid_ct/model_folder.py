@@ -28,12 +28,12 @@ def find_models(named: Path | None) -> Path:
 
 def _clones() -> list[Path]:
     """List the folder of this source, and the one that pip installed from (PEP 610, direct_url.json)."""
-    found = [Path(__file__).resolve().parents[1]]
+    clones = [Path(__file__).resolve().parents[1]]
     try:
         origin = json.loads(distribution("covid-ct").read_text("direct_url.json") or "{}").get("url", "")
     except (PackageNotFoundError, ValueError):
-        return found
+        return clones
     address = urlsplit(origin)
     if address.scheme == "file":
-        found.append(Path(url2pathname(address.path)))
-    return found
+        clones.append(Path(url2pathname(address.path)))
+    return clones

@@ -177,11 +177,11 @@ def _folder(folder: str, followed: set[str]) -> Iterator[Source]:
     """
     try:
         with os.scandir(folder) as scanned:
-            entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda each: each.name)
+            shown = [entry for entry in scanned if not entry.name.startswith(".")]
     except OSError as error:
         yield Source(folder, named=True, problem=("unreadable_folder", f"It can't be read: {error.strerror}."))
         return
-    for entry in entries:
+    for entry in sorted(shown, key=lambda entry: entry.name):
         if entry.is_dir():
             if not entry.is_symlink() or _follow(folder, entry.path, followed):
                 yield from _folder(entry.path, followed)

@@ -1,14 +1,13 @@
 """Answers of an archive's files on the machines of a Ray cluster, through Ray Data."""
 
+import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-from pydantic import TypeAdapter
 
 from covid_ct.archive.parts import AnsweredFile
 from covid_ct.engines import Engine, LocalEngine
@@ -52,6 +51,20 @@ class Chunk:
     number: int
     sources: tuple[Source, ...]
 
+    def to_json(self) -> bytes:
+        """Return the chunk as JSON, which keeps names that are not Unicode."""
+        return json.dumps([self.number, [astuple(source) for source in self.sources]]).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Chunk":
+        """Read a chunk from `to_json`."""
+        number, sources = json.loads(data)
+        return cls(number, tuple(_source(*fields) for fields in sources))
+
+
+def _source(path: str, named: bool, stamp: str, member: int | None, problem: list[str] | None) -> Source:
+    return Source(path, named, stamp, member, (problem[0], problem[1]) if problem else None)
+
 
 @dataclass(frozen=True, slots=True)
 class AnsweredChunk:
@@ -73,9 +86,16 @@ class AnsweredChunk:
     skipped: int
     problem: str = ""
 
+    def to_json(self) -> bytes:
+        """Return the answer as JSON."""
+        return json.dumps(astuple(self)).encode()
 
-_CHUNK: Final = TypeAdapter(Chunk)
-_ANSWERED: Final = TypeAdapter(AnsweredChunk)
+    @classmethod
+    def from_json(cls, data: bytes) -> "AnsweredChunk":
+        """Read an answer from `to_json`."""
+        number, model, rows, files, skipped, problem = json.loads(data)
+        answered = tuple(AnsweredFile(*file) for file in files)
+        return cls(number, model, tuple(Row(*row) for row in rows), answered, skipped, problem)
 
 
 class Cluster(Protocol):
@@ -163,7 +183,7 @@ class _RayCluster:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         on_gpus = self._gpus > 0 and settings.device != "cpu"
-        rows = [{"chunk": _CHUNK.dump_json(chunk)} for chunk in chunks]
+        rows = [{"chunk": chunk.to_json()} for chunk in chunks]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way to limit retries
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -177,7 +197,7 @@ class _RayCluster:
             )
         try:
             for row in answered.iter_rows():
-                chunk = _ANSWERED.validate_json(row["answer"])
+                chunk = AnsweredChunk.from_json(row["answer"])
                 if chunk.problem:
                     raise ClientError(chunk.problem)
                 yield chunk
@@ -200,7 +220,7 @@ class _Worker:
             self._problem = f"on a machine of the cluster: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"answer": [_ANSWERED.dump_json(self._answer(_CHUNK.validate_json(data))) for data in batch["chunk"]]}
+        return {"answer": [self._answer(Chunk.from_json(data)).to_json() for data in batch["chunk"]]}
 
     def _answer(self, chunk: Chunk) -> AnsweredChunk:
         if self._engine is None:

@@ -1,6 +1,7 @@
 """`covid-ct predict --engine ray` with a cluster in this process; tests/soak/test_archive.py starts Ray itself."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from tests.support.processes.client import png
 
 @dataclass
 class Here:
-    """A cluster of this process: answers the last chunk first, and is interrupted after `limit` of them."""
+    """A cluster of this process: answers the last chunk first, as JSON, and is interrupted after `limit` of them."""
 
     limit: int = 1000
     size: int = 1
@@ -32,7 +33,8 @@ class Here:
         for number, chunk in enumerate(reversed(chunks)):
             if number == self.limit:
                 raise KeyboardInterrupt
-            yield answer_chunk(chunk, engine, settings.window)
+            answer = answer_chunk(Chunk.from_json(chunk.to_json()), engine, settings.window)
+            yield AnsweredChunk.from_json(answer.to_json())
         engine.close()
 
 
@@ -130,6 +132,15 @@ def test_a_file_that_is_named_twice_is_one_row(models: Path, tmp_path: Path) -> 
     answered(paths, tmp_path / "out", models)
     rows = list(csv.DictReader(text_of(tmp_path / "out").splitlines()))
     assert [(Path(row["path"]).name, row["error"]) for row in rows] == [("a.png", ""), ("*.dcm", "not_found")]
+
+
+def test_names_that_are_not_unicode_and_paths_to_nothing_are_rows(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / os.fsdecode(b"\xff.png")).write_bytes(png(100))
+    (tmp_path / "empty").mkdir()
+    answered([str(tmp_path / "in"), str(tmp_path / "empty"), f"{tmp_path}/*.dcm"], tmp_path / "out", models)
+    found = [(Path(row["path"]).name, row["error"]) for row in csv.DictReader(text_of(tmp_path / "out").splitlines())]
+    assert found == [(r"\udcff.png", ""), ("empty", "no_files"), ("*.dcm", "not_found")]
 
 
 def test_another_window_or_model_is_refused(models: Path, classifier_models: Path, tmp_path: Path) -> None:
