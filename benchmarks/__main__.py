@@ -50,10 +50,8 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
     everyone = contenders(models, usable_processors(), precisions, options.peers)
     rows = [_row(each) for each in everyone]
     for turn in range(options.rounds):
-        order = list(range(len(rows)))
-        for place in (
-            order if turn % 2 == 0 else reversed(order)
-        ):  # alternating order, so that a drift affects all equally
+        order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))  # so that a drift affects all equally
+        for place in order:
             contender = everyone[place]
             rows[place] = take_turn(contender, rows[place], bare[contender.precision], IMAGE, options.seconds, work)
     ours = [each for each in everyone if each.name == OURS]
