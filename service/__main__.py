@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, signals: StartSignals | None = 
     configure_logging(settings.log_level)
     _log_too_many_threads(settings.threads)
     try:
-        ApiKeys(settings)  # read again for the application: here, their errors do not wait for torch and the model
+        ApiKeys(settings)  # read here only to report their errors before torch and the model are loaded
         with _bind(settings) as listener:
             return serve(settings, listener, signals)
     except (OSError, ModelFileError, KeysError) as error:
@@ -69,7 +69,7 @@ def serve(settings: Settings, listener: socket.socket, signals: StartSignals | N
     Args:
         settings: of the service.
         listener: its socket.
-        signals: what arrived since the start of the process.
+        signals: signals since the start of the process.
 
     Returns:
         The exit status of the process.
@@ -101,13 +101,13 @@ def _serve(settings: Settings, listener: socket.socket, signals: StartSignals | 
         )
     server = Server(app, settings, signals)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit_quietly)  # the server raises its signal again when it has answered everyone
+        signal.signal(number, _exit_quietly)  # the server raises its signal again after the last response
     server.run([listener])
     return 0 if server.started else 1
 
 
 def _log_too_many_threads(threads: int | None) -> None:
-    """Warn only: the service is slower then, and the processor limit of a pod may exceed its node."""
+    """Warn about too many threads: the service is slower then, but the processor limit of a pod may exceed its node."""
     processors = usable_processors()
     if threads is not None and threads > processors:
         _log.warning(
@@ -135,7 +135,7 @@ def _bind(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-    except (OSError, UnicodeError) as error:  # UnicodeError: of a name that can't be looked up, such as a..b
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up, such as a..b
         listener.close()
         where = f"COVIDCT_HOST={settings.host}, COVIDCT_PORT={settings.port}"
         reason = error.strerror if isinstance(error, OSError) else None
@@ -162,7 +162,7 @@ def _variables() -> dict[str, FieldInfo]:
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     name = "COVIDCT_" + ".".join(map(str, problem["loc"])).upper()
-    if problem["type"] == "value_error":  # of our own validators, which say what was found
+    if problem["type"] == "value_error":  # of our validators, whose messages contain the value
         return f"{name}: {problem['ctx']['error']}"
     if problem["type"].startswith("byte_size"):
         return f"{name}: write bytes, or a number with a unit such as 20MB or 20MiB (found {problem['input']!r})"

@@ -6,7 +6,7 @@ from enum import StrEnum
 class ErrorCode(StrEnum):
     """Stable machine-readable names of problems; clients and metric labels may rely on them."""
 
-    # The request as a whole.
+    # The request.
     MALFORMED_REQUEST = "malformed_request"
     MISSING_IMAGE = "missing_image"
     SEVERAL_IMAGES = "several_images"
@@ -20,7 +20,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
 
-    # Limits of size and time.
+    # Limits.
     RECEIVE_TIMEOUT = "receive_timeout"
     HEADERS_TOO_LARGE = "headers_too_large"
     BODY_TOO_LARGE = "body_too_large"
@@ -72,10 +72,10 @@ class ErrorCode(StrEnum):
 
 
 class ServiceError(Exception):
-    """A failure with a defined answer.
+    """A failure with a defined response.
 
     Attributes:
-        status: HTTP status code of the answer.
+        status: HTTP status code of the response.
         code: see `ErrorCode`.
         title: short summary that is the same for every occurrence of `code`.
         detail: the reason, the place, and what to do; safe to show to a client.
@@ -126,7 +126,7 @@ class UnauthorizedError(ServiceError):
 
 
 class CrossSiteError(ServiceError):
-    """The page of another site made a browser send the request."""
+    """A web page of another site made a browser send the request."""
 
     status = 403
     code = ErrorCode.CROSS_SITE
@@ -166,7 +166,7 @@ class TooManyImagesError(ServiceError):
 
 
 class NotAcceptableError(ServiceError):
-    """The route can't answer with a media type that the client accepts."""
+    """The route has no media type that the client accepts."""
 
     status = 406
     code = ErrorCode.NOT_ACCEPTABLE
@@ -198,7 +198,7 @@ class UnsupportedImageError(ServiceError):
 
 
 class UnusableImageError(ServiceError):
-    """The format is supported, but the file does not give a slice."""
+    """The format is supported, but the file has no usable slice."""
 
     status = 422
     code = ErrorCode.UNUSABLE_IMAGE
@@ -213,7 +213,7 @@ def damaged_image(what: str) -> UnusableImageError:
 
 
 def unsupported(what: str, command: str, code: ErrorCode) -> UnusableImageError:
-    """Build the refusal of a kind of file that is not read; `what` is a sentence with the kind."""
+    """Build the refusal of an unsupported kind of file; `what` is a sentence with the kind."""
     return UnusableImageError(f"{what} Convert it with: {command}", code=code)
 
 
@@ -227,7 +227,7 @@ def malformed_element(name: str, tag: int, what: str) -> UnusableImageError:
 
 
 def limit_exceeded(what: str) -> UnusableImageError:
-    """Build the refusal of an image beyond a limit that no setting has; `what` is a clause with the limit."""
+    """Build the refusal of an image beyond a fixed limit; `what` is a clause with the limit."""
     return UnusableImageError(
         f"The image exceeds a limit of the decoder: {what}. Send a smaller image, or the slice uncompressed.",
         code=ErrorCode.LIMIT_EXCEEDED,
@@ -235,7 +235,7 @@ def limit_exceeded(what: str) -> UnusableImageError:
 
 
 class ClientGoneError(ServiceError):
-    """The client disconnected; the answer is only counted. nginx uses status 499 too."""
+    """The client disconnected; the response is only counted. nginx uses status 499 too."""
 
     status = 499
     code = ErrorCode.CLIENT_GONE
@@ -243,7 +243,7 @@ class ClientGoneError(ServiceError):
 
 
 class InferenceError(ServiceError):
-    """The network failed or did not answer a probability."""
+    """The network failed, or its output is not a probability."""
 
     status = 500
     code = ErrorCode.INFERENCE_FAILED
@@ -259,7 +259,7 @@ class OverloadedError(ServiceError):
 
 
 class DeadlineError(ServiceError):
-    """The answer was not ready in time."""
+    """The response was not ready in time."""
 
     status = 504
     code = ErrorCode.DEADLINE_EXCEEDED

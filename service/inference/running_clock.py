@@ -1,4 +1,4 @@
-"""A clock of the time that the process runs."""
+"""Clock of the running time of the process."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from typing import Final
 
 _TICK_SECONDS: Final = 0.25
 _MAX_STEP_SECONDS: Final = 0.5
-"""Of the clock: a busy event loop is late by less, so the rest is time in which the process was stopped."""
+"""Seconds of a tick; a busy event loop is late by less, so a longer tick means that the process was stopped."""
 
 
 class RunningClock:

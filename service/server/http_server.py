@@ -1,4 +1,4 @@
-"""The web server: signals, reload, drain and end."""
+"""Web server: signals, reload, drain and shutdown."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ _log = logging.getLogger("covidct")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a drain before the end, reload at SIGHUP, and an immediate end at a second signal.
+    """uvicorn's server with a drain before shutdown, reload at SIGHUP, and an immediate end at a second signal.
 
     Args:
         app: from `create_app`.
         settings: the same as the application's.
-        start_signals: what arrived before.
+        start_signals: signals that arrived before.
     """
 
     def __init__(self, app: FastAPI, settings: Settings, start_signals: StartSignals | None = None) -> None:
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._state = state
         self._drain_seconds = settings.drain_seconds
-        self._dead_after_seconds = settings.request_timeout_seconds  # as long as the last requests may take
+        self._dead_after_seconds = settings.request_timeout_seconds  # the time that the last requests may take
         self._app = app
         self._start_signals = start_signals or StartSignals()
         self._reload_wanted = asyncio.Event()
@@ -62,7 +62,7 @@ class Server(uvicorn.Server):
         self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop reloading, answer the requests in flight, then end the application."""
+        """Stop reloading, finish the requests in flight, then end the application."""
         for task in self._tasks[:1]:
             task.cancel()
         await super().shutdown(sockets)
@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
             await reload(self._app)
 
     async def _watch(self) -> None:
-        """End the process when only a new one can answer: the device is lost, or `/health/live` stays at 503.
+        """End the process when only a new one can predict: the device is lost, or `/health/live` stays at 503.
 
         Container engines restart a container that ended, but not one that is unhealthy.
         """

@@ -1,4 +1,4 @@
-"""Signals that arrive before the server runs; process 1 of a container would not even notice them otherwise."""
+"""Signals that arrive before the server runs, which process 1 of a container would otherwise ignore."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ class StartSignals:
     """Ends the process at SIGTERM and SIGINT, and keeps SIGHUP, until the server handles signals itself.
 
     Attributes:
-        reload_wanted: whether SIGHUP arrived. The file that it announces may have been read before.
+        reload_wanted: whether SIGHUP arrived, perhaps after the changed files were read.
     """
 
     def __init__(self) -> None:
@@ -26,5 +26,5 @@ class StartSignals:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    """End at once and without an error: nobody waits for an answer yet."""
+    """End at once without an error: there are no requests yet."""
     os._exit(0)

@@ -1,4 +1,4 @@
-"""API keys: read from the settings, kept as hashes, compared in constant time."""
+"""API keys, read from the settings, stored as hashes, compared in constant time."""
 
 import errno
 import hashlib
@@ -15,17 +15,17 @@ from service.settings import Settings
 API_KEY_HEADER: Final = "X-API-Key"
 
 _MIN_KEY_LENGTH: Final = 16
-"""Characters; a shorter key could be guessed by trying."""
+"""Minimum characters of a key, so that it cannot be guessed."""
 
 _MAX_FILE_BYTES: Final = 1024**2
 
 
 class KeysError(ValueError):
-    """API keys that can't be used; the message is one line with setting or file, and contains no key."""
+    """Unusable API keys; the message is one line with setting or file, without a key."""
 
 
 class ApiKeys:
-    """API keys, read once and kept as hashes; a reload makes a new object.
+    """API keys, read once and stored as hashes; a reload makes a new object.
 
     Args:
         settings: `api_keys` and `api_keys_file`; both are read here.
@@ -43,7 +43,7 @@ class ApiKeys:
 
     @property
     def required(self) -> bool:
-        """Whether requests need a key at all."""
+        """Whether requests need a key."""
         return bool(self._digests)
 
     def admit(self, key: str | None) -> None:
@@ -71,7 +71,7 @@ def _read(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """Read a regular file, with or without a byte order mark; anything else could block or have no end."""
+    """Read a regular file, with or without a byte order mark; other files could block or be endless."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")

@@ -41,13 +41,13 @@ SLICE_ROUTES: Final = PathTemplates(*_SLICE_PATHS)
 """Routes that take slices: their size, time and number are limited, and refused images are counted."""
 
 STUDY_ROUTES: Final = PathTemplates(study.PATH)
-"""Routes that take studies, with limits of their own."""
+"""Routes that take studies, with their own limits."""
 
 IMAGE_ROUTES: Final = PathTemplates(*_SLICE_PATHS, study.PATH)
-"""Routes that are known before routing, for metrics and logs."""
+"""Routes matched before routing, for metrics and logs."""
 
 _STUDY_END_SECONDS: Final = 5.0
-"""For the last line after the deadline of a study."""
+"""Seconds for the last line after the deadline of a study."""
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def create_app(
         fork_server: starts decoders, and is closed by the caller; None starts one with the application.
 
     Raises:
-        KeysError: the API keys can't be used.
+        KeysError: the API keys are unusable.
     """
     metrics = Metrics()
     state = ServiceState(settings, metrics, fork_server)
@@ -82,13 +82,13 @@ def create_app(
     app = DescribedApp(
         bodies=(Problem, *v2.BODIES),
         title="COVID-CT inference service",
-        description=f"**{DISCLAIMER}** One chest CT slice in, the probability of COVID-19 out.",
+        description=f"**{DISCLAIMER}** Probability of COVID-19 for chest CT slices.",
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would name the Host header and plain HTTP, also behind a proxy with TLS
         openapi_tags=[*TAGS, v2.TAG],
         openapi_url=None,  # routes.docs has it
-        servers=[{"url": "."}],  # where the document is, also behind a path prefix
+        servers=[{"url": "."}],  # so that the document is found behind a path prefix
     )
     app.state.service = state
     app.state.api_keys = api_keys
@@ -105,12 +105,12 @@ def create_app(
 
 
 async def reload(app: FastAPI) -> bool:
-    """Read the API keys and the model again, each by itself, so that a key can be revoked whatever the model is.
+    """Read the API keys and the model again, independently, so that a key can be revoked with an unusable model.
 
-    Requests that are being answered keep the previous model.
+    Running requests keep the previous model.
 
     Returns:
-        Whether both were taken. Each outcome is counted and logged; what can't be used leaves the previous one in use.
+        Whether both were replaced. Each outcome is counted and logged; an unusable one leaves the previous one in use.
     """
     state = app.state.service
     assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
@@ -137,7 +137,7 @@ async def _read_again(part: ReloadPart, read: Callable[[], T], metrics: Metrics)
 
 
 def _study_limits(settings: Settings) -> RequestLimits:
-    """Return the limits of a study; the route itself ends at the deadline, so that the last line says so."""
+    """Return the limits of a study; the route itself ends at the deadline, so that the last line reports it."""
     return RequestLimits(
         max_body_bytes=settings.max_study_bytes,
         receive_seconds=settings.study_timeout_seconds,

@@ -15,26 +15,26 @@ from service.web.request_id import request_id_of
 MEDIA_TYPE: Final = "application/problem+json"
 
 _UNREAD: Final = frozenset({401, 403, 408, 413, 431})
-"""Answers that may be sent before the whole request was read."""
+"""Statuses that may be sent before the whole request was read."""
 
 
 def problem_response(error: ServiceError, request_id: str) -> Response:
-    """Build the answer for `error`."""
+    """Build the response for `error`."""
     headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
     if error.status in _UNREAD:
         headers["Connection"] = "close"
     if error.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2 asks for it
+        headers["WWW-Authenticate"] = "Bearer"  # required by RFC 9110, 15.5.2
     return _response(error.status, error.code, error.title, error.detail, request_id, headers)
 
 
 def problem_body(error: ServiceError, request_id: str) -> Problem:
-    """Build the problem document of `error`, for use inside another answer."""
+    """Build the problem document of `error`, for use inside another response."""
     return _body(error.status, error.code, error.title, error.detail, request_id)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Register handlers that answer every error as a problem."""
+    """Register handlers that turn every error into a problem."""
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -47,7 +47,7 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """Answer errors of the router: 404 and 405."""
+    """Turn errors of the router, 404 and 405, into problems."""
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
     has_docs = request.app.state.service.settings.docs

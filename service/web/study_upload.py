@@ -28,13 +28,13 @@ OPENAPI_BODY_OF_STUDY: Final = multipart_form(
 
 
 async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
-    """Yield name and content of each file in the field `image`, as soon as it is whole.
+    """Yield name and content of each file in the field `image`, as soon as it is complete.
 
     Raises:
         UnsupportedFormError: the content type is not multipart/form-data.
-        MalformedRequestError: the form can't be read, or has no file in the field `image`.
+        MalformedRequestError: the form is malformed, or has no file in the field `image`.
         TooManyImagesError: more than `MAX_FILES`.
-        ClientGoneError: the connection closed before the body was whole.
+        ClientGoneError: the connection closed before the body was complete.
     """
     form = _Form(request)
     try:
@@ -46,7 +46,7 @@ async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
     except FormParserError as error:
         raise unreadable_form(error) from error
     except ClientDisconnect as error:
-        raise ClientGoneError("The client left before the whole body had arrived.") from error
+        raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
     if not form.is_complete:
         raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
     if not form.count:
@@ -57,7 +57,7 @@ async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
 
 
 class _Form:
-    """The form while it arrives; files are kept in memory, never on the disk."""
+    """The form while it arrives; files stay in memory."""
 
     def __init__(self, request: Request) -> None:
         content_type, options = parse_options_header(request.headers.get("content-type"))
@@ -94,7 +94,7 @@ class _Form:
             return
         self.count += 1
         if self.count > MAX_FILES:
-            raise TooManyImagesError(f"The form has more than {MAX_FILES} files; send a study at a time.")
+            raise TooManyImagesError(f"The form has more than {MAX_FILES} files; send one study at a time.")
         assert isinstance(file.file_object, io.BytesIO)  # noqa: S101 - kept in memory
         self.files.append(((file.file_name or b"").decode("utf-8", "replace"), file.file_object))
 

@@ -1,4 +1,4 @@
-"""The processes of one run that torchrun started: their number, their exchange, and one end for all.
+"""Processes of one run under torchrun: rank, collectives and shared shutdown.
 
 torch is imported when it is needed, because every command imports this module.
 """

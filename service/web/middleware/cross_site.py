@@ -1,4 +1,4 @@
-"""Check that a request that does something was not sent by the page of another site."""
+"""Check that no page of another site sent a request that changes or computes something."""
 
 from collections.abc import Collection
 from typing import Final
@@ -15,9 +15,9 @@ _OWN_SITES: Final = frozenset({"same-origin", "none"})
 
 
 class CrossSiteMiddleware:
-    """Refuses what a browser sends for a page of another origin, unless CORS allows that origin.
+    """Refuses requests that a browser sends for a page of another origin, unless CORS allows the origin.
 
-    CORS alone keeps such a page from reading the answer, not from sending a form. Programs send neither header.
+    CORS alone stops such a page from reading the response, not from sending a form. Programs send neither header.
 
     Args:
         app: the next layer.

@@ -13,10 +13,10 @@ _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 class HostCheckMiddleware:
-    """Answers only requests for known names.
+    """Accepts only requests for known Host names.
 
-    Otherwise a web page of another site whose name resolves to this address (DNS rebinding) could read the answers. A
-    request without a Host header is answered: it is HTTP/1.0, which no browser sends.
+    Otherwise a web page of another site whose name resolves to this address (DNS rebinding) could read the responses. A
+    request without a Host header is accepted: it is HTTP/1.0, which no browser sends.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -34,7 +34,7 @@ class HostCheckMiddleware:
             host = Headers(scope=scope).get("host")
             if host is not None and not self._accepts(host.lower()):
                 raise UnknownHostError(
-                    "This service does not answer to the name in the Host header; its operator can allow it with "
+                    "The name in the Host header is not accepted here; its operator can allow it with "
                     "COVIDCT_ALLOWED_HOSTS."
                 )
         await self._app(scope, receive, send)

@@ -17,21 +17,21 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
         code=e.ErrorCode.MISSING_IMAGE,
     ),
     e.MalformedRequestError(
-        "The form has 2 fields 'image'; send one slice a request.", code=e.ErrorCode.SEVERAL_IMAGES
+        "The form has 2 fields 'image'; send one slice per request.", code=e.ErrorCode.SEVERAL_IMAGES
     ),
-    e.UnknownHostError("This service does not answer to the name in the Host header."),
+    e.UnknownHostError("The name in the Host header is not accepted here."),
     e.UnauthorizedError("Send one of this service's API keys in the header X-API-Key."),
     e.CrossSiteError("A web page of another origin sent this request."),
     e.UnknownModelError("No model 'resnet' is served here; the one that is: 'covid-ct'."),
-    e.NotAcceptableError("This route answers image/png or application/json, and the Accept header has neither."),
+    e.NotAcceptableError("This route answers image/png or application/json, and the Accept header allows neither."),
     e.ReceiveTimeoutError("The body did not arrive within 20 seconds."),
-    e.BodyTooLargeError("The limit of a request's body is 20971520 bytes, and 31457280 bytes were announced."),
+    e.BodyTooLargeError("The limit of a request body is 20971520 bytes, and 31457280 bytes were announced."),
     e.TooManyImagesError("The request has 40 images, and the limit is 32; send them in several requests."),
     e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
     e.UnsupportedImageError(
         "The content is not an image of a supported type, but a zip; send PNG or JPEG. Convert it with: unzip in.zip"
     ),
-    e.UnusableImageError("No slice can be had from this file."),
+    e.UnusableImageError("This file has no usable slice."),
     e.UnusableImageError("The file is empty: 0 bytes were received.", code=e.ErrorCode.EMPTY_FILE),
     e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code=e.ErrorCode.DAMAGED_IMAGE),
     e.UnusableImageError(
@@ -40,7 +40,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnusableImageError(
         "The image has too many pixels: 9000 x 9000. Send a smaller one.", code=e.ErrorCode.TOO_MANY_PIXELS
     ),
-    e.UnusableImageError("The file holds 3 frames; send one slice a file.", code=e.ErrorCode.SEVERAL_FRAMES),
+    e.UnusableImageError("The file holds 3 frames; send one slice per file.", code=e.ErrorCode.SEVERAL_FRAMES),
     e.UnusableImageError(
         "The file has 32-bit samples; send 8 or 16 bits. Convert it with: magick in -depth 8 out.png",
         code=e.ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
@@ -51,7 +51,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     ),
     e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code=e.ErrorCode.TOO_MANY_FRAMES),
     e.UnusableImageError(
-        "The BMP has 64 bits a pixel, which is not read. Convert it with: magick in.bmp out.png",
+        "The BMP has 64 bits per pixel, which is not supported. Convert it with: magick in.bmp out.png",
         code=e.ErrorCode.UNSUPPORTED_ENCODING,
     ),
     e.UnusableImageError("The image's header has more than 20000 elements.", code=e.ErrorCode.LIMIT_EXCEEDED),
@@ -60,7 +60,7 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
     e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
     e.UnusableImageError(
-        "This DICOM transfer syntax is not read. Convert it with: gdcmconv --raw in.dcm out.dcm",
+        "This DICOM transfer syntax is not supported. Convert it with: gdcmconv --raw in.dcm out.dcm",
         code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
     ),
     e.UnusableImageError("No file of the study is an axial CT slice (2 not_ct).", code=e.ErrorCode.NO_SLICES),
@@ -68,18 +68,18 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnusableImageError("The zip holds 30000 files; the limit is 20000.", code=e.ErrorCode.ARCHIVE_TOO_LARGE),
     e.UnusableImageError("The study has more than 2000 slices; send one series.", code=e.ErrorCode.STUDY_TOO_LARGE),
     *(refusal(reason) for reason in get_args(CheckName)),
-    e.HeadersTooLargeError("The request's line and headers have more than 65536 bytes."),
+    e.HeadersTooLargeError("The request line and headers have more than 65536 bytes."),
     e.ServiceError("The service failed; its log has the reason under this request id."),
     e.InferenceError("The network failed; the log has the reason."),
-    e.InferenceError("The network's answer to this image is not a finite number.", code=e.ErrorCode.NOT_FINITE),
-    e.OverloadedError("Too many requests at a time; try again."),
+    e.InferenceError("The network's output for this image is not a finite number.", code=e.ErrorCode.NOT_FINITE),
+    e.OverloadedError("Too many concurrent requests; try again."),
     e.OverloadedError("The queue is full; try again.", code=e.ErrorCode.QUEUE_FULL),
-    e.OverloadedError("No model answers now; try again.", code=e.ErrorCode.NOT_READY, title="Not ready"),
+    e.OverloadedError("No model is ready; try again.", code=e.ErrorCode.NOT_READY, title="Not ready"),
     e.OverloadedError("The device has no memory left; try again.", code=e.ErrorCode.OUT_OF_MEMORY),
     e.OverloadedError("The service is shutting down.", code=e.ErrorCode.SHUTTING_DOWN),
-    e.DeadlineError("No answer within 30 seconds, receiving included; the work was dropped."),
+    e.DeadlineError("No response within 30 seconds, including the upload; work was dropped."),
 )
-"""One of each code, made of the classes that are raised; a test finds every code of the sources here."""
+"""One example for each code."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -32,8 +32,8 @@ _log = logging.getLogger("covidct.batch")
 @router.post(
     PATH,
     summary="Probabilities of COVID-19 for several slices",
-    description="Takes images in the multipart field `image`, repeated, and answers a prediction or a problem for "
-    f"each, in order; one that can't be used does not fail the others. {DISCLAIMER}",
+    description="Takes images in the multipart field `image`, repeated, and returns a prediction or a problem for "
+    f"each, in order; an unusable one does not fail the others. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY_OF_MANY,
     responses=documented(400, 401, 403, 408, 413, 415, 500, 503, 504),
 )

@@ -30,7 +30,7 @@ PATH: Final = "/explain"
 _PNG: Final = "image/png"
 _JSON: Final = "application/json"
 
-_Bare = Annotated[bool, Query(alias="map", description="answer the heat map alone instead of the overlay")]
+_Bare = Annotated[bool, Query(alias="map", description="return the heat map alone instead of the overlay")]
 _WithLungs = Annotated[bool, Query(alias="lungs", description="draw the outline of the lungs, if the model finds them")]
 _MaxSide = Annotated[
     int | None,
@@ -43,12 +43,12 @@ router = APIRouter(tags=[PREDICTIONS])
 @router.post(
     PATH,
     summary="Heat map for one slice",
-    description="Takes one image in the multipart field `image`. Answers, as `Accept` asks, a PNG (the slice with the "
+    description="Takes one image in the multipart field `image`. Returns, by `Accept`, a PNG (the slice with the "
     "probability of lesion in colour, its contour at 0.25 and a colour bar; with `?lungs=true` also the outline of the "
     "lungs; with `?map=true` the bare map, grey) or JSON with the prediction, the values of lesion and lung, and the "
-    "pictures in base64. From the same pass through the network as the probability, which a PNG has in the headers "
+    "pictures in base64. A PNG has the prediction in the headers "
     "X-COVIDCT-Probability, X-COVIDCT-Threshold, X-COVIDCT-Operating-Point, unless a check has failed X-COVIDCT-Label, "
-    "and, if the model answers them, X-COVIDCT-Lesion-Probability, X-COVIDCT-Covid-Given-Lesion and "
+    "and, if the model has them, X-COVIDCT-Lesion-Probability, X-COVIDCT-Covid-Given-Lesion and "
     f"X-COVIDCT-Lesion-Threshold. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY,
     response_class=Response,
@@ -86,7 +86,7 @@ async def explain(
 
 @dataclass(frozen=True, slots=True)
 class _Pictures:
-    """The pictures of an assessment."""
+    """Pictures of an assessment."""
 
     ct_slice: Slice
     assessment: Assessment

@@ -1,4 +1,4 @@
-"""POST /predict: the probability for one slice."""
+"""POST /predict: prediction for one slice."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""POST /predict/study: one answer for a whole CT series, or for all series of a study."""
+"""POST /predict/study: one result for a CT series, or for all series of a study."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ _ZIP: Final = "application/zip"
 
 _Uids = Annotated[
     bool,
-    Query(description="give UIDs and names of files, which may identify a patient; by default an answer has neither"),
+    Query(description="include UIDs and file names, which may identify a patient; default: neither"),
 ]
 _EveryMm = Annotated[
     float | None,
@@ -59,11 +59,11 @@ _log = logging.getLogger("covidct.study")
 
 @router.post(
     PATH,
-    summary="One answer for a CT series",
+    summary="Result for a CT series",
     description="Takes the files of a study in the multipart field `image`, repeated: DICOM files in any order, one "
     "enhanced multi-frame DICOM, one NIfTI volume, or a zip with any folders. Slices are grouped into series and "
-    "ordered by their positions; scouts, reports and other companions are skipped with their reason. Answers, as "
-    "`Accept` asks, JSON; `application/x-ndjson`: lines of progress, the answer last; or a zip of the answer, pictures "
+    "ordered by their positions; scouts, reports and other companions are skipped with their reason. Returns, by "
+    "`Accept`, JSON; `application/x-ndjson`: lines of progress, the result last; or a zip of the result, pictures "
     f"of the key slices, and DICOM SEG and SR or NIfTI masks. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY_OF_STUDY,
     response_class=Response,
@@ -87,7 +87,7 @@ async def predict_study(
     every_mm: _EveryMm = None,
     point_name: PointName = None,
 ) -> Response:
-    """Read files as they arrive, then answer the slices of each series."""
+    """Read files as they arrive, then predict for the slices of each series."""
     wanted = choose_media_type(request.headers.get("accept", ""), (_JSON, _LINES, _ZIP))
     async with AsyncExitStack() as stack:
         outcome = stack.enter_context(_counted(state))
@@ -115,14 +115,14 @@ async def predict_study(
 
 @dataclass(slots=True)
 class _Outcome:
-    """Outcome of a study, for the metric: answered, or the code of the error."""
+    """Outcome of a study for the metric: answered, or the code of an error."""
 
     code: str = "answered"
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What follows after the files of a study have arrived."""
+    """Work after the files of a study have arrived."""
 
     reader: StudyReader
     model: ServedModel
@@ -143,7 +143,7 @@ class _Work:
         return study
 
     def answer(self, study: Study) -> StudyAnswer:
-        """Build the answer."""
+        """Build the result."""
         return StudyAnswer.of(study, self.model.card, self.point, uids=self.uids, request_id=self.request_id)
 
     @asynccontextmanager
@@ -161,10 +161,10 @@ class _Work:
             if not timeout.expired():
                 raise
             seconds = self.state.settings.study_timeout_seconds
-            raise DeadlineError(f"No answer within {seconds:g} seconds; send one series, or fewer slices.") from None
+            raise DeadlineError(f"No result within {seconds:g} seconds; send one series, or fewer slices.") from None
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield progress line by line, and the answer or a problem as the last line."""
+        """Yield lines of progress, and the result or a problem as the last line."""
         queue: asyncio.Queue[StudyProgress | None] = asyncio.Queue()
         yield _line("progress", StudyProgress(done=0, of=self.reader.count, seconds_left=None))
         task = asyncio.create_task(self.study(queue))
@@ -190,14 +190,16 @@ class _Work:
 
 
 class _Lines(StreamingResponse):
-    """Lines of a study, with what must stay open until the last one."""
+    """Lines of a study, with resources that stay open until the last one."""
 
     def __init__(self, lines: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
-        super().__init__(lines, media_type=_LINES, headers={"X-Accel-Buffering": "no"})  # nginx would hold lines back
+        super().__init__(
+            lines, media_type=_LINES, headers={"X-Accel-Buffering": "no"}
+        )  # else nginx would buffer the lines
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the lines; if the client leaves, the work stops."""
+        """Send the lines; if the client disconnects, the work stops."""
         async with self._stack:
             await super().__call__(scope, receive, send)
 

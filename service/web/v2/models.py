@@ -49,10 +49,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _requested_model(request: Request, model: CurrentModel, name: Name) -> ServedModel:
-    """Give the model of the path's name and version.
+    """Return the model of the path's name and version.
 
     Raises:
-        UnknownModelError: the served model has others.
+        UnknownModelError: the served model has another name or version.
     """
     card = model.card
     if name != card.name or request.path_params.get("version", card.version) != card.version:
@@ -103,7 +103,7 @@ def on_model(
 
 @router.get("/v2/models/stats", summary="Statistics of all models", responses=errors(400, 503))
 async def all_statistics(model: CurrentModel) -> Statistics:
-    """Answer like the route of the model."""
+    """Same as the route of the model."""
     return _statistics(model)
 
 
@@ -127,7 +127,7 @@ async def metadata(model: RequestedModel) -> ModelMetadata:
 
 @on_model(router, "GET", "/ready", summary="Readiness of the model", responses=errors(400, 404, 503))
 async def ready(model: RequestedModel) -> ModelReady:
-    """Answer 200 or an error."""
+    """200 or an error."""
     return ModelReady(name=model.card.name, ready=True)
 
 

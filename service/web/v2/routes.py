@@ -75,7 +75,7 @@ async def server_metadata() -> ServerMetadata:
 
 @router.get(f"{PREFIX}/health/live", summary="Liveness probe", responses=errors(503))
 async def server_live(state: AnyState) -> Live:
-    """Answer like GET /health/live."""
+    """Same as GET /health/live."""
     if state.is_loaded and not state.is_healthy:
         with state.model():  # raises with the reason
             pass
@@ -89,7 +89,7 @@ async def server_live(state: AnyState) -> Live:
     dependencies=[Depends(served_model)],
 )
 async def server_ready() -> ServerReady:
-    """Answer like GET /health/ready."""
+    """Same as GET /health/ready."""
     return ServerReady(ready=True)
 
 
@@ -104,18 +104,18 @@ _EXAMPLE: Final = {
 _DESCRIPTION: Final = (
     "Takes one tensor: `image`, BYTES [N], image files (binary, or base64 in JSON), or `slice`, UINT8 "
     "[N, 1, H, W], grey values in a lung window, in their original size: the service resamples them as it does files. "
-    "Do not resample them before. Answers `probability` FP32 [N], `label` BYTES [N], "
+    "Do not resample them before. Returns `probability` FP32 [N], `label` BYTES [N], "
     "`threshold` FP32 [N], `out_of_distribution` FP32 [N] (the score of the checks, failed above 1), `heatmap` FP32 "
-    "[N, h, w], if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right; 0 in a picture without "
-    "lungs) and `lung_fraction` FP32 [N], and, if it answers them, `lesion_probability`, `covid_given_lesion` and "
-    "`lesion_threshold` FP32 [N]. An image that can't be used fails the request, and the error names its row. "
+    "[N, h, w], if the model finds lungs, `lung_involvement` FP32 [N, 3] (both, left, right; 0 in an image without "
+    "lungs) and `lung_fraction` FP32 [N], and, if it has them, `lesion_probability`, `covid_given_lesion` and "
+    "`lesion_threshold` FP32 [N]. An unusable image fails the request, and the error names its row. "
     f"{DISCLAIMER}"
 )
 _BODY: Final = {
     "required": True,
     "content": {"application/json": {"schema": reference_to(InferRequest), "example": _EXAMPLE}},
 }
-"""JSON only: OpenAPI has no words for bytes that follow a JSON header."""
+"""JSON only: OpenAPI cannot describe bytes after a JSON header."""
 
 
 @on_model(
@@ -149,7 +149,7 @@ async def _body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect as error:
-        raise ClientGoneError("The client left before the whole body had arrived.") from error
+        raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
 
 
 def _parse(
