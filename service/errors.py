@@ -47,6 +47,8 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_ENCODING = "unsupported_encoding"
     NO_LUNGS = "no_lungs"
     WRONG_WINDOW = "wrong_window"
+    TURNED = "turned"
+    INVERTED = "inverted"
     SEVERAL_PANELS = "several_panels"
 
     # The files of a study.

@@ -95,9 +95,18 @@ _WORDS: Final[dict[CheckName, tuple[str, str]]] = {
         "No lungs were found: the image may be a photograph, another part of the body, or a scout, coronal or "
         "sagittal view. Send one axial chest CT slice that shows lungs.",
     ),
+    "turned": (
+        "Turned or upside down",
+        "The slice is turned or upside down. Send it as a radiologist reads it: the spine at the bottom, the patient's "
+        "left on the right of the picture.",
+    ),
+    "inverted": (
+        "Inverted picture",
+        "The picture is inverted: air is bright and bone dark. Send it with air black and bone white.",
+    ),
     "wrong_window": (
         "Not a lung window",
-        "The lungs show no detail, because they are almost all black or all white. Export the slice in a lung window "
+        "The slice is not in a lung window, so the lungs show no detail. Export the slice in a lung window "
         f"(width {LUNG.width:g}, level {LUNG.centre:g}), or send its DICOM file.",
     ),
 }

@@ -20,8 +20,9 @@ FilePrecision: TypeAlias = Literal["fp16", "int8"]
 """Number format of the weights in a file. fp16 files compute in any precision except int8, int8 files only in int8."""
 
 
-CheckName: TypeAlias = Literal["several_panels", "no_lungs", "wrong_window"]
-"""Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small."""
+CheckName: TypeAlias = Literal["several_panels", "inverted", "turned", "no_lungs", "wrong_window"]
+"""Names of the checks. If several fail, the first one here is the reason: lungs in one of several panels are small, and
+in a picture that is inverted or turned they may not be found."""
 
 _NEW_NAMES: Final = {"balanced": "differential", "screening": "triage"}
 """Names of 2.0 for operating points, which stay valid for one release."""

@@ -16,9 +16,12 @@ from training.learning.lesion_training import LesionTraining, train_lesion_netwo
 from training.learning.lung_crops import FoundLungs, resumed_lungs
 from training.learning.lung_pictures import LungPictures
 from training.learning.lung_training import LungTraining, train_lung_finder
+from training.learning.view_pictures import ViewPictures
+from training.learning.view_training import ViewTraining, train_view_checker
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lung_finder import LungFinder
+from training.network.view_checker import ViewChecker
 from training.network.weights import load_features
 from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
@@ -58,6 +61,7 @@ class FittedLesions:
 
     Attributes:
         finder: finds lungs; has seen slices with lung masks and clear slices, no labels.
+        views: tells turned and inverted slices and other windows; has seen all slices, no labels.
         left_out: whether each slice was left out of `left_out_network`.
         left_out_network: trained without them; answers them.
         network: trained on all slices.
@@ -66,6 +70,7 @@ class FittedLesions:
     """
 
     finder: LungFinder
+    views: ViewChecker
     left_out: list[bool]
     left_out_network: LesionNetwork
     network: LesionNetwork
@@ -90,9 +95,10 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     left_out_network, network = (_new_network(settings, name) for name in ("left-out", "network"))
     weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
     left_out_network.features.load_state_dict(network.features.state_dict())
-    stage(1, STAGES, "the lung finder")
+    stage(1, STAGES, "the lung finder and the view checker")
     finder = _finder(settings, slices, other)
     found = resumed_lungs(folder / "lungs.npz", finder, slices)
+    views = _views(settings, slices, found, other)
     stage(2, STAGES, f"a network without {sum(left_out)} left-out slices")
     seen = [index for index, out in enumerate(left_out) if not out]
     left_out_network = _train(
@@ -104,6 +110,7 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     stage(4, STAGES, "the appearance of lungs")
     fitted = FittedLesions(
         finder,
+        views,
         left_out,
         left_out_network,
         network,
@@ -140,14 +147,43 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
 @first_only
 def _write_finder(path: Path, settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> None:
     recipe = settings.recipe
-    with_lungs = [each for each in slices if each.kind in ("lesions", "clear") or each.lung is not None]
-    pictures = LungPictures(with_lungs, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
+    pictures = _lung_pictures(slices, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
     seed_everything(recipe.seed, "finder", "weights")
     training = LungTraining(
         recipe.finder_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine
     )
     finder = train_lung_finder(pictures, training).cpu()
     write_atomically(path, lambda file: torch.save(finder.state_dict(), file))
+
+
+def _lung_pictures(slices: Sequence[CtSlice], other: Sequence[CtSlice], rng: np.random.Generator) -> LungPictures:
+    with_lungs = [each for each in slices if each.kind in ("lesions", "clear") or each.lung is not None]
+    return LungPictures(with_lungs, other, rng)
+
+
+def _views(
+    settings: LesionFitSettings, slices: Sequence[CtSlice], found: FoundLungs, other: Sequence[CtSlice]
+) -> ViewChecker:
+    path = settings.run_folder / "views.pt"
+    if current().lacks(path):
+        _write_views(path, settings, slices, found, other)
+    views = ViewChecker()
+    with restoring(path):
+        views.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return views.eval()
+
+
+@first_only
+def _write_views(
+    path: Path, settings: LesionFitSettings, slices: Sequence[CtSlice], found: FoundLungs, other: Sequence[CtSlice]
+) -> None:
+    recipe = settings.recipe
+    no_slices = _lung_pictures(slices, other, np.random.default_rng(derive_seed(recipe.seed, "views", "other")))
+    pictures = ViewPictures(slices, found, no_slices, np.random.default_rng(derive_seed(recipe.seed, "views")))
+    seed_everything(recipe.seed, "views", "weights")
+    training = ViewTraining(recipe.view_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine)
+    views = train_view_checker(pictures, training).cpu()
+    write_atomically(path, lambda file: torch.save(views.state_dict(), file))
 
 
 def _train(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning.hint import HintedNetwork
 from training.learning.lesion_samples import Batch, LesionSamples
@@ -116,10 +117,19 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
                 write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
             if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                append_row(training.losses_path, {"step": step + 1, **state.running})
+                append_row(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
                 state.save(training.checkpoint, position)
     state.take_average()
     return network
+
+
+def training_seconds(losses_path: Path) -> float:
+    """Read from a table of losses how long the training took, in all processes that continued it.
+
+    Raises:
+        TrainingError: there is no such table.
+    """
+    return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
 def read_snapshot(path: Path, hinted: HintedNetwork) -> None:
@@ -166,7 +176,7 @@ class _State:
         self.average = {name: value.clone() for name, value in hinted.trainable().items()}
         self.step = 0
         self.running: dict[str, float] = {}
-        self._started = time.perf_counter()
+        self._started = time.perf_counter()  # of this process, less what earlier ones took
 
     def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Move the averages on by one step."""
@@ -175,10 +185,15 @@ class _State:
             self.average[name].lerp_(value, _AVERAGED / (step + _AVERAGED))
         self.running = {name: 0.97 * self.running.get(name, value) + 0.03 * value for name, value in losses.items()}
 
+    @property
+    def seconds(self) -> float:
+        """Time of the training so far, in all processes that continued it."""
+        return round(time.perf_counter() - self._started, 1)
+
     def summary(self) -> str:
         """Running losses and seconds, as one line."""
         parts = [f"{name} {value:.3f}" for name, value in self.running.items()]
-        return f"{', '.join(parts)}, {time.perf_counter() - self._started:.0f} s"
+        return f"{', '.join(parts)}, {self.seconds:.0f} s"
 
     def save(self, path: Path, position: Mapping[str, Any]) -> None:
         """Write the checkpoint; the file appears whole or not at all."""
@@ -189,6 +204,7 @@ class _State:
             "schedule": self._schedule.state_dict(),
             "step": self.step,
             "running": self.running,
+            "seconds": self.seconds,
             "position": position,
         }
         write_atomically(path, lambda file: torch.save(state, file))
@@ -209,6 +225,7 @@ class _State:
             self._optimiser.load_state_dict(state["optimiser"])
             self._schedule.load_state_dict(state["schedule"])
             self.step, self.running = state["step"], state["running"]
+            self._started -= state["seconds"]
             self._samples.seek(state["position"])
 
 

@@ -79,6 +79,10 @@ class LungPictures:
             1 - kind[:, 1],
         )
 
+    def draw_no_slice(self) -> Grey:
+        """Draw a picture that is no axial chest slice, or a contact sheet: float32 (128, 128), 0 to 1."""
+        return _as_grey(_reduced(self._draw_other() if self._rng.random() < 0.6 else self._draw_panels()))
+
     def _draw(self) -> tuple[Grey, Grey, tuple[float, float]]:
         drawn = self._rng.random()
         if drawn < _OTHER + _PANELS:

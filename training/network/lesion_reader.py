@@ -8,8 +8,9 @@ from torch import nn
 
 from training.network.deployable import fold_batch_norms
 from training.network.lesion_network import AppearanceProbe, LesionNetwork, surest_lesion
-from training.network.lung_box import crop, find_box, flatness, place_back, set_tone
+from training.network.lung_box import crop, find_box, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
+from training.network.view_checker import ViewChecker
 
 MAP_SIZE: Final = 80
 """Cells a side of the maps that are answered, over the whole slice."""
@@ -35,10 +36,12 @@ class LesionReader(nn.Module):
     - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
       the halves of the box; the patient's left is the picture's right.
     - `lung_fraction` (N,): lung area over the slice's area.
-    - `no_lungs`, `wrong_window`, `several_panels` (N,): 0 to 1, how surely the picture is to be refused for this.
+    - `no_lungs`, `several_panels`, `turned`, `inverted`, `wrong_window` (N,): 0 to 1, how surely the picture is to be
+      refused for this.
 
     Args:
         finder: finds the lungs; in evaluation mode.
+        views: tells how the slice is shown; in evaluation mode.
         network: reads them; in evaluation mode.
         appearance: fitted to this network's maps.
         box_size: height and width of the picture inside the lung box, as the network was trained with.
@@ -48,6 +51,7 @@ class LesionReader(nn.Module):
     def __init__(
         self,
         finder: LungFinder,
+        views: ViewChecker,
         network: LesionNetwork,
         appearance: AppearanceProbe,
         box_size: tuple[int, int],
@@ -56,6 +60,7 @@ class LesionReader(nn.Module):
     ) -> None:
         super().__init__()
         self.finder = copy.deepcopy(finder)
+        self.views = copy.deepcopy(views)
         self.normalise = copy.deepcopy(network.normalise)
         self.features = fold_batch_norms(network.features)
         self.decoder = copy.deepcopy(network.decoder)
@@ -71,31 +76,34 @@ class LesionReader(nn.Module):
         """Find the lungs and cut them out.
 
         Returns:
-            VGG's input (N, 3, height, width), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), flatness (N,).
+            VGG's input (N, 3, height, width), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), views (N, 3).
         """
         grey = slices.float() / 255
         small = shrink(grey)
-        found, kind = self.finder(small.to(self.normalise.mean.dtype))
+        seen = small.to(self.normalise.mean.dtype)
+        found, kind = self.finder(seen)
+        views = self.views(seen)
         lung = torch.sigmoid(found)
-        flat = flatness(small, nn.functional.interpolate(lung, size=small.shape[2:], mode="nearest"))
         box = find_box(lung[:, 0])
         inside = crop(grey, box, self.height, self.width)
         picture = set_tone(inside, crop(lung, box, self.height, self.width))
-        return self.normalise(255 * picture), box, lung, kind, flat
+        return self.normalise(255 * picture), box, lung, kind, views
 
     @torch.jit.export
-    def check(self, lung: torch.Tensor, kind: torch.Tensor, flat: torch.Tensor) -> dict[str, torch.Tensor]:
+    def check(self, lung: torch.Tensor, kind: torch.Tensor, views: torch.Tensor) -> dict[str, torch.Tensor]:
         """Score the reasons to refuse a picture, from what `look` found: float32 (N,) by name."""
-        judged = torch.sigmoid(kind)
+        judged, shown = torch.sigmoid(kind), torch.sigmoid(views)
         area = (lung > 0.5).float().mean((1, 2, 3))
         return {
             "no_lungs": torch.maximum(judged[:, 0], (1.0 - area / self.fewest_lung).clamp(0.0, 1.0)),
-            "wrong_window": flat,
             "several_panels": judged[:, 1],
+            "turned": shown[:, 0],
+            "inverted": shown[:, 1],
+            "wrong_window": shown[:, 2],
         }
 
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
-        seen, box, lung, kind, flat = self.look(slices)
+        seen, box, lung, kind, views = self.look(slices)
         maps = dequantised(self.features(seen))
         cells = self.decoder(maps)
         lung_cells = torch.sigmoid(cells[:, :1])
@@ -105,7 +113,7 @@ class LesionReader(nn.Module):
         covid_given_lesion = torch.sigmoid(self.of_covid[0] * appearance + self.of_covid[1])
 
         placed = place_back(torch.cat([lesion_cells, lung_cells], 1), box, self.map_size, self.map_size)
-        answer = self.check(lung, kind, flat)
+        answer = self.check(lung, kind, views)
         answer["lesion_probability"] = lesion_probability
         answer["covid_given_lesion"] = covid_given_lesion
         answer["probability"] = lesion_probability * covid_given_lesion

@@ -77,25 +77,6 @@ def set_tone(grey: torch.Tensor, lung: torch.Tensor, to_dark: float = DARK, to_b
     return (to_dark + (to_bright - to_dark) * (grey - dark) / (bright - dark)).clamp(0.0, 1.0)
 
 
-def flatness(grey: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:
-    """Measure how much of the lungs is one black or one white: float32 (N,), 0 to 1.
-
-    A slice in a soft-tissue or bone window shows lungs of one grey, in which nothing can be read.
-
-    Args:
-        grey: float (N, 1, h, w), 0 to 1.
-        lung: float (N, 1, h, w), probability of lung.
-    """
-    inside = lung > 0.5
-    step = 6.0 / 255
-    darkest = torch.where(inside, grey, torch.ones_like(grey)).amin((1, 2, 3), keepdim=True)
-    brightest = torch.where(inside, grey, torch.zeros_like(grey)).amax((1, 2, 3), keepdim=True)
-    area = inside.float().sum((1, 2, 3)).clamp_min(1.0)
-    black = (inside & (grey <= darkest + step)).float().sum((1, 2, 3)) / area
-    white = (inside & (grey >= brightest - step)).float().sum((1, 2, 3)) / area
-    return torch.maximum(black, white)
-
-
 def _middle_interval(profile: torch.Tensor) -> torch.Tensor:
     """Interval that holds the middle 98 % of a profile: float (N, n) -> (N, 2), in shares of n."""
     count = profile.shape[1]

@@ -27,8 +27,10 @@ from training.evaluation.lesion_test import TestScores, alter, score_altered, sc
 from training.evaluation.plots import save_plots
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
+from training.learning.lesion_training import training_seconds
 from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
+from training.release.lesion_card import write_card
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
 from training.release.lesion_plots import draw_plots
 from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
@@ -90,7 +92,6 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
         say(f"{job.models_folder}: this run is finished; --fresh repeats it")
         current().leave_to_first()
         return finished
-    started = time.perf_counter()
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
     trained = time.perf_counter()
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
@@ -98,7 +99,9 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
     judgement = judge_left_out(judged, left_out, job.fit.recipe.seed)
     tested = _test(job, data, fitted, judgement)
     report = _export(job, data, fitted, judgement, tested)
-    seconds = {"training": trained - started, "evaluation_and_export": time.perf_counter() - trained}
+    seconds = {
+        name: training_seconds(job.fit.run_folder / f"{name}-losses.csv") for name in ("left-out", "network")
+    } | {"evaluation_and_export": time.perf_counter() - trained}
     report = report.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
     sets = (
         # the network that answers left-out slices is not calibrated inside
@@ -123,7 +126,7 @@ def _read(job: LesionJob) -> LesionReport | None:
 def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Answers:
     stage(5, STAGES, "answers to left-out slices, calibration, thresholds")
     appearance, size = fitted.left_out_appearance, job.fit.recipe.box_size
-    judge = LesionReader(fitted.finder, fitted.left_out_network, appearance, size).eval()
+    judge = LesionReader(fitted.finder, fitted.views, fitted.left_out_network, appearance, size).eval()
     machine = job.fit.machine
     path = job.fit.run_folder / "left-out-answers.npz"
     return resumed_answers(path, judge.to(machine.device), left_out, machine, "answering left-out slices")
@@ -136,7 +139,7 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
     of_lesion, of_covid = (
         (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
     )
-    reader = LesionReader(fitted.finder, fitted.network, fitted.appearance, size, of_lesion, of_covid)
+    reader = LesionReader(fitted.finder, fitted.views, fitted.network, fitted.appearance, size, of_lesion, of_covid)
     reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
     answers = {
         # changes of altered slices are larger than what autocast rounds
@@ -269,8 +272,9 @@ def _agreement(
 
 
 def _write(folder: Path, report: LesionReport, sets: tuple[AnsweredSet, AnsweredSet]) -> None:
-    """Write predictions, plots, the manifest and its JSON Schema."""
+    """Write predictions, plots, the card, the manifest and its JSON Schema."""
     write_answers(folder / "predictions.csv", sets)
     save_plots(draw_plots(report, *sets), folder / "figures")
     write_schema(LesionReport, folder)
+    write_card(folder, report)
     report.write(folder / MANIFEST_NAME)

@@ -25,7 +25,7 @@ def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionRead
     """Copy a network with nearly all convolutions in int8: those of `features`, of the finder and of the decoder.
 
     The finder's first convolution and the two that end in one or two channels stay in fp32, like everything else: they
-    are small, and their input or output is read to more than 7 bits.
+    are small, and their input or output is read to more than 7 bits. The view checker is small as a whole.
 
     Args:
         reader: on the CPU, in fp32, batch norms of `features` folded; it does not change.

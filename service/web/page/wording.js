@@ -84,6 +84,8 @@ export function timeLeft(seconds) {
 const ADVICE = {
   no_lungs: "No lungs found",
   wrong_window: "Not a lung window",
+  turned: "Turned or upside down",
+  inverted: "Inverted picture",
   several_panels: "Several slices in one image",
   unsupported_image_type: "Not a readable image",
   damaged_image: "Damaged file",
@@ -106,6 +108,8 @@ export const reason = ({ out_of_distribution: { reason: code } }) => ADVICE[code
 export function remedy({ out_of_distribution: { reason: code } }) {
   return {
     no_lungs: "Send one axial chest CT slice that shows lungs.",
+    turned: "Send the slice with the spine at the bottom, the patient's left on the right of the picture.",
+    inverted: "Send the picture with air black and bone white.",
     wrong_window: "Export the slice in a lung window (width 1500, level -600), or send its DICOM file.",
     several_panels: "Cut out one slice, or export it alone, and send that.",
   }[code] ?? "Send one axial chest CT slice.";

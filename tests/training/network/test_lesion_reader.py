@@ -7,6 +7,7 @@ from torch import nn
 from training.network.lesion_network import BOUND, AppearanceProbe, LesionNetwork, log_probability, surest_lesion
 from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
+from training.network.view_checker import ViewChecker
 
 
 class _Band(nn.Module):
@@ -21,7 +22,9 @@ class _Band(nn.Module):
 
 def _reader(finder: nn.Module, box_size: tuple[int, int] = (192, 256)) -> LesionReader:
     torch.manual_seed(0)
-    reader = LesionReader(LungFinder().eval(), LesionNetwork().eval(), AppearanceProbe(512), box_size).eval()
+    reader = LesionReader(
+        LungFinder().eval(), ViewChecker().eval(), LesionNetwork().eval(), AppearanceProbe(512), box_size
+    ).eval()
     reader.finder = cast(LungFinder, finder.eval())
     return reader
 

@@ -16,12 +16,14 @@ from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
 from training.evaluation.scores import shares_up_to
+from training.release.lesion_card import CARD_NAME, card_text, written
+from training.release.lesion_report import LesionReport
 from training.release.predictions_csv import COLUMNS
 from training.run.run_folder import delete
 
 STEPS = (
-    "--finder-steps 50 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 --batch-size 2 "
-    "--box-height 96 --box-width 128"
+    "--finder-steps 50 --view-steps 5 --finder-batch-size 4 --finder-learning-rate 1e-2 --steps 2 --left-out-steps 2 "
+    "--batch-size 2 --box-height 96 --box-width 128"
 )
 
 
@@ -84,6 +86,22 @@ def test_the_manifest_has_the_references_of_drift_of_these_predictions(run: Path
     manifest = read_manifest(run / "model")
     assert manifest.lung_involvement_shares == shares_up_to(involvement, INVOLVEMENT_BOUNDS)
     assert (len(manifest.probability_shares), manifest.probability_shares[-1]) == (10, 1.0)
+
+
+def test_the_card_is_the_template_filled_from_metrics_json(run: Path) -> None:
+    card = (run / "model" / "README.md").read_text()
+    report = LesionReport.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes())
+    assert card == card_text(report)
+    assert card.startswith("# Model card: covid-ct 9.8.7")
+    assert "$" not in card
+    for name, source in report.judgement.sources.items():
+        assert f"| {name} | {source.count} ({source.positives}), {source.groups} |" in card
+    for point in report.judgement.operating_points.values():
+        assert point.rule in card
+    for calibration in report.judgement.calibrations.values():
+        assert calibration.rule in card
+    assert f"AUC | {written(report.splits['test'].figures['auc'])}".lower() in card.lower()
+    assert all(f"`{file.name}`" in card for file in report.files)
 
 
 def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Path) -> None:
@@ -160,7 +178,7 @@ def test_two_whole_runs_of_one_seed_write_the_same_bytes(run: Path, options: lis
     )
     assert first.keys() == second.keys(), "names of model files contain their hash"
     assert sum(name.endswith(".pt") for name in first) == 2
-    for name in first.keys() - {MANIFEST_NAME}:
+    for name in first.keys() - {MANIFEST_NAME, CARD_NAME}:  # these state date, time and command
         assert first[name].read_bytes() == second[name].read_bytes(), name
     one, other = (json.loads(each[MANIFEST_NAME].read_text()) for each in (first, second))
     for name in ("command", "date", "wall_time_seconds", "peak_memory_bytes"):
@@ -174,6 +192,8 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert metrics["date"].endswith("+00:00")
     assert metrics["command"].startswith("python -m training")
     assert metrics["processor"]
+    assert metrics["wall_time_seconds"].keys() == {"left-out", "network", "evaluation_and_export"}
+    assert all(seconds > 0 for seconds in metrics["wall_time_seconds"].values())
     assert {"python", "torch", "numpy", "scikit-learn", "imagecodecs"} <= metrics["versions"].keys()
     assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()
     assert {"test", "test_corrected", "test_without_notes"} <= metrics["splits"].keys()
@@ -182,6 +202,9 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     for point in metrics["judgement"]["operating_points"].values():
         assert point["low"] <= point["threshold"] + point["lesion_threshold"] <= point["high"]
         assert point["sources"]["hospital"]["unknown"]["positives"] == 3
+    altered = metrics["checks"]["altered"]
+    assert {"upside down", "inverted", "refused window 40/400", "lung window -700/1000"} <= altered.keys()
+    assert altered["inverted"]["hospital"]["count"] == 6
     schema = json.loads((run / "model" / metrics["json_schema"]).read_text())
     assert schema["title"] == "LesionReport"
     assert metrics.keys() <= schema["properties"].keys()

@@ -9,6 +9,7 @@ from tests.support.files.slices import slices
 from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import LungFinder
+from training.network.view_checker import ViewChecker
 from training.release.quantisation import quantise
 
 
@@ -19,7 +20,9 @@ def reader() -> LesionReader:
     network = LesionNetwork()
     with torch.no_grad():
         network(torch.rand(2, 1, 192, 256))
-    return LesionReader(LungFinder().eval(), network.eval(), AppearanceProbe(512), (192, 256)).eval()
+    return LesionReader(
+        LungFinder().eval(), ViewChecker().eval(), network.eval(), AppearanceProbe(512), (192, 256)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,10 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
 
 
 def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
-    """The finder's first one, and those that end in one or two channels."""
-    plain = [name for name, each in quantised.named_modules() if type(each) is nn.Conv2d]
+    """The finder's first one, those that end in one or two channels, and the view checker, which is small."""
+    plain = [
+        name for name, each in quantised.named_modules() if type(each) is nn.Conv2d and not name.startswith("views.")
+    ]
     assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
 
 

@@ -1,0 +1,51 @@
+"""Slices in another window than they were stored in, as far as their grey values allow."""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.float32]
+
+_LUNG: Final = -870.0
+_TISSUE: Final = 50.0
+"""Hounsfield units of the darker half of a lung, and of the brighter half of all else."""
+
+_CLIPPED: Final = 0.98
+"""Grey from which on a slice may have been brighter than its window."""
+
+_BONE: Final = 900.0
+"""Hounsfield units that bone may have above the end of the window."""
+
+_ROUNDING: Final = 1e-4
+
+
+def estimate_hounsfield(grey: Grey, lung: NDArray[np.floating]) -> Grey:
+    """Estimate Hounsfield units from lung and tissue, whatever window a slice is stored in: float32 (H, W).
+
+    What the window has cut off stays cut off: lung and tissue lie inside a lung window.
+
+    Args:
+        grey: float32 (H, W), 0 to 1.
+        lung: (h, w), probability of lung.
+    """
+    height, width = grey.shape
+    share = cv2.resize(lung.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    inside, outside = grey[share > 0.5], grey[share < 0.2]
+    dark = float(inside[inside <= inside.mean() + _ROUNDING].mean()) if inside.size else 0.0
+    bright = float(outside[outside >= outside.mean() - _ROUNDING].mean()) if outside.size else 1.0
+    scale = (_TISSUE - _LUNG) / max(0.1, bright - dark)
+    return np.asarray(_LUNG + (grey - dark) * scale, np.float32)
+
+
+def show(hounsfield: Grey, window: tuple[float, float]) -> Grey:
+    """Show Hounsfield units in a window of this centre and width: float32 of the same shape, 0 to 1."""
+    return np.asarray(np.clip((hounsfield - window[0]) / window[1] + 0.5, 0, 1), np.float32)
+
+
+def with_bone(hounsfield: Grey, grey: Grey, rng: np.random.Generator) -> Grey:
+    """Draw bone where a slice is white, which its window cut off: float32 (H, W)."""
+    noise = cv2.GaussianBlur(rng.random(grey.shape, np.float32), (0, 0), 3)
+    spread = (noise - noise.min()) / max(1e-6, float(np.ptp(noise)))
+    return np.asarray(hounsfield + (grey > _CLIPPED) * spread * rng.uniform(0, _BONE), np.float32)

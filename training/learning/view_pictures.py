@@ -1,0 +1,112 @@
+"""Pictures for the view checker: slices as they should be, turned, inverted, or in soft-tissue and bone windows."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from training.data.ct_slices import CtSlice, has_lesion
+from training.data.windows import estimate_hounsfield, show, with_bone
+from training.learning.augmentation import Grey, change_window, degrade, draw_marks
+from training.learning.lung_crops import FoundLungs
+from training.learning.lung_pictures import LungPictures
+from training.network.lung_finder import INPUT_SIZE
+
+_OTHER: Final = 0.15
+_TURNED: Final = 0.25
+_INVERTED: Final = 0.2
+_OTHER_WINDOW: Final = 0.3
+"""Shares: pictures that are no slice, which have no view; of slices, turned ones, inverted ones, in another window."""
+
+_LESIONS: Final = 0.4
+"""Share of the slices that have a drawn lesion: lungs full of lesion look least like those of a wrong window."""
+
+_FURTHEST: Final = 0.2
+"""Share of the slice by which a view of it begins or ends beside its border."""
+
+
+class ViewBatch(NamedTuple):
+    """Pictures and targets of one step of the view checker.
+
+    Attributes:
+        pictures: float32 (N, 1, 128, 128), 0 to 1.
+        views: float32 (N, 3): turned, inverted, wrong window.
+    """
+
+    pictures: torch.Tensor
+    views: torch.Tensor
+
+
+class ViewPictures:
+    """Draws training batches of the view checker.
+
+    Args:
+        slices: chest slices in a lung window, upright.
+        found: their lungs; slices without lungs are left out.
+        other: draws pictures that are no slices.
+        rng: draws everything.
+    """
+
+    def __init__(
+        self, slices: Sequence[CtSlice], found: FoundLungs, other: LungPictures, rng: np.random.Generator
+    ) -> None:
+        self._rng, self._other, self._slices, self._found = rng, other, slices, found
+        usable = [i for i in range(len(slices)) if found.has_lungs(i)]
+        self._lesions = [i for i in usable if has_lesion(slices[i].lesion)]
+        names = sorted({slices[i].source for i in usable})
+        self._sources = [[i for i in usable if slices[i].source == name] for name in names]
+
+    def batch(self, size: int) -> ViewBatch:
+        """Draw one batch."""
+        pictures, views = zip(*(self._draw() for _ in range(size)), strict=True)
+        return ViewBatch(torch.from_numpy(np.stack(pictures))[:, None].float(), torch.tensor(views))
+
+    def _draw(self) -> tuple[Grey, tuple[float, float, float]]:
+        rng = self._rng
+        if rng.random() < _OTHER:
+            return self._finish(self._other.draw_no_slice(), strong=True), (0.0, 0.0, 0.0)
+        turned, inverted, elsewhere = (rng.random() < share for share in (_TURNED, _INVERTED, _OTHER_WINDOW))
+        grey = self._draw_slice(self._draw_window() if elsewhere else None)
+        grey = self._finish(grey, strong=not elsewhere)
+        if inverted:
+            grey = 1 - grey
+        if turned:
+            grey = np.ascontiguousarray(np.rot90(grey, int(rng.integers(1, 4))))
+        return grey, (float(turned), float(inverted), float(elsewhere))
+
+    def _draw_window(self) -> tuple[float, float]:
+        """Draw the centre and width of a window that shows no lungs, in Hounsfield units."""
+        rng = self._rng
+        if rng.random() < 0.6:
+            return rng.uniform(20, 100), rng.uniform(250, 500)
+        return rng.uniform(300, 700), rng.uniform(1200, 2500)
+
+    def _draw_slice(self, window: tuple[float, float] | None) -> Grey:
+        """Draw a slice with other borders, a little turned, mirrored; at times in another lung window, if in none."""
+        rng = self._rng
+        own = self._lesions
+        if not own or rng.random() > _LESIONS:
+            own = self._sources[int(rng.integers(len(self._sources)))]
+        index = own[int(rng.integers(len(own)))]
+        grey = self._slices[index].grey.astype(np.float32) / np.float32(255)
+        if window is None and rng.random() < 0.3:
+            window = rng.uniform(-700, -400), rng.uniform(1000, 2000)
+        if window is not None:
+            hounsfield = estimate_hounsfield(grey, self._found.lung[index])
+            grey = show(with_bone(hounsfield, grey, rng), window)
+        height, width = grey.shape
+        angle, scale = float(rng.normal(0, 7)), INPUT_SIZE / (1 + rng.uniform(-_FURTHEST, _FURTHEST, 2))
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+        stretch = np.diag([scale[0] / width, scale[1] / height])
+        moved = rng.uniform(-_FURTHEST / 2, _FURTHEST / 2, 2) * INPUT_SIZE
+        middle = np.array([width / 2, height / 2])
+        matrix = np.column_stack([stretch @ matrix[:, :2], stretch @ (matrix[:, 2] - middle) + INPUT_SIZE / 2 + moved])
+        small = cv2.GaussianBlur(grey, (0, 0), 0.35 * width / INPUT_SIZE)
+        seen = cv2.warpAffine(small, matrix, (INPUT_SIZE, INPUT_SIZE), flags=cv2.INTER_LINEAR)
+        return np.ascontiguousarray(seen[:, ::-1] if rng.random() < 0.5 else seen)
+
+    def _finish(self, grey: Grey, *, strong: bool) -> Grey:
+        grey = change_window(grey, self._rng, strong=False) if strong else grey
+        return degrade(draw_marks(grey, self._rng, 0.35), self._rng)

@@ -1,0 +1,37 @@
+"""A small network that tells slices that can't be read from others: turned, inverted, or in another window."""
+
+from typing import Final
+
+import torch
+from torch import nn
+
+VIEWS: Final = ("turned", "inverted", "wrong_window")
+"""What the network looks for, in the order of its outputs."""
+
+
+class ViewChecker(nn.Module):
+    """Tells whether a slice is turned, inverted or in a window that shows no lungs.
+
+    `forward`: float (N, 1, 128, 128), grey from 0 to 1, as the lung finder sees it -> float32 logits (N, 3) of VIEWS.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for width in widths:
+            layers += [_convolution(channels, width, 2), _convolution(width, width)]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.out = nn.Linear(2 * channels, len(VIEWS))
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        maps = self.layers(picture).float()
+        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+        return nn.functional.linear(pooled, self.out.weight.float(), self.out.bias.float())
+
+
+def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+    )
