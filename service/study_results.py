@@ -7,6 +7,7 @@ from service.dicom_out.device import Device
 from service.dicom_out.files import ResultFiles, result_files
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps, interpolate
 from service.dicom_out.report import Findings
+from service.dicom_out.segmentation import Kind
 from service.imaging.overlay import overlay, png, with_colour_bar
 from service.model.assess_series import RULE, SeriesAssessment
 from service.model.card import ModelCard
@@ -23,7 +24,9 @@ def key_pictures(read: SeriesToRead, found: SeriesAssessment) -> Iterator[tuple[
             yield f"key-{index:04d}.png", png(with_colour_bar(picture))
 
 
-def series_results(read: SeriesToRead, found: SeriesAssessment, card: ModelCard, sha256: str) -> ResultFiles:
+def series_results(
+    read: SeriesToRead, found: SeriesAssessment, card: ModelCard, sha256: str, kind: Kind = "binary"
+) -> ResultFiles:
     """Write SEG and SR of a series, or masks; of a thin series, also for the slices that were not read.
 
     Args:
@@ -31,6 +34,7 @@ def series_results(read: SeriesToRead, found: SeriesAssessment, card: ModelCard,
         found: the answer to it.
         card: of the model.
         sha256: of the model's file.
+        kind: of the SEG.
     """
     geometry = read.series.geometry
     sources = (slice_.found.read.place.source for slice_ in read.slices)
@@ -41,7 +45,7 @@ def series_results(read: SeriesToRead, found: SeriesAssessment, card: ModelCard,
         is_known = [slice_.is_seen for slice_ in read.slices]
         maps = SeriesMaps(interpolate(known, is_known, geometry.offsets), geometry)
     device = Device(card.name, card.version, sha256, __version__)
-    return result_files(frames, maps, _findings(read, found), device)
+    return result_files(frames, maps, _findings(read, found), device, kind)
 
 
 def _findings(read: SeriesToRead, found: SeriesAssessment) -> Findings:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.imaging.series.geometry import VolumeGeometry
 
 Kind: TypeAlias = Literal["binary", "fractional"]
-"""Masks, or probabilities."""
+"""Masks, or probabilities in 8 bits."""
 
 LABELS: Final = {Segment.LEFT_LUNG: "Left lung", Segment.RIGHT_LUNG: "Right lung", Segment.LESION: "Lesion"}
 
@@ -44,9 +44,7 @@ def segmentation(source: Source, maps: SeriesMaps, device: Device, kind: Kind = 
     """
     frames = _Frames(maps, kind)
     result = _without_pixels(source, maps.geometry, frames, device)
-    stored = _in_order(result, frames)
-    pixels = b"".join(part.tobytes() for part in (_packed(stored) if kind == "binary" else stored))
-    result.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    (_set_masks if kind == "binary" else _set_probabilities)(result, _in_order(result, frames))
     result.Rows, result.Columns = maps.geometry.rows, maps.geometry.columns
     restore_references(result, maps.geometry.sources)
     source.restore_identity(result)
@@ -151,6 +149,25 @@ def _in_order(result: "Dataset", frames: _Frames) -> Iterator[NDArray[np.uint8]]
     for groups in result.PerFrameFunctionalGroupsSequence:
         segment = Segment(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         yield frames.frame(slice_index(groups), segment)
+
+
+def _set_masks(result: "Dataset", masks: Iterable[NDArray[np.uint8]]) -> None:
+    pixels = b"".join(part.tobytes() for part in _packed(masks))
+    result.PixelData = pixels + b"\0" * (len(pixels) % 2)
+
+
+def _set_probabilities(result: "Dataset", probabilities: Iterable[NDArray[np.uint8]]) -> None:
+    """Compress 8-bit frames without loss (JPEG-LS): 600 slices would have half a gigabyte."""
+    from highdicom.frame import encode_frame
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGLSLossless
+
+    result.PixelData = encapsulate(
+        [encode_frame(frame, JPEGLSLossless, 8, 8, result.PhotometricInterpretation) for frame in probabilities]
+    )
+    result["PixelData"].VR = "OB"
+    result["PixelData"].is_undefined_length = True
+    result.file_meta.TransferSyntaxUID = JPEGLSLossless
 
 
 def _packed(frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

@@ -5,6 +5,7 @@ import zipfile
 from typing import Final
 
 from service.api_study import StudyAnswer
+from service.dicom_out.segmentation import Kind
 from service.inference.served_model import ServedModel
 from service.model.card import OperatingPoint
 from service.model.study import Study
@@ -14,7 +15,9 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 """Of the files in a zip, so that the same answer is the same zip."""
 
 
-def study_zip(study: Study, answer: StudyAnswer, model: ServedModel, point: OperatingPoint) -> bytes:
+def study_zip(
+    study: Study, answer: StudyAnswer, model: ServedModel, point: OperatingPoint, kind: Kind = "binary"
+) -> bytes:
     """Build the zip.
 
     Args:
@@ -22,6 +25,7 @@ def study_zip(study: Study, answer: StudyAnswer, model: ServedModel, point: Oper
         answer: for study.json.
         model: that read it.
         point: for the labels.
+        kind: of the SEG.
     """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -30,7 +34,7 @@ def study_zip(study: Study, answer: StudyAnswer, model: ServedModel, point: Oper
             found = read.assess(model.card, point)
             if found is None:
                 continue
-            results = series_results(read, found, model.card, model.predictor.sha256)
+            results = series_results(read, found, model.card, model.predictor.sha256, kind)
             for name, data in (*key_pictures(read, found), *results.content.items()):
                 _write(archive, f"series-{index}/{name}", data)
             if results.missing:

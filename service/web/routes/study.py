@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import DISCLAIMER
 from service.api_study import StudyAnswer, StudyProgress
+from service.dicom_out.segmentation import Kind
 from service.errors import DeadlineError, ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions
@@ -52,6 +53,10 @@ _EveryMm = Annotated[
         "less than 2.5 mm between their slices, and every slice in others",
     ),
 ]
+_Segmentation = Annotated[
+    Kind,
+    Query(description="DICOM SEG in the zip: `binary` masks, or `fractional` probabilities, compressed by JPEG-LS"),
+]
 
 router = APIRouter(tags=[PREDICTIONS])
 _log = logging.getLogger("covidct.study")
@@ -85,6 +90,7 @@ async def predict_study(
     model: CurrentModel,
     uids: _Uids = False,
     every_mm: _EveryMm = None,
+    segmentation: _Segmentation = "binary",
     point_name: PointName = None,
 ) -> Response:
     """Read files as they arrive, then predict for the slices of each series."""
@@ -109,7 +115,7 @@ async def predict_study(
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
             return Response(work.answer(study).model_dump_json(), media_type=_JSON)
-        data = await asyncio.to_thread(study_zip, study, work.answer(study), model, point)
+        data = await asyncio.to_thread(study_zip, study, work.answer(study), model, point, segmentation)
         return Response(data, media_type=_ZIP)
 
 

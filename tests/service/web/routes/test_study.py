@@ -175,6 +175,27 @@ async def test_a_zip_has_the_answer_pictures_and_dicom_objects(models: Path) -> 
     assert masks.Modality == "SEG"
 
 
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [("", "BINARY"), ("?segmentation=binary", "BINARY"), ("?segmentation=fractional", "FRACTIONAL")],
+)
+async def test_the_segmentation_has_masks_or_probabilities_as_asked(query: str, kind: str, models: Path) -> None:
+    files = named(series(HEIGHTS[:2], FrameOfReferenceUID="1.2.9"))
+    async with serve(models) as client:
+        response = await post(client, files, query, accept="application/zip")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        found = pydicom.dcmread(io.BytesIO(archive.read("series-0/segmentation.dcm")))
+    assert found.SegmentationType == kind
+    assert found.pixel_array.max() <= (1 if kind == "BINARY" else 255)
+
+
+async def test_another_kind_of_segmentation_is_refused_by_name(models: Path) -> None:
+    async with serve(models) as client:
+        response = await post(client, named(series(HEIGHTS[:2])), "?segmentation=blurred", accept="application/zip")
+    assert response.status_code in (400, 422)
+    assert "segmentation" in response.text
+
+
 async def test_the_zip_of_a_volume_has_masks(models: Path) -> None:
     async with serve(models) as client:
         response = await post(client, {"a.nii": volume(HEIGHTS).to_bytes()}, accept="application/zip")
