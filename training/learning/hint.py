@@ -38,7 +38,8 @@ class HintedNetwork(nn.Module):
             layer.requires_grad_(False)
         self.teacher = copy.deepcopy(nn.Sequential(*layers[frozen : place + 1])).requires_grad_(False)
         self.places = sorted({frozen - 1, place, *network.features.places})
-        self.hint = self.places.index(place)
+        self.shared, self.hint = self.places.index(frozen - 1), self.places.index(place)
+        self.read = [self.places.index(each) for each in network.features.places]
         norm = cast(nn.BatchNorm2d, layers[place - 1])
         self.register_buffer("scale", norm.weight.detach().abs().clamp_min(1e-3)[:, None, None].clone())
         self.regressor = nn.Conv2d(norm.num_features, norm.num_features, 1)
@@ -49,11 +50,11 @@ class HintedNetwork(nn.Module):
     def forward(
         self, pictures: torch.Tensor, hinted: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        shared, *maps = self.network.features.at(self.network.normalise(255 * pictures), self.places)
-        outputs = self.network.read([*maps[: self.hint - 1], *maps[self.hint :]])
+        maps = self.network.features.at(self.network.normalise(255 * pictures), self.places)
+        outputs = self.network.read([maps[i] for i in self.read])
         with torch.no_grad():
-            wanted = self.teacher(shared[hinted]).float() / self.scale
-        error = self.regressor(maps[self.hint - 1][hinted]).float() - wanted
+            wanted = self.teacher(maps[self.shared][hinted]).float() / self.scale
+        error = self.regressor(maps[self.hint][hinted]).float() - wanted
         return outputs, error.square().mean((1, 2, 3))
 
     def trainable(self) -> dict[str, torch.Tensor]:

@@ -11,13 +11,14 @@ def _pictures(count: int) -> torch.Tensor:
     return torch.rand(count, 1, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def _hinted() -> HintedNetwork:
+def _hinted(frozen: int = 14) -> HintedNetwork:
     torch.manual_seed(0)
-    return HintedNetwork(LesionNetwork(), frozen=14)
+    return HintedNetwork(LesionNetwork(), frozen)
 
 
-def test_a_network_that_is_still_imagenets_makes_no_error() -> None:
-    hinted = _hinted()
+@pytest.mark.parametrize("frozen", [1, 14, 39, 40])
+def test_a_network_that_is_still_imagenets_makes_no_error(frozen: int) -> None:
+    hinted = _hinted(frozen)
     pictures = _pictures(2)
     outputs, errors = hinted(pictures, torch.tensor([False, True]))
     assert errors.shape == (1,)
