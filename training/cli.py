@@ -22,6 +22,7 @@ def make_parser() -> Parser:
     _add_report(commands)
     _add_evaluate(commands)
     _add_calibrate(commands)
+    _add_slices(commands)
     _add_draw_sources(commands)
     return parser
 
@@ -184,6 +185,28 @@ def _add_draw_sources(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.set_defaults(command=_draw_sources)
     parser.add_argument("folder", type=Path, help="folder to write into, such as runs/demo-sources")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+
+
+def _add_slices(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "slices",
+        help="make the folders of train from volumes: DICOM, NIfTI, LUNA16",
+        description="Write slices of all volumes of a folder, upright and in the lung window, with their masks.",
+    )
+    parser.set_defaults(command=_slices)
+    parser.add_argument("folder", type=Path, help="folder of DICOM files, .nii, .nii.gz or .mhd files")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--lesions", type=Path, help="folder of lesion masks: VOLUME.nii.gz (without: clear lungs)")
+    parser.add_argument("--lungs", type=Path, help="folder of lung masks: VOLUME.nii.gz")
+    parser.add_argument("--source", default="volumes", help="name of the source in slices.csv (volumes)")
+    parser.add_argument("--every", type=positive, default=8, metavar="N", help="take every N-th slice with lungs (8)")
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+def _slices(options: argparse.Namespace) -> None:
+    from training.slices_cli import write_slices
+
+    write_slices(options)
 
 
 def _draw_sources(options: argparse.Namespace) -> None:

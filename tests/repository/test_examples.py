@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from examples import slices_from_volumes
 from examples.draw_slice import draw_slice
 from service.imaging.decode import to_input
 from service.model.file import load_on_cpu, read_manifest
-from training.data.ct_slices import read_lesions
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,58 +59,3 @@ def test_any_shape_can_be_drawn(height: int, width: int) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.max() > 240
     assert pixels[:3, :3].max() < 80, "the corner is air"
-
-
-def _body() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Six slices (z, rows, columns) in Hounsfield units: a bright spot at the front, on the body's right."""
-    volume = np.full((6, 18, 20), -1000.0)
-    volume[:, 1, 2] = 100.0
-    return volume
-
-
-def test_slices_of_nifti_volumes_are_upright_and_are_what_the_training_job_reads(tmp_path: Path) -> None:
-    lesion = np.zeros((6, 18, 20))
-    lesion[2:4, 1, 2] = 1
-    lung = np.zeros((6, 18, 20))
-    lung[1:5] = 1
-    for folder, volume in (("ct", _body()), ("lesions", lesion), ("lungs", lung)):
-        (tmp_path / folder).mkdir()
-        to_the_right = volume.transpose(2, 1, 0)[::-1, ::-1]
-        # stored with another direction of the first axis, as scanners do
-        image = nibabel.Nifti1Image(to_the_right[::-1], np.diag([-1.0, 1.0, 1.0, 1.0]))
-        nibabel.save(image, tmp_path / folder / "case_01.nii.gz")
-    out = tmp_path / "out"
-    masks = ["--lesions", str(tmp_path / "lesions"), "--lungs", str(tmp_path / "lungs")]
-    slices_from_volumes.main([str(tmp_path / "ct"), "--out", str(out), "--every", "2", "--source", "ct-seg", *masks])
-    assert (out / "slices.csv").read_text().splitlines() == [
-        "file,source,volume",
-        "case_01-001.png,ct-seg,case_01.nii.gz",
-        "case_01-003.png,ct-seg,case_01.nii.gz",
-    ]
-    with Image.open(out / "case_01-003.png") as grey, Image.open(out / "case_01-003.lesion.png") as mask:
-        assert np.asarray(grey).argmax() == np.asarray(mask).argmax() == 1 * 20 + 2
-        assert np.asarray(grey)[1, 2] == 246
-    first, second = read_lesions(out)
-    assert (first.source, first.group, first.kind) == ("ct-seg", "case_01.nii.gz", "lesions")
-    assert first.lesion is not None
-    assert not first.lesion.any()
-    assert second.lesion is not None
-    assert second.lesion.any()
-    assert second.lung is not None
-    assert second.lung.all()
-
-
-@pytest.mark.parametrize(("matrix", "turned"), [("1 0 0 0 1 0 0 0 1", 1), ("-1 0 0 0 -1 0 0 0 1", -1)])
-def test_slices_of_luna16_are_the_upright_middle_of_the_volume(tmp_path: Path, matrix: str, turned: int) -> None:
-    folder = tmp_path / "luna"
-    folder.mkdir()
-    _body()[:, ::turned, ::turned].astype("<i2").tofile(folder / "a.raw")
-    (folder / "a.mhd").write_text(
-        f"ObjectType = Image\nDimSize = 20 18 6\nTransformMatrix = {matrix}\nElementType = MET_SHORT\n"
-        "ElementDataFile = a.raw\n"
-    )
-    slices_from_volumes.main([str(folder), "--out", str(tmp_path / "clear"), "--every", "1"])
-    names = sorted(path.name for path in (tmp_path / "clear").iterdir())
-    assert names == [f"a-00{number}.png" for number in range(1, 5)]
-    with Image.open(tmp_path / "clear" / names[0]) as grey:
-        assert np.asarray(grey).argmax() == 1 * 20 + 2
