@@ -33,9 +33,7 @@ def write_slices(options: argparse.Namespace) -> None:
                 Image.fromarray(mask[place]).save(path.with_suffix(ending))
             rows.append((path.name, options.source, volume.name))
     if not rows:
-        raise TrainingError(
-            f"{options.folder}: no slices; it needs DICOM files, NIfTI files or LUNA16's .mhd with .raw"
-        )
+        raise TrainingError(f"{options.folder}: no slices; it needs DICOM, NIfTI, or LUNA16's .mhd with .raw")
     if options.lesions is not None:
         write_csv(options.out / TABLE_NAME, ("file", "source", "volume"), rows)
     print(f"{len(rows)} slices of {len({volume for *_, volume in rows})} volumes written to {options.out}")
