@@ -13,12 +13,13 @@ from covid_ct.model_folder import find_models
 from covid_ct.rows import Format, Row, RowKey, printable, read_rows, writer_to
 from covid_ct.sources import SourceFile, SourceSlice, list_sources, read_sources, slices_of
 from service import DISCLAIMER
-from service.errors import ErrorCode, ServiceError
+from service.errors import ServiceError
 from service.imaging.decode import Slice
+from service.imaging.series.files import COMPANIONS
 from service.imaging.window import LUNG, Window
 
-_OTHER_FILES = frozenset({ErrorCode.UNSUPPORTED_IMAGE_TYPE, "disc_index"})
-"""Codes of files that are not images; folders and zips may contain them."""
+_OTHER_FILES = COMPANIONS | {"disc_index"}
+"""Codes of files that folders and zips of a study have next to its slices."""
 
 
 @dataclass(slots=True)
@@ -27,23 +28,26 @@ class Counts:
 
     Attributes:
         answered, failed: slices of this run.
+        without_lungs: slices of a series, above and below the lungs; no failures.
         kept: rows of previous runs.
-        skipped: files in folders and zips that are not images.
+        skipped: files in folders and zips that are not slices.
     """
 
     answered: int = 0
     failed: int = 0
+    without_lungs: int = 0
     kept: int = 0
     skipped: int = 0
 
     @property
     def found(self) -> int:
         """Number of slices."""
-        return self.answered + self.failed + self.kept
+        return self.answered + self.failed + self.without_lungs + self.kept
 
     def summary(self) -> str:
         """Return the result as one line."""
         parts = [f"{self.answered} answered", f"{self.failed} failed"]
+        parts += [f"{self.without_lungs} without lungs"] if self.without_lungs else []
         parts += [f"{self.kept} in the output already"] if self.kept else []
         parts += [f"{self.skipped} other files passed over"] if self.skipped else []
         return ", ".join(parts)
@@ -60,7 +64,7 @@ def predict(options: Namespace) -> int:
     engine = _engine(options)
     try:
         window: Window = options.window or LUNG
-        kept = [row for row in before if not row.error]
+        kept = [row for row in before if row.is_final]
         _check_same(kept, engine, window_mark(window))
         print(f"model {printable(engine.description)}", file=sys.stderr)
         counts, windowless = Counts(), 0
@@ -119,7 +123,7 @@ def _check_same(kept: list[Row], engine: Engine, window: str) -> None:
     """Refuse to mix results of different models, operating points or windows in one file."""
     here = (engine.model, engine.operating_point, window)
     for row in kept:
-        there = (row.model, row.operating_point, row.window or window)
+        there = (row.model, row.operating_point or engine.operating_point, row.window or window)
         if there != here:
             words = [f"model {model}, operating point {point}, window {mark}" for model, point, mark in (there, here)]
             raise ClientError(
@@ -155,7 +159,10 @@ def rows_of(
             if row.error in _OTHER_FILES and not file.named:
                 counts.skipped += 1
                 continue
-            if row.error:
+            if row.is_without_lungs and (not file.named or slice_.name != base.path):
+                counts.without_lungs += 1
+                done.add(row.key)
+            elif row.error:
                 counts.failed += 1
             else:
                 counts.answered += 1

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
 from pydantic import TypeAdapter
 
 from covid_ct.errors import ClientError
+from service.errors import ErrorCode
 
 Format: TypeAlias = Literal["table", "csv", "jsonl"]
 
@@ -67,6 +68,16 @@ class Row:
     def key(self) -> RowKey:
         """Identity of a result: a row with the same key need not be computed again."""
         return self.path, self.sha256, self.model, self.window
+
+    @property
+    def is_without_lungs(self) -> bool:
+        """Whether this is a slice in Hounsfield units, so of a series, without lungs."""
+        return self.error == ErrorCode.NO_LUNGS and bool(self.window)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another run would give the same; other errors are tried again."""
+        return not self.error or self.is_without_lungs
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Row))

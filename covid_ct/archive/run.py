@@ -43,22 +43,29 @@ class Progress(Counts):
     def add(self, chunk: AnsweredChunk) -> None:
         """Add the answer of a chunk; the clock starts with the first one, once the workers run."""
         failed = sum(file.failed for file in chunk.files)
-        self.answered += len(chunk.rows) - failed
+        without_lungs = sum(bool(row.error) for row in chunk.rows) - failed
+        self.answered += len(chunk.rows) - failed - without_lungs
         self.failed += failed
+        self.without_lungs += without_lungs
         self.skipped += chunk.skipped
         self.files += len(chunk.files)
         if self._started is None:
-            self._started, self._before = time.monotonic(), (self.answered + self.failed, self.files)
+            self._started, self._before = time.monotonic(), (self.slices, self.files)
+
+    @property
+    def slices(self) -> int:
+        """Number of slices of this run."""
+        return self.answered + self.failed + self.without_lungs
 
     def rates(self) -> tuple[float, float] | None:
         """Slices and files a second since the first chunk; None before the second one."""
         seconds = 0.0 if self._started is None else time.monotonic() - self._started
-        slices, files = self.answered + self.failed - self._before[0], self.files - self._before[1]
+        slices, files = self.slices - self._before[0], self.files - self._before[1]
         return (slices / seconds, files / seconds) if files and seconds else None
 
     def line(self) -> str:
         """Return progress as one line: slices, their rate, and the remaining time by the number of files."""
-        parts = f"{self.answered + self.failed} slices, {self.files} of {self.total} files"
+        parts = f"{self.slices} slices, {self.files} of {self.total} files"
         if (rates := self.rates()) is None:
             return parts
         return f"{parts}, {rates[0]:.1f} slices a second, {_duration((self.total - self.files) / rates[1])} left"

@@ -22,6 +22,7 @@ from covid_ct.rows import read_rows
 from service.api import SlicePrediction
 from tests.covid_ct.test_http import ANSWER
 from tests.support.files.dicoms import ct, phantom
+from tests.support.files.studies import series
 from tests.support.networks.tiny import tiny_card
 from tests.support.processes.client import panels, png
 from tests.support.processes.server import ROOT, Server, running
@@ -414,3 +415,21 @@ def test_an_output_that_is_a_link_stays_one(models: Path, tmp_path: Path) -> Non
     assert main(command) == 0
     assert (tmp_path / "rows.csv").is_symlink()
     assert len(rows(tmp_path / "disk" / "rows.csv")) == 1
+
+
+def test_companions_and_slices_without_lungs_are_no_failures_of_a_study(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, data in enumerate(series([50.0, 60.0])):
+        (tmp_path / "study").mkdir(exist_ok=True)
+        (tmp_path / "study" / f"{number}.dcm").write_bytes(data)
+    (tmp_path / "study" / "apex.dcm").write_bytes(ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000))
+    (tmp_path / "study" / "scout").write_bytes(ct(phantom(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    (tmp_path / "study" / "report").write_bytes(ct(phantom(), Modality="SR"))
+    command = ["predict", str(tmp_path / "study"), "--models", str(models), "--output", str(tmp_path / "out.csv")]
+    assert main(command) == 0
+    assert "2 answered, 0 failed, 1 without lungs, 2 other files passed over" in capsys.readouterr().err
+    assert sorted(row["error"] for row in rows(tmp_path / "out.csv")) == ["", "", "no_lungs"]
+    assert main(command) == 0
+    assert "0 answered, 0 failed, 3 in the output already" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "study" / "apex.dcm"), "--models", str(models)]) == 1
