@@ -81,9 +81,10 @@ class Settings(BaseSettings):
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
     )
     max_study_bytes: ByteSize = Field(
-        default=ByteSize(1024**3),
+        default=ByteSize(512 * 1024**2),
         gt=0,
-        description="maximum size of the body of a request to /predict/study, and of its zip unpacked",
+        description="maximum size of the body of a request to /predict/study, held in memory; a zip may unpack "
+        "to four times as much",
     )
     max_study_slices: int = Field(default=2000, gt=0, description="maximum slices of a study")
     max_concurrent_studies: int = Field(

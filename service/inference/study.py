@@ -10,7 +10,7 @@ from typing import Final
 from service.api_study import StudyProgress
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
-from service.imaging.series.files import ReadOptions, StudySlice
+from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
 from service.inference.pipeline import infer
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
@@ -21,6 +21,9 @@ from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan
 
 _FILES_AT_ONCE: Final = 4
 """Files of one study that are read at a time; each is held in memory meanwhile."""
+
+_UNPACKED: Final = 4
+"""Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
 
 _RETRY_SECONDS: Final = 0.1
 """Pause of a study while single slices fill the queue."""
@@ -84,7 +87,7 @@ class StudyReader:
 
     async def _add_zip(self, file: io.BytesIO) -> None:
         size = int(self._state.settings.max_study_bytes)
-        members = read_zip(file, ArchiveLimits(max_file_bytes=size, max_bytes=size))
+        members = read_zip(file, ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size))
         while (member := await asyncio.to_thread(next, members, None)) is not None:
             if isinstance(member.data, ServiceError):
                 self._others.append(NotASlice(self._next_file(), member.name, member.data))
@@ -103,6 +106,7 @@ class StudyReader:
 
     async def _read(self, index: int, name: str, data: bytes) -> None:
         try:
+            refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
                     if isinstance(slice_, StudySlice):

@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
-from service.imaging.decode import DecodeLimits, Slice, check_size, decode, to_input
+from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, to_input
 from service.imaging.dicom import DicomFile, is_dicom, open_dicom
 from service.imaging.dicom_header import before_pixels
+from service.imaging.other_formats import has_known_signature, unsupported_format
 from service.imaging.series.nifti import is_nifti, open_nifti
 from service.imaging.series.place import Place, Plane, place_of_frame, vector
 from service.imaging.window import LUNG, Window
@@ -96,6 +97,16 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
         picture = decode(data, options.limits)
         path, (_, rows, columns) = PurePosixPath(name), picture.shape
         yield _slice(Place(("pictures", str(path.parent)), rows, columns, _natural(path.name)), picture, options)
+
+
+def refuse_other_file(data: bytes, name: str) -> None:
+    """Refuse a file that is none of the kinds that are read, by its first bytes: cheap, without a decoder.
+
+    Raises:
+        UnsupportedImageError: with its kind, if it is known.
+    """
+    if data and not (is_dicom(data) or is_nifti(name, data) or has_known_signature(data)):
+        raise unsupported_format(data, FORMATS)
 
 
 def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> Iterator[StudySlice]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -57,6 +57,8 @@ _Segmentation = Annotated[
     Kind,
     Query(description="DICOM SEG in the zip: `binary` masks, or `fractional` probabilities, compressed by JPEG-LS"),
 ]
+
+_LINE_SECONDS: Final = 1.0
 
 router = APIRouter(tags=[PREDICTIONS])
 _log = logging.getLogger("covidct.study")
@@ -170,14 +172,19 @@ class _Work:
             raise DeadlineError(f"No result within {seconds:g} seconds; send one series, or fewer slices.") from None
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield lines of progress, and the result or a problem as the last line."""
+        """Yield lines of progress, one a second at least, and the result or a problem as the last line.
+
+        A client that has closed its connection is noticed by the next line.
+        """
         queue: asyncio.Queue[StudyProgress | None] = asyncio.Queue()
-        yield _line("progress", StudyProgress(done=0, of=self.reader.count, seconds_left=None))
+        progress: StudyProgress | None = StudyProgress(done=0, of=self.reader.count, seconds_left=None)
         task = asyncio.create_task(self.study(queue))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            while (progress := await queue.get()) is not None:
+            while progress is not None:
                 yield _line("progress", progress)
+                with suppress(TimeoutError):
+                    progress = await asyncio.wait_for(queue.get(), _LINE_SECONDS)
             yield self._last(task)
         finally:
             task.cancel()
