@@ -32,6 +32,9 @@ from service.web.api_keys import ApiKeys, KeysError
 _CLIENT_KEY: Final = "COVIDCT_API_KEY"
 """Read by the client, not by the service; it may be set where both run."""
 
+_SEND_BUFFER_BYTES: Final = 128 * 1024
+"""Of a connection, in the kernel: by itself it would take up to 4 MiB for a client that reads nothing."""
+
 _log = logging.getLogger("covidct")
 
 
@@ -133,6 +136,7 @@ def _bind(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     try:
         listener.bind((settings.host, settings.port))
     except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up, such as a..b

@@ -1,7 +1,8 @@
 """Files of web pages, with a content security policy that allows nothing from other hosts."""
 
+from functools import cache
 from importlib.resources.abc import Traversable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 
 from fastapi import Response
@@ -31,4 +32,10 @@ def static_file(folder: Traversable, name: str) -> Response:
     headers = {"Content-Security-Policy": _POLICY, "Content-Type": _TYPES[suffix]}
     if suffix != ".html":
         headers["Cache-Control"] = "no-cache"
-    return Response((folder / name).read_bytes(), headers=headers)
+    return Response(_content(str(folder / name)), headers=headers)
+
+
+@cache
+def _content(path: str) -> bytes:
+    """Read a file once, so that answers that nobody reads hold its bytes once."""
+    return Path(path).read_bytes()

@@ -7,11 +7,18 @@ from typing import Final
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from python_multipart.multipart import Field, File, FormParser
 from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
-from service.web.upload import FIELD, multipart_form, refuse_encoding, unreadable_form, without_preamble
+from service.web.upload import (
+    FIELD,
+    content_type_of,
+    multipart_form,
+    refuse_encoding,
+    unreadable_form,
+    without_preamble,
+)
 
 MAX_FILES: Final = 20_000
 """Files of a form, as of a zip."""
@@ -60,7 +67,7 @@ class _Form:
     """The form while it arrives; files stay in memory."""
 
     def __init__(self, request: Request) -> None:
-        content_type, options = parse_options_header(request.headers.get("content-type"))
+        content_type, options = content_type_of(request)
         boundary = options.get(b"boundary")
         if content_type != b"multipart/form-data":
             raise UnsupportedFormError(

@@ -19,6 +19,8 @@ FIELD: Final = "image"
 _MAX_PARTS: Final = 16
 """More parts than a valid client sends; each costs memory before the form can be checked."""
 
+_MAX_CONTENT_TYPE: Final = 1000
+
 _ENCODING_NAME: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
 """Encodings that are safe to echo in an error message."""
 
@@ -121,6 +123,18 @@ def too_many_images(found: int, max_images: int) -> TooManyImagesError:
     )
 
 
+def content_type_of(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
+    """Parse the Content-Type and its options, if it is not longer than any valid one: that takes quadratic time.
+
+    Raises:
+        UnsupportedFormError: it is longer.
+    """
+    header = request.headers.get("content-type", "")
+    if len(header) > _MAX_CONTENT_TYPE:
+        raise UnsupportedFormError(f"The Content-Type has more than {_MAX_CONTENT_TYPE} characters.")
+    return parse_options_header(header)
+
+
 def refuse_encoding(request: Request) -> None:
     """Refuse a body with a Content-Encoding, by its name.
 
@@ -162,7 +176,7 @@ async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> Async
 
 
 async def _read(request: Request, max_files: int, choose: Callable[[FormData], list[UploadFile]]) -> list[NamedFile]:
-    content_type, options = parse_options_header(request.headers.get("content-type"))
+    content_type, options = content_type_of(request)
     if content_type != b"multipart/form-data":
         raise UnsupportedFormError(
             f"Send the image as the file {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@scan.png URL"

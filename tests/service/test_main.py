@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import main
+from service.__main__ import _bind, main
 from service.model.card import MANIFEST_NAME
+from service.settings import Settings
 from tests.support.networks.tiny import tiny_card, write_models
 from tests.support.processes.server import ROOT, environment
 
@@ -92,3 +93,8 @@ def test_errors_of_settings_and_keys_need_no_torch(models: Path, settings: dict[
     command = [sys.executable, "-c", NEEDS_NO_TORCH]
     done = subprocess.run(command, cwd=ROOT, env=environment(models, **settings), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_client_does_not_read_takes_little_memory_of_the_kernel() -> None:
+    with _bind(Settings(port=0)) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 512 * 1024

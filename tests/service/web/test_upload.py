@@ -201,3 +201,10 @@ async def test_the_limits_of_a_part_are_named(models: Path, path: str, filename:
     async with serve(models) as client:
         answer = problem(await client.post(path, content=body, headers=FORM), 400, "malformed_request")
     assert answer["detail"] == f"The multipart body can't be read: {said}."
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/predict/study"])
+async def test_a_content_type_that_takes_long_to_parse_is_refused_unparsed(models: Path, path: str) -> None:
+    async with serve(models) as client:
+        answer = await client.post(path, content=END, headers={"Content-Type": FORM["content-type"] + ";" * 60_000})
+        assert "more than 1000 characters" in str(problem(answer, 415, "unsupported_content_type")["detail"])

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.anyio
         {"Origin": "https://evil.example"},
         {"Origin": "http://localhost:3000"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": ""},
     ],
 )
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/explain"])
