@@ -51,11 +51,11 @@ class ServedModel:
         ) -> Sequence[NetworkPrediction | Exception]:
             metrics.batch_size.observe(len(queued))
             self.statistics.add_batch()
-            look_first = [each.look_first for each in queued]
+            look_first = [item.look_first for item in queued]
             began = clock.seconds
             self._batches_began.append(began)
             try:
-                return await predictor.predict([each.slice_ for each in queued], concurrent_batches, look_first)
+                return await predictor.predict([item.slice_ for item in queued], concurrent_batches, look_first)
             finally:
                 self._batches_began.remove(began)
 

@@ -188,20 +188,20 @@ class ModelCard(_Record):
             MalformedRequestError: the card has no operating point of this name.
         """
         points = [
-            OperatingPoint(own, threshold, self.lesion_thresholds.get(own, 0.0), self.purposes.get(own, ""))
-            for own, threshold in self.operating_points.items()
+            OperatingPoint(point, threshold, self.lesion_thresholds.get(point, 0.0), self.purposes.get(point, ""))
+            for point, threshold in self.operating_points.items()
         ]
         if not name:
             default = OperatingPoint("default", self.threshold)
-            return next((each for each in points if each.threshold == self.threshold), default)
+            return next((point for point in points if point.threshold == self.threshold), default)
         wanted = {name, _NEW_NAMES.get(name)}
-        found = next((each for each in points if each.name in wanted), None)
-        if found is None:
+        named = next((point for point in points if point.name in wanted), None)
+        if named is None:
             known = ", ".join(self.operating_points) or "none"
             raise MalformedRequestError(
                 f"The model {self.name} {self.version} has no operating point {name!r}; its operating points: {known}."
             )
-        return found
+        return named
 
     def label_of(self, probability: float, lesion_probability: float | None, point: OperatingPoint) -> str:
         """Choose the label: the positive one at or above both thresholds of `point`."""

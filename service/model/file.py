@@ -82,8 +82,8 @@ def _deflate(archive: io.BytesIO) -> bytes:
     """Compress a zip archive, which torch writes uncompressed and reads either way."""
     deflated = io.BytesIO()
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as target:
-        for each in source.infolist():
-            target.writestr(zipfile.ZipInfo(each.filename), source.read(each), zipfile.ZIP_DEFLATED)
+        for member in source.infolist():
+            target.writestr(zipfile.ZipInfo(member.filename), source.read(member), zipfile.ZIP_DEFLATED)
     return deflated.getvalue()
 
 
@@ -120,9 +120,9 @@ def load_model(path: Path, device: torch.device, precision: Precision, sha256: s
     Raises:
         ModelFileError: missing, corrupt, of another hash, schema or precision, or not loadable; one line.
     """
-    module, card, found = _read_archive(path, device, precision, sha256)
+    module, card, found_sha256 = _read_archive(path, device, precision, sha256)
     ready = _ready(module, card, precision)
-    return LoadedModel(network=ready, card=card, sha256=found, lung_finder=_lung_finder(ready))
+    return LoadedModel(network=ready, card=card, sha256=found_sha256, lung_finder=_lung_finder(ready))
 
 
 def _read_archive(
@@ -133,9 +133,9 @@ def _read_archive(
         data = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model file: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ModelFileError(f"{path}: SHA-256 is {found}, the manifest says {sha256}: not the released file")
+    found_sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found_sha256 != sha256:
+        raise ModelFileError(f"{path}: SHA-256 is {found_sha256}, the manifest says {sha256}: not the released file")
     extra = {_CARD_NAME: ""}
     if precision == "int8":
         _emit_int8_warning_once()
@@ -147,7 +147,7 @@ def _read_archive(
     card = _parse_card(extra[_CARD_NAME], path)
     if (card.precision == "int8") != (precision == "int8"):
         raise ModelFileError(f"{path}: its card says {card.precision}; it can't compute in {precision}")
-    return module, card, found
+    return module, card, found_sha256
 
 
 def load_on_cpu(folder: Path, file: ManifestFile) -> LoadedModel:

@@ -88,7 +88,7 @@ def read_outputs(
         if any(name in outputs for name in group):
             wanted += group
     rows = {name: _rows(outputs, name, count) for name in wanted}
-    return [_prediction({name: each[i] for name, each in rows.items()}, checks) for i in range(count)]
+    return [_prediction({name: values[i] for name, values in rows.items()}, checks) for i in range(count)]
 
 
 def _rows(outputs: Mapping[str, "torch.Tensor"], name: str, count: int) -> NDArray[np.float32]:
@@ -96,16 +96,16 @@ def _rows(outputs: Mapping[str, "torch.Tensor"], name: str, count: int) -> NDArr
         raise ModelFileError(f"the network has no output {name!r}; its outputs are {', '.join(sorted(outputs))}")
     rows: NDArray[np.float32] = outputs[name][:count].float().cpu().numpy()
     wanted = _ROW_SHAPES.get(name, ())
-    found = rows.shape[1:]
-    if len(found) != len(wanted) or any(w is not None and w != f for w, f in zip(wanted, found, strict=True)):
-        shape = ", ".join(["N", *("any" if each is None else str(each) for each in wanted)])
-        raise ModelFileError(f"the network's output {name!r} has the shape {list(rows.shape)}; it must be [{shape}]")
+    shape = rows.shape[1:]
+    if len(shape) != len(wanted) or any(w is not None and w != s for w, s in zip(wanted, shape, strict=True)):
+        expected = ", ".join(["N", *("any" if side is None else str(side) for side in wanted)])
+        raise ModelFileError(f"the network's output {name!r} has the shape {list(rows.shape)}; it must be [{expected}]")
     return rows
 
 
 def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[CheckName]) -> NetworkPrediction | Exception:
     probability = float(row["probability"])
-    if not all(np.isfinite(each).all() for each in row.values()) or not 0 <= probability <= 1:
+    if not all(np.isfinite(values).all() for values in row.values()) or not 0 <= probability <= 1:
         return InferenceError("The network's output for this image is not a finite number.", code=ErrorCode.NOT_FINITE)
     lesion, covid = (float(row[name]) if name in row else None for name in ANSWERS)
     prediction = NetworkPrediction(

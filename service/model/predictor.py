@@ -160,7 +160,7 @@ class Predictor:
             outputs = self._lung_finder(to_device(slices, self.device, self.max_batch_size))
         checks = self.card.checks
         scores = [{name: float(outputs[name][index]) for name in checks} for index in range(len(slices))]
-        reasons = [run_checks(each, checks).reason for each in scores]
+        reasons = [run_checks(score, checks).reason for score in scores]
         return [None if reason is None else refusal(reason) for reason in reasons]
 
     def _read(self, slices: Sequence[Slice]) -> list[NetworkPrediction | Exception]:

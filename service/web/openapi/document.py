@@ -52,8 +52,8 @@ def _function_name(route: APIRoute) -> str:
 
 
 def _add_schemas(document: dict[str, Any], bodies: Sequence[type[BaseModel]]) -> None:
-    _, found = models_json_schema([(body, "validation") for body in bodies], ref_template=_SCHEMAS + "{model}")
-    document["components"]["schemas"] = found["$defs"] | document["components"]["schemas"]
+    _, described = models_json_schema([(body, "validation") for body in bodies], ref_template=_SCHEMAS + "{model}")
+    document["components"]["schemas"] = described["$defs"] | document["components"]["schemas"]
 
 
 def _remove_validation_errors(document: dict[str, Any]) -> None:

@@ -146,8 +146,8 @@ async def config(model: RequestedModel) -> ModelConfig:
         platform=_PLATFORM,
         backend="pytorch",
         max_batch_size=0,
-        input=[_tensor(each, optional=True) for each in _INPUTS],
-        output=[_tensor(each, optional=None) for each in outputs_of(model)],
+        input=[_tensor(tensor, optional=True) for tensor in _INPUTS],
+        output=[_tensor(tensor, optional=None) for tensor in outputs_of(model)],
     )
 
 
@@ -166,20 +166,20 @@ def _statistics(model: ServedModel) -> Statistics:
     return Statistics(model_stats=[_row(model.card.name, model.card.version, model.statistics)])
 
 
-def _row(name: str, version: str, found: ModelStatistics) -> ModelStatisticsRow:
-    unmeasured = DurationStatistics(count=found.success.count, ns=0)
+def _row(name: str, version: str, statistics: ModelStatistics) -> ModelStatisticsRow:
+    unmeasured = DurationStatistics(count=statistics.success.count, ns=0)
     return ModelStatisticsRow(
         name=name,
         version=version,
-        last_inference=round(found.last_inference_at * 1000),
-        inference_count=found.success.count,
-        execution_count=found.batches,
+        last_inference=round(statistics.last_inference_at * 1000),
+        inference_count=statistics.success.count,
+        execution_count=statistics.batches,
         inference_stats=InferenceStatistics(
-            success=_duration(found.success),
-            fail=_duration(found.failure),
-            queue=_duration(found.queue),
+            success=_duration(statistics.success),
+            fail=_duration(statistics.failure),
+            queue=_duration(statistics.queue),
             compute_input=unmeasured,
-            compute_infer=_duration(found.network),
+            compute_infer=_duration(statistics.network),
             compute_output=unmeasured,
         ),
         batch_stats=[],

@@ -41,25 +41,25 @@ def outputs_of(model: ServedModel) -> list[TensorMetadata]:
 
 
 def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[str, Column]:
-    """Return the values of each output of `outputs_of`, one row for each assessment."""
+    """Return the values of assessment output of `outputs_of`, one row for assessment assessment."""
 
     def numbers(value: Callable[[Assessment], object]) -> NDArray[np.float32]:
-        return np.stack([np.asarray(value(each), dtype=np.float32) for each in assessments])
+        return np.stack([np.asarray(value(assessment), dtype=np.float32) for assessment in assessments])
 
     columns: dict[str, Column] = {
-        "probability": numbers(lambda each: each.prediction.probability),
-        "label": [each.label or "" for each in assessments],
-        "threshold": numbers(lambda each: each.point.threshold),
-        "out_of_distribution": numbers(lambda each: each.check.score),
-        "heatmap": numbers(lambda each: each.prediction.heatmap),
+        "probability": numbers(lambda assessment: assessment.prediction.probability),
+        "label": [assessment.label or "" for assessment in assessments],
+        "threshold": numbers(lambda assessment: assessment.point.threshold),
+        "out_of_distribution": numbers(lambda assessment: assessment.check.score),
+        "heatmap": numbers(lambda assessment: assessment.prediction.heatmap),
     }
     if model.predictor.has_lungs:
-        columns["lung_involvement"] = numbers(lambda each: _row(each.prediction.lung_involvement))
-        columns["lung_fraction"] = numbers(lambda each: each.prediction.lung_fraction)
+        columns["lung_involvement"] = numbers(lambda assessment: _row(assessment.prediction.lung_involvement))
+        columns["lung_fraction"] = numbers(lambda assessment: assessment.prediction.lung_fraction)
     if model.predictor.has_answers:
-        columns["lesion_probability"] = numbers(lambda each: each.prediction.lesion_probability)
-        columns["covid_given_lesion"] = numbers(lambda each: each.prediction.covid_given_lesion)
-        columns["lesion_threshold"] = numbers(lambda each: each.point.lesion_threshold)
+        columns["lesion_probability"] = numbers(lambda assessment: assessment.prediction.lesion_probability)
+        columns["covid_given_lesion"] = numbers(lambda assessment: assessment.prediction.covid_given_lesion)
+        columns["lesion_threshold"] = numbers(lambda assessment: assessment.point.lesion_threshold)
     return columns
 
 

@@ -117,7 +117,7 @@ def files_of(tensor: TensorIn, binary: bytes | None) -> list[bytes]:
     files = (
         _split(binary, tensor.name)
         if binary is not None
-        else [_decoded(each, tensor.name, index) for index, each in enumerate(_flat(tensor))]
+        else [_decoded(text, tensor.name, index) for index, text in enumerate(_flat(tensor))]
     )
     if len(files) != count:
         raise MalformedRequestError(f"Input {tensor.name!r} has {len(files)} elements; its shape needs {count}.")
@@ -135,7 +135,7 @@ def output(name: str, values: NDArray[np.float32] | list[str], binary: bool) -> 
     in_json: list[float] | list[str]
     if isinstance(values, list):
         shape, datatype, in_json = [len(values)], "BYTES", values
-        data = b"".join(struct.pack("<I", len(each)) + each for each in (text.encode() for text in values))
+        data = b"".join(struct.pack("<I", len(data)) + data for data in (text.encode() for text in values))
     else:
         shape, datatype, in_json = list(values.shape), "FP32", values.ravel().tolist()
         data = values.astype("<f4").tobytes()
@@ -153,8 +153,8 @@ def _flat(tensor: TensorIn) -> list[Any]:
     """Flatten nested lists in row-major order."""
     values: list[Any] = tensor.data or []
     for _ in tensor.shape[1:]:
-        if values and all(isinstance(each, list) for each in values):
-            values = [value for each in values for value in each]
+        if values and all(isinstance(row, list) for row in values):
+            values = [value for row in values for value in row]
     return values
 
 

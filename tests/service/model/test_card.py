@@ -40,7 +40,7 @@ def test_a_card_of_another_schema_is_refused_with_what_was_found(
         ("{", "Invalid JSON"),
         ('{"files": []}', "schema_version: Field required"),
         ('{"schema_version": 9, "files": []}', "schema_version: Input should be 2 (found '9')"),
-        ('{"schema_version": 2, "files": []}', "files: Tuple should have at least 1 item"),
+        ('{"schema_version": 2, "files": []}', "it names no model file"),
     ],
 )
 def test_a_manifest_that_can_not_be_used_is_named(tmp_path: Path, text: str | None, message: str) -> None:
