@@ -1,4 +1,4 @@
-"""The answer to a study, shared by routes, client, command line and OpenAPI. Needs no torch and no web framework."""
+"""Response bodies of a study, shared by routes, client and command line, without torch or a web framework."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,15 +16,15 @@ class _Answer(BaseModel):
 
 
 class StudySliceAnswer(_Answer):
-    """Answer to one slice of a series."""
+    """Result of one slice of a series."""
 
     index: int = Field(description="place in the series, from 0 at the feet")
     file: int = Field(
         description="place of its file in the study, from 0: in the order of the form, then of names in zips"
     )
-    name: str | None = Field(default=None, description="name of the file as it was sent; with `?uids=true` alone")
+    name: str | None = Field(default=None, description="name of the file as it was sent; only with `?uids=true`")
     frame: int | None = Field(default=None, description="number from 1 in a multi-frame DICOM file")
-    instance_uid: str | None = Field(default=None, description="SOPInstanceUID; with `?uids=true` alone")
+    instance_uid: str | None = Field(default=None, description="SOPInstanceUID; only with `?uids=true`")
     position_mm: float | None = Field(description="along the normal of the slices; null if not known")
     probability: float | None = Field(description="of COVID-19; null where there is a reason")
     lung_involvement: float | None = Field(description="of both lungs, in this slice")
@@ -53,18 +53,18 @@ class StudySliceAnswer(_Answer):
 
 
 class WarningAnswer(_Answer):
-    """Something unusual about the positions of a series, which is read nevertheless."""
+    """Unusual positions of a series, which is still read."""
 
     code: SeriesWarning
     detail: str
 
 
 class SeriesAnswer(_Answer):
-    """Answer to one series: a stack of parallel slices."""
+    """Result of one series, a stack of parallel slices."""
 
     index: int = Field(description="place in the study, from 0")
-    study_uid: str | None = Field(default=None, description="StudyInstanceUID; with `?uids=true` alone")
-    series_uid: str | None = Field(default=None, description="SeriesInstanceUID; with `?uids=true` alone")
+    study_uid: str | None = Field(default=None, description="StudyInstanceUID; only with `?uids=true`")
+    series_uid: str | None = Field(default=None, description="SeriesInstanceUID; only with `?uids=true`")
     rows: int
     columns: int
     pixel_spacing_mm: tuple[float, float] | None = Field(description="between rows, and between columns")
@@ -75,8 +75,8 @@ class SeriesAnswer(_Answer):
     slices_failed: int
     warnings: list[WarningAnswer]
     probability: float | None = Field(description="of COVID-19, by `rule`; null if no slice has lungs")
-    lesion_probability: float | None = Field(description="by the same rule; null if the model does not answer it")
-    covid_given_lesion: float | None = Field(description="by the same rule; null if the model does not answer it")
+    lesion_probability: float | None = Field(description="by the same rule; null if the model does not predict it")
+    covid_given_lesion: float | None = Field(description="by the same rule; null if the model does not predict it")
     label: str | None = Field(description="COVID at or above the threshold", examples=["COVID"])
     threshold: float = Field(description="of the operating point")
     operating_point: str
@@ -133,7 +133,7 @@ class OtherFile(_Answer):
     """A file of a study, or a frame of one, without a slice."""
 
     file: int = Field(description="place of the file in the study, from 0")
-    name: str | None = Field(default=None, description="name as it was sent; with `?uids=true` alone")
+    name: str | None = Field(default=None, description="original name; only with `?uids=true`")
     reason: str = Field(description="code of the reason", examples=["localizer"])
     detail: str
 
@@ -145,7 +145,7 @@ class OtherFile(_Answer):
 
 
 class StudyAnswer(_Answer):
-    """Answer to a study: one or more series, and the files that belong to none."""
+    """Result of a study: its series, and the files that belong to none."""
 
     series: list[SeriesAnswer]
     skipped: list[OtherFile] = Field(
@@ -205,11 +205,11 @@ class StudyProgress(_Answer):
 
     done: int = Field(description="slices with an answer")
     of: int = Field(description="slices to read")
-    seconds_left: float | None = Field(description="estimate; null before the first answer")
+    seconds_left: float | None = Field(description="estimate; null before the first slice")
 
 
 class StudyLine(_Answer):
-    """A line of `application/x-ndjson`: progress, or as the last one the answer or a problem."""
+    """Line of `application/x-ndjson`: progress; the last one is the result or a problem."""
 
     progress: StudyProgress | None = None
     answer: StudyAnswer | None = None

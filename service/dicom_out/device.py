@@ -1,4 +1,4 @@
-"""The model as the device that makes DICOM objects, and the UIDs of these objects."""
+"""The model as the device that makes DICOM objects, and their UIDs."""
 
 from dataclasses import dataclass
 from typing import Final

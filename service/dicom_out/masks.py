@@ -1,4 +1,4 @@
-"""Maps of the network to masks of the source's pixels: left lung, right lung, lesion."""
+"""Turns maps of the network into masks in the source's pixels: left lung, right lung, lesion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ FILES: Final = {"lungs.nii.gz": (Segment.LEFT_LUNG, Segment.RIGHT_LUNG), "lesion
 """Names of the files, and the segments in each: the first one has the value 1."""
 
 _COMPRESSION: Final = 3
-"""Of zlib's 9; more takes far longer for a few per cent."""
+"""Compression level of zlib; higher ones take far longer and save a few per cent."""
 
 
 def nifti_masks(maps: SeriesMaps) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""DICOM SR of a series: a measurement report (PS3.16, TID 1500) with the answer, its units and codes."""
+"""DICOM SR of a series: a measurement report (PS3.16, TID 1500) with units and codes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ NOTICE: Final = "Research software, not a medical device: not for diagnosis or a
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The answer of a series, as the report states it.
+    """Result of a series, as in the report.
 
     Attributes:
         probability: of COVID-19, 0 to 1.

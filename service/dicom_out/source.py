@@ -29,7 +29,7 @@ _TYPE_2: Final = (
 """Elements that every object needs, perhaps empty (PS3.5 7.4.3)."""
 
 _OF_INSTANCE: Final = ("SOPInstanceUID", "SOPClassUID", "ImagePositionPatient", "InstanceNumber")
-"""Elements of one slice, which say nothing about the series."""
+"""Elements of a single slice, not of the series."""
 
 _IDENTITY: Final = (*_TYPE_2, "SpecificCharacterSet")
 """Elements that are copied past highdicom, which refuses malformed ones."""

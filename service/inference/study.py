@@ -1,4 +1,4 @@
-"""From the files of a study to its answer: read as they arrive, then the network, a share of the machine at a time."""
+"""Reads the files of a study as they arrive, then predicts for its slices with a share of the machine."""
 
 import asyncio
 import io
@@ -20,7 +20,7 @@ from service.model.prediction import NetworkPrediction
 from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
 
 _FILES_AT_ONCE: Final = 4
-"""Files of one study that are read at a time; each is held in memory meanwhile."""
+"""Maximum files of a study that are read, and so in memory, at the same time."""
 
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
@@ -49,7 +49,7 @@ class StudyReader:
 
     @property
     def count(self) -> int:
-        """Number of slices that were found so far."""
+        """Number of slices found so far."""
         return len(self._found)
 
     async def add(self, name: str, file: io.BytesIO) -> None:
@@ -156,7 +156,7 @@ async def read_study(
     state: ServiceState,
     report: Callable[[StudyProgress], object] = lambda _: None,
 ) -> None:
-    """Answer every wanted slice of a study.
+    """Predict for every wanted slice of a study.
 
     The slices of all studies together hold a share of the queue that the machine is just busy with, so that a single
     slice waits for one of them at most.
@@ -220,7 +220,7 @@ async def _answer(
 
 
 def _count(study: Study, state: ServiceState) -> None:
-    """Count the slices of a study by what became of them."""
+    """Count the slices of a study by outcome."""
     for series in study.series:
         for slice_ in series.slices:
             outcome = slice_.reason or ("read" if slice_.prediction else "not_read")

@@ -1,4 +1,4 @@
-"""From the predictions of a series' slices to one answer: volumes, involvement, severity, probability, label."""
+"""Combines the predictions of the slices of a series: volumes, involvement, severity, probability, label."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from service.model.card import ModelCard, OperatingPoint
 from service.model.prediction import LungInvolvement, NetworkPrediction
 
 RULE: Final = "mean of the log odds of the slices with lungs, weighted by lung volume"
-"""Rule from slices to a series; docs/experiments.md has the others that were compared."""
+"""Rule from slices to a series; docs/experiments.md compares it with others."""
 
 KEY_SLICES: Final = 3
 
 _KEY_DISTANCE_MM: Final = 10.0
-"""Least distance between key slices, so that thin neighbours do not repeat each other."""
+"""Minimum distance between key slices, so that thin neighbours are not repeated."""
 
 _NO_LESION: Final = 0.005
 """Involvement below which a series has no lesions: the two normal patients of COVID-CT-MD have 0.000 and 0.004."""
@@ -45,7 +45,7 @@ class Severity(StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class SeriesAssessment:
-    """The answer to a series.
+    """Result of a series.
 
     Attributes:
         probability: of the positive class, by `RULE`.
@@ -167,7 +167,7 @@ def _areas(predictions: Sequence[NetworkPrediction]) -> _Areas:
 
 
 def _mean(probabilities: Sequence[float | None], weights: NDArray[np.float64]) -> float | None:
-    """Return the probability of the weighted mean of the log odds; None if the network does not answer it."""
+    """Return the probability of the weighted mean of the log odds; None if the network does not predict it."""
     known = [probability for probability in probabilities if probability is not None]
     if len(known) < len(probabilities):
         return None

@@ -18,7 +18,7 @@ WantedPrecision: TypeAlias = Literal["auto"] | Precision
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The file of a models folder that is used here, and how it computes.
+    """Choice of file, device and precision.
 
     Attributes:
         manifest: of the folder.
@@ -40,7 +40,7 @@ class Choice:
 
     @property
     def agreement(self) -> FileAgreement | None:
-        """Answers of the file to the test split; None if unknown."""
+        """How closely the file reproduces the published test results; None if unknown."""
         return self.manifest.agreement.get(self.file.name)
 
 
@@ -70,7 +70,7 @@ def choose(folder: Path, device: str = "auto", precision: WantedPrecision = "aut
 
 
 def possible_precisions(wanted: WantedPrecision, device: torch.device, manifest: Manifest) -> list[Precision]:
-    """List the precisions among which the fastest is taken: those of `auto`, or the wanted one alone.
+    """List the precisions to choose the fastest from: those of `auto`, or only the wanted one.
 
     `auto` is fp16 on a GPU; on a CPU it is what the manifest has a file for and the processor has instructions for.
 
@@ -99,5 +99,5 @@ def _stored_as(precision: Precision) -> FilePrecision:
 
 
 def choose_file(manifest: Manifest, precision: Precision) -> ManifestFile:
-    """Choose the file for `precision`: the int8 file for int8, the fp16 file for all others."""
+    """Choose the file for `precision`: the int8 file for int8, else the fp16 file."""
     return next(file for file in manifest.files if file.precision == _stored_as(precision))

@@ -1,4 +1,4 @@
-"""The answer of a study: which slices of its series are read, and what they make together."""
+"""Plan of a study: the slices of its series that are read, and their combination."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class NotASlice:
 
     @property
     def is_companion(self) -> bool:
-        """Whether a study normally has such a file beside its slices; it is skipped, and no failure."""
+        """Whether a study normally has such a file next to its slices, which is skipped, not failed."""
         return self.error.code in COMPANIONS
 
 
@@ -78,12 +78,12 @@ class SeriesSlice:
 
     @property
     def reason(self) -> ErrorCode | None:
-        """Reason of a slice that was read without a prediction: a failed check, or a failure of the network."""
+        """Reason why a slice has no prediction: a failed check, or a failure of the network."""
         return self.answer.code if isinstance(self.answer, ServiceError) else None
 
     @property
     def is_seen(self) -> bool:
-        """Whether it is known how much lung the slice has; none is normal in a series."""
+        """Whether the amount of lung in the slice is known; no lung is normal in a series."""
         return self.prediction is not None or self.reason == ErrorCode.NO_LUNGS
 
 
@@ -116,7 +116,7 @@ class SeriesToRead:
         return any(isinstance(self.slices[other].answer, ServiceError) for other in inner)
 
     def assess(self, card: ModelCard, point: OperatingPoint) -> SeriesAssessment | None:
-        """Combine the answers of the slices; None if none has lungs. Indices are those of `slices`."""
+        """Combine the predictions of the slices; None if none has lungs. Indices are those of `slices`."""
         seen = [index for index, slice_ in enumerate(self.slices) if slice_.is_seen]
         geometry = None if self.series.geometry is None else self.series.geometry.select(seen)
         found = assess_series([self.slices[index].prediction for index in seen], geometry, card, point)

@@ -1,4 +1,4 @@
-"""Answer of a study as a zip: study.json, and for each series pictures of its key slices and the result files."""
+"""Result of a study as a zip: study.json, and for each series pictures of its key slices and the result files."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from service.model.study import Study
 from service.study_results import key_pictures, series_results
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
-"""Of the files in a zip, so that the same answer is the same zip."""
+"""Date of the files in a zip, so that the same result gives the same zip."""
 
 
 def study_zip(

@@ -1,4 +1,4 @@
-"""The cage: worker processes that decode, each of which can be ended at any moment."""
+"""Worker processes that decode, each of which can be ended at any moment."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -27,13 +27,13 @@ from service.imaging.series.files import ReadOptions, StudySlice
 from service.imaging.window import LUNG, Window
 
 SECONDS: Final = 10.0
-"""Of processor time for a slice: five times what JPEG 2000 of 4096 x 4096 pixels, the slowest honest file, needs."""
+"""Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
-"""For a slice: WebP of 4096 x 4096 pixels with transparency, the largest honest file, needs 400 MiB."""
+"""Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 400 MiB."""
 
 _QUICK_SECONDS: Final = 0.15
-"""Of processor time before a slice is left to the slow workers: ten times what a slice of 512 x 512 needs."""
+"""Seconds of processor time before a slice moves to a slow worker: ten times a slice of 512 x 512."""
 
 _SLOW_NICENESS: Final = 5
 
@@ -46,7 +46,7 @@ _ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, Unusab
 
 @dataclass(frozen=True, slots=True)
 class CageLimits:
-    """Limits of decoding one slice, kept by the kernel.
+    """Limits of decoding one slice, enforced by the kernel.
 
     Attributes:
         seconds: processor time, so that neither load nor a pause of the machine counts.
@@ -71,7 +71,7 @@ class Decoded:
 
 
 class _Workers:
-    """A number of workers, started when they are needed; each decodes one file at a time."""
+    """Workers, started when needed; each decodes one file at a time."""
 
     def __init__(
         self, server: ForkServer, limits: WorkerLimits, number: int, count: Callable[[Ending], object]
@@ -90,7 +90,7 @@ class _Workers:
         )
 
     async def run(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Yield the frames that a worker answers, each of at most `max_bytes`; a worker that is not done is ended.
+        """Yield the frames that a worker returns, each of at most `max_bytes`; an unfinished worker is ended.
 
         Raises:
             ServiceError: the error of the file.
@@ -164,7 +164,7 @@ class Cage:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether workers can be started; if not, it is tried again every second."""
+        """Whether workers can be started; if not, starting is retried every second."""
         if not self._server.is_running:
             self._recover()
         return self._recovery is None
@@ -252,7 +252,7 @@ class Cage:
     async def _frames(
         self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0
     ) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Yield the frames of the answer, from a quick worker; those that it did not answer, from a slow one."""
+        """Yield frames from a quick worker, then the remaining ones from a slow worker."""
         done = 0
         max_bytes = limits.max_pixels + (input_size or 0) ** 2 + more_bytes
         for workers in (self._quick, self._slow):
@@ -308,7 +308,7 @@ def _order(kind: str, limits: DecodeLimits, window: Window, input_size: int | No
 
 
 def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
-    """Unpack a slice; the worker may lie.
+    """Unpack a slice, without trusting the worker.
 
     Raises:
         UnusableImageError: it does not match.
@@ -322,7 +322,7 @@ def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
         network_input = np.frombuffer(payload, np.uint8, input_size**2, area).reshape(1, input_size, input_size)
     except (KeyError, TypeError, ValueError):
         raise damaged_image("a decoder crashed on it") from None
-    return Decoded(slice_, network_input.copy())  # its own memory, so that torch can share it
+    return Decoded(slice_, network_input.copy())  # a copy, so that torch can share its memory
 
 
 def _error(head: Head) -> ServiceError:

@@ -50,7 +50,7 @@ def pack_slices(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]] |
 
 
 def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> tuple[StudySlice, bytes]:
-    """Rebuild a slice; the worker may lie.
+    """Rebuild a slice, without trusting the worker.
 
     Args:
         head, payload: as the worker sent them.

@@ -1,4 +1,4 @@
-"""A worker: decodes one file after another, within limits that the kernel keeps."""
+"""A worker: decodes one file after another, within limits that the kernel enforces."""
 
 import gc
 import mmap
@@ -30,16 +30,16 @@ _COPIES: Final = 4
 _SMALL_BYTES: Final = 4 * 1024 * 1024
 
 _MAX_DETAIL: Final = 4000
-"""Characters of an error's text."""
+"""Maximum characters of an error message."""
 
 _CODECS: Final = ("jpeg8", "jpeg2k", "jpegls", "png", "tiff")
 
 _UNUSED: Final = ("gdcm", "pylibjpeg", "requests")
-"""Optional packages of pydicom: never used, and half of the memory."""
+"""Optional packages of pydicom, which are never used and need half of the memory."""
 
 
 def prepare() -> None:
-    """Import all that decoding imports, because a worker can't open a file."""
+    """Import all modules for decoding, because a worker cannot open files."""
     for name in _UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # Python's own mark of a module that can't be imported
     import imagecodecs
@@ -83,7 +83,7 @@ def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float,
             signal.setitimer(signal.ITIMER_PROF, seconds)
     except ServiceError as error:
         if error.code == ErrorCode.DAMAGED_IMAGE and (memory.is_exhausted() or memory.is_scarce()):
-            raise MemoryError from None  # some decoders do not tell one from the other
+            raise MemoryError from None  # some decoders do not distinguish them
         last = {"final": True, **_described(error)}
     except (MemoryError, OSError):
         raise
@@ -154,7 +154,7 @@ class _Memory:
                 resource.setrlimit(resource.RLIMIT_AS, (self._soft, self._hard))
 
     def has_grown(self) -> bool:
-        """Whether a file has needed so much that a new worker is smaller."""
+        """Whether a file has needed so much memory that a new worker is smaller."""
         return self._peak() - self._base > self._most // 2
 
     def is_exhausted(self) -> bool:
@@ -162,7 +162,7 @@ class _Memory:
         return self._peak() > self._soft - _SMALL_BYTES
 
     def is_scarce(self) -> bool:
-        """Whether the machine does not give what the limit allows."""
+        """Whether the machine has less memory than the limit allows."""
         try:
             resource.setrlimit(resource.RLIMIT_AS, (self._hard, self._hard))
             mmap.mmap(-1, self._most).close()
@@ -171,13 +171,13 @@ class _Memory:
         return False
 
     def _peak(self) -> int:
-        """Return the largest size of the address space in bytes; 0 where the system does not tell."""
+        """Return the peak size of the address space in bytes; 0 if the system does not report it."""
         found = re.search(rb"VmPeak:\s+(\d+) kB", os.pread(self._status, 4096, 0)) if self._status is not None else None
         return int(found[1]) * 1024 if found else 0
 
 
 def _give_up_all_else(niceness: int) -> None:
-    """Give up what decoding does not need: files, sockets, processes, priority, output."""
+    """Give up everything that decoding does not need: files, sockets, processes, priority, output."""
     with open(os.devnull, "r+b", buffering=0) as nowhere:  # noqa: PTH123 - codecs print what is wrong with a file
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -185,7 +185,7 @@ def _give_up_all_else(niceness: int) -> None:
         score.write(b"1000")  # if memory runs out, the kernel ends this process before the service
     os.nice(niceness)
     for kind in (
-        resource.RLIMIT_CORE,  # it would hold the picture
+        resource.RLIMIT_CORE,  # it would contain the image
         resource.RLIMIT_FSIZE,
         resource.RLIMIT_NPROC,
         resource.RLIMIT_NOFILE,  # what is open stays open

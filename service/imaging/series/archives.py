@@ -1,4 +1,4 @@
-"""Zips of a study: their files one at a time, in memory, within limits."""
+"""Reads the files of a zip, one at a time, in memory, within limits."""
 
 import io
 import re
@@ -41,7 +41,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a zip, or the reason for which it can't be had.
+    """A file of a zip, or the reason why it is unreadable.
 
     Attributes:
         name: its path in the zip, with forward slashes.
@@ -115,7 +115,7 @@ def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
 def _check_directory(file: BinaryIO, limits: ArchiveLimits) -> None:
     """Refuse a list of files that is longer than the limit, before zipfile reads it whole."""
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _END.size - 0xFFFF))  # the comment behind it may be as long
+    file.seek(max(0, size - _END.size - 0xFFFF))  # the comment after it may be as long
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + _END.size:
@@ -132,7 +132,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
     """Return the bytes of a member, or what is wrong with it."""
     parts = _parts(member)
     if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
-        return _unusable("has a name that leads out of the zip", ErrorCode.UNSAFE_NAME)
+        return _unusable("has a name that points outside of the zip", ErrorCode.UNSAFE_NAME)
     if stat.S_ISLNK(member.external_attr >> 16):
         return _unusable("is a symbolic link", ErrorCode.UNSAFE_NAME)
     if member.flag_bits & 1:
@@ -143,7 +143,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
             while len(data) <= limit and (chunk := opened.read(min(_CHUNK, limit + 1 - len(data)))):
                 data += chunk
     except Exception:  # noqa: BLE001 - as in _open
-        return _unusable("is damaged, or packed in a way that is not read", ErrorCode.DAMAGED_ARCHIVE)
+        return _unusable("is damaged, or uses an unsupported compression", ErrorCode.DAMAGED_ARCHIVE)
     if len(data) > limit:
         return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
     if is_zip(bytes(data[:4])):
@@ -152,7 +152,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:
-    """Whether it is a folder: PowerShell 5 and .NET write a backslash or an attribute of DOS for the slash."""
+    """Whether it is a folder; PowerShell 5 and .NET write a backslash or a DOS attribute instead of the slash."""
     return member.filename.endswith(("/", "\\")) or bool(member.external_attr & 0x10 and not member.file_size)
 
 

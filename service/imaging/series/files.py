@@ -1,4 +1,4 @@
-"""Reads the slices of one file of a study, with their places; what is not a slice gives its reason."""
+"""Reads the slices of one file of a study with their places, or the reason why there is none."""
 
 import re
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ COMPANIONS: Final = frozenset(
         ErrorCode.DUPLICATE_POSITION,
     }
 )
-"""Reasons of files that a study normally has beside its slices; they are skipped, and no failure."""
+"""Reasons of files that a study normally has next to its slices; such files are skipped, not failed."""
 
 _SECONDARY_CAPTURES: Final = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary capture images, single-frame and multi-frame (PS3.6 A)."""
 
 _SCREEN: Final = re.compile(r"SCREEN SAVE|DOSE|\bPROT\b|REPORT")
-"""In ImageType: a picture of a screen, a dose report or a protocol, which some scanners store as CT images."""
+"""In ImageType: a screenshot, dose report or protocol, which some scanners store as CT images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _refuse_screens(file: DicomFile) -> None:
     kinds = " ".join([image_type] if isinstance(image_type, str) else image_type)
     if str(file.dataset.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURES) or _SCREEN.search(kinds):
         raise UnusableImageError(
-            "The DICOM file is a picture of a screen or a report (secondary capture), not a slice of the scanner.",
+            "The DICOM file is a screenshot or a report (secondary capture), not a slice of the scanner.",
             code=ErrorCode.SECONDARY_CAPTURE,
         )
 
@@ -152,5 +152,5 @@ def _slice(place: Place, picture: Slice, options: ReadOptions) -> StudySlice:
 
 
 def _natural(name: str) -> tuple[float | str, ...]:
-    """Split a name so that 10 comes behind 9: text, number, text, and so on."""
+    """Split a name into text and numbers, so that 10 sorts after 9."""
     return tuple(float(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name))

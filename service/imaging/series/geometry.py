@@ -76,7 +76,7 @@ class VolumeGeometry:
 
     @property
     def thicknesses(self) -> NDArray[np.float64]:
-        """Extent that each slice stands for in mm, float64 (N,): half the distance to each neighbour.
+        """Thickness that each slice represents in mm, float64 (N,): half the distance to each neighbour.
 
         The outer slices extend as far outwards as inwards. A single slice has 0: its volume is not known.
         """

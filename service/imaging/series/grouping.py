@@ -1,4 +1,4 @@
-"""Groups slices into series in anatomical order, and names what is unusual about their positions."""
+"""Groups slices into series in anatomical order, and reports unusual positions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ _SAME_POSITION: Final = 0.01
 """Distance in mm below which two slices lie at the same position."""
 
 _GAP: Final = 1.5
-"""Part of the usual spacing beyond which a slice is missing."""
+"""Multiple of the usual spacing beyond which a slice is missing."""
 
 _UNEVEN: Final = 0.1
-"""Part of the usual spacing by which distances may differ."""
+"""Tolerated difference between distances, as a part of the usual spacing."""
 
 _TILT_DEGREES: Final = 1.0
 """Angle between the stack's axis and the normal of its slices beyond which the gantry was tilted."""
 
 
 class SeriesWarning(StrEnum):
-    """Unusual positions of a series; it is read nevertheless."""
+    """Unusual positions of a series, which is still read."""
 
     NO_POSITIONS = "no_positions"
     DUPLICATE_POSITIONS = "duplicate_positions"
@@ -92,7 +92,7 @@ def _directions(plane: Plane) -> tuple[float, ...]:
 
 
 def _by_acquisition(stack: list[int], places: Sequence[Place]) -> list[Series]:
-    """Split a stack by AcquisitionNumber if that parts slices at the same positions, such as two phases of contrast."""
+    """Split a stack by AcquisitionNumber if that separates slices at the same positions, such as contrast phases."""
     parts: dict[int | None, list[int]] = {}
     for index in stack:
         parts.setdefault(places[index].acquisition, []).append(index)

@@ -16,21 +16,21 @@ from service.imaging.series.geometry import VolumeGeometry
 from service.imaging.window import LUNG, Window
 
 MAX_VOXEL_BYTES: Final = 1024**3
-"""Of an unpacked volume; 1,000 slices of 512 x 512 in 16 bits have half of it."""
+"""Maximum bytes of an unpacked volume, twice those of 1,000 slices of 512 x 512 in 16 bits."""
 
 _LIMITS: Final = DecodeLimits()
 
 _CHUNK: Final = 1024 * 1024
 
 _HEADER_BYTES: Final = 540
-"""Of NIfTI-2; version 1 has 348."""
+"""Bytes of the header of NIfTI-2; version 1 has 348."""
 
 _AIR: Final = -1024.0
 
 _GZIP: Final = b"\x1f\x8b"
 
 _LONGEST_QUATERNION: Final = 1.001
-"""A longer one is no rounding error."""
+"""Larger excess lengths of a quaternion are not rounding errors."""
 
 _UNIT_MM: Final = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres of a spatial unit: unknown, metre, millimetre, micrometre."""
@@ -71,7 +71,7 @@ class NiftiVolume:
 
 
 def is_nifti(name: str, data: bytes) -> bool:
-    """Whether the bytes, unpacked, start like a NIfTI file; a gzip file called .nii.gz or .nii counts too."""
+    """Whether the bytes, unpacked, start like a NIfTI file, or are a gzip file named .nii.gz or .nii."""
     return starts_like_nifti(data) or (data[:2] == _GZIP and name.lower().endswith((".nii.gz", ".nii")))
 
 
@@ -153,7 +153,7 @@ def _header(start: bytes) -> Any:
 
 
 def _offset(header: Any) -> int:
-    """Return where the voxels start: some tools write 0, and mean right behind the header."""
+    """Return the offset of the voxels; some tools write 0 for the end of the header."""
     least = header.single_vox_offset
     offset = float(header["vox_offset"])
     if offset == 0:
