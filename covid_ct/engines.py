@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.http import Client
 from service.api import SlicePrediction
-from service.imaging.decode import Slice, decode, to_input
+from service.imaging.cage.blocking import BlockingCage
+from service.imaging.decode import Slice, to_input
 
 if TYPE_CHECKING:
     from service.model.predictor import Predictor
 
 
 class Engine(Protocol):
-    """Answers slices, locally or through a service."""
+    """Answers slices, locally or through a service.
+
+    Attributes:
+        decoders: read files, in a process of their own.
+    """
+
+    decoders: BlockingCage
 
     @property
     def model(self) -> str:
@@ -54,6 +61,7 @@ class LocalEngine:
         *,
         operating_point: str | None = None,
     ) -> None:
+        self.decoders = BlockingCage()
         from service.errors import MalformedRequestError, ModelFileError
         from service.model.loading import LoadOptions, load_predictor
 
@@ -89,8 +97,11 @@ class LocalEngine:
         from service.model.assess import assess, refusal
 
         predictor, card = self._predictor, self._predictor.card
-        ct_slice = to_input(decode(image) if isinstance(image, bytes) else image, card.input_size)
-        (prediction,) = predictor.submit(lambda: predictor.predict_now([ct_slice])).result()
+        if isinstance(image, bytes):
+            network_input = self.decoders.decode(image, input_size=card.input_size).network_input
+        else:
+            network_input = to_input(image, card.input_size)
+        (prediction,) = predictor.submit(lambda: predictor.predict_now([network_input])).result()
         if isinstance(prediction, Exception):
             raise prediction
         assessment = assess(prediction, card, self._point)
@@ -101,12 +112,14 @@ class LocalEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._predictor.close()
+        self.decoders.close()
 
 
 class RemoteEngine:
     """Asks a service."""
 
     def __init__(self, url: str, api_key: str | None, operating_point: str | None = None) -> None:
+        self.decoders = BlockingCage()
         self._client = Client(url, api_key=api_key)
         try:
             info = self._client.model()
@@ -125,6 +138,7 @@ class RemoteEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._client.close()
+        self.decoders.close()
 
 
 def _check_point(name: str | None, points: Collection[str]) -> None:

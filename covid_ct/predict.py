@@ -14,6 +14,7 @@ from covid_ct.rows import Format, Row, RowKey, printable, read_rows, writer_to
 from covid_ct.sources import SourceFile, SourceSlice, list_sources, read_sources, slices_of
 from service import DISCLAIMER
 from service.errors import ServiceError
+from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import Slice
 from service.imaging.series.files import COMPANIONS
 from service.imaging.window import LUNG, Window
@@ -150,7 +151,7 @@ def rows_of(
     """
     for file in files:
         base = Row(printable(file.name), file.sha256, engine.model)
-        for slice_ in _slices(file, base.path, window):
+        for slice_ in _slices(file, base.path, engine.decoders, window):
             row = replace(base, path=slice_.name, window=window_mark(slice_.window))
             if row.key in done:
                 counts.kept += 1
@@ -170,14 +171,14 @@ def rows_of(
             yield row
 
 
-def _slices(file: SourceFile, name: str, window: Window) -> Iterator[SourceSlice]:
+def _slices(file: SourceFile, name: str, decoders: BlockingCage, window: Window) -> Iterator[SourceSlice]:
     """Yield the slices of a file; if reading fails, the last item is the error."""
     if not isinstance(file.data, bytes):
         yield SourceSlice(name, file.data, None)
         return
     last = name
     try:
-        for slice_ in slices_of(file.data, name, window):
+        for slice_ in slices_of(file.data, name, decoders, window):
             last = slice_.name
             yield slice_
     except Exception as error:  # noqa: BLE001 - as in _predicted

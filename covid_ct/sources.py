@@ -20,10 +20,11 @@ from typing import BinaryIO, Final, TypeAlias
 from covid_ct.errors import ClientError, SourceError
 from covid_ct.uris import files_of, is_uri, open_uri
 from service.errors import ServiceError
-from service.imaging.decode import DecodeLimits, Slice, decode, decode_frames
-from service.imaging.dicom import is_dicom, open_dicom
+from service.imaging.cage.blocking import BlockingCage
+from service.imaging.decode import Slice
+from service.imaging.dicom import is_dicom
 from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
-from service.imaging.series.nifti import is_nifti, open_nifti
+from service.imaging.series.nifti import is_nifti
 from service.imaging.window import LUNG, Window
 
 LIMITS: Final = ArchiveLimits()
@@ -300,31 +301,41 @@ def _opened(source: Source, file: BinaryIO) -> Iterator[SourceFile]:
         yield SourceFile(source.path, data, source.named)
 
 
-def slices_of(data: bytes, name: str, window: Window = LUNG) -> Iterator[SourceSlice]:
+def slices_of(data: bytes, name: str, decoders: BlockingCage, window: Window = LUNG) -> Iterator[SourceSlice]:
     """Yield the slices of a file: name and bytes unchanged for one slice, else name#index and each slice.
 
     A DICOM file goes out as it is only for the usual window, so that the other one holds wherever it is decoded.
+
+    Args:
+        data: a whole file.
+        name: its path.
+        decoders: read it, in a process of their own.
+        window: for Hounsfield units.
 
     Raises:
         SourceError, ServiceError: the file gives no (more) slices.
     """
     if is_nifti(name, data):
-        volume = open_nifti(data, max_bytes=LIMITS.max_file_bytes)
-        for index, slice_ in enumerate(volume.slices(window)):
-            yield SourceSlice(f"{name}#{index}", slice_, window)
+        yield from _several(data, name, decoders, window, window)
     elif is_dicom(data):
-        yield from _dicom_slices(data, name, window)
+        yield from _dicom_slices(data, name, decoders, window)
     else:
         yield SourceSlice(name, data, None)
 
 
-def _dicom_slices(data: bytes, name: str, window: Window) -> Iterator[SourceSlice]:
+def _several(
+    data: bytes, name: str, decoders: BlockingCage, window: Window, applied: Window | None
+) -> Iterator[SourceSlice]:
+    for index, frame in enumerate(decoders.decode_frames(data, window, name)):
+        yield SourceSlice(f"{name}#{index}", frame if isinstance(frame, ServiceError) else frame.slice_, applied)
+
+
+def _dicom_slices(data: bytes, name: str, decoders: BlockingCage, window: Window) -> Iterator[SourceSlice]:
     if _DISC_INDEX.search(data, 128, 1024):
         raise SourceError("disc_index", "The file is the index of a disc (DICOMDIR) and holds no slice.")
-    file = open_dicom(data)
-    applied = window if file.uses_window(0) else None
-    if file.header.frames > 1:
-        for index, frame in enumerate(decode_frames(data, DecodeLimits(), window)):
-            yield SourceSlice(f"{name}#{index}", frame, applied)
+    description = decoders.describe(data)
+    applied = window if description.uses_window else None
+    if description.frames > 1:
+        yield from _several(data, name, decoders, window, applied)
     else:
-        yield SourceSlice(name, data if window == LUNG else decode(data, DecodeLimits(), window), applied)
+        yield SourceSlice(name, data if window == LUNG else decoders.decode(data, window=window).slice_, applied)

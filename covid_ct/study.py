@@ -5,6 +5,7 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,9 +18,10 @@ from covid_ct.study_files import study_files
 from service import DISCLAIMER
 from service.api_study import SeriesAnswer, StudyAnswer, StudyProgress
 from service.errors import MalformedRequestError, ModelFileError, ServiceError
+from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.archives import ArchiveLimits, Member, is_zip, read_zip
-from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
+from service.imaging.series.files import ReadOptions, StudySlice
 from service.model.study import FoundSlice, NotASlice, Study, plan_study
 
 if TYPE_CHECKING:
@@ -101,20 +103,27 @@ def read_study(
     )
     found: list[FoundSlice] = []
     others: list[NotASlice] = []
-    for index, member in enumerate(_members(files)):
-        read = (
-            [member.data]
-            if isinstance(member.data, ServiceError)
-            else read_study_file(member.data, member.name, options)
-        )
-        for slice_ in read:
-            if isinstance(slice_, StudySlice):
-                found.append(FoundSlice(index, member.name, slice_))
-            else:
-                others.append(NotASlice(index, member.name, slice_))
+    with closing(BlockingCage()) as decoders:
+        for index, member in enumerate(_members(files)):
+            for slice_ in _slices(member, decoders, options):
+                if isinstance(slice_, StudySlice):
+                    found.append(FoundSlice(index, member.name, slice_))
+                else:
+                    others.append(NotASlice(index, member.name, slice_))
     if not found:
         raise SourceError("no_slices", "No file of the study is an axial CT slice.")
     return plan_study(found, others, every_mm)
+
+
+def _slices(member: Member, decoders: BlockingCage, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
+    """Yield the slices of a file; the reason for which there are no more is the last item."""
+    if isinstance(member.data, ServiceError):
+        yield member.data
+        return
+    try:
+        yield from decoders.study_slices(member.data, member.name, options)
+    except ServiceError as error:
+        yield error
 
 
 def answer_slices(study: Study, predictor: "Predictor", report: Report = lambda _: None) -> None:

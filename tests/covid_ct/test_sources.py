@@ -6,22 +6,27 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLSLossless
 
 from covid_ct import sources
 from covid_ct.errors import SourceError
 from covid_ct.sources import SourceFile, SourceSlice, list_sources, read_sources, slices_of
-from service.errors import ServiceError, UnusableImageError, damaged_image
+from service.errors import ServiceError, UnusableImageError
+from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import Slice, decode
-from service.imaging.dicom import DicomFile
 from service.imaging.series.archives import ArchiveLimits
 from service.imaging.window import LUNG, Window
-from tests.support.files.dicoms import ct, phantom
+from tests.support.files.dicoms import ct, ct_dataset, phantom, written
 from tests.support.processes.client import png
 from tests.support.processes.server import ROOT
 
@@ -31,6 +36,22 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
         for name, data in members.items():
             file.writestr(name, data)
     return path
+
+
+@cache
+def decoders() -> BlockingCage:
+    """One for all tests of this file; it ends with their process."""
+    return BlockingCage()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    decoders().close()
+
+
+def sliced(data: bytes, name: str, window: Window = LUNG) -> Iterator[SourceSlice]:
+    return slices_of(data, name, decoders(), window)
 
 
 def image_of(found: SourceSlice) -> Slice:
@@ -134,13 +155,13 @@ def test_nifti_slices_are_those_of_the_dicom_series(packed: bool) -> None:
     """NIfTI's x is DICOM's columns and its y the rows, with an affine that says that they run left and back."""
     data = nifti(VOLUME.transpose(1, 0, 2))
     name = "ct.nii.gz" if packed else "ct.nii"
-    slices = list(slices_of(gzip.compress(data) if packed else data, name))
+    slices = list(sliced(gzip.compress(data) if packed else data, name))
     assert [each.name for each in slices] == [f"{name}#0", f"{name}#1", f"{name}#2"]
     for index, each in enumerate(slices):
         np.testing.assert_array_equal(image_of(each), decode(ct(VOLUME[..., index], RescaleIntercept=0)))
 
 
-def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nifti_that_is_no_volume_or_damaged_is_refused() -> None:
     data = nifti(VOLUME)
     for name, bad, code in (
         ("a.nii", data[: len(data) // 2], "damaged_image"),
@@ -148,11 +169,8 @@ def test_nifti_that_is_no_volume_or_damaged_is_refused(monkeypatch: pytest.Monke
         ("a.nii.gz", gzip.compress(b"no volume"), "damaged_image"),
     ):
         with pytest.raises(ServiceError) as caught:
-            list(slices_of(bad, name))
+            list(sliced(bad, name))
         assert caught.value.code == code
-    monkeypatch.setattr(sources, "LIMITS", ArchiveLimits(max_file_bytes=1000))
-    with pytest.raises(ServiceError, match="the limit is 1000"):
-        list(slices_of(gzip.compress(data), "a.nii.gz"))
 
 
 def test_a_packed_volume_is_judged_by_its_header_and_unpacked_no_further() -> None:
@@ -165,26 +183,26 @@ def test_a_packed_volume_is_judged_by_its_header_and_unpacked_no_further() -> No
     tracemalloc.start()
     try:
         with pytest.raises(ServiceError):
-            next(slices_of(packed, "a.nii.gz"))
+            next(sliced(packed, "a.nii.gz"))
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
         header.set_data_shape((512, 512, 4))
         packed = gzip.compress(header.binaryblock + bytes(4) + bytes(50_000_000))
         tracemalloc.reset_peak()
-        assert len(list(slices_of(packed, "a.nii.gz"))) == 4
+        assert len(list(sliced(packed, "a.nii.gz"))) == 4
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
 
 
 def test_trailing_axes_of_one_are_dropped_and_gzip_is_known_by_its_bytes() -> None:
-    expected = [image_of(each) for each in slices_of(nifti(VOLUME), "a.nii")]
+    expected = [image_of(each) for each in sliced(nifti(VOLUME), "a.nii")]
     for data, name in (
         (nifti(VOLUME[..., None]), "a.nii"),
         (nifti(VOLUME[..., None, None]), "a.nii"),
         (gzip.compress(nifti(VOLUME)), "a.nii"),
         (gzip.compress(nifti(VOLUME)), "volume"),
     ):
-        np.testing.assert_array_equal([image_of(each) for each in slices_of(data, name)], expected)
+        np.testing.assert_array_equal([image_of(each) for each in sliced(data, name)], expected)
 
 
 def test_infinite_voxels_are_air() -> None:
@@ -192,23 +210,23 @@ def test_infinite_voxels_are_air() -> None:
     volume[:5] = np.inf
     air = VOLUME.copy()
     air[:5] = -1024
-    found = [image_of(each) for each in slices_of(nifti(volume), "a.nii")]
-    np.testing.assert_array_equal(found, [image_of(each) for each in slices_of(nifti(air), "a.nii")])
+    found = [image_of(each) for each in sliced(nifti(volume), "a.nii")]
+    np.testing.assert_array_equal(found, [image_of(each) for each in sliced(nifti(air), "a.nii")])
 
 
 def test_dicom_goes_out_whole_unless_it_has_frames_or_another_window() -> None:
     single, several = ct(phantom()), ct(np.stack([phantom()] * 2))
-    assert list(slices_of(single, "a")) == [SourceSlice("a", single, LUNG)]
-    assert [each.name for each in slices_of(several, "a")] == ["a#0", "a#1"]
-    (narrow,) = slices_of(single, "a", Window(40, 400))
+    assert list(sliced(single, "a")) == [SourceSlice("a", single, LUNG)]
+    assert [each.name for each in sliced(several, "a")] == ["a#0", "a#1"]
+    (narrow,) = sliced(single, "a", Window(40, 400))
     assert (narrow.name, narrow.window) == ("a", Window(40, 400))
     np.testing.assert_array_equal(image_of(narrow), decode(single, window=Window(40, 400)))
     with pytest.raises(UnusableImageError, match="MR"):
-        list(slices_of(ct(phantom(), Modality="MR"), "a"))
+        list(sliced(ct(phantom(), Modality="MR"), "a"))
 
 
 def test_an_image_is_left_to_whoever_decodes_it() -> None:
-    assert list(slices_of(b"anything", "a.png")) == [SourceSlice("a.png", b"anything", None)]
+    assert list(sliced(b"anything", "a.png")) == [SourceSlice("a.png", b"anything", None)]
 
 
 @pytest.mark.parametrize(
@@ -220,25 +238,22 @@ def test_an_image_is_left_to_whoever_decodes_it() -> None:
     ],
 )
 def test_a_window_is_that_of_hounsfield_units_alone(elements: dict[str, Any], applies: bool) -> None:
-    (found,) = slices_of(ct(phantom(), **elements), "a.dcm", Window(40, 400))
+    (found,) = sliced(ct(phantom(), **elements), "a.dcm", Window(40, 400))
     assert found.window == (Window(40, 400) if applies else None)
 
 
 def test_a_picture_in_a_dicom_file_has_no_window() -> None:
     for pixels in (np.full((32, 32), 9, np.uint8), np.zeros((32, 32, 3), np.uint8)):
-        (found,) = slices_of(ct(pixels), "a.dcm", Window(40, 400))
+        (found,) = sliced(ct(pixels), "a.dcm", Window(40, 400))
         assert found.window is None
 
 
-def test_a_damaged_frame_is_an_error_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    def frame(self: DicomFile, index: int, window: Window) -> np.ndarray:
-        if index == 1:
-            raise damaged_image("its pixels are gone")
-        return whole(self, index, window)
-
-    whole = DicomFile.frame
-    monkeypatch.setattr(DicomFile, "frame", frame)
-    found = list(slices_of(ct(np.stack([phantom()] * 3)), "a"))
+def test_a_damaged_frame_is_an_error_in_its_place() -> None:
+    whole = bytes(imagecodecs.jpegls_encode(phantom()))
+    dataset = ct_dataset(np.stack([phantom()] * 3), JPEGLSLossless)
+    dataset.PixelData = encapsulate([whole, whole[:200], whole])
+    dataset["PixelData"].is_undefined_length = True
+    found = list(sliced(written(dataset), "a"))
     assert [each.name for each in found] == ["a#0", "a#1", "a#2"]
     assert [isinstance(each.image, UnusableImageError) for each in found] == [False, True, False]
 
@@ -305,7 +320,7 @@ DISC_INDEX = (
 @pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "DICOMDIR;1", "DIRFILE"])
 def test_the_index_of_a_disc_is_known_by_its_content(name: str) -> None:
     with pytest.raises(SourceError) as caught:
-        list(slices_of(DISC_INDEX, name))
+        list(sliced(DISC_INDEX, name))
     assert caught.value.code == "disc_index"
 
 

@@ -207,14 +207,24 @@ class Cage:
         return _decoded(head, payload, input_size)
 
     async def decode_frames(
-        self, data: bytes, limits: DecodeLimits = USUAL_LIMITS, window: Window = LUNG, input_size: int | None = None
+        self,
+        data: bytes,
+        limits: DecodeLimits = USUAL_LIMITS,
+        window: Window = LUNG,
+        input_size: int | None = None,
+        name: str = "",
     ) -> AsyncGenerator[Decoded | ServiceError]:
-        """Yield every slice of a file, or the error of a damaged frame in its place; arguments as in `decode`.
+        """Yield every slice of a file, or the error of a damaged frame in its place.
+
+        Args:
+            data: a whole file, also a NIfTI volume.
+            limits, window, input_size: as in `decode`.
+            name: of the file, which tells a packed NIfTI file.
 
         Raises:
             ServiceError: as `decode`.
         """
-        order = _order("frames", limits, window, input_size)
+        order = _order("frames", limits, window, input_size) | {"name": name[-1000:]}
         async with aclosing(self._frames(order, data, limits, input_size)) as frames:
             async for head, payload in frames:
                 if "error" in head:

@@ -22,6 +22,7 @@ from service.imaging.cage.fork_server import WorkerLimits
 from service.imaging.cage.messages import MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
 from service.imaging.cage.study import pack_slices
 from service.imaging.decode import DecodeLimits, Slice, to_input
+from service.imaging.series.nifti import is_nifti, open_nifti
 from service.imaging.window import Window
 
 _COPIES: Final = 4
@@ -34,8 +35,8 @@ _MAX_DETAIL: Final = 4000
 
 _CODECS: Final = ("jpeg8", "jpeg2k", "jpegls", "png", "tiff")
 
-_UNUSED: Final = ("gdcm", "pylibjpeg", "requests")
-"""Optional packages of pydicom, which are never used and need half of the memory."""
+_UNUSED: Final = ("gdcm", "pylibjpeg", "requests", "scipy")
+"""Optional packages of pydicom and nibabel, which are never used and need half of the memory."""
 
 
 def prepare() -> None:
@@ -66,7 +67,11 @@ def serve(connection: socket.socket, limits: WorkerLimits) -> None:
             try:
                 order, size = receive_head(connection)
                 memory.limit(_COPIES * size)
-                _answer(connection, order, receive_data(connection, size), limits.seconds, memory)
+                data = receive_data(connection, size)
+                if "name" in order and is_nifti(order["name"], data):  # a volume is held whole, a slice is a part of it
+                    memory.limit(_COPIES * size + limits.memory_bytes)
+                _answer(connection, order, data, limits.seconds, memory)
+                del data
             except MemoryError:
                 send(connection, {"error": NO_MEMORY if memory.is_scarce() else MEMORY})
                 return
@@ -106,8 +111,14 @@ def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
     if order["kind"] == "slice":
         yield _packed(decoders.decode(data, limits, window), size)
         return
-    for slice_ in decoders.decode_frames(data, limits, window, first=order["start"]):
+    for slice_ in _frames(order, data, limits, window):
         yield (_described(slice_), []) if isinstance(slice_, ServiceError) else _packed(slice_, size)
+
+
+def _frames(order: Head, data: bytes, limits: DecodeLimits, window: Window) -> Iterator[Slice | ServiceError]:
+    if is_nifti(order["name"], data):
+        return open_nifti(data, limits).slices(window, order["start"])
+    return decoders.decode_frames(data, limits, window, order["start"])
 
 
 def _packed(slice_: Slice, input_size: int | None) -> tuple[Head, list[bytes]]:

@@ -1,0 +1,35 @@
+"""The cage without an event loop, as the command line uses it."""
+
+import os
+
+import numpy as np
+import psutil
+import pytest
+
+from service.errors import ServiceError, UnusableImageError
+from service.imaging.cage.blocking import BlockingCage
+from service.imaging.cage.pool import CageLimits
+from service.imaging.decode import Description, decode
+from tests.support.files.bombs import jpeg_of_many_scans
+from tests.support.files.dicoms import ct, phantom
+from tests.support.processes.client import png
+from tests.support.processes.family import is_running
+
+
+def test_files_are_read_one_after_the_other_and_one_that_does_not_end_stops_no_other() -> None:
+    before = set(psutil.Process(os.getpid()).children())
+    cage = BlockingCage(CageLimits(seconds=0.3))
+    stored = np.stack([phantom()] * 3)
+    try:
+        assert cage.describe(ct(stored)) == Description(frames=3, uses_window=True)
+        with pytest.raises(UnusableImageError, match=r"more than 0\.3 seconds"):
+            cage.decode(jpeg_of_many_scans(scans=100_000))
+        np.testing.assert_array_equal(cage.decode(png()).slice_, decode(png()))
+        first = next(iter(cage.decode_frames(ct(stored))))
+        assert not isinstance(first, ServiceError), "a reader may stop before the last frame"
+        assert len(list(cage.decode_frames(ct(stored)))) == 3
+    finally:
+        started = set(psutil.Process(os.getpid()).children()) - before
+        cage.close()
+    assert started
+    assert not any(is_running(process) for process in started)
