@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.url and (options.models or options.device != "auto"):
         raise UsageError("--models and --device are for a model here; leave them out with --url")
-    pacs = Pacs(options.pacs, os.environ.get("COVIDCT_PACS_AUTHORIZATION"))
-    with closing(_answerer(options)) as answerer:
+    authorization = os.environ.get("COVIDCT_PACS_AUTHORIZATION")
+    with closing(Pacs(options.pacs, authorization)) as pacs, closing(_answerer(options)) as answerer:
         beat = options.heartbeat.touch if options.heartbeat else lambda: None
         worker = Worker(pacs, answerer, again=options.again, settle=options.settle, beat=beat)
         if not options.once:

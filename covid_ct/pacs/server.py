@@ -13,6 +13,7 @@ from service.dicom_out.device import MANUFACTURER
 
 if TYPE_CHECKING:
     from dicomweb_client.web import DICOMwebClient
+    from requests import Session
 
 _PAGE: Final = 500
 """Series for which one request asks."""
@@ -80,7 +81,12 @@ class Pacs:
     """
 
     def __init__(self, url: str, authorization: str | None = None) -> None:
-        self._client = _client(url, authorization)
+        self._session = _session()
+        self._client = _client(url, authorization, self._session)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
 
     def chest_series(self) -> list[CtSeries]:
         """Find CT series that may show a chest, the latest study first."""
@@ -156,11 +162,18 @@ class Pacs:
                 )
 
 
-def _client(url: str, authorization: str | None) -> "DICOMwebClient":
+def _session() -> "Session":
     try:
-        from dicomweb_client.web import DICOMwebClient
+        import dicomweb_client  # noqa: F401 - asked before anything is sent
+        from requests import Session
     except ImportError:
         raise ClientError("a PACS needs dicomweb-client: pip install 'covid-ct[pacs]'") from None
+    return Session()
+
+
+def _client(url: str, authorization: str | None, session: "Session") -> "DICOMwebClient":
+    from dicomweb_client.web import DICOMwebClient
+
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise UsageError(f"{url!r} is not a DICOMweb address; write it like http://127.0.0.1:8042/dicom-web")
@@ -168,7 +181,7 @@ def _client(url: str, authorization: str | None) -> "DICOMwebClient":
         raise UsageError("leave name and password out of the address, and set COVIDCT_PACS_AUTHORIZATION")
     logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)  # its lines have identifiers
     headers = {} if authorization is None else {"Authorization": authorization}
-    client = DICOMwebClient(url.rstrip("/"), headers=headers, permissive_uid=True, timeout=_TIMEOUT)
+    client = DICOMwebClient(url.rstrip("/"), session, headers=headers, permissive_uid=True, timeout=_TIMEOUT)
     client.set_http_retry_params(retry=False)  # the worker tries again, with growing pauses
     return client
 

@@ -17,8 +17,10 @@ from dicomweb_client.web import DICOMwebClient
 from highdicom.seg import segread
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 from covid_ct.pacs.answers import ServiceAnswerer
+from covid_ct.pacs.server import Pacs
 from tests.service.dicom_out.objects import dciodvfy, frame_values
 from tests.support.files.studies import SIDE, series
 from tests.support.processes.orthanc import Orthanc, orthanc
@@ -128,6 +130,23 @@ def results_of_service(server: Server, files: list[bytes]) -> dict[str, bytes]:
     with contextlib.closing(ServiceAnswerer(server.url)) as answerer:
         results = answerer.results(files)
     return {str(dcmread(io.BytesIO(file)).SOPInstanceUID): file for file in results.files}
+
+
+def test_compressed_files_come_as_they_are_stored(pacs: Orthanc) -> None:
+    originals = [dcmread(io.BytesIO(file)) for file in study()]
+    for each in originals:
+        each.compress(RLELossless, generate_instance_uid=False)
+    with requests.Session() as session:
+        DICOMwebClient(pacs.url, session=session).store_instances(originals)
+    server = Pacs(pacs.url)
+    (found,) = server.chest_series()
+    files = {each.SOPInstanceUID: each for each in map(dcmread, map(io.BytesIO, server.files(found)))}
+    assert found.instances == len(files) == len(originals)
+    for original in originals:
+        each = files[original.SOPInstanceUID]
+        assert each.file_meta.TransferSyntaxUID == RLELossless
+        assert each.PixelData == original.PixelData
+    server.close()
 
 
 def test_a_second_run_finds_nothing_to_do(pacs: Orthanc, server: Server) -> None:
