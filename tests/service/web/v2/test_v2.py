@@ -171,7 +171,13 @@ async def test_a_body_that_is_no_request_is_an_error(models: Path, body: bytes) 
 
 
 @pytest.mark.parametrize(
-    "data", ["[" + "[]," * 100_000 + "[]]", "[" + "{}," * 100_000 + "{}]", "[" + "7," * 5_000_001 + "7]"]
+    "data",
+    [
+        "[" + "[]," * 100_000 + "[]]",
+        "[" + "{}," * 100_000 + "{}]",
+        "[" + "7," * 3_000_001 + "7]",
+        '[{"a":1' + ',"b":1' * 100_000 + "}]",
+    ],
 )
 async def test_json_that_takes_long_to_parse_is_refused_unparsed(models: Path, data: str) -> None:
     body = json.dumps({"inputs": [tensor(data=[])]}).replace("[]}", data + "}")
