@@ -13,6 +13,8 @@ from urllib.parse import urljoin
 import httpx2
 import pytest
 
+from service.api_study import StudyLine
+from tests.support.files.studies import zipped
 from tests.support.networks.tiny import write_models
 from tests.support.processes.client import noise, png
 from tests.support.processes.server import ROOT, Server, free_port, running
@@ -102,14 +104,25 @@ def test_an_upload_of_megabytes_passes_the_proxy(client: httpx2.Client) -> None:
     assert client.post("/predict", files={"image": ("slice.png", noise(2000), "image/png")}).status_code == 200
 
 
+def test_a_study_passes_the_proxy_line_by_line(client: httpx2.Client) -> None:
+    body = {"image": ("ct.zip", zipped({"a.png": noise(5000), "b.png": noise(400)}))}
+    response = client.post("/predict/study", files=body, headers={"Accept": "application/x-ndjson"})
+    assert response.status_code == 200
+    lines = [StudyLine.model_validate_json(line) for line in response.text.splitlines()]
+    assert lines[-1].answer is not None
+    assert lines[-1].answer.failed[0].reason == "too_many_pixels"
+
+
 def test_the_example_allows_what_the_service_allows() -> None:
     from service.settings import Settings
 
     text = EXAMPLE.read_text()
     settings = Settings()
     assert f"client_max_body_size {settings.max_body_bytes // 1024**2}m" in text
-    (answer,) = re.findall(r"proxy_read_timeout (\d+)s", text)
+    assert f"client_max_body_size {settings.max_study_bytes // 1024**2}m" in text
+    answer, study = re.findall(r"proxy_read_timeout (\d+)s", text)
     assert float(answer) > settings.request_timeout_seconds
+    assert float(study) > settings.study_timeout_seconds
     (head,) = re.findall(r"client_header_timeout (\d+)s", text)
     assert float(head) < settings.header_timeout_seconds
 
