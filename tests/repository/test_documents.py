@@ -34,7 +34,7 @@ def test_every_link_to_a_file_or_heading_exists(page: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "lines"),
-    [("README.md", 120), ("docs/architecture.md", 80)],
+    [("README.md", 125), ("docs/architecture.md", 85)],
 )
 def test_a_page_stays_short(name: str, lines: int) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= lines
