@@ -226,7 +226,7 @@ def _open(
     import httpx2
 
     host = urlsplit(address)
-    direct = _is_loopback(host.hostname or "")
+    direct = is_loopback(host.hostname or "")
     try:
         return httpx2.Client(
             base_url=address,
@@ -243,7 +243,8 @@ def _open(
         ) from error
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine, which no proxy is asked for."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

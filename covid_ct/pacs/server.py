@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from covid_ct.errors import ClientError, UsageError
+from covid_ct.http import is_loopback
 from service.dicom_out.device import MANUFACTURER
 
 if TYPE_CHECKING:
@@ -179,6 +180,7 @@ def _client(url: str, authorization: str | None, session: "Session") -> "DICOMwe
         raise UsageError(f"{url!r} is not a DICOMweb address; write it like http://127.0.0.1:8042/dicom-web")
     if address.username:
         raise UsageError("leave name and password out of the address, and set COVIDCT_PACS_AUTHORIZATION")
+    session.trust_env = not is_loopback(address.hostname)
     logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL + 1)  # its lines have identifiers
     headers = {} if authorization is None else {"Authorization": authorization}
     client = DICOMwebClient(url.rstrip("/"), session, headers=headers, permissive_uid=True, timeout=_TIMEOUT)

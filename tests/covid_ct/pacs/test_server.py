@@ -102,6 +102,12 @@ def test_a_server_that_does_not_listen_is_away() -> None:
         Pacs(f"http://127.0.0.1:{free_port()}/dicom-web").chest_series()
 
 
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    with dicomweb(lambda path, query: (200, [])) as (url, _):
+        assert Pacs(url).chest_series() == []
+
+
 def test_another_web_server_is_told_from_a_pacs() -> None:
     with dicomweb(lambda path, query: (200, b"<html>")) as (url, _), pytest.raises((PacsError, PacsAwayError)):
         Pacs(url).chest_series()
