@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
     )
     max_study_bytes: ByteSize = Field(
-        default=ByteSize(512 * 1024**2),
+        default=ByteSize(384 * 1024**2),
         gt=0,
         description="maximum size of the body of a request to /predict/study, held in memory; a zip may unpack "
         "to four times as much",
