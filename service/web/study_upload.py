@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
 from service.web.upload import (
     FIELD,
+    MAX_PARTS,
     content_type_of,
     multipart_form,
     refuse_encoding,
@@ -78,6 +79,7 @@ class _Form:
         refuse_encoding(request)
         self.files: list[tuple[str, io.BytesIO]] = []
         self.count = 0
+        self._others = 0
         self.is_complete = False
         self.body = without_preamble(request.stream(), boundary)
         self.parser = FormParser(
@@ -95,15 +97,23 @@ class _Form:
                 f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.",
                 code=ErrorCode.MISSING_IMAGE,
             )
+        self._count_other()
 
     def _on_file(self, file: File) -> None:
         if file.field_name != FIELD.encode():
+            self._count_other()
             return
         self.count += 1
         if self.count > MAX_FILES:
             raise TooManyImagesError(f"The form has more than {MAX_FILES} files; send one study at a time.")
         assert isinstance(file.file_object, io.BytesIO)  # noqa: S101 - kept in memory
         self.files.append(((file.file_name or b"").decode("utf-8", "replace"), file.file_object))
+
+    def _count_other(self) -> None:
+        """Count a part that is ignored: each costs time."""
+        self._others += 1
+        if self._others > MAX_PARTS:
+            raise MalformedRequestError(f"The form has more than {MAX_PARTS} parts other than files {FIELD!r}.")
 
     def _on_end(self) -> None:
         self.is_complete = True

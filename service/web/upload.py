@@ -16,7 +16,7 @@ from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, To
 
 FIELD: Final = "image"
 
-_MAX_PARTS: Final = 16
+MAX_PARTS: Final = 16
 """More parts than a valid client sends; each costs memory before the form can be checked."""
 
 _MAX_CONTENT_TYPE: Final = 1000
@@ -84,7 +84,7 @@ async def read_upload(request: Request) -> bytes:
         MalformedRequestError: the form is malformed, or does not have exactly one file in the field `image`.
         ClientGoneError: the connection closed before the body was complete.
     """
-    (file,) = await _read(request, _MAX_PARTS, _only_file)
+    (file,) = await _read(request, MAX_PARTS, _only_file)
     return file.data
 
 
@@ -107,7 +107,7 @@ async def read_uploads(request: Request, max_images: int) -> list[NamedFile]:
         return found
 
     try:
-        return await _read(request, max_images + _MAX_PARTS, files)
+        return await _read(request, max_images + MAX_PARTS, files)
     except MalformedRequestError as error:
         if "Too many files" not in error.detail:
             raise
@@ -184,7 +184,7 @@ async def _read(request: Request, max_files: int, choose: Callable[[FormData], l
     refuse_encoding(request)
     boundary = options.get(b"boundary")
     body = request.stream() if boundary is None else without_preamble(request.stream(), boundary)
-    parser = _InMemoryParser(request.headers, body, max_files=max_files, max_fields=_MAX_PARTS)
+    parser = _InMemoryParser(request.headers, body, max_files=max_files, max_fields=MAX_PARTS)
     try:
         form = await parser.parse()
         if not parser.complete:

@@ -305,3 +305,13 @@ async def test_a_damaged_zip_is_the_last_line_after_the_first(models: Path) -> N
     assert lines[0].progress is not None
     assert lines[-1].problem is not None
     assert lines[-1].problem.code == "damaged_archive"
+
+
+@pytest.mark.parametrize("more", [b'name="note"', b'name="note"; filename="a"'])
+async def test_parts_that_are_ignored_are_few(models: Path, more: bytes) -> None:
+    """Each costs as much time as a file."""
+    body = b"--xyz\r\nContent-Disposition: form-data; " + more + b"\r\n\r\nx\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    async with serve(models) as client:
+        answer = await client.post("/predict/study", content=body * 17 + b"--xyz--\r\n", headers=headers)
+    assert "more than 16 parts other than files 'image'" in str(problem(answer, 400, "malformed_request")["detail"])
