@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     NOT_CT = "not_ct"
     LOCALIZER = "localizer"
     NOT_AXIAL = "not_axial"
+    NOT_HOUNSFIELD = "not_hounsfield"
     NO_PIXEL_DATA = "no_pixel_data"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     UNSUPPORTED_ENCODING = "unsupported_encoding"

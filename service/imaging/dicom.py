@@ -47,9 +47,8 @@ class DicomFile:
         """Decode one frame, and bring it upright.
 
         Samples with a rescale go to Hounsfield units and through `window`. Samples of 8 bits without a rescale (or with
-        an identity) are a picture already and are not changed; deeper samples without a rescale go through the window
-        of the file, or else over their whole range. Of these, MONOCHROME1 is inverted. Colour becomes BT.601 luma.
-        Padding is black.
+        an identity) are a picture already: they are not changed, except that MONOCHROME1 is inverted. Deeper samples
+        without a rescale are refused. Colour becomes BT.601 luma. Padding is black.
 
         Args:
             index: which, from 0.

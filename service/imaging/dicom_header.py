@@ -56,6 +56,7 @@ _TAGS: Final = (
     0x00281051,  # WindowWidth
     0x00281052,  # RescaleIntercept
     0x00281053,  # RescaleSlope
+    0x00281054,  # RescaleType
     *(0x00281100 + n for n in (1, 2, 3)),  # descriptors of the red, green and blue palette
     *(0x00281200 + n for n in (1, 2, 3)),  # their data
     0x00281221,  # segmented data of the red palette

@@ -3,12 +3,13 @@
 The grey of every possible sample is computed once into a table, which is cheaper than arithmetic for every pixel.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ErrorCode, malformed_element, unsupported
+from service.errors import ErrorCode, UnusableImageError, malformed_element, unsupported
 from service.imaging.dicom_checks import CONVERT_COLOUR, Header
 from service.imaging.dicom_header import numbers
 from service.imaging.window import Window
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _IDENTITY: Final = (1.0, 0.0)
+
+_UNITS: Final = ("", "HU", "HU_MOD", "US")
+"""Rescale types (PS3.3 C.11.1.1.2) of Hounsfield units, modified ones, and none that is said."""
 
 
 def grey_table(
@@ -53,13 +57,19 @@ def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) 
     """Whether the samples of a frame become Hounsfield units, so that a window applies; arguments as in `grey_table`.
 
     Raises:
-        UnusableImageError: the rescale is malformed.
+        UnusableImageError: the rescale is malformed, missing for samples beyond 8 bits, or to another unit.
     """
     if header.photometric == "PALETTE COLOR" or header.samples > 1:
         return False
     if dataset.get("ModalityLUTSequence"):
-        return str(dataset.ModalityLUTSequence[0].get("ModalityLUTType") or "HU").startswith("HU")
+        kind = dataset.ModalityLUTSequence[0].get("ModalityLUTType")
+        _check_unit("ModalityLUTType (0028,3004)", kind)
+        return str(kind or "HU").startswith("HU")
     rescale = _rescale(dataset, groups)
+    if rescale is None and header.stored > 8:
+        raise _not_hounsfield(
+            "has no RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), so its samples have no known unit"
+        )
     return rescale is not None and not (header.stored <= 8 and rescale == _IDENTITY)
 
 
@@ -102,10 +112,26 @@ def _rescale(dataset: "Dataset", groups: list["Dataset"]) -> tuple[float, float]
                 raise malformed_element(name, tag, f"has {len(found)} different values")
         if not intercepts:
             continue
+        _check_unit("RescaleType (0028,1054)", place.get("RescaleType"))
         if slopes[0] == 0:
             raise malformed_element("RescaleSlope", 0x00281053, "is 0, so the rescale gives no Hounsfield units")
         return slopes[0], intercepts[0]
     return None
+
+
+def _check_unit(element: str, kind: object) -> None:
+    """Refuse a rescale to another unit, such as the effective atomic number of a spectral scanner."""
+    name = str(kind or "").strip(" \0").upper()
+    if name not in _UNITS:
+        shown = name if re.fullmatch(r"[A-Z0-9_]{1,16}", name) else "unknown"
+        raise _not_hounsfield(f"has samples of the unit {shown}, by its {element}")
+
+
+def _not_hounsfield(what: str) -> UnusableImageError:
+    return UnusableImageError(
+        f"The DICOM file {what}; the model reads Hounsfield units only. Send the original CT series.",
+        code=ErrorCode.NOT_HOUNSFIELD,
+    )
 
 
 def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.float64] | None:

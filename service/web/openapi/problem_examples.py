@@ -57,6 +57,10 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.UnusableImageError("The image's header has more than 20000 elements.", code=e.ErrorCode.LIMIT_EXCEEDED),
     e.UnusableImageError("The DICOM file is a localizer; send an axial slice.", code=e.ErrorCode.LOCALIZER),
     e.UnusableImageError("The slice is not axial; send an axial slice.", code=e.ErrorCode.NOT_AXIAL),
+    e.UnusableImageError(
+        "The DICOM file has no RescaleSlope and RescaleIntercept; send the original CT series.",
+        code=e.ErrorCode.NOT_HOUNSFIELD,
+    ),
     e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
     e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
     e.UnusableImageError(

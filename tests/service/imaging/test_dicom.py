@@ -94,14 +94,6 @@ def test_an_8_bit_capture_without_hounsfield_units_stays_as_it_is(rescale: dict[
     np.testing.assert_array_equal(decode(ct(grey, **rescale))[0], grey)
 
 
-def test_deeper_samples_without_hounsfield_units_go_through_the_files_own_window() -> None:
-    plain: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None}
-    own = decode(ct(STORED, WindowCenter=[500, 1], WindowWidth=[1000, 1], **plain))
-    np.testing.assert_array_equal(own[0], windowed(STORED, 500, 1000))
-    full = decode(ct(STORED, BitsStored=12, HighBit=11, **plain))
-    np.testing.assert_array_equal(full[0], np.rint(STORED / 4095 * 255).astype(np.uint8))
-
-
 def test_a_colour_capture_becomes_luma() -> None:
     red = np.zeros((20, 20, 3), np.uint8)
     red[..., 0] = 200

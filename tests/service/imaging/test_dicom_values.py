@@ -223,3 +223,33 @@ def test_compressed_pixels_without_their_delimiter_are_read_and_cut_ones_refused
 
 def test_the_mark_may_be_at_the_first_byte() -> None:
     np.testing.assert_array_equal(decode(ct(STORED)[128:]), EXPECTED)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_ct_without_a_rescale_is_refused_not_shown_in_the_window_of_the_file(signed: bool) -> None:
+    """Stored values in a window for Hounsfield units changed an involvement of 0.09 to 0.81."""
+    samples = STORED.astype(np.int16) if signed else STORED
+    data = ct(samples, RescaleSlope=None, RescaleIntercept=None, WindowCenter=-600, WindowWidth=1500)
+    with pytest.raises(UnusableImageError, match="no RescaleSlope") as caught:
+        decode(data)
+    assert caught.value.code == "not_hounsfield"
+
+
+@pytest.mark.parametrize("unit", ["Z_EFF", "MGML", "ED"])
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_a_rescale_to_another_unit_is_refused_by_name(unit: str, per_frame: bool) -> None:
+    if per_frame:
+        group, transformation = Dataset(), Dataset()
+        transformation.RescaleSlope, transformation.RescaleIntercept, transformation.RescaleType = 1, -1024, unit
+        group.PixelValueTransformationSequence = Sequence([transformation])
+        changes: dict[str, Any] = {"SharedFunctionalGroupsSequence": Sequence([group])}
+    else:
+        changes = {"RescaleType": unit}
+    with pytest.raises(UnusableImageError, match=f"the unit {unit}") as caught:
+        decode(ct(STORED, **changes))
+    assert caught.value.code == "not_hounsfield"
+
+
+@pytest.mark.parametrize("unit", ["HU", "HU_MOD", "US", ""])
+def test_a_rescale_to_hounsfield_units_or_to_no_named_unit_is_read(unit: str) -> None:
+    np.testing.assert_array_equal(decode(ct(STORED, RescaleType=unit)), decode(ct(STORED)))
