@@ -181,6 +181,7 @@ REST: dict[str, tuple[ErrorCode, CALL]] = {
     "another modality": (ErrorCode.NOT_CT, partial(decode, ct(STORED, Modality="MR"))),
     "a localizer": (ErrorCode.LOCALIZER, partial(decode, ct(STORED, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))),
     "an enhanced localizer": (ErrorCode.LOCALIZER, partial(decode, enhanced_localizer())),
+    "another unit": (ErrorCode.NOT_HOUNSFIELD, partial(decode, ct(STORED, RescaleType="Z_EFF"))),
     "a coronal slice": (
         ErrorCode.NOT_AXIAL,
         partial(decode, ct(STORED, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])),
