@@ -46,6 +46,17 @@ _FEWEST: Final = 10
 """Slices of each class that a source needs to take part in a calibration, and to say that a network learned."""
 
 
+class NestedRates(Record):
+    """Rates of one source at a threshold that was chosen on the other left-out sources, as in a hospital not seen.
+
+    Attributes:
+        threshold: chosen by the same rule.
+    """
+
+    threshold: float
+    rates: Rates
+
+
 class SourceScores(Record):
     """Scores on one left-out source, each with a 95 % bootstrap interval over its groups (patients, papers).
 
@@ -53,6 +64,7 @@ class SourceScores(Record):
         groups: number of patients or papers; equal to `count` where the source does not tell them.
         figures: of the probability, at the differential threshold.
         answers: AUC of each answer alone, by class of the source's negatives.
+        nested: at a threshold that this source did not choose; None if it is the only one.
     """
 
     count: int
@@ -60,6 +72,7 @@ class SourceScores(Record):
     groups: int
     figures: dict[ScoreName, Interval]
     answers: dict[str, dict[AnswerName, float]] = Field(default_factory=dict)
+    nested: NestedRates | None = None
 
 
 class ClearScores(Record):
@@ -129,7 +142,12 @@ def judge_left_out(answers: Answers, slices: Sequence[CtSlice], seed: int) -> Le
         calibrations=calibrations,
         calibration_trials=trials,
         operating_points={str(name): point for name, point in points.items()},
-        sources={name: score_source(own, threshold, seed, alone[name]) for name, own in sources.items()},
+        sources={
+            name: score_source(own, threshold, seed, alone[name]).model_copy(
+                update={"nested": _nested(name, sources, seed)}
+            )
+            for name, own in sources.items()
+        },
         clear=_score_clear(answers, slices),
         lesions=score_lesions(answers, slices),
         strongest_inside_lung=strongest_inside_lung(answers, slices),
@@ -183,6 +201,15 @@ def score_source(
         figures=figures_with_intervals(answers.probability, answers.labels, threshold, weights),
         answers={negatives: dict(figures) for negatives, figures in (alone or {}).items()},
     )
+
+
+def _nested(name: str, sources: Mapping[str, SourceAnswers], seed: int) -> NestedRates | None:
+    """Score a source at the threshold that the rule chooses on all others."""
+    others = {other: answers for other, answers in sources.items() if other != name}
+    if not others:
+        return None
+    threshold = choose_threshold(others)
+    return NestedRates(threshold=threshold, rates=score_rates(sources[name], threshold, seed))
 
 
 def _point(name: PointName, answers: Answers, slices: Sequence[CtSlice], seed: int) -> OperatingPoint:

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, roc_auc_score, roc_curve
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
@@ -82,6 +82,33 @@ def draw_roc(splits: Mapping[str, Scores]) -> Figure:
     axes.set_ylabel("sensitivity (COVID)")
     axes.set_aspect("equal")
     axes.legend(loc="lower right", fontsize=7)
+    return figure
+
+
+def draw_roc_of_answers(
+    sources: Mapping[str, tuple[NDArray[np.integer], NDArray[np.floating]]], threshold: float
+) -> Figure:
+    """Draw the receiver operating characteristic of each set of slices, with the point of a threshold.
+
+    Args:
+        sources: labels and probabilities by name of the set, (N,) each.
+        threshold: at or above it a slice is called COVID.
+    """
+    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (labels, probability) in sources.items():
+        false_positive, true_positive, _ = roc_curve(labels, probability)
+        called = probability >= threshold
+        sensitivity, false_alarms = called[labels == 1].mean(), called[labels == 0].mean()
+        label = (
+            f"{name} (n = {len(labels)}): AUC {roc_auc_score(labels, probability):.3f}; at {threshold:.2f} sensitivity "
+            f"{sensitivity:.2f}, specificity {1 - false_alarms:.2f}"
+        )
+        (line,) = axes.plot(false_positive, true_positive, label=label)
+        axes.plot(false_alarms, sensitivity, "o", color=line.get_color())
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity (COVID)", aspect="equal")
+    figure.legend(loc="outside upper center", fontsize=7)
     return figure
 
 

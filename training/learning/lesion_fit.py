@@ -150,7 +150,11 @@ def _write_finder(path: Path, settings: LesionFitSettings, slices: Sequence[CtSl
     pictures = _lung_pictures(slices, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
     seed_everything(recipe.seed, "finder", "weights")
     training = LungTraining(
-        recipe.finder_steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine
+        recipe.finder_steps,
+        recipe.finder_batch_size,
+        recipe.finder_learning_rate,
+        settings.machine,
+        path.with_suffix(".ckpt"),
     )
     finder = train_lung_finder(pictures, training).cpu()
     write_atomically(path, lambda file: torch.save(finder.state_dict(), file))
@@ -198,7 +202,7 @@ def _train(
     recipe = settings.recipe
     own = FoundLungs(found.lung[list(seen)], found.box[list(seen)])
     labelled = [slices[index] for index in seen]
-    shares = _shares(labelled, recipe.covid_ct_share)
+    shares = source_shares(labelled, recipe.covid_ct_share)
     rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
     samples = LesionSamples(labelled, own, shares, recipe.box_size, rng)
     training = LesionTraining(
@@ -224,7 +228,7 @@ def _appearance(
 ) -> AppearanceProbe:
     if current().lacks(path):
         recipe = settings.recipe
-        shares = _shares([slices[index] for index in seen], recipe.covid_ct_share)
+        shares = source_shares([slices[index] for index in seen], recipe.covid_ct_share)
         rng = np.random.default_rng(derive_seed(recipe.seed, path.stem))
         fitted = fit_appearance(network, slices, found, seen, shares, recipe.box_size, settings.machine, rng)
         first_only(write_atomically)(path, lambda file: torch.save(fitted.state_dict(), file))
@@ -234,7 +238,7 @@ def _appearance(
     return probe.eval()
 
 
-def _shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:
+def source_shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:
     """Shares of the labelled sources: COVID-CT, then the large sources with both classes, then all others together."""
     labels: dict[str, set[int]] = {}
     counts: dict[str, int] = {}

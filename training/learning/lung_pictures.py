@@ -1,8 +1,8 @@
 """Pictures for the lung finder: slices with their lungs, pictures that are no axial chest slice, and contact sheets."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -82,6 +82,14 @@ class LungPictures:
     def draw_no_slice(self) -> Grey:
         """Draw a picture that is no axial chest slice, or a contact sheet: float32 (128, 128), 0 to 1."""
         return _as_grey(_reduced(self._draw_other() if self._rng.random() < 0.6 else self._draw_panels()))
+
+    def position(self) -> Mapping[str, Any]:
+        """Return the generator's state, for a checkpoint."""
+        return self._rng.bit_generator.state
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Continue from a generator's state."""
+        self._rng.bit_generator.state = position
 
     def _draw(self) -> tuple[Grey, Grey, tuple[float, float]]:
         drawn = self._rng.random()

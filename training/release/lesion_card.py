@@ -83,13 +83,15 @@ def _origin(report: LesionReport) -> dict[str, str]:
 def _left_out(report: LesionReport) -> dict[str, str]:
     judged = report.judgement
     lesions = judged.lesions
-    figures = ("auc", "sensitivity", "specificity", "calibration_error")
     correlation = lesions.involvement_spearman
     return {
         "left_out": _rows(
             (
                 *(name, f"{each.count} ({each.positives}), {each.groups}"),
-                *(written(each.figures[figure]) for figure in figures),  # type: ignore[index]
+                written(each.figures["auc"]),
+                written(each.nested.rates.sensitivity if each.nested else each.figures["sensitivity"]),
+                written(each.nested.rates.specificity if each.nested else each.figures["specificity"]),
+                written(each.figures["calibration_error"]),
             )
             for name, each in judged.sources.items()
         ),

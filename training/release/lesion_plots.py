@@ -1,27 +1,92 @@
-"""Plots of a run of the recipe `lesion`; none shows an image."""
+"""Plots of a run of the recipe `lesion`. Those of `draw_plots` show no image; the samples show images of the data."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.data.ct_slices import CtSlice
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import draw_scores
+from training.evaluation.plots import draw_roc_of_answers, draw_scores
+from training.learning.lesion_fit import LesionFitSettings, source_shares
+from training.learning.lesion_samples import LesionSamples
+from training.learning.lung_crops import FoundLungs
 from training.release.lesion_report import LesionReport
 from training.release.predictions_csv import AnsweredSet
+from training.run.seeding import derive_seed
+
+_OFFICIAL: Final = ("test", "test_corrected")
+"""Sets of official test that are drawn; the others are nearly the same slices."""
+
+_SAMPLES: Final = 16
 
 
-def draw_plots(report: LesionReport, left_out: AnsweredSet, test: AnsweredSet) -> dict[str, Figure]:
+def draw_plots(
+    report: LesionReport, left_out: AnsweredSet, test: AnsweredSet, losses: Mapping[str, Path]
+) -> dict[str, Figure]:
     """Draw every plot of a run, by name.
 
     Args:
         report: of the run.
         left_out: the slices that were left out of training; only those of sources with scores are drawn.
         test: official test.
+        losses: CSV with losses by step, of each network.
     """
-    tenths = {}
+    tenths, answers = {}, {}
     for source in report.judgement.sources:
-        own = [i for i, each in enumerate(left_out.slices) if each.source == source and each.label is not None]
+        own = [i for i, slice_ in enumerate(left_out.slices) if slice_.source == source and slice_.label is not None]
         labels = np.array([left_out.slices[i].label for i in own])
+        answers[f"left-out {source}"] = labels, np.asarray(left_out.answers.probability[own])
         tenths[f"left-out {source}"] = reliability(left_out.answers.probability[own], labels)
-    labels = np.array([each.label for each in test.slices])
+    labels = np.array([slice_.label for slice_ in test.slices])
+    answers["official test"] = labels, np.asarray(test.answers.probability)
     tenths["test"] = reliability(test.answers.probability, labels)
-    return draw_scores(report.splits, tenths, labels, test.answers.probability, report.judgement.threshold)
+    threshold = report.judgement.threshold
+    official = {name: scores for name, scores in report.splits.items() if name in _OFFICIAL}
+    return {
+        **draw_scores(official, tenths, labels, test.answers.probability, threshold),
+        "roc": draw_roc_of_answers(answers, threshold),
+        "losses": draw_losses(losses),
+    }
+
+
+def draw_losses(paths: Mapping[str, Path]) -> Figure:
+    """Draw every loss by step, one panel a network."""
+    figure = Figure(figsize=(4.8 * len(paths), 3.6), layout="constrained")
+    for axes, (title, path) in zip(figure.subplots(1, len(paths), squeeze=False)[0], paths.items(), strict=True):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        steps = [int(float(row["step"])) for row in rows]
+        for name in [name for name in rows[0] if name != "step"]:
+            axes.plot(steps, [float(row[name]) for row in rows], "o-", markersize=3, label=name)
+        axes.set(title=title, xlabel="step", ylabel="running loss", yscale="log")
+        axes.legend(fontsize=7)
+    return figure
+
+
+def draw_samples(settings: LesionFitSettings, slices: Sequence[CtSlice], found: FoundLungs) -> Figure:
+    """Draw slices as training sees them, augmented, with their masks: lesions red, lungs blue.
+
+    The plot shows images of the data, so it must not be published.
+    """
+    recipe = settings.recipe
+    rng = np.random.default_rng(derive_seed(recipe.seed, "samples"))
+    batch = LesionSamples(slices, found, source_shares(slices, recipe.covid_ct_share), recipe.box_size, rng).batch(
+        _SAMPLES
+    )
+    figure = Figure(figsize=(12, 10), layout="constrained")
+    figure.suptitle("Training samples: lesions red, lungs blue. Not for publishing: the slices belong to their authors")
+    height, width = recipe.box_size
+    for place, axes in enumerate(figure.subplots(4, _SAMPLES // 4).flat):
+        axes.imshow(batch.pictures[place, 0].numpy(), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        for mask, weight, colour in ((batch.lung, 1.0, "tab:blue"), (batch.lesion, batch.lesion_weight[place], "red")):
+            cells = mask[place, 0].numpy()
+            if weight and 0 < (cells > 0.5).sum() < cells.size:
+                axes.contour(cells, [0.5], colors=[colour], linewidths=0.8, extent=(0, width, 0, height))
+        known = f"label {int(batch.label[place])}" if batch.label_weight[place] else "no label"
+        axes.set_title(f"{known}, lesion mask {'known' if batch.lesion_weight[place] else 'unknown'}", fontsize=7)
+        axes.axis("off")
+    return figure

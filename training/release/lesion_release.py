@@ -24,15 +24,16 @@ from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, me
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
-from training.evaluation.plots import save_plots
+from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
 from training.learning.lesion_training import training_seconds
+from training.learning.lung_crops import resumed_lungs
 from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
 from training.release.lesion_card import write_card
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
-from training.release.lesion_plots import draw_plots
+from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
 from training.release.predictions_csv import AnsweredSet, write_answers
 from training.release.publish import find_damaged, publish, staging_folder
@@ -93,6 +94,8 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
         current().leave_to_first()
         return finished
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
+    found = resumed_lungs(job.fit.run_folder / "lungs.npz", fitted.finder, data.train)
+    save_plot(draw_samples(job.fit, data.train, found), job.fit.run_folder / "samples.png")
     trained = time.perf_counter()
     left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
     judged = _answer_left_out(job, fitted, left_out)
@@ -108,7 +111,7 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
         AnsweredSet("left-out", left_out, calibrated(judged, judgement.calibrations)),
         AnsweredSet("test", data.test, tested.answers["plain"]),
     )
-    _write(staging_folder(job.models_folder), report, sets)
+    _write(job, report, sets)
     publish(job.models_folder)
     return report
 
@@ -271,10 +274,15 @@ def _agreement(
     )
 
 
-def _write(folder: Path, report: LesionReport, sets: tuple[AnsweredSet, AnsweredSet]) -> None:
+def _write(job: LesionJob, report: LesionReport, sets: tuple[AnsweredSet, AnsweredSet]) -> None:
     """Write predictions, plots, the card, the manifest and its JSON Schema."""
+    folder, run_folder = staging_folder(job.models_folder), job.fit.run_folder
+    losses = {
+        "without left-out slices": run_folder / "left-out-losses.csv",
+        "on all slices": run_folder / "network-losses.csv",
+    }
     write_answers(folder / "predictions.csv", sets)
-    save_plots(draw_plots(report, *sets), folder / "figures")
+    save_plots(draw_plots(report, *sets, losses), folder / "figures")
     write_schema(LesionReport, folder)
     write_card(folder, report)
     report.write(folder / MANIFEST_NAME)

@@ -97,3 +97,18 @@ def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
     by_slice = score_source(alone, 0.5, 0).figures["auc"]
     assert by_patient.value == by_slice.value
     assert by_patient.high - by_patient.low > 1.5 * (by_slice.high - by_slice.low)
+
+
+def test_nested_rates_use_a_threshold_that_the_source_did_not_choose() -> None:
+    slices = _slices()
+    answers = _answers(slices)
+    south = np.array([slice_.source == "south" for slice_ in slices])
+    # the south's answers are far lower, so its own threshold would be too
+    answers.covid_given_lesion[south] *= 0.2
+    judgement = judge_left_out(answers, slices, seed=0)
+    nested = judgement.sources["south"].nested
+    assert nested is not None
+    north = judgement.sources["north"].nested
+    assert north is not None
+    assert nested.threshold > judgement.threshold >= north.threshold
+    assert nested.rates.sensitivity.value < judgement.sources["south"].figures["sensitivity"].value

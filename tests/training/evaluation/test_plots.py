@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from training.evaluation.plots import draw_confusion, draw_curves, draw_precision_recall, draw_roc
+from training.evaluation.plots import (
+    draw_confusion,
+    draw_curves,
+    draw_precision_recall,
+    draw_roc,
+    draw_roc_of_answers,
+)
 from training.evaluation.scores import ConfusionMatrix, score
 from training.run.record import EpochRecord
 
@@ -38,3 +44,14 @@ def test_precision_recall_ends_at_the_share_of_covid() -> None:
     points = np.asarray(axes.lines[0].get_xydata())
     assert points[0].tolist() == [1.0, 1.0]
     assert points[-1].tolist() == [1.0, 0.25]
+
+
+def test_roc_curves_of_sources_name_auc_and_operating_point() -> None:
+    labels, probability = np.array([0, 0, 1, 1]), np.array([0.1, 0.7, 0.6, 0.9])
+    figure = draw_roc_of_answers({"left-out hospital": (labels, probability)}, 0.5)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "left-out hospital (n = 4): AUC 0.750; at 0.50 sensitivity 1.00, specificity 0.50"
+    ]
+    point = figure.axes[0].lines[1]
+    assert np.asarray(point.get_data()).tolist() == [[0.5], [1.0]]

@@ -106,7 +106,10 @@ def test_the_card_is_the_template_filled_from_metrics_json(run: Path) -> None:
 
 def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Path) -> None:
     names = {path.name for path in (run / "model" / "figures").iterdir()}
-    assert names == {f"{name}.png" for name in ("roc", "precision_recall", "confusion", "reliability", "misclassified")}
+    plots = ("roc", "precision_recall", "confusion", "reliability", "misclassified", "losses")
+    assert names == {f"{name}.png" for name in plots}
+    assert (run / "samples.png").is_file()
+    assert not (run / "model" / "samples.png").exists(), "it shows slices, so it is never released"
 
 
 @pytest.mark.usefixtures("thin")
