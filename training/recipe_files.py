@@ -73,7 +73,9 @@ def write_recipe_file(
         if written is not None and written != []:
             values[name.replace("_", "-")] = written
     text = f"# python -m training {command} --config {RECIPE_NAME}\n{tomli_w.dumps(values)}"
-    write_text(folder / RECIPE_NAME, text)
+    path = folder / RECIPE_NAME
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def _as_toml(value: object) -> object:

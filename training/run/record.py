@@ -1,9 +1,11 @@
 """Records of runs as JSON: their base class, the origin of a result, and one epoch."""
 
 import hashlib
+import inspect
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -12,10 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import CoreSchema
 
 import service
 from service.model.card import SplitFingerprint
@@ -28,10 +32,28 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Describe each field in the JSON Schema as the docstring of its class does."""
+        schema = handler.resolve_ref_schema(handler(core))
+        lines = [text for kind in reversed(cls.__mro__) if issubclass(kind, Record) for text in _attributes(kind)]
+        for names, text in lines:
+            for name in names.split(", "):
+                if name in schema.get("properties", {}):
+                    schema["properties"][name].setdefault("description", text)
+        return schema
+
     def write(self, path: Path) -> None:
         """Write the record as a JSON file."""
         text = self.model_dump_json(indent=2) + "\n"
         write_text(path, text)
+
+
+def _attributes(kind: type) -> list[tuple[str, str]]:
+    """Read the section Attributes of a docstring: names and text of each entry."""
+    section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    ([a-z_, ]+): (.+(?:\n        .+)*)", section, flags=re.MULTILINE)
+    return [(names, " ".join(text.split())) for names, text in entries]
 
 
 class Provenance(Record):
@@ -100,6 +122,62 @@ _LIBRARIES: Final = (
 """Everything that computes a figure or decodes a slice."""
 
 
+_FIELDS: Final = {
+    "accuracy": "share of slices with the right label",
+    "accuracy_change": "accuracy less that of the unaltered slices",
+    "architecture": "of the network",
+    "auc": "area under the ROC curve, COVID positive",
+    "auc_change": "AUC less that of the unaltered slices",
+    "bytes": "size of the file",
+    "confusion_matrix": "numbers of slices at the threshold",
+    "count": "number of slices, or of patients in scores by patient",
+    "epoch": "0 is the network before fine-tuning",
+    "false_negatives": "COVID slices that are called NonCOVID",
+    "false_positive_rate": "1 - specificity at each threshold",
+    "false_positives": "NonCOVID slices that are called COVID",
+    "figures": "scores by name, each with its interval",
+    "formats": "test slices by format and colour mode of the file",
+    "header_rule": "a rule that reads only the file format",
+    "high": "upper bound of the 95 % interval",
+    "low": "lower bound of the 95 % interval",
+    "mean_lesion_probability": "mean probability of a lesion",
+    "mean_probability": "mean probability of COVID",
+    "model": "name, version and origin of the model",
+    "name": "of the model, or of the file",
+    "negatives": "number of NonCOVID slices",
+    "offset": "added to the log odds",
+    "peak_memory_bytes": "largest resident memory of the last process",
+    "positive_label": "class of the returned probability",
+    "positives": "number of COVID slices, or patients",
+    "precision": "number format of the file",
+    "rates": "sensitivity and specificity at that threshold",
+    "reasons": "share by check",
+    "refused": "share that any check refuses",
+    "roc": "points of the ROC curve",
+    "rule": "how the values were chosen",
+    "schema_version": "of this file",
+    "seconds": "wall time of training and validation",
+    "sensitivity": "share of COVID slices that are called COVID",
+    "sha256": "hash, hexadecimal",
+    "slope": "multiplies the log odds",
+    "specificity": "share of NonCOVID slices that are called NonCOVID",
+    "threshold": "at or above it a slice is called COVID",
+    "train_accuracy": "share of training slices with the right label",
+    "train_loss": "cross-entropy in nats, mean over training slices",
+    "true_negatives": "NonCOVID slices that are called NonCOVID",
+    "true_positive_rate": "sensitivity at each threshold",
+    "true_positives": "COVID slices that are called COVID",
+    "val_accuracy": "share of validation slices with the right label",
+    "val_auc": "AUC on validation",
+    "val_loss": "cross-entropy in nats, mean over validation slices",
+    "value": "the figure itself",
+    "variants": "scores on the altered test split, by alteration",
+    "version": "of the model",
+    "weights": "source of the pretrained weights",
+}
+"""Descriptions of fields that mean the same in every record."""
+
+
 def make_provenance(
     config: Mapping[str, JsonValue], data: Mapping[str, SplitFingerprint], inputs: Mapping[str, str], machine: str
 ) -> Provenance:
@@ -120,7 +198,12 @@ def make_provenance(
 
 def write_schema(kind: type[Record], folder: Path) -> None:
     """Write the JSON Schema of a record into its folder."""
-    text = json.dumps(kind.model_json_schema(), indent=2) + "\n"
+    schema = {"$schema": GenerateJsonSchema.schema_dialect, **kind.model_json_schema()}
+    for described in (schema, *schema.get("$defs", {}).values()):
+        for name, field in described.get("properties", {}).items():
+            if name in _FIELDS:
+                field.setdefault("description", _FIELDS[name])
+    text = json.dumps(schema, indent=2) + "\n"
     write_text(folder / SCHEMA_NAME, text)
 
 

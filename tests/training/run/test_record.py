@@ -1,0 +1,37 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from training.release.lesion_report import LesionReport
+from training.release.report import Report
+from training.run.record import Record, write_schema
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def schema_of(kind: type[Record], folder: Path) -> dict[str, Any]:
+    write_schema(kind, folder)
+    content: dict[str, Any] = json.loads((folder / "metrics.schema.json").read_text())
+    return content
+
+
+@pytest.mark.parametrize("kind", [LesionReport, Report])
+def test_every_field_of_metrics_json_is_described(kind: type[Record], tmp_path: Path) -> None:
+    schema = schema_of(kind, tmp_path)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    fields = [
+        (name, field)
+        for record in (schema, *schema["$defs"].values())
+        for name, field in record.get("properties", {}).items()
+    ]
+    assert len(fields) > 50
+    assert [name for name, field in fields if not field.get("description")] == []
+
+
+def test_the_shipped_schema_describes_the_shipped_metrics() -> None:
+    shipped = json.loads((MODELS / "metrics.schema.json").read_text())
+    jsonschema.validate(json.loads((MODELS / "metrics.json").read_text()), shipped)
+    assert all("description" in field for field in shipped["properties"].values())
