@@ -23,7 +23,7 @@ from training.evaluation.answers import Answers, resumed_answers
 from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
 from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
-from training.evaluation.lesion_test import TestScores, alter, score_altered, score_test
+from training.evaluation.official_test import OfficialTestScores, alter, score_altered, score_test
 from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
@@ -78,7 +78,7 @@ class _Tested:
 
     reader: LesionReader
     answers: dict[str, Answers]
-    scores: TestScores
+    scores: OfficialTestScores
     covering: CoveringTest | None
     checks: Checks
 
@@ -234,7 +234,9 @@ def _export(
     )
 
 
-def _content(job: LesionJob, judgement: LeftOutJudgement, scores: TestScores, provenance: Provenance) -> CardContent:
+def _content(
+    job: LesionJob, judgement: LeftOutJudgement, scores: OfficialTestScores, provenance: Provenance
+) -> CardContent:
     differential = judgement.operating_points["differential"]
     return CardContent(
         version=job.version,

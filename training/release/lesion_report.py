@@ -8,7 +8,7 @@ from service.model.card import Interval, ManifestFile
 from training.evaluation.checks import Checks
 from training.evaluation.heatmap_check import CoveringTest
 from training.evaluation.left_out_scores import LeftOutJudgement
-from training.evaluation.lesion_test import AlteredScores, FormatScores
+from training.evaluation.official_test import AlteredScores, FormatScores
 from training.evaluation.scores import ScoreName, Scores
 from training.release.report import ModelName
 from training.run.record import Provenance, Record

@@ -43,7 +43,7 @@ class FormatScores(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class TestScores:
+class OfficialTestScores:
     """Scores of official test.
 
     Attributes:
@@ -87,7 +87,7 @@ def score_test(
     seed: int,
     *,
     patients_are_known: bool = False,
-) -> TestScores:
+) -> OfficialTestScores:
     """Score the answers to the unaltered test split; where patients are known, they are the groups of the slices."""
     official = [each.label for each in slices]
     true = [corrections.get(each.name, each.label) for each in slices]
@@ -106,7 +106,7 @@ def score_test(
             seed,
             [slices[i].group for i in usable] if patients_are_known else None,
         )
-    return TestScores(
+    return OfficialTestScores(
         scores=scores,
         formats=_by_format(answers, slices, threshold),
         probability_shares=tuple(shares_up_to(answers.probability, PROBABILITY_BOUNDS).values()),
