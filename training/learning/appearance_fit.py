@@ -1,5 +1,6 @@
 """Fits the appearance probe to a trained network's maps: logistic regression, sources and classes in fixed shares."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -116,7 +117,14 @@ def _pool(
 
 
 def _weights(slices: Sequence[CtSlice], shares: Mapping[str | None, float]) -> NDArray[np.float64]:
-    """Weight slices so that each group of sources has its share, half of it for each class."""
-    keys = [(share_of(each, shares), each.label) for each in slices]
-    counts = {key: keys.count(key) for key in set(keys)}
-    return np.array([shares[source] / counts[source, label] for source, label in keys])
+    """Weight slices so that each group of sources has its share, half of it for each class.
+
+    Within a group and a class sources weigh as much as the root of their number, as in `LesionSamples`.
+    """
+    groups = [(share_of(each, shares), each.label) for each in slices]
+    sources = Counter((each.source, each.label) for each in slices)
+    roots = np.array([1 / np.sqrt(sources[each.source, each.label]) for each in slices])
+    totals: dict[tuple[str | None, int | None], float] = defaultdict(float)
+    for group, root in zip(groups, roots, strict=True):
+        totals[group] += float(root)
+    return np.array([shares[group[0]] * root / totals[group] for group, root in zip(groups, roots, strict=True)])
