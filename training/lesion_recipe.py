@@ -17,7 +17,7 @@ class LesionRecipe(BaseModel):
     finder_batch_size: int = Field(default=24, gt=0, description="pictures in a batch of the lung finder")
     finder_learning_rate: float = Field(default=3e-3, gt=0, description="largest learning rate of the lung finder")
     view_steps: int = Field(
-        default=1500, gt=0, description="optimiser steps of the view checker; batch and rate are the lung finder's"
+        default=3000, gt=0, description="optimiser steps of the view checker; batch and rate are the lung finder's"
     )
     steps: int = Field(default=8000, gt=0, description="optimiser steps of the lesion network, on all sources")
     left_out_steps: int = Field(
