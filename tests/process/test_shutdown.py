@@ -164,7 +164,7 @@ def test_a_network_that_hangs_makes_the_service_not_live_and_ends_it_for_its_sup
         assert process.stderr is not None
         assert "the network no longer answers; ending" in process.stderr.read()
     assert statuses[0] == 504
-    assert set(statuses[-5:]) == {503}
+    assert statuses[-1] == 503
 
 
 def test_time_that_the_process_was_stopped_is_no_hang(models: Path) -> None:
