@@ -11,7 +11,7 @@ from training.data.patients import find_tables
 from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.learning.lesion_fit import LesionFitSettings
-from training.lesion_recipe import NO_OPTIONS, LesionRecipe
+from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
 from training.network.weights import check_weights
 from training.options import check_paths, read_recipe
 from training.recipe_files import write_recipe_file
@@ -19,6 +19,7 @@ from training.release.lesion_export import NOT_LEARNED
 from training.release.lesion_release import LesionJob, release_lesions
 from training.release.lesion_report import LesionReport
 from training.release.promotion import check_version, promote
+from training.release.run_length import take_lengths
 from training.run.machine import Machine, find_machine, use_threads
 from training.run.processes import current
 from training.run.progress import say
@@ -54,13 +55,14 @@ def _run(options: argparse.Namespace, job: LesionJob, data: LesionData, machine:
     claim_run_folder(
         options.run,
         {
-            "recipe": job.fit.recipe.model_dump(mode="json"),
+            "recipe": job.fit.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
             "leave_out": list(job.fit.leave_out),
             "data": {name: fingerprint.model_dump() for name, fingerprint in job.fingerprints(data).items()},
             "inputs": dict(job.inputs),
         },
         fresh=options.fresh,
     )
+    take_lengths(options.run, {name: getattr(job.fit.recipe, name) for name in LENGTHS})
     if current().is_first:
         write_recipe_file(options.run, "train", options, job.fit.recipe.model_dump(), NO_OPTIONS)
     say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")

@@ -56,5 +56,8 @@ class LesionRecipe(BaseModel):
 LEFT_OUT_PARTS: Final = 4
 """One of so many groups of COVID-CT, and of the volumes with lesion masks, is left out."""
 
+LENGTHS: Final = ("steps", "left_out_steps")
+"""Fields that a run may be lengthened or shortened by; what was trained stays."""
+
 NO_OPTIONS: Final = ("name", "architecture")
 """Fields that are no options of the command line."""

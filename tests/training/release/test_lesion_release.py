@@ -214,6 +214,20 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
 
 
 @pytest.mark.usefixtures("thin")
+def test_a_lengthened_run_goes_on_from_its_checkpoints(run: Path, options: list[str], tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, copy_function=os.link)
+    before = (copy / "left-out-000002.pt").stat().st_mtime_ns
+    assert main([*options, "--run", str(copy), "--model-version", "9.8.7", "--steps", "3"]) == 0
+    assert (copy / "left-out-000002.pt").stat().st_mtime_ns == before, "its steps are the same"
+    assert (copy / "network-000003.pt").is_file()
+    metrics = json.loads((copy / "model" / MANIFEST_NAME).read_text())
+    assert (metrics["config"]["steps"], metrics["config"]["left_out_steps"]) == (3, 2)
+    first = json.loads((run / "model" / MANIFEST_NAME).read_text())
+    assert {file["sha256"] for file in metrics["files"]}.isdisjoint(file["sha256"] for file in first["files"])
+
+
+@pytest.mark.usefixtures("thin")
 def test_a_run_folder_of_another_recipe_is_refused(
     run: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
