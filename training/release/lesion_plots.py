@@ -60,7 +60,7 @@ def draw_losses(paths: Mapping[str, Path]) -> Figure:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         steps = [int(float(row["step"])) for row in rows]
-        for name in [name for name in rows[0] if name != "step"]:
+        for name in [name for name in rows[0] if name not in ("step", "seconds")]:
             axes.plot(steps, [float(row[name]) for row in rows], "o-", markersize=3, label=name)
         axes.set(title=title, xlabel="step", ylabel="running loss", yscale="log")
         axes.legend(fontsize=7)
