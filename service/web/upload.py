@@ -127,11 +127,11 @@ def content_type_of(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
     """Parse the Content-Type and its options, if it is not longer than any valid one: that takes quadratic time.
 
     Raises:
-        UnsupportedFormError: it is longer.
+        MalformedRequestError: it is longer.
     """
     header = request.headers.get("content-type", "")
     if len(header) > _MAX_CONTENT_TYPE:
-        raise UnsupportedFormError(f"The Content-Type has more than {_MAX_CONTENT_TYPE} characters.")
+        raise MalformedRequestError(f"The Content-Type has more than {_MAX_CONTENT_TYPE} characters.")
     return parse_options_header(header)
 
 

@@ -155,6 +155,7 @@ def test_keys_and_settings_of_one_service_need_no_edit_of_the_compose_file(
     keys.write_text(f"{key}\n")
     keys.chmod(0o444)  # the container's user is another one
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
     (tmp_path / ".env").write_text(f"COVIDCT_API_KEYS_FILE={keys}\nCOVIDCT_LOG_LEVEL=ERROR\nSERVICE_PORT=18123\n")
     (tmp_path / "service.env").write_text("COVIDCT_LOG_LEVEL=INFO\nCOVIDCT_PRECISION=int8\n")
     files = [tmp_path / "docker-compose.yml", ROOT / "tests" / "containers" / "compose.override.yml"]

@@ -207,4 +207,4 @@ async def test_the_limits_of_a_part_are_named(models: Path, path: str, filename:
 async def test_a_content_type_that_takes_long_to_parse_is_refused_unparsed(models: Path, path: str) -> None:
     async with serve(models) as client:
         answer = await client.post(path, content=END, headers={"Content-Type": FORM["content-type"] + ";" * 60_000})
-        assert "more than 1000 characters" in str(problem(answer, 415, "unsupported_content_type")["detail"])
+        assert "more than 1000 characters" in str(problem(answer, 400, "malformed_request")["detail"])
