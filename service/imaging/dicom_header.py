@@ -81,6 +81,9 @@ _MAX_VALUE_BYTES: Final = 256 * 1024
 _MAX_INFLATED: Final = 64 * 1024 * 1024
 """Maximum bytes of a deflated data set; a CT slice of 4096 x 4096 has half as many."""
 
+_ITEM_BYTES: Final = 8
+"""Of an empty item."""
+
 _ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 """Tag of an item, little and big endian."""
 
@@ -176,7 +179,7 @@ def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
     from pydicom.tag import Tag
     from pydicom.uid import UID
 
-    if sum(body.count(item) for item in _ITEMS) > _MAX_ITEMS:
+    if len(body) > _ITEM_BYTES * _MAX_ITEMS and sum(body.count(item) for item in _ITEMS) > _MAX_ITEMS:
         raise limit_exceeded(f"its sequences have more than {_MAX_ITEMS} items")
     if syntax in COMPRESSED:  # closes pixel data that lack it; behind complete pixel data it is not read
         body += _SEQUENCE_DELIMITER
