@@ -61,7 +61,6 @@ class LocalEngine:
         *,
         operating_point: str | None = None,
     ) -> None:
-        self.decoders = BlockingCage()
         from service.errors import MalformedRequestError, ModelFileError
         from service.model.loading import LoadOptions, load_predictor
 
@@ -69,6 +68,7 @@ class LocalEngine:
             self._predictor: Predictor = load_predictor(LoadOptions(models, device=device, threads=threads))
         except ModelFileError as error:
             raise ClientError(str(error)) from error
+        self.decoders = BlockingCage()
         try:
             self._point = self._predictor.card.operating_point(operating_point)
         except MalformedRequestError as error:

@@ -63,17 +63,17 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.data is None and not options.labelled:
         raise TrainingError("pass --labelled FOLDER with slices of your own, or --data with COVID-CT")
     use_threads(options.threads)
+    files = [(folder, file) for folder in folders for file in read_manifest(folder).files]  # before minutes of reading
     covid_ct = read_data(options.data, options.counts, options.exclude) if options.data else None
     sets = dict(_labelled_sets(options.labelled, covid_ct))
     evaluations, answers = [], []
-    for folder in folders:
-        for file in read_manifest(folder).files:
-            model = load_on_cpu(folder, file)
-            own = (_test_sets(options, covid_ct, model.card) if covid_ct else {}) | sets
-            answered = {name: answer_set(model, evaluated) for name, evaluated in own.items()}
-            evaluations.append(_score(file.name, model, own, answered))
-            answers.append((folder, own, answered))
-            _print(evaluations[-1])
+    for folder, file in files:
+        model = load_on_cpu(folder, file)
+        own = (_test_sets(options, covid_ct, model.card) if covid_ct else {}) | sets
+        answered = {name: answer_set(model, evaluated) for name, evaluated in own.items()}
+        evaluations.append(_score(file.name, model, own, answered))
+        answers.append((folder, own, answered))
+        _print(evaluations[-1])
     differences = _differences(folders, answers)
     if covid_ct:
         rule = header_rule(covid_ct, seed=0)

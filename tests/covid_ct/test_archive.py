@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,12 @@ class Here:
     size: int = 1
 
     def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
-        engine = LocalEngine(settings.models, settings.device, 1)
-        for number, chunk in enumerate(reversed(chunks)):
-            if number == self.limit:
-                raise KeyboardInterrupt
-            answer = answer_chunk(Chunk.from_json(chunk.to_json()), engine, settings.window)
-            yield AnsweredChunk.from_json(answer.to_json())
-        engine.close()
+        with closing(LocalEngine(settings.models, settings.device, 1)) as engine:
+            for number, chunk in enumerate(reversed(chunks)):
+                if number == self.limit:
+                    raise KeyboardInterrupt
+                answer = answer_chunk(Chunk.from_json(chunk.to_json()), engine, settings.window)
+                yield AnsweredChunk.from_json(answer.to_json())
 
 
 def answered(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Progress:

@@ -230,16 +230,16 @@ def test_an_image_is_left_to_whoever_decodes_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elements", "applies"),
-    [
-        pytest.param({}, True, id="rescale"),
-        pytest.param({"RescaleIntercept": None, "RescaleSlope": None}, False, id="no rescale"),
-        pytest.param({"RescaleIntercept": 0}, True, id="Hounsfield units as stored"),
-    ],
+    "elements", [pytest.param({}, id="rescale"), pytest.param({"RescaleIntercept": 0}, id="Hounsfield units as stored")]
 )
-def test_a_window_is_that_of_hounsfield_units_alone(elements: dict[str, Any], applies: bool) -> None:
+def test_hounsfield_units_have_the_window_that_was_asked_for(elements: dict[str, Any]) -> None:
     (found,) = sliced(ct(phantom(), **elements), "a.dcm", Window(40, 400))
-    assert found.window == (Window(40, 400) if applies else None)
+    assert found.window == Window(40, 400)
+
+
+def test_a_ct_slice_without_hounsfield_units_is_refused() -> None:
+    with pytest.raises(UnusableImageError, match="no RescaleSlope"):
+        list(sliced(ct(phantom(), RescaleIntercept=None, RescaleSlope=None), "a.dcm", Window(40, 400)))
 
 
 def test_a_picture_in_a_dicom_file_has_no_window() -> None:

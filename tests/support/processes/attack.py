@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 import httpx2
@@ -35,16 +36,23 @@ class Outcome:
 
 
 def memory_mib(server: Server) -> float:
-    """Memory of all processes of a service: each page counts once."""
-    family = [psutil.Process(server.process.pid)]
-    family += family[0].children(recursive=True)
-    total = 0
-    for process in family:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.NoSuchProcess:
-            continue
-    return total / 1024**2
+    """Memory of all processes of a service: its own pages count once, those of files (libraries) by the first process.
+
+    Pages of files are shared with other services on the machine, so their part in PSS changes when another one ends.
+    """
+    family = [server.process.pid, *(child.pid for child in psutil.Process(server.process.pid).children(recursive=True))]
+    sizes = [_sizes_kib(pid) for pid in family]
+    files = sizes[0]["Rss"] - sizes[0]["Anonymous"]
+    return (files + sum(size["Pss_Anon"] + size["Pss_Shmem"] for size in sizes if size)) / 1024
+
+
+def _sizes_kib(pid: int) -> dict[str, int]:
+    """Read the sums of a process's memory maps in KiB; nothing if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
 
 
 def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 16) -> Outcome:
