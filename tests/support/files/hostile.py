@@ -229,7 +229,7 @@ def bodies() -> Iterator[Case]:
     yield case("nested form", part("image", nested) + end, TYPE, content_type=kind)
     yield case("no boundary", part("image") + end, MALFORMED, content_type="multipart/form-data")
     yield case("another boundary", part("image") + end, MALFORMED, MISSING, content_type=kind.replace("xyz", "abc"))
-    yield case("an endless boundary", part("image") + end, FORM, content_type=kind + "x" * 5000)
+    yield case("an endless boundary", part("image") + end, MALFORMED, content_type=kind + "x" * 5000)
     yield case("header without end", b"--xyz\r\n" + b"X: " + b"y" * 100_000, MALFORMED, content_type=kind)
     yield case("a thousand headers", b"--xyz\r\n" + b"X: y\r\n" * 1000 + b"\r\n", MALFORMED, content_type=kind)
     yield case("JSON", b'{"image": "x"}', FORM, content_type="application/json")
