@@ -16,4 +16,5 @@ def test_good_slices_are_answered_as_alone_during_an_attack_and_memory_comes_bac
     assert outcome.good[0][0] < 1
     assert outcome.statuses <= {200, 415, 422, 503, 504}
     assert outcome.peak < 1200
+    assert first.after < first.before + 200
     assert outcome.after < 1.1 * first.after
