@@ -60,6 +60,13 @@ class OperatingPoint(Record):
     high: float | None = None
     sources: dict[str, dict[str, Rates]] = Field(default_factory=dict)
 
+    @property
+    def rule_with_range(self) -> str:
+        """The rule in words, with the range of thresholds on resampled patients where it is known."""
+        if self.low is None or self.high is None:
+            return self.rule
+        return f"{self.rule}; on resampled patients it chooses {self.low:g} to {self.high:g}"
+
 
 def choose_threshold(sources: Mapping[str, SourceAnswers]) -> float:
     """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.

@@ -129,10 +129,7 @@ def _thresholds(report: LesionReport) -> dict[str, str]:
             )
             for name, each in points.items()
         ),
-        "rules": "\n".join(
-            f"- `{name}`: {each.rule}; on resampled patients the rule chooses {each.low} to {each.high}."
-            for name, each in points.items()
-        ),
+        "rules": "\n".join(f"- `{name}`: {point.rule_with_range}." for name, point in points.items()),
         "rates": _rows(
             (name, source, f"{negatives} ({own.negatives})", written(own.sensitivity), written(own.specificity))
             for name, each in points.items()

@@ -242,9 +242,7 @@ def _content(
         version=job.version,
         learned=judgement.learned,
         threshold=differential.threshold,
-        threshold_rule=(
-            f"{differential.rule}; on resampled patients the rule chooses {differential.low} to {differential.high}"
-        ),
+        threshold_rule=differential.rule_with_range,
         operating_points=judgement.operating_points,
         checks=CHECK_THRESHOLDS,
         checks_rule=CHECKS_RULE,

@@ -1,7 +1,13 @@
 import numpy as np
 
 from training.evaluation.calibration import SourceAnswers
-from training.evaluation.operating_points import choose_threshold, mean_rates, score_rates, threshold_range
+from training.evaluation.operating_points import (
+    OperatingPoint,
+    choose_threshold,
+    mean_rates,
+    score_rates,
+    threshold_range,
+)
 
 
 def _source(middle: float, seed: int = 0) -> SourceAnswers:
@@ -36,3 +42,10 @@ def test_rates_of_a_source_are_those_at_the_threshold_with_intervals_over_its_gr
     assert (rates.positives, rates.negatives) == (5, 3)
     assert (rates.sensitivity.value, rates.specificity.value) == (0.8, 0.6667)
     assert rates.sensitivity.low < 0.8 < rates.sensitivity.high
+
+
+def test_a_range_that_is_not_known_is_not_in_the_rule() -> None:
+    point = OperatingPoint(threshold=0.5, rule="fixed", sensitivity=1, specificity=1)
+    assert point.rule_with_range == "fixed"
+    ranged = point.model_copy(update={"low": 0.25, "high": 0.75})
+    assert ranged.rule_with_range == "fixed; on resampled patients it chooses 0.25 to 0.75"
