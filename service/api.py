@@ -24,10 +24,10 @@ def _from_base64(value: object) -> object:
         raise ValueError("not base64") from error
 
 
-Png = Annotated[
+FileBytes = Annotated[
     bytes, BeforeValidator(_from_base64), PlainSerializer(lambda data: base64.b64encode(data).decode(), return_type=str)
 ]
-"""Bytes of a PNG file; base64 (RFC 4648, 4) in JSON."""
+"""Bytes of a file; base64 (RFC 4648, 4) in JSON."""
 
 
 class _Answer(BaseModel):
@@ -156,8 +156,8 @@ class Explanation(Prediction):
         "its maximum, if the model does not find lungs"
     )
     lungs: Map | None = Field(description="probability of lung, 0 to 1; null if the model does not find lungs")
-    slice_png: Png = Field(alias="slice_png_base64", description="PNG: the decoded slice, grey")
-    overlay_png: Png = Field(
+    slice_png: FileBytes = Field(alias="slice_png_base64", description="PNG: the decoded slice, grey")
+    overlay_png: FileBytes = Field(
         alias="overlay_png_base64",
         description="PNG of the same size: the slice with the heat map in colour on a fixed scale from 0 to 1, and its "
         "contour at 0.25; with `?lungs=true` also the outline of the lungs",

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
-from service.api import ModelName, Problem
+from service.api import FileBytes, ModelName, Problem
 from service.imaging.series.grouping import SeriesWarning
 from service.model.assess_series import RULE, SeriesAssessment, Severity
 from service.model.card import ModelCard, OperatingPoint
@@ -208,9 +208,31 @@ class StudyProgress(_Answer):
     seconds_left: float | None = Field(description="estimate; null before the first slice")
 
 
+class SlicePicture(_Answer):
+    """Picture of a slice and its maps, in `application/x-ndjson` with `?pictures=true`."""
+
+    series: int = Field(description="index of the series")
+    index: int = Field(description="index of the slice in its series")
+    slice_jpeg: FileBytes = Field(description="grey, in a lung window, in base64")
+    lesion_png: FileBytes | None = Field(
+        description="the map of `/explain`, 0 is black and 1 is white, in base64; null for a slice that was not read"
+    )
+    lungs_png: FileBytes | None = Field(description="the lungs in the same way; null if the model does not find lungs")
+
+
+class ResultFile(_Answer):
+    """Result file of a series, in `application/x-ndjson` with `?files=true`."""
+
+    series: int = Field(description="index of the series")
+    name: str = Field(examples=["segmentation.dcm"])
+    content: FileBytes = Field(description="in base64")
+
+
 class StudyLine(_Answer):
-    """Line of `application/x-ndjson`: progress; the last one is the result or a problem."""
+    """Line of `application/x-ndjson`: progress, then the result or a problem, then pictures and files if asked."""
 
     progress: StudyProgress | None = None
     answer: StudyAnswer | None = None
     problem: Problem | None = None
+    picture: SlicePicture | None = None
+    file: ResultFile | None = None

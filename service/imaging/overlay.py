@@ -40,6 +40,9 @@ _MARKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 _COMPRESSION: Final = 3
 """Compression level of zlib; higher ones take far longer and save a few per cent."""
 
+_QUALITY: Final = 90
+"""Of a JPEG file: the lungs of a slice differ from the original by less than a grey level on average."""
+
 
 def overlay(
     ct_slice: Slice, heatmap: NDArray[np.float32], max_side: int | None = None, lungs: NDArray[np.float32] | None = None
@@ -117,6 +120,13 @@ def png(image: Image.Image) -> bytes:
     """Encode the image as a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=_COMPRESSION)
+    return file.getvalue()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """Encode a grey image as a JPEG file, in a third of the bytes of a PNG."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
 
 

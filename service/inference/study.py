@@ -5,10 +5,12 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from service.api_study import StudyProgress
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
+from service.imaging.overlay import grey_image, jpeg
 from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
 from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
 from service.inference.pipeline import infer
@@ -25,6 +27,9 @@ _FILES_AT_ONCE: Final = 4
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
 
+_PREVIEW_SIDE: Final = 1024
+"""Longest side of a preview in pixels: 2,000 of them take about 100 MB."""
+
 _RETRY_SECONDS: Final = 0.1
 """Pause of a study while single slices fill the queue."""
 
@@ -35,11 +40,13 @@ class StudyReader:
     Args:
         state: its settings limit the study, its decoders read the files.
         options: for reading.
+        previews: whether to keep a small JPEG of each slice instead of its picture.
     """
 
-    def __init__(self, state: ServiceState, options: ReadOptions) -> None:
+    def __init__(self, state: ServiceState, options: ReadOptions, previews: bool = False) -> None:
         self._state = state
-        self._options = options
+        self._options = replace(options, keep_pictures=True) if previews else options
+        self._previews = previews
         self._room = asyncio.Semaphore(_FILES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._zips: list[io.BytesIO] = []
@@ -110,7 +117,9 @@ class StudyReader:
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
                     if isinstance(slice_, StudySlice):
-                        self._found.append(FoundSlice(index, name, slice_))
+                        preview = await asyncio.to_thread(_preview, slice_) if self._previews else None
+                        kept = replace(slice_, picture=None) if self._previews else slice_
+                        self._found.append(FoundSlice(index, name, kept, preview))
                         self._check_count()
                     else:
                         self._others.append(NotASlice(index, name, slice_))
@@ -139,10 +148,14 @@ class StudyReader:
             )
 
 
+def _preview(slice_: StudySlice) -> bytes | None:
+    return None if slice_.picture is None else jpeg(grey_image(slice_.picture, _PREVIEW_SIDE))
+
+
 @asynccontextmanager
-async def open_study(state: ServiceState, options: ReadOptions) -> AsyncIterator[StudyReader]:
+async def open_study(state: ServiceState, options: ReadOptions, previews: bool = False) -> AsyncIterator[StudyReader]:
     """Open a reader of one study, which stops with the context."""
-    reader = StudyReader(state, options)
+    reader = StudyReader(state, options, previews)
     try:
         yield reader
     finally:

@@ -29,11 +29,13 @@ class FoundSlice:
         file: index of the file in the study, from 0.
         name: of the file, as it was sent.
         read: place and pixels.
+        preview: JPEG of the slice; None unless previews are asked for.
     """
 
     file: int
     name: str
     read: StudySlice
+    preview: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

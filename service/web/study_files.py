@@ -1,14 +1,17 @@
-"""Result of a study as a zip: study.json, and for each series pictures of its key slices and the result files."""
+"""Result of a study as a zip or as lines: the answer, pictures, and the result files of each series."""
 
 import io
 import zipfile
+from collections.abc import Iterator
 from typing import Final
 
-from service.api_study import StudyAnswer
+from service.api_study import ResultFile, SlicePicture, StudyAnswer
 from service.dicom_out.segmentation import Kind
+from service.imaging.overlay import map_image, png
 from service.inference.served_model import ServedModel
+from service.model.assess_series import SeriesAssessment
 from service.model.card import OperatingPoint
-from service.model.study import Study
+from service.model.study import SeriesToRead, Study
 from service.study_results import key_pictures, series_results
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
@@ -34,12 +37,45 @@ def study_zip(
             found = read.assess(model.card, point)
             if found is None:
                 continue
-            results = series_results(read, found, model.card, model.predictor.sha256, kind)
-            for name, data in (*key_pictures(read, found), *results.content.items()):
+            results = _results(read, found, model, kind)
+            for name, data in (*key_pictures(read, found), *results.items()):
                 _write(archive, f"series-{index}/{name}", data)
-            if results.missing:
-                _write(archive, f"series-{index}/missing.txt", "\n".join(results.missing).encode())
     return file.getvalue()
+
+
+def slice_pictures(study: Study, answer: StudyAnswer) -> Iterator[SlicePicture]:
+    """Yield the pictures of all slices that have a preview; of each series the key slices first."""
+    for series, read in zip(answer.series, study.series, strict=True):
+        others = [slice_.index for slice_ in series.slices if slice_.index not in series.key_slices]
+        for index in (*series.key_slices, *others):
+            slice_ = read.slices[index]
+            if slice_.found.preview is None:
+                continue
+            prediction = slice_.prediction
+            lungs = None if prediction is None else prediction.lungs
+            yield SlicePicture(
+                series=series.index,
+                index=index,
+                slice_jpeg=slice_.found.preview,
+                lesion_png=None if prediction is None else png(map_image(prediction.heatmap)),
+                lungs_png=None if lungs is None else png(map_image(lungs)),
+            )
+
+
+def result_files_of(study: Study, model: ServedModel, point: OperatingPoint, kind: Kind) -> Iterator[ResultFile]:
+    """Yield the result files of each series that shows lungs."""
+    for index, read in enumerate(study.series):
+        assessment = read.assess(model.card, point)
+        if assessment is not None:
+            for name, content in _results(read, assessment, model, kind).items():
+                yield ResultFile(series=index, name=name, content=content)
+
+
+def _results(read: SeriesToRead, assessment: SeriesAssessment, model: ServedModel, kind: Kind) -> dict[str, bytes]:
+    """Write the result files of a series, and the reasons why files are missing."""
+    results = series_results(read, assessment, model.card, model.predictor.sha256, kind)
+    reasons = {"missing.txt": "\n".join(results.missing).encode()} if results.missing else {}
+    return results.content | reasons
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

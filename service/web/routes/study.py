@@ -31,7 +31,7 @@ from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.problems import problem_body
 from service.web.request_id import request_id_of
-from service.web.study_files import study_zip
+from service.web.study_files import result_files_of, slice_pictures, study_zip
 from service.web.study_upload import OPENAPI_BODY_OF_STUDY, files_of
 
 PATH: Final = "/predict/study"
@@ -58,6 +58,13 @@ _Segmentation = Annotated[
     Query(description="DICOM SEG in the zip: `binary` masks, or `fractional` probabilities, compressed by JPEG-LS"),
 ]
 
+_Pictures = Annotated[
+    bool, Query(description="`application/x-ndjson` only: after the result, a line with the picture of each slice")
+]
+_Files = Annotated[
+    bool, Query(description="`application/x-ndjson` only: after the result, a line with each result file of the zip")
+]
+
 _LINE_SECONDS: Final = 1.0
 
 router = APIRouter(tags=[PREDICTIONS])
@@ -70,7 +77,7 @@ _log = logging.getLogger("covidct.study")
     description="Takes the files of a study in the multipart field `image`, repeated: DICOM files in any order, one "
     "enhanced multi-frame DICOM, one NIfTI volume, or a zip with any folders. Slices are grouped into series and "
     "ordered by their positions; scouts, reports and other companions are skipped with their reason. Returns, by "
-    "`Accept`, JSON; `application/x-ndjson`: lines of progress, the result last; or a zip of the result, pictures "
+    "`Accept`, JSON; `application/x-ndjson`: lines of progress, then the result; or a zip of the result, pictures "
     f"of the key slices, and DICOM SEG and SR or NIfTI masks. {DISCLAIMER}",
     openapi_extra=OPENAPI_BODY_OF_STUDY,
     response_class=Response,
@@ -93,6 +100,8 @@ async def predict_study(
     uids: _Uids = False,
     every_mm: _EveryMm = None,
     segmentation: _Segmentation = "binary",
+    pictures: _Pictures = False,
+    files: _Files = False,
     point_name: PointName = None,
 ) -> Response:
     """Read files as they arrive, then predict for the slices of each series."""
@@ -104,16 +113,16 @@ async def predict_study(
             input_size=model.card.input_size,
             limits=DecodeLimits(max_pixels=state.settings.max_pixels, max_frames=state.settings.max_study_slices),
             keep_pictures=wanted == _ZIP,
-            keep_headers=wanted == _ZIP,
+            keep_headers=wanted == _ZIP or (wanted == _LINES and files),
         )
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
-        reader = await stack.enter_async_context(open_study(state, options))
+        reader = await stack.enter_async_context(open_study(state, options, pictures and wanted == _LINES))
         work = _Work(reader, model, point, state, deadline, every_mm, uids, request_id_of(request.scope), outcome)
         async with work.in_time():
             async for name, file in files_of(request):
                 await reader.add(name, file)
         if wanted == _LINES:
-            return _Lines(work.lines(), stack.pop_all())
+            return _Lines(work.lines(segmentation if files else None), stack.pop_all())
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
             return Response(work.answer(study).model_dump_json(), media_type=_JSON)
@@ -171,10 +180,13 @@ class _Work:
             seconds = self.state.settings.study_timeout_seconds
             raise DeadlineError(f"No result within {seconds:g} seconds; send one series, or fewer slices.") from None
 
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Yield lines of progress, one a second at least, and the result or a problem as the last line.
+    async def lines(self, files: Kind | None) -> AsyncIterator[bytes]:
+        """Yield lines of progress, one a second at least, the result or a problem, then pictures and files.
 
         A client that has closed its connection is noticed by the next line.
+
+        Args:
+            files: kind of the SEG; None yields no files.
         """
         queue: asyncio.Queue[StudyProgress | None] = asyncio.Queue()
         progress: StudyProgress | None = StudyProgress(done=0, of=self.reader.count, seconds_left=None)
@@ -186,8 +198,23 @@ class _Work:
                 with suppress(TimeoutError):
                     progress = await asyncio.wait_for(queue.get(), _LINE_SECONDS)
             yield self._last(task)
+            if task.exception() is None:
+                more = self._more(task.result(), files)
+                while (line := await asyncio.to_thread(next, more, None)) is not None:
+                    yield line
         finally:
             task.cancel()
+
+    def _more(self, study: Study, files: Kind | None) -> Iterator[bytes]:
+        """Yield the lines after the result."""
+        try:
+            for picture in slice_pictures(study, self.answer(study)):
+                yield _line("picture", picture)
+            if files is not None:
+                for file in result_files_of(study, self.model, self.point, files):
+                    yield _line("file", file)
+        except Exception:  # noqa: BLE001 - the response has begun
+            yield self._unexpected()
 
     def _last(self, task: "asyncio.Task[Study]") -> bytes:
         try:
@@ -195,11 +222,15 @@ class _Work:
         except ServiceError as error:
             self.outcome.code = error.code
             return _line("problem", problem_body(error, self.request_id))
-        except Exception:  # noqa: BLE001 - the answer has begun, so the problem is its last line
-            _log.exception("unexpected error", extra={"fields": {"request_id": self.request_id}})
-            self.outcome.code = ErrorCode.INTERNAL_ERROR
-            failure = ServiceError("The service failed; its log has the reason under this request id.")
-            return _line("problem", problem_body(failure, self.request_id))
+        except Exception:  # noqa: BLE001 - the response has begun
+            return self._unexpected()
+
+    def _unexpected(self) -> bytes:
+        """Log the exception that is being handled, and build the line of its problem."""
+        _log.exception("unexpected error", extra={"fields": {"request_id": self.request_id}})
+        self.outcome.code = ErrorCode.INTERNAL_ERROR
+        failure = ServiceError("The service failed; its log has the reason under this request id.")
+        return _line("problem", problem_body(failure, self.request_id))
 
 
 class _Lines(StreamingResponse):
@@ -217,7 +248,7 @@ class _Lines(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _line(name: Literal["progress", "answer", "problem"], body: BaseModel) -> bytes:
+def _line(name: Literal["progress", "answer", "problem", "picture", "file"], body: BaseModel) -> bytes:
     """Write a `StudyLine`."""
     return b'{"%s":%s}\n' % (name.encode(), body.model_dump_json().encode())
 

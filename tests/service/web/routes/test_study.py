@@ -9,6 +9,7 @@ import httpx2
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from service.api_study import StudyAnswer, StudyLine
 from service.imaging.decode import Slice
@@ -156,6 +157,33 @@ async def test_a_problem_after_the_first_line_is_the_last_line(models: Path) -> 
     assert last.problem.code == "no_lungs"
     assert counts[labelled("covidct_studies_total", outcome="no_lungs")] == 1
     assert labelled("covidct_studies_total", outcome="answered") not in counts
+
+
+async def test_lines_have_pictures_and_files_after_the_answer_if_asked(models: Path) -> None:
+    heights = [100.0 + step for step in range(12)]  # thin: one slice every 5 mm is read
+    async with serve(models) as client:
+        response = await post(
+            client, named(series(heights)), "?pictures=true&files=true", accept="application/x-ndjson"
+        )
+    lines = [StudyLine.model_validate_json(line) for line in response.text.splitlines()]
+    kinds = [next(iter(line.model_dump(exclude_none=True))) for line in lines]
+    assert list(dict.fromkeys(kinds)) == ["progress", "answer", "picture", "file"]
+    (found,) = next(line.answer for line in lines if line.answer).series
+    pictures = [line.picture for line in lines if line.picture]
+    assert [picture.index for picture in pictures][: len(found.key_slices)] == found.key_slices
+    assert sorted(picture.index for picture in pictures) == list(range(12))
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture.slice_jpeg)) as image:
+            assert (image.format, image.size) == ("JPEG", (64, 64))
+        assert (picture.lesion_png is None) == (found.slices[picture.index].reason == "not_read")
+    lesion = next(picture.lesion_png for picture in pictures if picture.lesion_png)
+    with Image.open(io.BytesIO(lesion)) as image:
+        assert (image.mode, image.size) == ("L", (4, 4))
+    files = {line.file.name: pydicom.dcmread(io.BytesIO(line.file.content)) for line in lines if line.file}
+    assert {name: dataset.Modality for name, dataset in files.items()} == {
+        "segmentation.dcm": "SEG",
+        "report.dcm": "SR",
+    }
 
 
 async def test_a_zip_has_the_answer_pictures_and_dicom_objects(models: Path) -> None:
