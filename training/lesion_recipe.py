@@ -24,8 +24,9 @@ class LesionRecipe(BaseModel):
         default=8000, gt=0, description="the same for the network that the left-out sources are answered by"
     )
     warm_up_steps: int = Field(
-        default=200, gt=0, description="steps in which the learning rate rises; then it is constant"
+        default=200, gt=0, description="first steps, in which the learning rate rises; then it is constant"
     )
+    cool_down_steps: int = Field(default=300, ge=0, description="last steps, in which the learning rate falls to zero")
     batch_size: int = Field(default=12, gt=0, description="slices in a batch of the lesion network")
     learning_rate: float = Field(
         default=5e-5, gt=0, description="learning rate of VGG's convolutions; new layers have ten times as much"

@@ -209,6 +209,7 @@ def _train(
         steps=steps,
         batch_size=recipe.batch_size,
         warm_up=recipe.warm_up_steps,
+        cool_down=recipe.cool_down_steps,
         learning_rate=recipe.learning_rate,
         frozen=recipe.frozen_layers,
         hint=recipe.hint_weight,

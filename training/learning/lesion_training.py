@@ -44,6 +44,7 @@ class LesionTraining:
         steps: optimiser steps.
         batch_size: slices a step.
         warm_up: steps in which the learning rate rises to its constant value.
+        cool_down: last steps, in which it falls to zero.
         learning_rate: of VGG's convolutions; everything new has ten times as much.
         frozen: how many of VGG's first layers keep ImageNet's weights (14: blocks 1 and 2).
         hint: weight of the hint's loss.
@@ -54,6 +55,7 @@ class LesionTraining:
     steps: int
     batch_size: int
     warm_up: int
+    cool_down: int
     learning_rate: float
     frozen: int
     hint: float
@@ -69,6 +71,10 @@ class LesionTraining:
         """File with the averaged weights after so many steps."""
         return self.checkpoint.with_name(f"{self.checkpoint.stem}-{step:06d}.pt")
 
+    def rate(self, step: int) -> float:
+        """Share of the learning rate in a step, counted from 0: it rises, is constant and falls."""
+        return min(1.0, (step + 1) / max(1, self.warm_up), (self.steps - step) / max(1, self.cool_down))
+
     def has_snapshot(self, step: int) -> bool:
         """Whether weights are kept after this step: the last one, 500, 1,000, 2,000, 4,000 and so on."""
         doublings = step // _FIRST_SNAPSHOT
@@ -78,9 +84,10 @@ class LesionTraining:
 def train_lesion_network(network: LesionNetwork, samples: LesionSamples, training: LesionTraining) -> LesionNetwork:
     """Train to the last step and return the network with its averaged weights, in evaluation mode.
 
-    AdamW with a constant learning rate after a warm-up. Instead of a rate that falls towards a last step, the weights
-    are averaged over a share of all steps (power function, Karras et al. 2024, arXiv 2312.02696), so that the first
-    1,000 steps of a run of 8,000 are a run of 1,000, and a run can be lengthened.
+    AdamW with a learning rate that rises, stays constant and falls to zero in the last steps (warm-up, stable, decay:
+    Hu et al. 2024, arXiv 2404.06395). A lengthened run continues from its last weights at the constant rate, and falls
+    again at its new end (Wen et al. 2024, arXiv 2410.05192). The weights are averaged over the last ninth of all steps
+    (power function, Karras et al. 2024, arXiv 2312.02696).
 
     Raises:
         TrainingError: the checkpoint is damaged or of another run.
@@ -157,9 +164,7 @@ def _optimiser(
         {"params": new, "lr": _NEW_LAYERS * training.learning_rate},
     ]
     optimiser = torch.optim.AdamW(groups, weight_decay=0.02)
-    warm_up = training.warm_up
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / max(1, warm_up)))
-    return optimiser, schedule
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, training.rate)
 
 
 class _State:

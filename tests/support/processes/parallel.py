@@ -56,6 +56,7 @@ def train(folder: Path, steps: int) -> LesionNetwork:
         steps=STEPS,
         batch_size=BATCH,
         warm_up=2,
+        cool_down=1,
         learning_rate=1e-4,
         frozen=14,
         hint=1.0,

@@ -69,7 +69,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.usefixtures("thin")
-def test_a_lengthened_run_goes_on_like_one_that_was_never_shorter(tmp_path: Path) -> None:
+def test_a_lengthened_run_whose_rate_did_not_fall_is_like_one_that_was_never_shorter(tmp_path: Path) -> None:
     for name, lengths in (("at-once", [4]), ("lengthened", [2, 4])):
         for steps in lengths:
             seed_everything(0)
@@ -95,9 +95,14 @@ def test_snapshots_are_kept_at_doublings_and_at_the_end() -> None:
     assert [step for step in range(1, 5001) if training.has_snapshot(step)] == [500, 1000, 2000, 4000, 5000]
 
 
-def _training(checkpoint: Path, steps: int) -> LesionTraining:
+def test_the_rate_rises_is_constant_and_falls_to_zero() -> None:
+    training = _training(Path("x.ckpt"), 8, cool_down=4)
+    assert [training.rate(step) for step in range(9)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+
+
+def _training(checkpoint: Path, steps: int, cool_down: int = 0) -> LesionTraining:
     machine = Machine(torch.device("cpu"), None, 0)
-    return LesionTraining(steps, 2, 2, 1e-3, 14, 1.0, machine, checkpoint)
+    return LesionTraining(steps, 2, 2, cool_down, 1e-3, 14, 1.0, machine, checkpoint)
 
 
 def _train(network: LesionNetwork, folder: Path, steps: int) -> LesionNetwork:
