@@ -99,8 +99,8 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     if not current().lacks(finished):
         read_snapshot(finished, hinted)
         return network
-    optimiser, schedule = _optimiser(hinted, training)
-    state = _State(hinted, optimiser, schedule, samples)
+    optimiser = _optimiser(hinted, training)
+    state = _State(hinted, optimiser, samples)
     state.restore(training.checkpoint)
     processes = current()
     processes.check_same(state.step, f"the step of {training.checkpoint}")
@@ -117,7 +117,9 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
             waiting = drawing.submit(samples.batch, training.batch_size, own)
-            losses = _step(hinted, parallel, batch, training, optimiser, schedule)
+            for group in optimiser.param_groups:
+                group["lr"] = group["largest_lr"] * training.rate(step)
+            losses = _step(hinted, parallel, batch, training, optimiser)
             state.advance(step + 1, losses)
             bar.set_postfix(state.running)
             if processes.is_first and training.has_snapshot(step + 1):
@@ -154,30 +156,26 @@ def _take(hinted: HintedNetwork, weights: Mapping[str, torch.Tensor]) -> None:
         value.copy_(weights[name])
 
 
-def _optimiser(
-    hinted: HintedNetwork, training: LesionTraining
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimiser(hinted: HintedNetwork, training: LesionTraining) -> torch.optim.Optimizer:
     trunk = [each for each in hinted.network.features.parameters() if each.requires_grad]
     new = [each for name, each in hinted.named_parameters() if each.requires_grad and ".features." not in name]
     groups = [
-        {"params": trunk, "lr": training.learning_rate},
-        {"params": new, "lr": _NEW_LAYERS * training.learning_rate},
+        {"params": trunk, "largest_lr": training.learning_rate},
+        {"params": new, "largest_lr": _NEW_LAYERS * training.learning_rate},
     ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.02)
-    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, training.rate)
+    return torch.optim.AdamW(groups, weight_decay=0.02)
 
 
 class _State:
-    """State that a run resumes from: weights, their average, optimiser, schedule, position of the generator."""
+    """State that a run resumes from: weights, their average, optimiser, position of the generator."""
 
     def __init__(
         self,
         hinted: HintedNetwork,
         optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
         samples: LesionSamples,
     ) -> None:
-        self._hinted, self._optimiser, self._schedule, self._samples = hinted, optimiser, schedule, samples
+        self._hinted, self._optimiser, self._samples = hinted, optimiser, samples
         self.average = {name: value.clone() for name, value in hinted.trainable().items()}
         self.step = 0
         self.running: dict[str, float] = {}
@@ -206,7 +204,6 @@ class _State:
             "weights": self._hinted.trainable(),
             "average": self.average,
             "optimiser": self._optimiser.state_dict(),
-            "schedule": self._schedule.state_dict(),
             "step": self.step,
             "running": self.running,
             "seconds": self.seconds,
@@ -228,7 +225,6 @@ class _State:
             for name, value in self.average.items():
                 value.copy_(state["average"][name])
             self._optimiser.load_state_dict(state["optimiser"])
-            self._schedule.load_state_dict(state["schedule"])
             self.step, self.running = state["step"], state["running"]
             self._started -= state["seconds"]
             self._samples.seek(state["position"])
@@ -240,7 +236,6 @@ def _step(
     batch: Batch,
     training: LesionTraining,
     optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> dict[str, float]:
     batch = Batch(*(each.to(training.machine.device) for each in batch))
     with seeded_dropout(hinted.network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
@@ -253,7 +248,6 @@ def _step(
     (current().count * loss).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 5.0)
     optimiser.step()
-    schedule.step()
     whole = current().sum(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, whole.tolist(), strict=True))
 
