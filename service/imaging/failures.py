@@ -3,13 +3,20 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from service.errors import ServiceError, damaged_image
+
+_OUR_FOLDER: Final = str(Path(__file__).parent)
+
+_FAULTS: Final = (AssertionError, AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+"""Errors that our own code never raises because of the bytes of a file; libraries do."""
 
 
 @contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Translate any error of a decoder: on hostile bytes they raise nearly anything, and may quote the header.
+    """Translate errors of a decoder: on hostile bytes libraries raise nearly anything, and may quote the header.
 
     Args:
         what: completes "The image is damaged: ...".
@@ -17,12 +24,23 @@ def decoding(what: str) -> Iterator[None]:
     Raises:
         ServiceError: one that was raised inside, or `damaged_image`.
         MemoryError: the decoder got no memory, also if only its message says so.
+        Exception: a fault of this program.
     """
     try:
         yield
     except (ServiceError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
         if re.search(r"\bmemory\b", str(error), re.IGNORECASE):
             raise MemoryError from None
+        if isinstance(error, _FAULTS) and _place(error).startswith(_OUR_FOLDER):
+            raise
         raise damaged_image(what) from None
+
+
+def _place(error: Exception) -> str:
+    """Return the file of the code that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_filename

@@ -15,10 +15,12 @@ MAX_HEAD_BYTES: Final = 65536
 END: Final = b"complete"
 """Last bytes of a frame: longer than the exit status that follows an interrupted one."""
 
-
 MEMORY: Final = "memory"
 NO_MEMORY: Final = "no memory"
 """Errors of a worker that ends itself, because its limit or the machine gives it no more memory."""
+
+FAULT: Final = "fault"
+"""Error of a file on which this program fails."""
 
 
 def send(connection: socket.socket, head: Head, *parts: bytes | memoryview) -> None:

@@ -1,10 +1,11 @@
 """Worker processes that decode, each of which can be ended at any moment."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from service.errors import (
 )
 from service.imaging.cage.ending import Ending, WorkerEndedError
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
-from service.imaging.cage.messages import Head
+from service.imaging.cage.messages import FAULT, Head
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Description, Slice
@@ -42,6 +43,8 @@ _RETRY_SECONDS: Final = 1.0
 USUAL_LIMITS: Final = DecodeLimits()
 
 _ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, UnusableImageError)}
+
+_log = logging.getLogger("covidct.decoders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class _Workers:
 
 
 class Cage:
-    """Decodes files in worker processes, within limits; use it from one event loop.
+    """Decodes files in worker processes, within limits; a context manager. Use it from one event loop.
 
     Every file goes to a quick worker first. One that needs long is ended there and decoded again by a slow worker, so
     that files that take seconds never keep usual slices waiting.
@@ -161,6 +164,12 @@ class Cage:
         self._quick = _Workers(server, quick, processes, count)
         self._slow = _Workers(server, slow, max(1, processes // 2), count)
         self._recovery: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def is_healthy(self) -> bool:
@@ -336,12 +345,11 @@ def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
 
 
 def _error(head: Head) -> ServiceError:
-    """Build the error of a file.
-
-    Raises:
-        RuntimeError: it is of this program.
-    """
+    """Build the error of a file, or log a fault of this program and build its error, without trusting the worker."""
     try:
+        if head["error"] == FAULT:
+            _log.error("a decoder has a fault", extra={"fields": {"place": str(head["detail"])}})
+            return ServiceError("A decoder of the service failed; the log has the place. Please report it.")
         return _ERRORS[head["error"]](str(head["detail"]), code=ErrorCode(head["code"]))
     except (KeyError, TypeError, ValueError):
-        raise RuntimeError(f"a decoder failed: {head.get('detail')}") from None
+        return damaged_image("a decoder crashed on it")

@@ -19,7 +19,7 @@ from PIL import Image
 from service.errors import ErrorCode, ServiceError
 from service.imaging import decode as decoders
 from service.imaging.cage.fork_server import WorkerLimits
-from service.imaging.cage.messages import MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
+from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
 from service.imaging.cage.study import pack_slices
 from service.imaging.decode import DecodeLimits, Slice, to_input
 from service.imaging.series.nifti import is_nifti, open_nifti
@@ -93,7 +93,7 @@ def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float,
     except (MemoryError, OSError):
         raise
     except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold what the file says
-        last = {"final": True, "error": "fault", "detail": _place(error)}
+        last = {"final": True, "error": FAULT, "detail": _place(error)}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     send(connection, last | {"has_grown": memory.has_grown()})

@@ -102,6 +102,15 @@ async def test_errors_of_a_file_keep_their_kind_code_and_text() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_fault_of_the_program_is_no_error_of_the_file_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with caged() as cage:
+        with pytest.raises(ServiceError) as refused:
+            await cage.decode(png(), input_size=-1)
+    assert (refused.value.status, refused.value.code) == (500, "internal_error")
+    assert caplog.records[-1].__dict__["fields"]["place"].startswith("ValueError at ")
+
+
+@pytest.mark.anyio
 async def test_frames_come_in_order_and_a_damaged_one_is_an_error_in_its_place() -> None:
     stored = np.stack([phantom() + number for number in range(3)])
     window = Window(0, 400)
