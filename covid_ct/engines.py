@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.http import Client
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Answers slices, locally or through a service.
+    """Predicts for slices, locally or through a service; a context manager.
 
     Attributes:
         decoders: read files, in a process of their own.
@@ -42,8 +42,10 @@ class Engine(Protocol):
         """Predict for one slice; raises `ServiceError` or `ClientError`."""
         ...
 
-    def close(self) -> None:
-        """Release model or connection."""
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None:
+        """Release model or connection, and end the decoders."""
         ...
 
 
@@ -72,9 +74,16 @@ class LocalEngine:
         try:
             self._point = self._predictor.card.operating_point(operating_point)
         except MalformedRequestError as error:
-            self.close()
+            self._predictor.close()
             raise UsageError(error.detail) from error
         self._models = models
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._predictor.close()
+        self.decoders.close()
 
     @property
     def model(self) -> str:
@@ -109,11 +118,6 @@ class LocalEngine:
             raise refusal(assessment.check.reason)
         return SlicePrediction.of(assessment, card)
 
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._predictor.close()
-        self.decoders.close()
-
 
 class RemoteEngine:
     """Asks a service."""
@@ -131,14 +135,16 @@ class RemoteEngine:
         self.operating_point = operating_point or info.operating_point
         self.description = f"{self.model} at {url}, {info.precision} on {info.device}"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self.decoders.close()
+
     def predict(self, image: bytes | Slice) -> SlicePrediction:
         """See `Engine.predict`."""
         return self._client.predict(image, operating_point=self.operating_point)
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._client.close()
-        self.decoders.close()
 
 
 def _check_point(name: str | None, points: Collection[str]) -> None:

@@ -62,10 +62,9 @@ def predict(options: Namespace) -> int:
     """
     form = chosen_format(options.format, options.output)
     before = read_rows(options.output, form) if options.output and options.output.exists() else []
-    engine = _engine(options)
-    try:
-        window: Window = options.window or LUNG
-        kept = [row for row in before if row.is_final]
+    window: Window = options.window or LUNG
+    kept = [row for row in before if row.is_final]
+    with _engine(options) as engine:
         _check_same(kept, engine, window_mark(window))
         print(f"model {printable(engine.description)}", file=sys.stderr)
         counts, windowless = Counts(), 0
@@ -74,8 +73,6 @@ def predict(options: Namespace) -> int:
                 write(row)
                 windowless += not row.window and not row.error
                 show_progress(counts.summary())
-    finally:
-        engine.close()
     remark = f"--window does not apply to {windowless} slices without Hounsfield units"
     return end_run(counts, options.paths, remark if options.window and windowless else "")
 

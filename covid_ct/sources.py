@@ -326,7 +326,7 @@ def slices_of(data: bytes, name: str, decoders: BlockingCage, window: Window = L
 def _several(
     data: bytes, name: str, decoders: BlockingCage, window: Window, applied: Window | None
 ) -> Iterator[SourceSlice]:
-    for index, frame in enumerate(decoders.decode_frames(data, window, name)):
+    for index, frame in enumerate(decoders.decode_frames(data, window=window, name=name)):
         yield SourceSlice(f"{name}#{index}", frame if isinstance(frame, ServiceError) else frame.slice_, applied)
 
 

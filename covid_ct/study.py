@@ -5,7 +5,6 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -103,7 +102,7 @@ def read_study(
     )
     found: list[FoundSlice] = []
     others: list[NotASlice] = []
-    with closing(BlockingCage()) as decoders:
+    with BlockingCage() as decoders:
         for index, member in enumerate(_members(files)):
             for slice_ in _slices(member, decoders, options):
                 if isinstance(slice_, StudySlice):

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -80,7 +79,7 @@ def serve(settings: Settings, listener: socket.socket, signals: StartSignals | N
     Raises:
         ModelFileError, KeysError: the model or the API keys are not usable.
     """
-    with closing(ForkServer()) as decoders:
+    with ForkServer() as decoders:
         decoders.start()  # while torch and the model are loaded
         return _serve(settings, listener, signals, decoders)
 

@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Here:
     size: int = 1
 
     def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
-        with closing(LocalEngine(settings.models, settings.device, 1)) as engine:
+        with LocalEngine(settings.models, settings.device, 1) as engine:
             for number, chunk in enumerate(reversed(chunks)):
                 if number == self.limit:
                     raise KeyboardInterrupt

@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 _ROOT: Final = Path(__file__).parents[3]
 
@@ -46,11 +46,20 @@ class WorkerLimits:
 
 
 class ForkServer:
-    """Starts the process and requests workers from it. The process and its workers end with this process."""
+    """Starts the process and requests workers from it; a context manager.
+
+    The process and its workers end with this process.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def is_running(self) -> bool:
@@ -197,7 +206,8 @@ class _Forks:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for other in (self._control, self._ended, self._wake, *(each for _, each in self._workers.values())):
+            others = [other for _, other in self._workers.values()]
+            for other in (self._control, self._ended, self._wake, *others):
                 other.close()
             serve(connection, limits)
             status = 0

@@ -15,14 +15,11 @@ async def test_a_bomb_is_refused_or_decoded_in_five_seconds_and_300_mebibytes(na
     """In a cage, whose limits they would exceed: by processor time, so that a busy machine does not matter."""
     code, make = BOMBS[name]
     endings: list[object] = []
-    server = ForkServer()
-    cage = Cage(server, CageLimits(seconds=5, memory_bytes=300 * 1024**2), count=endings.append)
-    found = None
-    try:
-        await cage.decode(make())
-    except ServiceError as error:
-        found = error.code
-    finally:
-        cage.close()
-        server.close()
-    assert (found, endings) == (code, [])
+    limits = CageLimits(seconds=5, memory_bytes=300 * 1024**2)
+    refusal = None
+    with ForkServer() as server, Cage(server, limits, count=endings.append) as cage:
+        try:
+            await cage.decode(make())
+        except ServiceError as error:
+            refusal = error.code
+    assert (refusal, endings) == (code, [])

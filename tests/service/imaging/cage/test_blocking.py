@@ -18,9 +18,8 @@ from tests.support.processes.family import is_running
 
 def test_files_are_read_one_after_the_other_and_one_that_does_not_end_stops_no_other() -> None:
     before = set(psutil.Process(os.getpid()).children())
-    cage = BlockingCage(CageLimits(seconds=0.3))
     stored = np.stack([phantom()] * 3)
-    try:
+    with BlockingCage(CageLimits(seconds=0.3)) as cage:
         assert cage.describe(ct(stored)) == Description(frames=3, uses_window=True)
         with pytest.raises(UnusableImageError, match=r"more than 0\.3 seconds"):
             cage.decode(jpeg_of_many_scans(scans=100_000))
@@ -28,8 +27,6 @@ def test_files_are_read_one_after_the_other_and_one_that_does_not_end_stops_no_o
         first = next(iter(cage.decode_frames(ct(stored))))
         assert not isinstance(first, ServiceError), "a reader may stop before the last frame"
         assert len(list(cage.decode_frames(ct(stored)))) == 3
-    finally:
         started = set(psutil.Process(os.getpid()).children()) - before
-        cage.close()
     assert started
     assert not any(is_running(process) for process in started)
