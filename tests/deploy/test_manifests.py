@@ -45,38 +45,43 @@ def bytes_of(gibibytes: str) -> int:
     return int(gibibytes.removesuffix("Gi")) * GIB
 
 
+def problem_of(manifest: Manifest, release: str) -> str:
+    """Why a manifest is not valid in a release of Kubernetes; empty if it is."""
+    model = MODELS.get(manifest["kind"])
+    try:
+        if model:
+            model.model_validate(manifest)
+        else:
+            validate(json.dumps(manifest), release)
+    except (kubernetes_validate.ValidationError, ValidationError) as error:
+        return str(error)
+    return ""
+
+
 @cache
 def validate(manifest: str, release: str) -> None:
-    """Once for what several overlays share."""
+    """Validate once what several overlays share."""
     kubernetes_validate.validate(json.loads(manifest), release, strict=True)
 
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("overlay", NAMES)
 def test_every_manifest_of_an_overlay_is_valid_in_several_releases_of_kubernetes(overlay: str, release: str) -> None:
-    for manifest in rendered(overlay):
-        model = MODELS.get(manifest["kind"])
-        if model:
-            model.model_validate(manifest)
-        else:
-            validate(json.dumps(manifest), release)
+    assert {problem_of(manifest, release) for manifest in rendered(overlay)} == {""}
 
 
-@pytest.mark.parametrize(("kind", "overlay"), [(kind, "kserve") for kind in ("Service", "InferenceService")])
-def test_a_misspelt_field_is_not_valid(kind: str, overlay: str) -> None:
-    manifest = only(overlay, kind)
+@pytest.mark.parametrize("kind", ["Service", "InferenceService"])
+def test_a_misspelt_field_is_not_valid(kind: str) -> None:
+    manifest = only("kserve", kind)
     manifest["spec"] |= {"misspelt": 1}
-    with pytest.raises((kubernetes_validate.ValidationError, ValidationError)):
-        MODELS[kind].model_validate(manifest) if kind in MODELS else kubernetes_validate.validate(
-            manifest, RELEASES[0], strict=True
-        )
+    assert "misspelt" in problem_of(manifest, RELEASES[0])
 
 
 @pytest.mark.parametrize("overlay", NAMES)
 def test_everything_is_in_one_namespace_and_no_name_is_used_twice(overlay: str) -> None:
-    found = [(each["kind"], each["metadata"]["name"], each["metadata"]["namespace"]) for each in rendered(overlay)]
-    assert {namespace for _, _, namespace in found} == {"covid-ct"}
-    assert len(set(found)) == len(found)
+    metadata = [(manifest["kind"], manifest["metadata"]) for manifest in rendered(overlay)]
+    assert {entry["namespace"] for _, entry in metadata} == {"covid-ct"}
+    assert len({(kind, entry["name"]) for kind, entry in metadata}) == len(metadata)
 
 
 def test_overlays_that_are_applied_together_do_not_overwrite_each_other() -> None:
@@ -214,7 +219,7 @@ def test_the_autoscaler_is_a_valid_horizontal_pod_autoscaler(release: str) -> No
             **spec["advanced"]["horizontalPodAutoscalerConfig"],
         },
     }
-    kubernetes_validate.validate(made, release, strict=True)
+    assert problem_of(made, release) == ""
 
 
 def test_a_monitor_scrapes_the_services_port() -> None:
@@ -225,21 +230,22 @@ def test_a_monitor_scrapes_the_services_port() -> None:
     assert port["port"] == settings_of("cpu").port == container_of("cpu")["ports"][0]["containerPort"]
 
 
-def test_the_limits_of_the_ingress_are_those_of_the_service() -> None:
+def test_the_ingress_lets_the_longest_body_and_answer_of_the_service_pass() -> None:
     annotations, settings = only("ingress", "Ingress")["metadata"]["annotations"], settings_of("cpu")
+    longest = max(settings.max_body_bytes, settings.max_study_bytes)
     for prefix, size, read in (
         ("nginx.org", "client-max-body-size", "proxy-read-timeout"),
         ("nginx.ingress.kubernetes.io", "proxy-body-size", "proxy-read-timeout"),
     ):
-        assert annotations[f"{prefix}/{size}"] == f"{settings.max_body_bytes // 1024**2}m"
-        assert float(annotations[f"{prefix}/{read}"].rstrip("s")) > settings.request_timeout_seconds
+        assert annotations[f"{prefix}/{size}"] == f"{longest // 1024**2}m"
+        assert float(annotations[f"{prefix}/{read}"].rstrip("s")) > settings.study_timeout_seconds
 
 
 def test_the_ingress_has_tls_and_leaves_metrics_and_documentation_inside() -> None:
     spec = only("ingress", "Ingress")["spec"]
     (rule,) = spec["rules"]
     assert spec["tls"] == [{"hosts": [rule["host"]], "secretName": "covid-ct-tls"}]
-    paths = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
+    paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
     assert ("/", "Exact") in paths
     assert not {"/", "/metrics", "/docs", "/openapi.json", "/health"} & {
         path for path, kind in paths if kind == "Prefix"
