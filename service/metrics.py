@@ -41,7 +41,10 @@ class Metrics:
         ProcessCollector(registry=registry)
         self._refreshers: list[Callable[[], None]] = []
         self._add_traffic(registry)
-        self._add_answers(registry)
+        self._add_predictions(registry)
+        self._add_references(registry)
+        self._add_studies(registry)
+        self._add_rejections(registry)
         self._add_state(registry)
 
     def _add_traffic(self, registry: CollectorRegistry) -> None:
@@ -71,7 +74,7 @@ class Metrics:
             registry=registry,
         )
 
-    def _add_answers(self, registry: CollectorRegistry) -> None:
+    def _add_predictions(self, registry: CollectorRegistry) -> None:
         self.predictions = Counter("covidct_predictions", "Predictions by label.", ["label"], registry=registry)
         self.probability = Histogram(
             "covidct_probability",
@@ -79,16 +82,23 @@ class Metrics:
             buckets=PROBABILITY_BOUNDS,
             registry=registry,
         )
-        self.probability_reference = Gauge(
-            "covidct_probability_reference_ratio",
-            "Share of the evaluation's probabilities at or below up_to; reference for covidct_probability.",
-            ["up_to"],  # `le` is for histograms alone
-            registry=registry,
-        )
         self.lung_involvement = Histogram(
             "covidct_lung_involvement",
             "Share of the lungs that is lesion, in images that pass the checks.",
             buckets=INVOLVEMENT_BOUNDS,
+            registry=registry,
+        )
+        self.ood_refusals = Counter(
+            "covidct_ood_refusals", "Images that failed a check and were refused.", registry=registry
+        )
+        self.ood_flags = Counter("covidct_ood_flags", "Images that failed a check, refused or not.", registry=registry)
+
+    def _add_references(self, registry: CollectorRegistry) -> None:
+        """Add what the alerts of drift compare with."""
+        self.probability_reference = Gauge(
+            "covidct_probability_reference_ratio",
+            "Share of the evaluation's probabilities at or below up_to; reference for covidct_probability.",
+            ["up_to"],  # `le` is for histograms alone
             registry=registry,
         )
         self.lung_involvement_reference = Gauge(
@@ -98,10 +108,8 @@ class Metrics:
             ["up_to"],
             registry=registry,
         )
-        self.ood_refusals = Counter(
-            "covidct_ood_refusals", "Images that failed a check and were refused.", registry=registry
-        )
-        self.ood_flags = Counter("covidct_ood_flags", "Images that failed a check, refused or not.", registry=registry)
+
+    def _add_studies(self, registry: CollectorRegistry) -> None:
         self.studies = Counter(
             "covidct_studies", "Studies by outcome: answered, or the code of the error.", ["outcome"], registry=registry
         )
@@ -118,6 +126,8 @@ class Metrics:
             buckets=_STUDY_SECONDS,
             registry=registry,
         )
+
+    def _add_rejections(self, registry: CollectorRegistry) -> None:
         self.rejected_images = Counter(
             "covidct_rejected_images",
             "Images that were read from a request and got no prediction, by error code; on every route.",

@@ -226,7 +226,7 @@ class ManifestFile(_Record):
 
 
 class FileAgreement(BaseModel):
-    """How closely a model file reproduces the published test results.
+    """Agreement of a model file with the published test results.
 
     Attributes:
         auc: of the file.
