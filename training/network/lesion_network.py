@@ -38,7 +38,8 @@ class LesionDecoder(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         sides: list[torch.Tensor] = []
         for i, (lateral, norm) in enumerate(zip(self.laterals, self.norms)):  # noqa: B905 - TorchScript
-            sides.append(norm(lateral(maps[i])))
+            # contiguous: in channels-last layout, the threads share a group and its sums, so that bits depend on them
+            sides.append(norm(lateral(maps[i]).contiguous()))
         middle = sides[1] + nn.functional.interpolate(sides[2], scale_factor=2.0, mode="nearest")
         middle = torch.relu(self.smooth_middle(torch.relu(middle)))
         finest = sides[0] + nn.functional.interpolate(middle, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -92,10 +92,15 @@ def _middle_interval(profile: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_of_half(grey: torch.Tensor, inside: torch.Tensor, sign: float) -> torch.Tensor:
-    """Mean of the darker (sign -1) or brighter (sign 1) half of a region, (N, 1, 1, 1)."""
-    mean = (grey * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
-    half = inside * (sign * (grey - mean) >= 0).float()
-    return (grey * half).sum((1, 2, 3), keepdim=True) / half.sum((1, 2, 3), keepdim=True).clamp_min(1.0)
+    """Mean of the darker (sign -1) or brighter (sign 1) half of a region, float32 (N, 1, 1, 1)."""
+    half = inside * (sign * (grey - _mean(grey, inside)) >= 0).float()
+    return _mean(grey, half)
+
+
+def _mean(grey: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted mean, float32 (N, 1, 1, 1), summed in float64: so it has the same bits with any number of threads."""
+    total = (grey * weight).sum((1, 2, 3), keepdim=True, dtype=torch.float64)
+    return (total / weight.sum((1, 2, 3), keepdim=True, dtype=torch.float64).clamp_min(1.0)).float()
 
 
 def _sample(picture: torch.Tensor, scale: torch.Tensor, centre: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -43,7 +43,13 @@ class LungFinder(nn.Module):
         up = self.up_0(torch.cat([_enlarge(up), finest], 1))
         pooled = torch.cat([coarsest.float().mean((2, 3)), up.float().mean((2, 3))], 1)
         kind = nn.functional.linear(pooled, self.kind.weight.float(), self.kind.bias.float())
-        return self.lung(up).float(), kind
+        return self._lung_logits(up), kind
+
+    def _lung_logits(self, up: torch.Tensor) -> torch.Tensor:
+        """Apply the last convolution, of one cell, as a sum, which has the same bits with any number of threads."""
+        bias = self.lung.bias
+        assert bias is not None  # noqa: S101 - the layer has one
+        return (up.float() * self.lung.weight[0].float()).sum(1, keepdim=True) + bias.float()
 
 
 def shrink(picture: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:
