@@ -84,7 +84,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C is for this process, which then ends the other
+                process_group=0,  # Ctrl-C is for this process, which then ends the other; one session shares niceness
             )
 
     def fork(self, limits: WorkerLimits) -> socket.socket:

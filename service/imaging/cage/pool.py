@@ -20,6 +20,7 @@ from service.errors import (
 )
 from service.imaging.cage.ending import Ending, WorkerEndedError
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
+from service.imaging.cage.lane import Lane
 from service.imaging.cage.messages import FAULT, Head
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
@@ -33,10 +34,11 @@ SECONDS: Final = 10.0
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 """Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 400 MiB."""
 
-_QUICK_SECONDS: Final = 0.15
-"""Seconds of processor time before a slice moves to a slow worker: ten times a slice of 512 x 512."""
+_LANES: Final = ((0.05, 0), (0.5, 5))
+"""Lanes before the last one: processor time of a slice in seconds, and niceness. A usual slice of 512 x 512 pixels
+needs a quarter of the first; a photograph fits into the second."""
 
-_SLOW_NICENESS: Final = 5
+_LAST_NICENESS: Final = 10
 
 _RETRY_SECONDS: Final = 1.0
 
@@ -73,79 +75,16 @@ class Decoded:
     network_input: Slice
 
 
-class _Workers:
-    """Workers, started when needed; each decodes one file at a time."""
-
-    def __init__(
-        self, server: ForkServer, limits: WorkerLimits, number: int, count: Callable[[Ending], object]
-    ) -> None:
-        self.limits = limits
-        self._number = number
-        self._count = count
-        self._server = server
-        self._idle: list[WorkerProcess] = []
-        self._room = asyncio.Semaphore(number)
-
-    async def start(self) -> None:
-        """Start all workers."""
-        self._idle += await asyncio.gather(
-            *(WorkerProcess.start(self._server, self.limits) for _ in range(self._number))
-        )
-
-    async def run(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Yield the frames that a worker returns, each of at most `max_bytes`; an unfinished worker is ended.
-
-        Raises:
-            ServiceError: the error of the file.
-            WorkerEndedError: the worker ended before it was done.
-            OSError: no worker can be started.
-        """
-        async with self._room:
-            worker = await self._take()
-            failure: Head | None = None
-            try:
-                async with aclosing(worker.answers(order, data, max_bytes)) as frames:
-                    async for head, payload in frames:
-                        if head.get("final"):
-                            failure = head
-                        else:
-                            yield head, payload
-            except asyncio.CancelledError:
-                self._count(Ending.CANCELLED)
-                worker.end()
-                raise
-            except BaseException:
-                worker.end()
-                raise
-            if worker.is_usable:
-                self._idle.append(worker)
-        if failure is not None:
-            raise _error(failure)
-
-    def end(self) -> None:
-        """End the idle workers."""
-        while self._idle:
-            self._idle.pop().end()
-
-    async def _take(self) -> WorkerProcess:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.is_usable:
-                return worker
-            worker.end()
-        return await WorkerProcess.start(self._server, self.limits)
-
-
 class Cage:
     """Decodes files in worker processes, within limits; a context manager. Use it from one event loop.
 
-    Every file goes to a quick worker first. One that needs long is ended there and decoded again by a slow worker, so
-    that files that take seconds never keep usual slices waiting.
+    Every file starts in the quickest lane. One that takes longer than the lane allows is ended there and decoded again
+    in the next one, so that files that take seconds never keep usual slices waiting.
 
     Args:
         server: forks the workers; the caller closes it.
         limits: of one slice.
-        processes: number of quick workers; there are half as many slow ones.
+        processes: number of workers in each lane; half as many in the last one, where files take seconds.
         count: called with each ending of a worker before it was done.
     """
 
@@ -159,10 +98,15 @@ class Cage:
         self._server = server
         self._limits = limits = limits or CageLimits()
         self._count = count
-        quick = WorkerLimits(min(_QUICK_SECONDS, limits.seconds), limits.memory_bytes)
-        slow = WorkerLimits(limits.seconds, limits.memory_bytes, _SLOW_NICENESS)
-        self._quick = _Workers(server, quick, processes, count)
-        self._slow = _Workers(server, slow, max(1, processes // 2), count)
+        earlier = [lane for lane in _LANES if lane[0] < limits.seconds]
+        last = WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS)
+        self._lanes = [
+            *(
+                Lane(server, WorkerLimits(seconds, limits.memory_bytes, niceness), processes, count)
+                for seconds, niceness in earlier
+            ),
+            Lane(server, last, max(1, processes // 2), count),
+        ]
         self._recovery: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -179,20 +123,20 @@ class Cage:
         return self._recovery is None
 
     async def start(self) -> None:
-        """Start the fork server and the quick workers.
+        """Start the fork server and the workers of the quickest lane.
 
         Raises:
             OSError: they can't be started.
         """
         self._server.start()
-        await self._quick.start()
+        await self._lanes[0].start()
 
     def close(self) -> None:
         """End the idle workers; those that decode end with their request, or with the fork server."""
         if self._recovery is not None:
             self._recovery.cancel()
-        self._quick.end()
-        self._slow.end()
+        for lane in self._lanes:
+            lane.end()
 
     async def decode(
         self,
@@ -271,23 +215,29 @@ class Cage:
     async def _frames(
         self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0
     ) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Yield frames from a quick worker, then the remaining ones from a slow worker."""
+        """Yield frames from the quickest lane, then the remaining ones from the next lanes."""
         done = 0
+        failure: Head | None = None
         max_bytes = limits.max_pixels + (input_size or 0) ** 2 + more_bytes
-        for workers in (self._quick, self._slow):
+        for lane in self._lanes:
             try:
-                async with aclosing(workers.run(order | {"start": done}, data, max_bytes)) as frames:
+                async with aclosing(lane.run(order | {"start": done}, data, max_bytes)) as frames:
                     async for head, payload in frames:
+                        if head.get("final"):
+                            failure = head
+                            continue
                         done += 1
                         yield head, payload
             except WorkerEndedError as error:
-                if workers is self._quick and error.ending.may_succeed_again:
+                if lane is not self._lanes[-1] and error.ending.may_succeed_again:
                     continue
                 self._count(error.ending)
                 raise self._refusal(error.ending) from error
             except OSError as error:
                 self._recover()
                 raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
+            if failure is not None:
+                raise _error(failure)
             return
 
     def _refusal(self, ending: Ending) -> ServiceError:
@@ -314,7 +264,7 @@ class Cage:
         while True:
             await asyncio.sleep(_RETRY_SECONDS)
             try:
-                worker = await WorkerProcess.start(self._server, self._quick.limits)
+                worker = await WorkerProcess.start(self._server, self._lanes[0].limits)
             except OSError:
                 continue
             worker.end()

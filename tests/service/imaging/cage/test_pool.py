@@ -43,11 +43,11 @@ class Caged(Cage):
         return [each for each in psutil.Process(self.server.process_id).children() if is_running(each)]
 
     async def busy_worker(self) -> psutil.Process:
-        """A worker that has decoded for longer than a quick one may."""
+        """A worker of the last lane: it has decoded for longer than the others may."""
         found: list[psutil.Process] = []
 
         def has_found() -> bool:
-            found.extend(worker for worker in self.workers() if used(worker) > 0.3)
+            found.extend(worker for worker in self.workers() if used(worker) > 0.7)
             return bool(found)
 
         await until(has_found)
