@@ -22,7 +22,7 @@ from service.model.prediction import NetworkPrediction
 from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
 
 _FILES_AT_ONCE: Final = 4
-"""Maximum files of a study that are read, and so in memory, at the same time."""
+"""Maximum files of a study that are read at the same time; together they have at most the size of a body."""
 
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
@@ -102,16 +102,18 @@ class StudyReader:
                 await self._add(member.name, member.data)
 
     async def _add(self, name: str, data: bytes) -> None:
-        await self._room.acquire()
+        places = min(_FILES_AT_ONCE, 1 + _FILES_AT_ONCE * len(data) // int(self._state.settings.max_study_bytes))
+        for _ in range(places):
+            await self._room.acquire()
         self._check()
-        task = asyncio.create_task(self._read(self._next_file(), name, data))
+        task = asyncio.create_task(self._read(self._next_file(), name, data, places))
         self._tasks.add(task)
 
     def _next_file(self) -> int:
         self._files += 1
         return self._files - 1
 
-    async def _read(self, index: int, name: str, data: bytes) -> None:
+    async def _read(self, index: int, name: str, data: bytes, places: int) -> None:
         try:
             refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
@@ -130,7 +132,8 @@ class StudyReader:
         except UnsupportedImageError as error:
             self._others.append(NotASlice(index, name, error))
         finally:
-            self._room.release()
+            for _ in range(places):
+                self._room.release()
 
     def _check(self) -> None:
         """Raise the error of a file that ended reading, or the limit of slices."""

@@ -21,8 +21,6 @@ _END: Final = struct.Struct("<4s4H2LH")
 _ENTRY_BYTES: Final = 46 + 512
 """Bytes in the central directory for each file that is allowed: a long name and some extra fields."""
 
-_CHUNK: Final = 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
@@ -137,18 +135,16 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
         return _unusable("is a symbolic link", ErrorCode.UNSAFE_NAME)
     if member.flag_bits & 1:
         return _unusable("is encrypted; unpack it first", ErrorCode.ENCRYPTED)
+    if member.file_size > limit:
+        return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
     try:
         with archive.open(member) as opened:
-            data = bytearray()
-            while len(data) <= limit and (chunk := opened.read(min(_CHUNK, limit + 1 - len(data)))):
-                data += chunk
+            data = opened.read(member.file_size + 1)  # without a number, it unpacks more than it announces
     except Exception:  # noqa: BLE001 - as in _open
         return _unusable("is damaged, or uses an unsupported compression", ErrorCode.DAMAGED_ARCHIVE)
-    if len(data) > limit:
-        return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
-    if is_zip(bytes(data[:4])):
+    if is_zip(data[:4]):
         return _unusable("is a zip itself, which is not opened; unpack the outer one first", ErrorCode.NESTED_ARCHIVE)
-    return bytes(data)
+    return data
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:

@@ -1,0 +1,60 @@
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from pydantic import ByteSize
+
+from service.errors import ServiceError, UnusableImageError
+from service.imaging.decode import DecodeLimits
+from service.imaging.series.files import ReadOptions
+from service.inference.service_state import ServiceState
+from service.inference.study import open_study
+from service.settings import Settings
+from tests.support.files.studies import zipped
+
+pytestmark = pytest.mark.anyio
+
+LIMIT = 10_000
+
+
+class SlowDecoders:
+    """Decoders that hold each file for a moment, and refuse it."""
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+        self.most_bytes = self.most_files = 0
+
+    async def study_slices(self, data: bytes, _name: str, _options: ReadOptions) -> AsyncIterator[ServiceError]:
+        self.held.append(len(data))
+        self.most_bytes, self.most_files = max(self.most_bytes, sum(self.held)), max(self.most_files, len(self.held))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        self.held.remove(len(data))
+        yield UnusableImageError("no slice")
+
+
+async def read(sizes: list[int]) -> SlowDecoders:
+    decoders = SlowDecoders()
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(max_study_bytes=ByteSize(LIMIT)), cage=decoders))
+    files = {f"{number}.dcm": bytes(128) + b"DICM" + bytes(size - 132) for number, size in enumerate(sizes)}
+    async with open_study(state, ReadOptions(64, DecodeLimits())) as reader:
+        await reader.add("study.zip", io.BytesIO(zipped(files)))
+        with pytest.raises(UnusableImageError, match="No file of the study"):
+            await reader.finish()
+    return decoders
+
+
+async def test_large_files_of_a_small_zip_are_read_one_at_a_time() -> None:
+    assert (await read([LIMIT] * 4)).most_bytes == LIMIT
+
+
+@pytest.mark.parametrize("size", [LIMIT // 5, LIMIT // 3, LIMIT // 2, LIMIT * 2 // 3])
+async def test_the_files_read_at_a_time_have_at_most_the_size_of_a_body(size: int) -> None:
+    assert 0 < (await read([size] * 6)).most_bytes <= LIMIT
+
+
+async def test_small_files_are_read_several_at_a_time() -> None:
+    assert (await read([200] * 12)).most_files == 4
