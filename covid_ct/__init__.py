@@ -1,7 +1,7 @@
 """The command line and a client of the service's API; without `--url`, the command line needs the extra `model`."""
 
 from covid_ct.errors import ClientError, ProblemError, SourceError, UnreachableError
-from covid_ct.http import Client, Retry
+from covid_ct.http import Client, Retry, StudyResults
 from service import DISCLAIMER
 from service.api import Explanation, ModelInfo, Prediction
 from service.api_study import StudyAnswer, StudyProgress
@@ -22,6 +22,7 @@ __all__ = [
     "SourceError",
     "StudyAnswer",
     "StudyProgress",
+    "StudyResults",
     "UnreachableError",
     "Window",
 ]

@@ -2,20 +2,17 @@
 
 import argparse
 import io
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from covid_ct.engine_options import add_local_options, add_service_options
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.http import LOCAL
 from covid_ct.rows import printable
 from service import __version__
-
-if TYPE_CHECKING:
-    from service.model.card import Interval
 
 _EPILOG: Final = """\
 examples:
@@ -39,6 +36,7 @@ examples:
   covid-ct predict series.zip --window -600 1500   black at -1350 HU, white at 150 HU
   covid-ct predict ct.nii.gz                       every axial slice
   covid-ct predict study/ --operating-point screening
+  covid-ct predict 'studies/*' --by-series --output series.csv    a row for each series
   covid-ct predict archive/ --engine ray --output rows/    a cluster; needs the extra ray
   covid-ct predict study/ --url {LOCAL}   ask a service; a key comes from COVIDCT_API_KEY
 
@@ -126,85 +124,19 @@ def _predict(options: argparse.Namespace) -> int:
         options.window = Window(*options.window) if options.window else None
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if options.url and (options.models or options.device != "auto"):
-        raise UsageError("--models and --device are for a model here; leave them out with --url")
-    if options.api_key and not options.url:
-        raise UsageError("--api-key is for a service; name it with --url")
-    if options.engine == "ray":
-        return ray.run(options)
-    options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
-    return predict(options)
+    return ray.run(options) if options.engine == "ray" else predict(options)
 
 
 def _study(options: argparse.Namespace) -> int:
     from covid_ct.study import study
 
-    if options.url and (options.models or options.device != "auto"):
-        raise UsageError("--models and --device are for a model here; leave them out with --url")
-    if options.url and options.dicom:
-        raise UsageError("--dicom is for a model here; ask a service for a zip: curl -H 'Accept: application/zip'")
-    if options.api_key and not options.url:
-        raise UsageError("--api-key is for a service; name it with --url")
-    options.api_key = options.api_key or os.environ.get("COVIDCT_API_KEY")
     return study(options)
 
 
 def _show_model(options: argparse.Namespace) -> int:
-    from covid_ct.model_folder import find_models
-    from service.errors import ModelFileError
-    from service.model.choice import choose
-    from service.model.file import load_on_cpu
+    from covid_ct.models import show_model
 
-    folder = find_models(options.models)
-    try:
-        choice = choose(folder, options.device)
-        model = load_on_cpu(folder, choice.file)
-    except ModelFileError as error:
-        raise ClientError(str(error)) from error
-    card, file = model.card, choice.file
-    agreement = choice.agreement
-    if options.json:
-        shown = {
-            "file": file.name,
-            "sha256": model.sha256,
-            "device": choice.device.type,
-            "precision": choice.precision,
-            "precision_milliseconds": dict(choice.milliseconds),
-            "agreement": None if agreement is None else agreement.model_dump(),
-            "card": card.model_dump(mode="json"),
-        }
-        print(json.dumps(shown, indent=2))
-        return 0
-    print(f"{card.name} {card.version}, {card.architecture}, {card.precision}, input side {card.input_size}")
-    print(f"file      {(folder / file.name).resolve()}, {file.bytes} bytes, as released (its hash is the manifest's)")
-    print(f"sha256    {model.sha256}")
-    print(
-        f"computes  {choice.precision} on {choice.device.type}, like a service on this machine with its usual settings"
-    )
-    if choice.milliseconds:
-        times = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in choice.milliseconds.items())
-        print(f"measured  milliseconds of one convolution here: {times}")
-    print(f"threshold {card.threshold:.4f} for {card.positive_label} ({card.threshold_rule})")
-    for name in card.operating_points:
-        point = card.operating_point(name)
-        lesion = f", lesion {point.lesion_threshold:.4f}" if card.lesion_thresholds else ""
-        purpose = f" ({point.purpose})" if point.purpose else ""
-        print(f"point     {name} {point.threshold:.4f}{lesion}{purpose}")
-    for check, threshold in card.checks.items():
-        print(f"check     {check} above {threshold:.4f}")
-    for source, figures in card.left_out_metrics.items():
-        _print_figures(f"left out  {source}:", figures)
-    _print_figures("test     ", card.test_metrics)
-    if agreement is not None:
-        same = f"AUC {agreement.auc:.3f}, same label for {agreement.decisions_equal:.1%} of the test slices"
-        print(f"this file {same}, probabilities differ by at most {agreement.largest_difference:.4f}")
-    print(f"use       {card.intended_use}\nlimits    {card.limits}")
-    return 0
-
-
-def _print_figures(start: str, figures: "Mapping[str, Interval]") -> None:
-    for name, figure in figures.items():
-        print(f"{start} {name} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})")
+    return show_model(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,16 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     model = commands.add_parser("model", help="show the model of a models folder")
     (actions := model.add_subparsers(required=True, metavar="ACTION"))
     show = actions.add_parser("show", help="show its card, hash and test results")
-    _add_local_options(show)
+    add_local_options(show)
     show.add_argument("--json", action="store_true", help="print the whole card as JSON")
     show.set_defaults(command=_show_model)
     return parser
-
-
-def _add_local_options(parser: argparse.ArgumentParser) -> None:
-    places = "default: ./models, else that of the clone that this was installed from"
-    parser.add_argument("--models", type=Path, metavar="DIR", help=f"folder with the model ({places})")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(auto: a GPU if any)")
 
 
 def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -247,8 +173,8 @@ def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.set_defaults(command=_study)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, zip, NIfTI or DICOM files of one study")
-    _add_local_options(parser)
-    _add_service_options(parser)
+    add_local_options(parser)
+    add_service_options(parser)
     parser.add_argument("--json", action="store_true", help="print the whole answer, with every slice")
     parser.add_argument("--uids", action="store_true", help="with UIDs and names of files, which may name the patient")
     parser.add_argument(
@@ -262,16 +188,6 @@ def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
 
 
-def _add_service_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", help="ask the service at this address instead of a local model")
-    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
-    parser.add_argument(
-        "--operating-point",
-        metavar="NAME",
-        help="threshold of the model's card for the label (default: the card's, or the service's)",
-    )
-
-
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "predict",
@@ -282,8 +198,8 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.set_defaults(command=_predict)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder, quoted glob or zip")
-    _add_local_options(parser)
-    _add_service_options(parser)
+    add_local_options(parser)
+    add_service_options(parser)
     parser.add_argument(
         "--format",
         choices=("table", "csv", "jsonl", "parquet"),
@@ -297,6 +213,9 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of the cluster (RAY_ADDRESS, else this machine alone)"
+    )
+    parser.add_argument(
+        "--by-series", action="store_true", help="one row for each series; each PATH or match of a glob is a study"
     )
     parser.add_argument(
         "--window", nargs=2, type=float, metavar=("CENTRE", "WIDTH"), help="Hounsfield units (-600 1500: lung)"
@@ -314,7 +233,6 @@ def _add_pacs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_options(parser)
-    _add_local_options(parser)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """A typed client of the service's API."""
 
+import io
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from covid_ct.errors import AnswerError, ClientError, ProblemError, SourceError, UnreachableError, UsageError
-from covid_ct.images import ImageLike, file_bytes
-from covid_ct.study_files import LaterFile, PathLike, study_files
+from covid_ct.files.images import ImageLike, file_bytes
+from covid_ct.files.sources import PathLike, open_source, study_sources
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
 from service.api_study import StudyAnswer, StudyLine, StudyProgress
@@ -27,6 +29,23 @@ LOCAL: Final = "http://127.0.0.1:8000"
 
 MAX_ANSWER_BYTES: Final = 256 * 1024**2
 """An explanation of a slice of 4096 x 4096 has about 60 MB."""
+
+
+_STUDY_SECONDS: Final = 1800.0
+"""Longest wait for the result files of a study: they come as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResults:
+    """Result of a study.
+
+    Attributes:
+        answer: of its series.
+        files: result files by name, such as `series-0/segmentation.dcm`; empty unless asked for.
+    """
+
+    answer: StudyAnswer
+    files: dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,39 +173,58 @@ class Client:
 
         Args:
             paths: files of the study: DICOM, NIfTI, zips or pictures; or a folder, which is read with all below it.
-                Files are sent under numbers, because a name may be that of a patient.
+                Files are sent under numbers, because a name may be that of a patient. The answer has their paths.
             every_mm: distance between the slices that are read; 0 reads every slice; None: the service chooses.
-            uids: whether the answer has UIDs, and the numbers of files as their names.
+            uids: whether the answer has UIDs, and names of files.
             operating_point: see `Client`.
             report: called after each slice.
 
         Raises:
             SourceError: a file can't be read.
         """
-        files = study_files(paths)
-        query = {"uids": uids} | _point(operating_point) | ({} if every_mm is None else {"every_mm": every_mm})
+        form = _StudyForm(paths)
+        query = _study_query(every_mm, uids, operating_point)
         for attempt in range(1, self._retry.attempts + 1):
-            form = [("image", (f"{number:06d}", LaterFile(path))) for number, path in enumerate(files)]
-            parts: dict[str, Any] = {"files": form, "params": query, "headers": {"Accept": "application/x-ndjson"}}
+            parts = {"files": form.fields(), "params": query, "headers": {"Accept": "application/x-ndjson"}}
             with _translate_transport_errors(), self._http.stream("POST", "/predict/study", **parts) as response:
                 seconds = self._retry.wait(attempt, response)
                 if seconds is None:
-                    return _last_line(response, report)
+                    return form.named(_last_line(response, report))
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
-    def study_results(self, study: IO[bytes], *, operating_point: str | None = None) -> bytes:
-        """Ask for the results of a study as a zip: study.json, pictures, DICOM SEG and SR; `study` is an open zip."""
-        parts = {
-            "files": {"image": ("study.zip", study, "application/zip")},
+    def study_results(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        every_mm: float | None = None,
+        uids: bool = False,
+        operating_point: str | None = None,
+    ) -> StudyResults:
+        """Ask for the result files of a study: pictures of key slices, DICOM SEG and SR, or NIfTI masks.
+
+        Args:
+            paths, every_mm, uids, operating_point: see `predict_study`.
+
+        Raises:
+            SourceError: a file can't be read.
+        """
+        form = _StudyForm(paths)
+        parts: dict[str, Any] = {
             "headers": {"Accept": "application/zip"},
-            "params": _point(operating_point),
+            "params": _study_query(every_mm, uids, operating_point),
+            "timeout": _STUDY_SECONDS,
         }
-        status, body = self._respond("POST", "/predict/study", parts)
-        if status >= 400 or body[:2] != b"PK":
+        status, body = self._respond("POST", "/predict/study", parts, form)
+        if status >= 400:
             _parsed(status, body, Problem)
-            raise AnswerError("the service did not answer with a zip")
-        return body
+        try:
+            with zipfile.ZipFile(io.BytesIO(body)) as archive:
+                files = {name: archive.read(name) for name in archive.namelist()}
+            answer = files.pop("study.json")
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise AnswerError("the service did not answer with the zip of a study") from error
+        return StudyResults(form.named(_parsed(status, answer, StudyAnswer)), files)
 
     def model(self) -> ModelInfo:
         """Ask which model is served."""
@@ -203,9 +241,13 @@ class Client:
     def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
         return _parsed(*self._respond(method, path, parts), kind)
 
-    def _respond(self, method: str, path: str, parts: dict[str, Any]) -> tuple[int, bytes]:
+    def _respond(
+        self, method: str, path: str, parts: dict[str, Any], form: "_StudyForm | None" = None
+    ) -> tuple[int, bytes]:
         """Send a request until the service is not busy: status and body of the answer."""
         for attempt in range(1, self._retry.attempts + 1):
+            if form is not None:
+                parts["files"] = form.fields()
             with _translate_transport_errors(), self._http.stream(method, path, **parts) as response:
                 body = _body(response)
             seconds = self._retry.wait(attempt, response)
@@ -274,6 +316,59 @@ def _address(url: str) -> str:
 def _point(name: str | None) -> dict[str, Any]:
     """Build the query parameter."""
     return {} if name is None else {"operating_point": name}
+
+
+_SENT: Final = "study/"
+"""Start of the names under which the files of a study are sent; their number follows."""
+
+
+class _StudyForm:
+    """The files of a study, sent under numbers.
+
+    Raises:
+        SourceError: a path leads to no file.
+    """
+
+    def __init__(self, paths: PathLike | Iterable[PathLike]) -> None:
+        self._paths = [source.path for source in study_sources(paths)]
+
+    def fields(self) -> list[tuple[str, tuple[str, "_LaterFile"]]]:
+        """Build the fields of the form, for one request."""
+        return [("image", (f"{_SENT}{number:06d}", _LaterFile(path))) for number, path in enumerate(self._paths)]
+
+    def named(self, answer: StudyAnswer) -> StudyAnswer:
+        """Replace the numbers in an answer by the paths; files in zips keep their names."""
+        names = {f"{_SENT}{number:06d}": path for number, path in enumerate(self._paths)}
+        return answer.renamed(lambda name: names.get(name, name))
+
+
+class _LaterFile:
+    """A file that is opened at the first read, and closed at its end."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """Read the next bytes.
+
+        Raises:
+            SourceError: the file can't be read.
+        """
+        try:
+            if self._file is None:
+                self._file = open_source(self._path)
+            data = self._file.read(size)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise SourceError("unreadable_file", f"{self._path}: can't be read: {reason}") from error
+        if not data:
+            self._file.close()
+        return data
+
+
+def _study_query(every_mm: float | None, uids: bool, operating_point: str | None) -> dict[str, Any]:
+    return {"uids": uids} | _point(operating_point) | ({} if every_mm is None else {"every_mm": every_mm})
 
 
 def _form(image: ImageLike, window: Window | None) -> dict[str, tuple[str, bytes, str]]:

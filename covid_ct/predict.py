@@ -2,25 +2,24 @@
 
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from covid_ct.engines import Engine, LocalEngine, RemoteEngine
+from covid_ct.engine_options import open_engine
+from covid_ct.engines import Engine
 from covid_ct.errors import ClientError, ProblemError, SourceError, UsageError
-from covid_ct.model_folder import find_models
-from covid_ct.rows import Format, Row, RowKey, printable, read_rows, writer_to
-from covid_ct.sources import SourceFile, SourceSlice, list_sources, read_sources, slices_of
+from covid_ct.files.slices import SourceSlice, slices_of
+from covid_ct.files.sources import SourceFile, list_sources, read_sources
+from covid_ct.rows import Format, Row, RowKey, SeriesRow, in_anatomical_order, printable, read_rows, writer_to
 from service import DISCLAIMER
 from service.errors import ServiceError
-from service.imaging.cage.blocking import BlockingCage
-from service.imaging.decode import Slice
-from service.imaging.series.files import COMPANIONS
+from service.imaging.series.files import COMPANIONS, StudySlice
 from service.imaging.window import LUNG, Window
 
-_OTHER_FILES = COMPANIONS | {"disc_index"}
-"""Codes of files that folders and zips of a study have next to its slices."""
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(slots=True)
@@ -55,29 +54,53 @@ class Counts:
 
 
 def predict(options: Namespace) -> int:
-    """Predict for all slices of the options; return 0 if all were answered, 1 if some failed or none was found.
+    """Predict for all slices or series; return 0 if nothing failed, 1 if something did or there was nothing.
 
     Raises:
         ClientError: no model or service, or the output file is not of this command.
     """
+    from covid_ct.series_rows import series_rows
+
     form = chosen_format(options.format, options.output)
-    before = read_rows(options.output, form) if options.output and options.output.exists() else []
+    kind = SeriesRow if options.by_series else Row
+    before = read_rows(options.output, form, kind) if options.output and options.output.exists() else []
     window: Window = options.window or LUNG
-    kept = [row for row in before if row.is_final]
-    with _engine(options) as engine:
+    counts, windowless = Counts(), 0
+    rows = series_rows if options.by_series else _slice_rows
+    with open_engine(options) as engine:
+        kept = _finished(before)
         _check_same(kept, engine, window_mark(window))
         print(f"model {printable(engine.description)}", file=sys.stderr)
-        counts, windowless = Counts(), 0
-        with writer_to(options.output, form, kept) as write:
-            for row in _rows(options.paths, engine, window, counts, {row.key for row in kept}):
+        done = Counter(row.key for row in kept)
+        with writer_to(options.output, form, kept, kind) as write:
+            for row in rows(options.paths, engine, window, counts, done):
                 write(row)
                 windowless += not row.window and not row.error
                 show_progress(counts.summary())
+    if options.output:
+        _order(options.output, form, kind)
     remark = f"--window does not apply to {windowless} slices without Hounsfield units"
     return end_run(counts, options.paths, remark if options.window and windowless else "")
 
 
-def _rows(paths: Sequence[str], engine: Engine, window: Window, counts: Counts, done: set[RowKey]) -> Iterator[Row]:
+def _finished(rows: Sequence[Row]) -> list[Row]:
+    """Leave out the rows of files and studies that are tried again."""
+    again = {row.path for row in rows if not row.is_final}
+    return [row for row in rows if row.path not in again]
+
+
+def _order(output: Path, form: Format, kind: type[Row]) -> None:
+    """Write the rows of a finished output in anatomical order."""
+    rows = read_rows(output, form, kind)
+    in_order = in_anatomical_order(rows, lambda row: row)
+    if in_order != rows:
+        with writer_to(output, form, in_order, kind):
+            pass
+
+
+def _slice_rows(
+    paths: Sequence[str], engine: Engine, window: Window, counts: Counts, done: Counter[RowKey]
+) -> Iterator[Row]:
     for _, files in read_sources(list_sources(paths)):
         yield from rows_of(files, engine, window, counts, done)
 
@@ -111,12 +134,6 @@ def chosen_format(wanted: Format | Literal["parquet"] | None, output: Path | Non
     return form
 
 
-def _engine(options: Namespace) -> Engine:
-    if options.url:
-        return RemoteEngine(options.url, options.api_key, options.operating_point)
-    return LocalEngine(find_models(options.models), options.device, operating_point=options.operating_point)
-
-
 def _check_same(kept: list[Row], engine: Engine, window: str) -> None:
     """Refuse to mix results of different models, operating points or windows in one file."""
     here = (engine.model, engine.operating_point, window)
@@ -135,7 +152,7 @@ def window_mark(window: Window | None) -> str:
 
 
 def rows_of(
-    files: Iterable[SourceFile], engine: Engine, window: Window, counts: Counts, done: set[RowKey]
+    files: Iterable[SourceFile], engine: Engine, window: Window, counts: Counts, done: Counter[RowKey]
 ) -> Iterator[Row]:
     """Yield a row for each slice of some files that is not done, and count; an error of one stops no other.
 
@@ -148,48 +165,60 @@ def rows_of(
     """
     for file in files:
         base = Row(printable(file.name), file.sha256, engine.model)
-        for slice_ in _slices(file, base.path, engine.decoders, window):
-            row = replace(base, path=slice_.name, window=window_mark(slice_.window))
+        for slice_ in _slices(file, base.path, engine, window):
+            row = _placed(replace(base, path=slice_.name, window=window_mark(slice_.window)), slice_.read)
             if row.key in done:
                 counts.kept += 1
                 continue
-            row = _predicted(row, engine, slice_.image)
-            if row.error in _OTHER_FILES and not file.named:
+            row = _predicted(row, engine, slice_)
+            if row.error in COMPANIONS and not file.named:
                 counts.skipped += 1
                 continue
             if row.is_without_lungs and (not file.named or slice_.name != base.path):
                 counts.without_lungs += 1
-                done.add(row.key)
+                done[row.key] += 1
             elif row.error:
                 counts.failed += 1
             else:
                 counts.answered += 1
-                done.add(row.key)
+                done[row.key] += 1
             yield row
 
 
-def _slices(file: SourceFile, name: str, decoders: BlockingCage, window: Window) -> Iterator[SourceSlice]:
+def _slices(file: SourceFile, name: str, engine: Engine, window: Window) -> Iterator[SourceSlice]:
     """Yield the slices of a file; if reading fails, the last item is the error."""
     if not isinstance(file.data, bytes):
-        yield SourceSlice(name, file.data, None)
+        yield SourceSlice(name, error=file.data)
         return
     last = name
     try:
-        for slice_ in slices_of(file.data, name, decoders, window):
+        for slice_ in slices_of(file.data, name, engine.decoders, engine.read_options(window), named=file.named):
             last = slice_.name
             yield slice_
     except Exception as error:  # noqa: BLE001 - as in _predicted
-        yield SourceSlice(last, error, None)
+        yield SourceSlice(last, error=error)
 
 
-def _predicted(row: Row, engine: Engine, image: bytes | Slice | Exception) -> Row:
+def _placed(row: Row, read: StudySlice | None) -> Row:
+    """Complete a row with the place of a slice."""
+    if read is None:
+        return row
+    place = read.place
+    position = None if place.plane is None else round(place.plane.offset, 3)
+    if place.source is None:
+        return replace(row, position_mm=position)
+    study, series = place.series
+    return replace(row, study=study, series=series, instance=place.source.sop_instance_uid, position_mm=position)
+
+
+def _predicted(row: Row, engine: Engine, slice_: SourceSlice) -> Row:
     """Complete a row with the prediction or the error."""
-    if isinstance(image, Exception):
-        return _failed(row, image)
+    if slice_.error is not None:
+        return failed_row(row, slice_.error)
     try:
-        prediction = engine.predict(image)
+        prediction = engine.predict(slice_)
     except Exception as error:  # noqa: BLE001 - a fault of this program in one slice does not end the run
-        return _failed(row, error)
+        return failed_row(row, error)
     involvement, check = prediction.lung_involvement, prediction.out_of_distribution
     return replace(
         row,
@@ -210,7 +239,8 @@ def _predicted(row: Row, engine: Engine, image: bytes | Slice | Exception) -> Ro
     )
 
 
-def _failed(row: Row, error: Exception) -> Row:
+def failed_row(row: AnyRow, error: Exception) -> AnyRow:
+    """Complete a row with an error."""
     if isinstance(error, ServiceError | ProblemError | SourceError):
         return replace(row, error=str(error.code), detail=error.detail)
     if isinstance(error, ClientError):

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
+from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -32,6 +32,8 @@ class Row:
         sha256: of the file's bytes.
         model: name, version and begin of the hash of the model.
         window: centre/width; empty where none applies, because the file has no Hounsfield units.
+        study, series, instance: UIDs of a DICOM slice; empty for other files.
+        position_mm: along the normal of the slices, towards the head; empty if not known.
         probability, label, threshold, operating_point: the prediction; empty after an error, the label also if a check
             failed.
         lesion_probability, covid_given_lesion, lesion_threshold: whether there is a lesion, whether it is COVID-19 and
@@ -47,6 +49,10 @@ class Row:
     sha256: str = ""
     model: str = ""
     window: str = ""
+    study: str = ""
+    series: str = ""
+    instance: str = ""
+    position_mm: float | None = None
     probability: float | None = None
     label: str = ""
     threshold: float | None = None
@@ -80,9 +86,64 @@ class Row:
         return not self.error or self.is_without_lungs
 
 
-COLUMNS: Final = tuple(field.name for field in fields(Row))
+@dataclass(frozen=True, slots=True)
+class SeriesRow(Row):
+    """Result row of one series, or the error of a study.
 
-_PARSE: Final = TypeAdapter(Row).validate_python
+    Attributes:
+        path: the study, as it was named.
+        sha256: of the SHA-256 of its files, in their order.
+        rows, columns: size of a slice in pixels.
+        spacing_mm: median distance between slices; empty if not known.
+        slices_read, slices_without_lungs, slices_not_read, slices_failed: numbers of slices.
+        lung_volume_ml, lesion_volume_ml: empty if the positions of the slices are not known.
+        severity: band of the involvement, CT-0 to CT-4.
+        warnings: codes of unusual positions, with spaces between.
+    """
+
+    rows: int | None = None
+    columns: int | None = None
+    spacing_mm: float | None = None
+    slices_read: int | None = None
+    slices_without_lungs: int | None = None
+    slices_not_read: int | None = None
+    slices_failed: int | None = None
+    lung_volume_ml: float | None = None
+    lesion_volume_ml: float | None = None
+    severity: str = ""
+    warnings: str = ""
+
+    @property
+    def is_without_lungs(self) -> bool:
+        """Whether this is a series without lungs in a study that has others."""
+        return self.error == ErrorCode.NO_LUNGS
+
+
+T = TypeVar("T")
+
+
+def columns_of(kind: type[Row]) -> tuple[str, ...]:
+    """Return the columns of rows of this kind."""
+    return tuple(field.name for field in fields(kind))
+
+
+def in_anatomical_order(items: Iterable[T], row_of: Callable[[T], Row | None]) -> list[T]:
+    """Sort slices by position within their series, from the feet to the head; a series stays where it begins.
+
+    Args:
+        items: slices, or files with several.
+        row_of: gives the row of an item, the first one of several.
+    """
+    listed = list(items)
+    begins: dict[tuple[str, str], int] = {}
+    keys: list[tuple[int, float]] = []
+    for index, row in enumerate(map(row_of, listed)):
+        if row is None or not row.series or row.position_mm is None:
+            keys.append((index, 0.0))
+        else:
+            keys.append((begins.setdefault((row.study, row.series), index), row.position_mm))
+    return [listed[index] for index in sorted(range(len(listed)), key=keys.__getitem__)]
+
 
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 """Start of a text that a spreadsheet would run, or of one that was escaped."""
@@ -96,7 +157,7 @@ class Writer(Protocol):
         ...
 
 
-def read_rows(path: Path, form: Format) -> list[Row]:
+def read_rows(path: Path, form: Format, kind: type[Row] = Row) -> list[Row]:
     """Read the complete rows of an output file; an incomplete last line is dropped.
 
     Raises:
@@ -108,18 +169,19 @@ def read_rows(path: Path, form: Format) -> list[Row]:
         raise ClientError(f"{path}: can't be read: {error.strerror}") from error
     whole = text[: text.rfind("\n") + 1]
     if not whole:
-        if text and not ",".join(COLUMNS).startswith(text) and not text.startswith('{"path"'):
+        if text and not ",".join(columns_of(kind)).startswith(text) and not text.startswith('{"path"'):
             raise _foreign(path, form)
         return []
     try:
-        values = [json.loads(line) for line in whole.splitlines()] if form == "jsonl" else _csv_rows(whole)
-        return [_PARSE({name: value for name, value in row.items() if value not in (None, "")}) for row in values]
+        values = [json.loads(line) for line in whole.splitlines()] if form == "jsonl" else _csv_rows(whole, kind)
+        parse = TypeAdapter(kind).validate_python
+        return [parse({name: value for name, value in row.items() if value not in (None, "")}) for row in values]
     except (ValueError, AttributeError, csv.Error):
         raise _foreign(path, form) from None
 
 
 @contextmanager
-def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iterator[Writer]:
+def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = (), kind: type[Row] = Row) -> Iterator[Writer]:
     """Open a writer to a file, which starts with the rows `kept`, or to standard output.
 
     Raises:
@@ -127,14 +189,14 @@ def writer_to(path: Path | None, form: Format, kept: Iterable[Row] = ()) -> Iter
     """
     if path is None:
         with _translate_os_errors("standard output"):
-            _begin(sys.stdout, form)
+            _begin(sys.stdout, form, kind)
             yield lambda row: _write(sys.stdout, row, form)
         return
     path = path.resolve()  # a link stays one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _translate_os_errors(str(path)):
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            _begin(file, form)
+            _begin(file, form, kind)
             for row in kept:
                 _write(file, row, form)
         temporary.replace(path)
@@ -153,12 +215,12 @@ def _translate_os_errors(name: str) -> Iterator[None]:
         raise ClientError(f"{name}: can't be written: {error.strerror}") from error
 
 
-def _begin(file: TextIO, form: Format) -> None:
+def _begin(file: TextIO, form: Format, kind: type[Row]) -> None:
     """Write the first line."""
     if form == "table":
         file.write(f"{'probability':>11}  {'label':<10} {'lesion/lung':>11}  path\n")
     elif form == "csv":
-        csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+        csv.writer(file, lineterminator="\n").writerow(columns_of(kind))
 
 
 def _write(file: TextIO, row: Row, form: Format) -> None:
@@ -168,7 +230,7 @@ def _write(file: TextIO, row: Row, form: Format) -> None:
     elif form == "csv":
         csv.writer(file, lineterminator="\n").writerow(_cell(name, value) for name, value in values.items())
     else:
-        file.write(_table_line(Row(**values)))
+        file.write(_table_line(row))
     file.flush()
 
 
@@ -178,8 +240,9 @@ def printed(row: Row) -> dict[str, Any]:
 
 
 def _table_line(row: Row) -> str:
-    remark = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
-    return f"{_shown(row.probability)}  {row.label or '-':<10} {_shown(row.lung_involvement)}  {row.path}{remark}\n"
+    error = f"  {row.error}: {row.detail}" if row.error else f"  check failed: {row.reason}" if row.flagged else ""
+    start = f"{_shown(row.probability)}  {row.label or '-':<10} {_shown(row.lung_involvement)}"
+    return printable(f"{start}  {row.path}{error}") + "\n"
 
 
 def _shown(value: float | None) -> str:
@@ -207,9 +270,9 @@ def _text_of(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _csv_rows(text: str) -> list[dict[str, str]]:
+def _csv_rows(text: str, kind: type[Row]) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if tuple(reader.fieldnames or ()) != columns_of(kind):
         raise ValueError("another header")
     return [{name: _text_of(cell) for name, cell in row.items()} for row in reader]
 

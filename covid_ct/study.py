@@ -1,181 +1,45 @@
 """`covid-ct study`: one answer for each series of a study."""
 
 import sys
-import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
-from covid_ct.errors import ClientError, SourceError, UsageError
-from covid_ct.http import Client
-from covid_ct.model_folder import find_models
+from covid_ct.engine_options import open_engine
+from covid_ct.errors import ClientError
+from covid_ct.files.sources import study_sources
 from covid_ct.predict import line_start
 from covid_ct.rows import printable
-from covid_ct.study_files import study_files
 from service import DISCLAIMER
 from service.api_study import SeriesAnswer, StudyAnswer, StudyProgress
-from service.errors import MalformedRequestError, ModelFileError, ServiceError
-from service.imaging.cage.blocking import BlockingCage
-from service.imaging.decode import DecodeLimits
-from service.imaging.series.archives import ArchiveLimits, Member, is_zip, read_zip
-from service.imaging.series.files import ReadOptions, StudySlice
-from service.model.study import FoundSlice, NotASlice, Study, plan_study
-
-if TYPE_CHECKING:
-    from service.model.predictor import Predictor
-
-Report: TypeAlias = Callable[[StudyProgress], object]
-"""Called after each slice."""
+from service.errors import ServiceError
 
 
 def study(options: Namespace) -> int:
-    """Answer a study; return 0 if every file was read or is a usual companion of slices, 1 if one failed.
+    """Predict for a study; return 0 if every file was read or is a usual companion of slices, 1 if one failed.
 
     Raises:
-        ClientError: no model or service, no file, or no series.
+        ClientError: no model or service, no file, or no series with lungs.
     """
-    files = study_files(options.paths)
-    answer = _remote(options, files) if options.url else _local(options, files)
+    sources = study_sources(options.paths)
+    with open_engine(options) as engine:
+        try:
+            results = engine.predict_study(
+                sources, every_mm=options.every_mm, with_files=options.dicom is not None, report=_show
+            )
+        except ServiceError as error:
+            raise ClientError(f"{error.detail} ({error.code})") from error
+    answer = results.answer
     print(line_start(), end="", file=sys.stderr)
     shown = answer if options.uids else answer.without_identifiers()
     print(shown.model_dump_json(indent=1) if options.json else "\n".join(_lines(answer)))
+    for name, data in results.files.items():
+        write_file(options.dicom / name, data)
     print(DISCLAIMER, file=sys.stderr)
     for other in answer.failed:
-        print(f"failed: {printable(_path(other.name, files))}: {other.detail} ({other.reason})", file=sys.stderr)
+        print(f"failed: {printable(other.name or 'a file')}: {other.detail} ({other.reason})", file=sys.stderr)
     return 1 if answer.failed or any(series.slices_failed for series in answer.series) else 0
-
-
-def _path(name: str | None, files: list[Path]) -> str:
-    """Return the path of a file that was sent under its number, or the name of a member of a zip."""
-    return str(files[int(name)]) if name and name.isdecimal() and int(name) < len(files) else name or "a file"
-
-
-def _remote(options: Namespace, files: list[Path]) -> StudyAnswer:
-    with Client(options.url, api_key=options.api_key) as client:
-        return client.predict_study(
-            files,
-            operating_point=options.operating_point,
-            every_mm=options.every_mm,
-            uids=True,
-            report=_show,
-        )
-
-
-def _local(options: Namespace, files: list[Path]) -> StudyAnswer:
-    from service.model.loading import LoadOptions, load_predictor
-
-    try:
-        predictor = load_predictor(LoadOptions(find_models(options.models), device=options.device))
-    except ModelFileError as error:
-        raise ClientError(str(error)) from error
-    try:
-        point = predictor.card.operating_point(options.operating_point)
-        found = read_study(files, predictor, options.every_mm, keep_sources=options.dicom is not None)
-        answer_slices(found, predictor, _show)
-        if options.dicom is not None:
-            _write_results(found, predictor, options)
-        return StudyAnswer.of(found, predictor.card, point, uids=True)
-    except MalformedRequestError as error:
-        raise UsageError(error.detail) from error
-    finally:
-        predictor.close()
-
-
-def read_study(
-    files: Iterable[Path], predictor: "Predictor", every_mm: float | None = None, *, keep_sources: bool = False
-) -> Study:
-    """Read the files of a study in this process, one at a time, and plan its series.
-
-    Args:
-        files: DICOM, NIfTI, pictures and zips of them.
-        predictor: that will read the slices.
-        every_mm: as in `plan_study`.
-        keep_sources: whether to keep pictures and headers for the result files.
-
-    Raises:
-        SourceError: no file has a slice.
-    """
-    options = ReadOptions(
-        predictor.card.input_size, DecodeLimits(), keep_pictures=keep_sources, keep_headers=keep_sources
-    )
-    found: list[FoundSlice] = []
-    others: list[NotASlice] = []
-    with BlockingCage() as decoders:
-        for index, member in enumerate(_members(files)):
-            for slice_ in _slices(member, decoders, options):
-                if isinstance(slice_, StudySlice):
-                    found.append(FoundSlice(index, member.name, slice_))
-                else:
-                    others.append(NotASlice(index, member.name, slice_))
-    if not found:
-        raise SourceError("no_slices", "No file of the study is an axial CT slice.")
-    return plan_study(found, others, every_mm)
-
-
-def _slices(member: Member, decoders: BlockingCage, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
-    """Yield the slices of a file; the reason for which there are no more is the last item."""
-    if isinstance(member.data, ServiceError):
-        yield member.data
-        return
-    try:
-        yield from decoders.study_slices(member.data, member.name, options)
-    except ServiceError as error:
-        yield error
-
-
-def answer_slices(study: Study, predictor: "Predictor", report: Report = lambda _: None) -> None:
-    """Let the model read the wanted slices of a study, one after the other."""
-    from service.model.assess import refusal, run_checks
-
-    wanted, began = list(study.to_read()), time.monotonic()
-    for done, (series, index) in enumerate(wanted):
-        seconds = (time.monotonic() - began) / done * (len(wanted) - done) if done else None
-        report(StudyProgress(done=done, of=len(wanted), seconds_left=seconds))
-        slice_, look_first = series.slices[index], series.is_beyond_lungs(index)
-        batch = [slice_.found.read.network_input]
-        (answer,) = predictor.submit(lambda: predictor.predict_now(batch, 1, [look_first])).result()  # noqa: B023
-        if isinstance(answer, ServiceError):
-            slice_.answer = answer
-        elif isinstance(answer, Exception):
-            raise answer
-        else:
-            reason = run_checks(answer.check_scores, predictor.card.checks).reason
-            slice_.answer = answer if reason is None else refusal(reason)
-
-
-def _members(files: Iterable[Path]) -> Iterator[Member]:
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                start = file.read(4)
-                file.seek(0)
-                if is_zip(start):
-                    for member in read_zip(file, ArchiveLimits()):
-                        yield Member(f"{path}!{member.name}", member.data)
-                else:
-                    yield Member(str(path), file.read())
-        except OSError as error:
-            raise SourceError("unreadable_file", f"{path}: can't be read: {error.strerror}") from error
-        except ServiceError as error:
-            raise SourceError(error.code, f"{path}: {error.detail}") from error
-
-
-def _write_results(study: Study, predictor: "Predictor", options: Namespace) -> None:
-    """Write the result files of each series into a folder."""
-    from service.study_results import key_pictures, series_results
-
-    card = predictor.card
-    for index, read in enumerate(study.series):
-        found = read.assess(card, card.operating_point(options.operating_point))
-        if found is None:
-            continue
-        results = series_results(read, found, card, predictor.sha256)
-        for name, data in (*key_pictures(read, found), *results.content.items()):
-            write_file(options.dicom / f"series-{index}" / name, data)
-        for sentence in results.missing:
-            print(f"series {index}: {sentence}", file=sys.stderr)
 
 
 def write_file(path: Path, data: bytes) -> None:

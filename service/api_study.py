@@ -1,5 +1,8 @@
 """Response bodies of a study, shared by routes, client and command line, without torch or a web framework."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import DISCLAIMER
@@ -144,6 +147,9 @@ class OtherFile(_Answer):
         return cls(file=other.file, name=name, reason=other.error.code, detail=other.error.detail)
 
 
+_Named = TypeVar("_Named", StudySliceAnswer, OtherFile)
+
+
 class StudyAnswer(_Answer):
     """Result of a study: its series, and the files that belong to none."""
 
@@ -183,21 +189,24 @@ class StudyAnswer(_Answer):
 
     def without_identifiers(self) -> "StudyAnswer":
         """Return the answer without UIDs and names of files."""
-        bare = {"name": None, "instance_uid": None}
+        bare = {"study_uid": None, "series_uid": None}
         series = [
-            each.model_copy(
-                update={
-                    "study_uid": None,
-                    "series_uid": None,
-                    "slices": [slice_.model_copy(update=bare) for slice_ in each.slices],
-                }
+            only.model_copy(
+                update=bare | {"slices": [slice_.model_copy(update={"instance_uid": None}) for slice_ in only.slices]}
             )
-            for each in self.series
+            for only in self.series
         ]
-        skipped, failed = (
-            [other.model_copy(update={"name": None}) for other in others] for others in (self.skipped, self.failed)
-        )
-        return self.model_copy(update={"series": series, "skipped": skipped, "failed": failed})
+        return self.model_copy(update={"series": series}).renamed(lambda _: None)
+
+    def renamed(self, rename: Callable[[str], str | None]) -> "StudyAnswer":
+        """Return the answer with other names of files."""
+
+        def named(part: _Named) -> _Named:
+            return part if part.name is None else part.model_copy(update={"name": rename(part.name)})
+
+        series = [only.model_copy(update={"slices": [named(slice_) for slice_ in only.slices]}) for only in self.series]
+        others = {"skipped": list(map(named, self.skipped)), "failed": list(map(named, self.failed))}
+        return self.model_copy(update={"series": series, **others})
 
 
 class StudyProgress(_Answer):

@@ -1,23 +1,43 @@
-"""Result files of a series: pictures of its key slices, DICOM SEG and SR, or masks."""
+"""Result files of a study: pictures of the key slices, DICOM SEG and SR, or masks."""
 
 from collections.abc import Iterator
 
 from service import __version__
 from service.dicom_out.device import Device
-from service.dicom_out.files import ResultFiles, result_files
+from service.dicom_out.files import result_files
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps, interpolate
 from service.dicom_out.report import Findings
 from service.dicom_out.segmentation import Kind
 from service.imaging.overlay import overlay, png, with_colour_bar
 from service.model.assess_series import RULE, SeriesAssessment
-from service.model.card import ModelCard
-from service.model.study import SeriesToRead
+from service.model.card import ModelCard, OperatingPoint
+from service.model.study import SeriesToRead, Study
 
 
-def key_pictures(read: SeriesToRead, found: SeriesAssessment) -> Iterator[tuple[str, bytes]]:
+def study_files(
+    study: Study, card: ModelCard, point: OperatingPoint, sha256: str, kind: Kind = "binary"
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name in a folder and content of the result files of each series that shows lungs.
+
+    Args:
+        study: with pictures and headers of its slices, and their predictions.
+        card, sha256: of the model.
+        point: for the labels.
+        kind: of the SEG.
+    """
+    for index, series in enumerate(study.series):
+        assessment = series.assess(card, point)
+        if assessment is None:
+            continue
+        results = series_results(series, assessment, card, sha256, kind)
+        for name, data in (*key_pictures(series, assessment), *results.items()):
+            yield f"series-{index}/{name}", data
+
+
+def key_pictures(series: SeriesToRead, assessment: SeriesAssessment) -> Iterator[tuple[str, bytes]]:
     """Draw the key slices with their maps: name and PNG of each; none where pictures were not kept."""
-    for index in found.key_slices:
-        slice_ = read.slices[index]
+    for index in assessment.key_slices:
+        slice_ = series.slices[index]
         if slice_.found.read.picture is not None and slice_.prediction is not None:
             prediction = slice_.prediction
             picture = overlay(slice_.found.read.picture, prediction.heatmap, lungs=prediction.lungs)
@@ -25,50 +45,50 @@ def key_pictures(read: SeriesToRead, found: SeriesAssessment) -> Iterator[tuple[
 
 
 def series_results(
-    read: SeriesToRead, found: SeriesAssessment, card: ModelCard, sha256: str, kind: Kind = "binary"
-) -> ResultFiles:
+    series: SeriesToRead, assessment: SeriesAssessment, card: ModelCard, sha256: str, kind: Kind = "binary"
+) -> dict[str, bytes]:
     """Write SEG and SR of a series, or masks; of a thin series, also for the slices that were not read.
 
     Args:
-        read: with the headers of its slices.
-        found: the answer to it.
+        series: with the headers of its slices.
+        assessment: of it.
         card: of the model.
         sha256: of the model's file.
         kind: of the SEG.
     """
-    geometry = read.series.geometry
-    sources = (slice_.found.read.place.source for slice_ in read.slices)
+    geometry = series.series.geometry
+    sources = (slice_.found.read.place.source for slice_ in series.slices)
     frames = tuple(source for source in sources if source is not None)
     maps = None
-    if geometry is not None and found.lung_involvement is not None:
-        known = [_maps(read, found, index) for index in range(len(read.slices))]
-        is_known = [slice_.is_seen for slice_ in read.slices]
+    if geometry is not None and assessment.lung_involvement is not None:
+        known = [_maps(series, assessment, index) for index in range(len(series.slices))]
+        is_known = [slice_.is_seen for slice_ in series.slices]
         maps = SeriesMaps(interpolate(known, is_known, geometry.offsets), geometry)
     device = Device(card.name, card.version, sha256, __version__)
-    return result_files(frames, maps, _findings(read, found), device, kind)
+    return result_files(frames, maps, _findings(series, assessment), device, kind)
 
 
-def _findings(read: SeriesToRead, found: SeriesAssessment) -> Findings:
-    involvement, lung, left = found.lung_involvement, found.lung_volume_ml, found.left_lung_volume_ml
+def _findings(series: SeriesToRead, assessment: SeriesAssessment) -> Findings:
+    involvement, lung, left = assessment.lung_involvement, assessment.lung_volume_ml, assessment.left_lung_volume_ml
     volumes = {}
-    if lung is not None and left is not None and found.lesion_volume_ml is not None:
+    if lung is not None and left is not None and assessment.lesion_volume_ml is not None:
         volumes = {
             Segment.LEFT_LUNG: left,
             Segment.RIGHT_LUNG: lung - left,
-            Segment.LESION: found.lesion_volume_ml,
+            Segment.LESION: assessment.lesion_volume_ml,
         }
     return Findings(
-        probability=found.probability,
-        label=found.label,
-        severity=found.severity,
+        probability=assessment.probability,
+        label=assessment.label,
+        severity=assessment.severity,
         involvement=None if involvement is None else (involvement.both, involvement.left, involvement.right),
         volumes_ml=volumes,
-        remarks=(f"Rule: {RULE}.", *read.series.warnings.values()),
+        remarks=(f"Rule: {RULE}.", *series.series.warnings.values()),
     )
 
 
-def _maps(read: SeriesToRead, found: SeriesAssessment, index: int) -> SliceMaps | None:
-    prediction = read.slices[index].prediction
+def _maps(series: SeriesToRead, assessment: SeriesAssessment, index: int) -> SliceMaps | None:
+    prediction = series.slices[index].prediction
     if prediction is None or prediction.lungs is None:
         return None
-    return SliceMaps(prediction.lungs, prediction.heatmap, found.borders[index])
+    return SliceMaps(prediction.lungs, prediction.heatmap, assessment.borders[index])

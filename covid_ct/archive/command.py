@@ -3,8 +3,9 @@
 from argparse import Namespace
 
 from covid_ct.archive.run import predict_archive
+from covid_ct.engine_options import check_engine_options
 from covid_ct.errors import UsageError
-from covid_ct.model_folder import find_models
+from covid_ct.models import find_models
 from covid_ct.predict import end_run, show_progress
 from service.imaging.window import LUNG
 
@@ -15,6 +16,7 @@ def _check(options: Namespace) -> None:
     Raises:
         UsageError: no folder for the output, or an option of another engine.
     """
+    check_engine_options(options)
     if options.url:
         raise UsageError("--engine ray runs the model itself: leave out --url")
     if options.output is None:
@@ -26,13 +28,12 @@ def _check(options: Namespace) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Answer an archive; return 0 if all slices were answered, 1 if some failed or none was found.
+    """Predict for an archive; return 0 if nothing failed, 1 if something did or there is no slice.
 
     Raises:
         ClientError: see `predict_archive`.
     """
     _check(options)
-
     counts = predict_archive(
         options.paths,
         options.output,
@@ -41,6 +42,7 @@ def run(options: Namespace) -> int:
         window=options.window or LUNG,
         device=options.device,
         operating_point=options.operating_point,
+        by_series=options.by_series,
         address=options.ray_address,
         show=lambda progress: show_progress(progress.line()),
     )

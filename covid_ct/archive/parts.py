@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from covid_ct.errors import ClientError
-from covid_ct.rows import Row, printed, read_rows, writer_to
+from covid_ct.rows import Row, SeriesRow, printed, read_rows, writer_to
 
 PartFormat: TypeAlias = Literal["csv", "parquet"]
 
 MANIFEST: Final = "manifest.jsonl"
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredFile:
-    """Counts of one source after its answer.
+class FileRows:
+    """Numbers of the rows of one file, or of one study.
 
     Attributes:
         key: see `Source`.
@@ -34,11 +34,11 @@ class AnsweredFile:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One line of the manifest: a part that is complete."""
+    """Line of the manifest: a part that is complete."""
 
     name: str
     size: int
-    files: tuple[AnsweredFile, ...]
+    files: tuple[FileRows, ...]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ class Output:
         folder: holds the parts and the manifest.
         form: format of the parts.
         window: centre/width, as in rows.
+        kind: of the rows.
         model: of all rows; empty until the first answer.
         done: keys of the files that need no further answer.
         kept: rows of previous runs.
@@ -57,22 +58,23 @@ class Output:
     folder: Path
     form: PartFormat
     window: str
+    kind: type[Row] = Row
     model: str = ""
     done: set[bytes] = field(default_factory=set)
     kept: int = 0
     _next: int = 0
 
     @classmethod
-    def open(cls, folder: Path, form: PartFormat, window: str) -> "Output":
+    def open(cls, folder: Path, form: PartFormat, window: str, kind: type[Row] = Row) -> "Output":
         """Create a folder, or continue one: rows of files that failed are taken out of their parts.
 
         Raises:
-            ClientError: the folder is not an output of this command, or of another format or window.
+            ClientError: the folder is not an output of this command, or of another format, window or kind of rows.
         """
         if folder.exists() and not folder.is_dir():
             raise ClientError(f"{folder}: with --engine ray, the output is a folder, and this is a file")
         folder.mkdir(parents=True, exist_ok=True)
-        output = cls(folder, form, window)
+        output = cls(folder, form, window, kind)
         if (folder / MANIFEST).exists():
             output._continue()
         elif any(folder.iterdir()):
@@ -85,7 +87,7 @@ class Output:
         self._next += count
         return first
 
-    def write(self, number: int, model: str, rows: Sequence[Row], files: Sequence[AnsweredFile]) -> None:
+    def write(self, number: int, model: str, rows: Sequence[Row], files: Sequence[FileRows]) -> None:
         """Write a part, then its line of the manifest.
 
         Raises:
@@ -102,16 +104,17 @@ class Output:
             file.flush()
             os.fsync(file.fileno())
 
-    def _written(self, name: str, rows: Sequence[Row], files: tuple[AnsweredFile, ...]) -> Part:
+    def _written(self, name: str, rows: Sequence[Row], files: tuple[FileRows, ...]) -> Part:
         path = self.folder / name
         write = _write_parquet if self.form == "parquet" else _write_csv
-        write(path, rows)
+        write(path, rows, self.kind)
         with path.open("rb") as file:
             os.fsync(file.fileno())
         return Part(name, path.stat().st_size, files)
 
     def _head(self) -> dict[str, Any]:
-        return {"version": _VERSION, "format": self.form, "window": self.window, "model": self.model}
+        rows = "series" if self.kind is SeriesRow else "slices"
+        return {"version": _VERSION, "format": self.form, "window": self.window, "rows": rows, "model": self.model}
 
     def _continue(self) -> None:
         lines = _complete_lines(self.folder / MANIFEST)
@@ -130,7 +133,7 @@ class Output:
     def _usable(self, lines: Iterator[dict[str, Any]], names: set[str]) -> Iterator[Part]:
         """Yield the parts that are there, without the files that failed, and collect names and keys."""
         for line in lines:
-            part = Part(line["name"], line["size"], tuple(AnsweredFile(**file) for file in line["files"]))
+            part = Part(line["name"], line["size"], tuple(FileRows(**file) for file in line["files"]))
             self._next = max(self._next, int(part.name[5:11]) + 1)
             path = self.folder / part.name
             if path.is_file() and path.stat().st_size == part.size:  # else its files are answered again
@@ -145,7 +148,7 @@ class Output:
         good = tuple(file for file in part.files if not file.failed)
         if len(good) == len(part.files):
             return part
-        rows = iter(_read_part(self.folder / part.name, self.form))
+        rows = iter(_read_part(self.folder / part.name, self.form, self.kind))
         kept: list[Row] = []
         for file in part.files:
             rows_of_file = list(islice(rows, file.rows))
@@ -181,25 +184,26 @@ def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise ClientError(f"{path}: not a manifest of this command; choose another --output") from None
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with writer_to(path, "csv", rows):
+def _write_csv(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
+    with writer_to(path, "csv", rows, kind):
         pass
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+def _write_parquet(path: Path, rows: Sequence[Row], kind: type[Row]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = {"str": pa.string(), "bool | None": pa.bool_(), "float | None": pa.float64()}
-    schema = pa.schema([(field.name, kinds[str(getattr(field.type, "__name__", field.type))]) for field in fields(Row)])
+    types = {"str": pa.string(), "bool | None": pa.bool_(), "float | None": pa.float64(), "int | None": pa.int64()}
+    columns = [(field.name, types[str(getattr(field.type, "__name__", field.type))]) for field in fields(kind)]
+    schema = pa.schema(columns)
     temporary = path.with_name(f".{path.name}.tmp")
     parquet.write_table(pa.Table.from_pylist([printed(row) for row in rows], schema), temporary)
     temporary.replace(path)
 
 
-def _read_part(path: Path, form: PartFormat) -> list[Row]:
+def _read_part(path: Path, form: PartFormat, kind: type[Row]) -> list[Row]:
     if form == "csv":
-        return read_rows(path, "csv")
+        return read_rows(path, "csv", kind)
     from pyarrow import parquet
 
-    return [Row(**values) for values in parquet.read_table(path).to_pylist()]
+    return [kind(**values) for values in parquet.read_table(path).to_pylist()]

@@ -1,25 +1,32 @@
-"""The answers of an archive: files to chunks, chunks to a cluster, answers to parts in the order of the files."""
+"""Rows of an archive: files to chunks, chunks to a cluster, rows to parts in the order of files and of anatomy."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
 from covid_ct.archive.parts import Output, PartFormat
-from covid_ct.archive.workers import AnsweredChunk, Chunk, Cluster, WorkerSettings, ray_cluster
-from covid_ct.errors import ClientError
+from covid_ct.archive.workers import Chunk, ChunkRows, Cluster, WorkerSettings, ray_cluster
+from covid_ct.errors import ClientError, SourceError
+from covid_ct.files.sources import Source, list_sources, study_sources
 from covid_ct.predict import Counts, window_mark
-from covid_ct.sources import Source, list_sources
+from covid_ct.rows import Row, SeriesRow, in_anatomical_order
+from covid_ct.series_rows import list_studies
 from service.imaging.window import LUNG, Window
 
 CHUNK_FILES: Final = 8
-"""Files that one worker answers at a time: about a second of a CPU."""
+"""Files that one worker reads at a time: about a second of a CPU."""
 
-PART_CHUNKS: Final = 128
-"""Chunks of a part; an interrupted run loses at most the chunks that are being answered."""
+PART_FILES: Final = 1024
+"""Fewest files of a part, which goes on to the end of their folder; an interrupted run loses only unfinished chunks."""
+
+_LARGEST_PART: Final = 8 * PART_FILES
+
+PART_STUDIES: Final = 64
+"""Studies of a part by series."""
 
 _WAVE_PARTS: Final = 16
 """Fewest parts whose files are listed and given to the cluster at once; each wave starts the workers anew."""
@@ -40,14 +47,12 @@ class Progress(Counts):
     _started: float | None = None
     _before: tuple[int, int] = (0, 0)
 
-    def add(self, chunk: AnsweredChunk) -> None:
-        """Add the answer of a chunk; the clock starts with the first one, once the workers run."""
-        failed = sum(file.failed for file in chunk.files)
-        without_lungs = sum(bool(row.error) for row in chunk.rows) - failed
-        self.answered += len(chunk.rows) - failed - without_lungs
-        self.failed += failed
-        self.without_lungs += without_lungs
-        self.skipped += chunk.skipped
+    def add(self, chunk: ChunkRows) -> None:
+        """Add the rows of a chunk; the clock starts with the first one, once the workers run."""
+        self.answered += chunk.counts.answered
+        self.failed += chunk.counts.failed
+        self.without_lungs += chunk.counts.without_lungs
+        self.skipped += chunk.counts.skipped
         self.files += len(chunk.files)
         if self._started is None:
             self._started, self._before = time.monotonic(), (self.slices, self.files)
@@ -85,11 +90,12 @@ def predict_archive(
     window: Window = LUNG,
     device: str = "auto",
     operating_point: str | None = None,
+    by_series: bool = False,
     address: str | None = None,
     cluster: Callable[[str | None], AbstractContextManager[Cluster]] = ray_cluster,
     show: Callable[[Progress], object] = lambda _: None,
 ) -> Progress:
-    """Answer every slice of an archive into a folder of parts; run it again to continue.
+    """Predict for every slice of an archive into a folder of parts; run it again to continue.
 
     Args:
         paths: files, folders, globs, zips and URIs, reachable from every machine of the cluster.
@@ -99,69 +105,115 @@ def predict_archive(
         window: for DICOM and NIfTI.
         device: auto, cpu or cuda.
         operating_point: threshold of the model's card for the label; None: the card's own.
+        by_series: one row for each series; each path, or match of a glob, is a study.
         address: of the Ray cluster; None: RAY_ADDRESS, else this machine.
-        cluster: answers the files.
+        cluster: makes the rows.
         show: called after each chunk.
 
     Raises:
         ClientError: no model, no cluster, a URI that can't be listed, or an output of something else.
     """
     paths = list(paths)
-    folder = Output.open(output, form, window_mark(window))
+    kind = SeriesRow if by_series else Row
+    folder = Output.open(output, form, window_mark(window), kind)
     progress = Progress(kept=folder.kept)
-    for source in list_sources(paths):
+    for key in _keys(paths, by_series):
         progress.total += 1
-        progress.files += bytes.fromhex(source.key) in folder.done
+        progress.files += bytes.fromhex(key) in folder.done
     if progress.files == progress.total:
         return progress
     with cluster(address) as workers:
-        settings = WorkerSettings(models.absolute(), device, window, operating_point)
-        most = max(_WAVE_PARTS, _PARTS_A_WORKER * workers.size) * PART_CHUNKS
-        remaining = (source for source in list_sources(paths) if bytes.fromhex(source.key) not in folder.done)
-        chunks = _chunks(remaining)
-        while wave := list(islice(chunks, most)):
-            _collect(workers.answers(wave, settings), wave, folder, progress, show)
+        settings = WorkerSettings(models.absolute(), device, window, operating_point, kind)
+        most = max(_WAVE_PARTS, _PARTS_A_WORKER * workers.size)
+        parts = _parts_of_studies(paths, folder.done) if by_series else _parts_of_files(paths, folder.done)
+        while wave := list(islice(parts, most)):
+            _collect(workers, settings, wave, folder, progress, show)
     return progress
 
 
-def _chunks(sources: Iterator[Source]) -> Iterator[Chunk]:
-    number = 0
-    while chunk := tuple(islice(sources, CHUNK_FILES)):
-        yield Chunk(number, chunk)
-        number += 1
+def _keys(paths: Sequence[str], by_series: bool) -> Iterator[str]:
+    if by_series:
+        yield from (study.key for study in _studies(paths))
+    else:
+        yield from (source.key for source in list_sources(paths))
+
+
+def _studies(paths: Sequence[str]) -> Iterator[Chunk]:
+    for number, path in enumerate(list_studies(paths)):
+        try:
+            sources = study_sources(path)
+        except SourceError as error:
+            sources = [Source(path, named=True, problem=(error.code, error.detail))]
+        yield Chunk(number, tuple(sources), path)
+
+
+def _parts_of_studies(paths: Sequence[str], done: Container[bytes]) -> Iterator[list[Chunk]]:
+    """Yield the studies that are not done, some for each part."""
+    remaining = (study for study in _studies(paths) if bytes.fromhex(study.key) not in done)
+    while part := list(islice(remaining, PART_STUDIES)):
+        yield part
+
+
+def _parts_of_files(paths: Sequence[str], done: Container[bytes]) -> Iterator[list[Chunk]]:
+    """Yield the files that are not done, some for each part, which ends with a folder or zip, and so with a series."""
+    numbers, part = count(), list[Source]()
+    for source in list_sources(paths):
+        if bytes.fromhex(source.key) in done:
+            continue
+        is_full = len(part) >= PART_FILES and (_folder(source) != _folder(part[-1]) or len(part) >= _LARGEST_PART)
+        if is_full:
+            yield _chunks(part, numbers)
+            part = []
+        part.append(source)
+    if part:
+        yield _chunks(part, numbers)
+
+
+def _folder(source: Source) -> str:
+    return source.path if source.member is not None else source.path.rpartition("/")[0]
+
+
+def _chunks(part: Sequence[Source], numbers: Iterator[int]) -> list[Chunk]:
+    starts = range(0, len(part), CHUNK_FILES)
+    return [Chunk(next(numbers), tuple(part[start : start + CHUNK_FILES])) for start in starts]
 
 
 def _collect(
-    answers: Iterator[AnsweredChunk],
-    wave: Sequence[Chunk],
+    workers: Cluster,
+    settings: WorkerSettings,
+    wave: Sequence[Sequence[Chunk]],
     output: Output,
     progress: Progress,
     show: Callable[[Progress], object],
 ) -> None:
-    """Write each part once its chunks are answered, in the order of the files; at an error, what there is of it."""
-    first, start = output.number_parts(-(-len(wave) // PART_CHUNKS)), wave[0].number
-    waiting: dict[int, list[AnsweredChunk]] = {}
+    """Write each part once it has the rows of all its chunks; at an error, what there is of it."""
+    first = output.number_parts(len(wave))
+    part_of = {chunk.number: index for index, part in enumerate(wave) for chunk in part}
+    waiting: dict[int, list[ChunkRows]] = {}
     try:
-        for chunk in answers:
-            part = (chunk.number - start) // PART_CHUNKS
-            answered = waiting.setdefault(part, [])
-            answered.append(chunk)
+        for chunk in workers.rows([chunk for part in wave for chunk in part], settings):
+            index = part_of[chunk.number]
+            ready = waiting.setdefault(index, [])
+            ready.append(chunk)
             progress.add(chunk)
             show(progress)
-            if len(answered) == min(PART_CHUNKS, len(wave) - part * PART_CHUNKS):
-                _write(output, first + part, waiting.pop(part))
+            if len(ready) == len(wave[index]):
+                _write(output, first + index, waiting.pop(index))
     finally:
-        for part, answered in sorted(waiting.items()):
-            _write(output, first + part, answered)
+        for index, ready in sorted(waiting.items()):
+            _write(output, first + index, ready)
 
 
-def _write(output: Output, number: int, answers: list[AnsweredChunk]) -> None:
-    answers.sort(key=lambda chunk: chunk.number)
-    models = {chunk.model for chunk in answers}
+def _write(output: Output, number: int, chunks: list[ChunkRows]) -> None:
+    """Write a part, the slices of each series in anatomical order."""
+    chunks.sort(key=lambda chunk: chunk.number)
+    models = {chunk.model for chunk in chunks}
     if len(models) > 1:
         raise ClientError(f"the machines of the cluster have different models: {', '.join(sorted(models))}")
-    rows = [row for chunk in answers for row in chunk.rows]
-    output.write(number, models.pop(), rows, [file for chunk in answers for file in chunk.files])
+    rows = (row for chunk in chunks for row in chunk.rows)
+    files = [(file, list(islice(rows, file.rows))) for chunk in chunks for file in chunk.files]
+    ordered = in_anatomical_order(files, lambda file: next(iter(file[1]), None))
+    output.write(number, models.pop(), [row for _, own in ordered for row in own], [file for file, _ in ordered])
 
 
 def _duration(seconds: float) -> str:

@@ -1,25 +1,27 @@
-"""Answers of an archive's files on the machines of a Ray cluster, through Ray Data."""
+"""Rows of an archive's files on the machines of a Ray cluster, through Ray Data."""
 
+import hashlib
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from covid_ct.archive.parts import AnsweredFile
+from covid_ct.archive.parts import FileRows
 from covid_ct.engines import Engine, LocalEngine
 from covid_ct.errors import ClientError
+from covid_ct.files.sources import Source, read_sources
 from covid_ct.predict import Counts, rows_of
 from covid_ct.rows import Row
-from covid_ct.sources import Source, read_sources
 from service.imaging.window import Window
 
 _TASK_RETRIES: Final = 100
-"""Of a chunk whose worker is lost: about one a second until Ray notices that its machine is gone, which takes half a
-minute. Not without limit, so that a file that ends every process does not do so for ever."""
+"""Retries of a chunk whose worker is lost: about one a second until Ray notices that its machine is gone, which takes
+half a minute. Limited, because a file may end every process."""
 
 _QUIET: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that is started here reports nothing to anyone
@@ -31,35 +33,44 @@ _QUIET: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Settings of every worker: models folder at the same path on every machine, device, window, threshold."""
+    """Settings of every worker: models folder at the same path on every machine, device, window, threshold, rows."""
 
     models: Path
     device: str
     window: Window
     operating_point: str | None = None
+    kind: type[Row] = Row
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Files that one worker answers together.
+    """Files that one worker reads together.
 
     Attributes:
         number: place among the chunks.
         sources: files that follow each other.
+        study: path of the study that they are, for one row a series; empty for one row a slice.
     """
 
     number: int
     sources: tuple[Source, ...]
+    study: str = ""
+
+    @property
+    def key(self) -> str:
+        """Identity of the study and its content."""
+        keys = "".join(source.key for source in self.sources)
+        return hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
 
     def to_json(self) -> bytes:
         """Return the chunk as JSON, which keeps names that are not Unicode."""
-        return json.dumps([self.number, [astuple(source) for source in self.sources]]).encode()
+        return json.dumps([self.number, [astuple(source) for source in self.sources], self.study]).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Chunk":
         """Read a chunk from `to_json`."""
-        number, sources = json.loads(data)
-        return cls(number, tuple(_source(*fields) for fields in sources))
+        number, sources, study = json.loads(data)
+        return cls(number, tuple(_source(*fields) for fields in sources), study)
 
 
 def _source(path: str, named: bool, stamp: str, member: int | None, problem: list[str] | None) -> Source:
@@ -67,59 +78,67 @@ def _source(path: str, named: bool, stamp: str, member: int | None, problem: lis
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredChunk:
+class ChunkRows:
     """The rows of a chunk.
 
     Attributes:
         number: of the chunk.
         model: name, version, start of the hash, and operating point.
         rows: of all files, in their order.
-        files: one for each source.
-        skipped: files in folders and zips that are not images.
-        problem: why there is no answer: no model on that machine; else empty.
+        files: one for each source, or one for the study.
+        counts: numbers of slices or series by the fields of `Counts`.
+        problem: why there are no rows: no model on that machine; else empty.
     """
 
     number: int
     model: str
     rows: tuple[Row, ...]
-    files: tuple[AnsweredFile, ...]
-    skipped: int
+    files: tuple[FileRows, ...]
+    counts: Counts
     problem: str = ""
 
     def to_json(self) -> bytes:
-        """Return the answer as JSON."""
+        """Return the rows as JSON."""
         return json.dumps(astuple(self)).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "AnsweredChunk":
-        """Read an answer from `to_json`."""
-        number, model, rows, files, skipped, problem = json.loads(data)
-        answered = tuple(AnsweredFile(*file) for file in files)
-        return cls(number, model, tuple(Row(*row) for row in rows), answered, skipped, problem)
+    def from_json(cls, data: bytes, kind: type[Row] = Row) -> "ChunkRows":
+        """Read rows of a kind from `to_json`."""
+        number, model, rows, files, counts, problem = json.loads(data)
+        read = tuple(kind(*row) for row in rows), tuple(FileRows(*file) for file in files)
+        return cls(number, model, *read, Counts(*counts), problem)
 
 
 class Cluster(Protocol):
-    """Answers chunks in any order, each once."""
+    """Makes the rows of chunks, in any order, each once."""
 
     size: int
     """Workers."""
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
-        """Yield the answer of every chunk; raises `ClientError` if there is no model or no cluster."""
+    def rows(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkRows]:
+        """Yield the rows of every chunk; raises `ClientError` if there is no model or no cluster."""
         ...
 
 
-def answer_chunk(chunk: Chunk, engine: Engine, window: Window) -> AnsweredChunk:
-    """Read and answer the files of a chunk; a failure is a row."""
+def rows_of_chunk(chunk: Chunk, engine: Engine, window: Window) -> ChunkRows:
+    """Read the files of a chunk and predict; a failure is a row."""
+    from covid_ct.series_rows import rows_of_study, study_row
+
     rows: list[Row] = []
-    answered: list[AnsweredFile] = []
+    files: list[FileRows] = []
     counts = Counts()
-    for source, files in read_sources(chunk.sources):
-        start, failed = len(rows), counts.failed
-        rows += rows_of(files, engine, window, counts, set())
-        answered.append(AnsweredFile(source.key, len(rows) - start, counts.failed - failed))
+    if chunk.study:
+        rows += rows_of_study(
+            study_row(chunk.study, chunk.sources, engine, window), chunk.sources, engine, window, counts
+        )
+        files.append(FileRows(chunk.key, len(rows), counts.failed))
+    else:
+        for source, contents in read_sources(chunk.sources):
+            start, failed = len(rows), counts.failed
+            rows += rows_of(contents, engine, window, counts, Counter())
+            files.append(FileRows(source.key, len(rows) - start, counts.failed - failed))
     model = f"{engine.model}, operating point {engine.operating_point}"
-    return AnsweredChunk(chunk.number, model, tuple(rows), tuple(answered), counts.skipped)
+    return ChunkRows(chunk.number, model, tuple(rows), tuple(files), counts)
 
 
 @contextmanager
@@ -175,18 +194,18 @@ class _RayCluster:
         self._gpus = int(resources.get("GPU", 0))
         self.size = self._gpus or max(1, int(resources.get("CPU", 1)))
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
-        """See `Cluster.answers`; a chunk whose machine is lost is answered by another one."""
+    def rows(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkRows]:
+        """See `Cluster.rows`; a chunk whose machine is lost goes to another one."""
         import ray
         from ray.exceptions import RayError
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         on_gpus = self._gpus > 0 and settings.device != "cpu"
-        rows = [{"chunk": chunk.to_json()} for chunk in chunks]
+        items = [{"chunk": chunk.to_json()} for chunk in chunks]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way to limit retries
-            answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 _Worker,
                 fn_constructor_args=(settings, None if on_gpus else 1),
                 batch_size=1,
@@ -196,8 +215,8 @@ class _RayCluster:
                 max_task_retries=_TASK_RETRIES,
             )
         try:
-            for row in answered.iter_rows():
-                chunk = AnsweredChunk.from_json(row["answer"])
+            for result in results.iter_rows():
+                chunk = ChunkRows.from_json(result["rows"], settings.kind)
                 if chunk.problem:
                     raise ClientError(chunk.problem)
                 yield chunk
@@ -220,9 +239,9 @@ class _Worker:
             self._problem = f"on a machine of the cluster: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"answer": [self._answer(Chunk.from_json(data)).to_json() for data in batch["chunk"]]}
+        return {"rows": [self._rows(Chunk.from_json(data)).to_json() for data in batch["chunk"]]}
 
-    def _answer(self, chunk: Chunk) -> AnsweredChunk:
+    def _rows(self, chunk: Chunk) -> ChunkRows:
         if self._engine is None:
-            return AnsweredChunk(chunk.number, "", (), (), 0, self._problem)
-        return answer_chunk(chunk, self._engine, self._window)
+            return ChunkRows(chunk.number, "", (), (), Counts(), self._problem)
+        return rows_of_chunk(chunk, self._engine, self._window)

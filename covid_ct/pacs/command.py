@@ -2,11 +2,10 @@
 
 import argparse
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from covid_ct.errors import UsageError
+from covid_ct.engine_options import add_local_options, add_service_options, api_key, check_engine_options
 
 if TYPE_CHECKING:
     from covid_ct.pacs.worker import Answerer
@@ -27,7 +26,7 @@ exit status with --once: 0 all answered, 1 some failed, 2 wrong usage, 130 inter
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are not those of every local model."""
+    """Add the options of the command."""
     parser.set_defaults(command=run)
     parser.add_argument("pacs", metavar="PACS", help="address of its DICOMweb services")
     looks = parser.add_mutually_exclusive_group()
@@ -46,9 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heartbeat", type=Path, metavar="FILE", help="file to touch at each look and series, for a health check"
     )
-    parser.add_argument("--url", help="ask the service at this address instead of a local model")
-    parser.add_argument("--api-key", help="API key for --url; better in COVIDCT_API_KEY, which no process list shows")
-    parser.add_argument("--operating-point", metavar="NAME", help="threshold of the model's card for the label")
+    add_local_options(parser)
+    add_service_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,10 +54,9 @@ def run(options: argparse.Namespace) -> int:
     from covid_ct.pacs.server import Pacs
     from covid_ct.pacs.worker import Worker
 
-    if options.url and (options.models or options.device != "auto"):
-        raise UsageError("--models and --device are for a model here; leave them out with --url")
+    check_engine_options(options)
     authorization = os.environ.get("COVIDCT_PACS_AUTHORIZATION")
-    with closing(Pacs(options.pacs, authorization)) as pacs, closing(_answerer(options)) as answerer:
+    with Pacs(options.pacs, authorization) as pacs, _answerer(options) as answerer:
         beat = options.heartbeat.touch if options.heartbeat else lambda: None
         worker = Worker(pacs, answerer, again=options.again, settle=options.settle, beat=beat)
         if not options.once:
@@ -73,7 +70,7 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
 
     if not options.url:
         return LocalAnswerer(options.models, options.device, options.operating_point)
-    return ServiceAnswerer(options.url, options.api_key or os.environ.get("COVIDCT_API_KEY"), options.operating_point)
+    return ServiceAnswerer(options.url, api_key(options), options.operating_point)
 
 
 def _seconds(text: str) -> float:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from covid_ct.errors import ClientError, UsageError
@@ -85,8 +85,10 @@ class Pacs:
         self._session = _session()
         self._client = _client(url, authorization, self._session)
 
-    def close(self) -> None:
-        """Close the connections."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._session.close()
 
     def chest_series(self) -> list[CtSeries]:
@@ -113,12 +115,12 @@ class Pacs:
                 search_filters={"Modality": "SR"},
                 fields=["SeriesDescription"],
             )
-        found: list[StoredReport] = []
-        for each in series:
-            description = _value(each, "0008103E")
+        reports: list[StoredReport] = []
+        for report in series:
+            description = _value(report, "0008103E")
             if description is None or str(description).startswith(MANUFACTURER):
-                found += self._reports_of_series(study_uid, str(_value(each, "0020000E")))
-        return found
+                reports += self._reports_of_series(study_uid, str(_value(report, "0020000E")))
+        return reports
 
     def files(self, series: CtSeries) -> Iterator[bytes]:
         """Yield the files of a series, as they are stored.

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from covid_ct.errors import ClientError, ProblemError, UnreachableError
 from covid_ct.pacs.server import CtSeries, Pacs, PacsAwayError, PacsError, StoredReport
@@ -49,9 +49,9 @@ class Answerer(Protocol):
         """Answer the files of one series; raises `ServiceError` or `ClientError`."""
         ...
 
-    def close(self) -> None:
-        """Release model or connections."""
-        ...
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from service.dicom_out.device import Device
@@ -19,19 +18,8 @@ if TYPE_CHECKING:
 
 SEGMENTATION: Final = "segmentation.dcm"
 REPORT: Final = "report.dcm"
-
-
-@dataclass(frozen=True, slots=True)
-class ResultFiles:
-    """Files of a series.
-
-    Attributes:
-        content: bytes by name.
-        missing: sentences, each with the reason why a file is missing.
-    """
-
-    content: dict[str, bytes]
-    missing: tuple[str, ...] = ()
+MISSING: Final = "missing.txt"
+"""Sentences, each with the reason why a file is missing; only if one is."""
 
 
 def result_files(
@@ -40,8 +28,8 @@ def result_files(
     findings: Findings,
     device: Device,
     kind: Kind = "binary",
-) -> ResultFiles:
-    """Write the results of a series.
+) -> dict[str, bytes]:
+    """Write the results of a series, by name.
 
     Args:
         frames: DICOM frame of each slice; empty for slices that came without DICOM headers.
@@ -51,7 +39,7 @@ def result_files(
         kind: of the SEG.
 
     Returns:
-        SEG and SR. Without a SEG, the masks as NIfTI.
+        SEG and SR; without a SEG, the masks as NIfTI; and `MISSING`.
     """
     files: dict[str, bytes] = {}
     missing = [] if maps is not None else ["No masks: the positions of the slices or their lungs are not known."]
@@ -70,7 +58,9 @@ def result_files(
             files[REPORT] = _written(report(source, findings, device, seg))
     except SourceHeaderError as error:
         missing.append(f"No report: {error}.")
-    return ResultFiles(files, tuple(missing))
+    if missing:
+        files[MISSING] = "\n".join(missing).encode()
+    return files
 
 
 def _written(dataset: "Dataset") -> bytes:

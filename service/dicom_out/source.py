@@ -85,10 +85,10 @@ class Source:
 
 
 def read_source(frames: "Sequence[SourceFrame]") -> Source:
-    """Read the header of the first instance of a series.
+    """Read the header of a series.
 
     Args:
-        frames: of its slices; results refer to the instances of all of them.
+        frames: of its slices, the first of which that has a header is read; results refer to the instances of all.
 
     Raises:
         SourceHeaderError: the slices came without DICOM headers, or the header lacks a UID.
@@ -96,7 +96,7 @@ def read_source(frames: "Sequence[SourceFrame]") -> Source:
     silence_writers()
     if not frames:
         raise SourceHeaderError("the slices came without DICOM headers")
-    header, identity = _readable(frames[0].header)
+    header, identity = _readable(next((frame.header for frame in frames if frame.header), b""))
     for name in _UIDS:
         if not header.get(name):
             raise SourceHeaderError(f"the source has no {name}")

@@ -106,11 +106,12 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or data[:6] == b"DICM\x02\x00" or _begins_with_element(data)
 
 
-def open_dicom(data: bytes) -> DicomFile:
+def open_dicom(data: bytes, *, is_whole: bool = True) -> DicomFile:
     """Read the header of a CT image file; no pixel is decoded.
 
     Args:
-        data: a whole file, with or without preamble.
+        data: a file, with or without preamble.
+        is_whole: False if it may end within its pixels, which then can't be decoded.
 
     Raises:
         UnusableImageError: damaged, not CT, without pixels, or of a kind that is not read; the detail says which. It
@@ -119,7 +120,7 @@ def open_dicom(data: bytes) -> DicomFile:
     silence_readers()
     with decoding("its DICOM header can't be read"):
         elements = read_elements(data)
-        return DicomFile(elements.dataset, check_header(elements))
+        return DicomFile(elements.dataset, check_header(elements, is_whole=is_whole))
 
 
 def silence_readers() -> None:

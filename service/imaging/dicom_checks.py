@@ -84,8 +84,12 @@ class Turn:
         return turned.swapaxes(-1, -2) if self.transpose else turned
 
 
-def check_header(elements: Elements) -> Header:
+def check_header(elements: Elements, *, is_whole: bool = True) -> Header:
     """Check the header, most useful reason for a refusal first.
+
+    Args:
+        elements: of the file.
+        is_whole: whether all pixels must be there.
 
     Raises:
         UnusableImageError: not CT, a localizer, without pixels, truncated, or unsupported.
@@ -101,7 +105,8 @@ def check_header(elements: Elements) -> Header:
         )
     header = _header(elements)
     _check_kind(header)
-    _check_length(header, len(dataset.PixelData))
+    if is_whole:
+        _check_length(header, len(dataset.PixelData))
     return header
 
 

@@ -33,6 +33,7 @@ _TAGS: Final = (
     0x00080016,  # SOPClassUID
     0x00080018,  # SOPInstanceUID
     0x00080060,  # Modality
+    0x00180050,  # SliceThickness
     0x0020000D,  # StudyInstanceUID
     0x0020000E,  # SeriesInstanceUID
     0x00200012,  # AcquisitionNumber

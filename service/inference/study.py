@@ -3,15 +3,16 @@
 import asyncio
 import io
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from service.api_study import StudyProgress
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
+from service.imaging.dicom import is_dicom
 from service.imaging.overlay import grey_image, jpeg
-from service.imaging.series.archives import ArchiveLimits, is_zip, read_zip
+from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
 from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
 from service.inference.pipeline import infer
 from service.inference.served_model import QueuedSlice, ServedModel
@@ -19,10 +20,22 @@ from service.inference.service_state import ServiceState
 from service.model.assess import assess
 from service.model.card import OperatingPoint
 from service.model.prediction import NetworkPrediction
-from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
+from service.model.study import (
+    FoundSlice,
+    NotASlice,
+    SeriesSlice,
+    SeriesToRead,
+    Study,
+    frames_to_decode,
+    plan_study,
+    set_decoded,
+)
 
 _FILES_AT_ONCE: Final = 4
 """Maximum files of a study that are read at the same time; together they have at most the size of a body."""
+
+_START_BYTES: Final = 32 * 1024
+"""Start of a file that usually has its whole header; of a thin slice that is not read, no more is needed."""
 
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
@@ -37,20 +50,25 @@ _RETRY_SECONDS: Final = 0.1
 class StudyReader:
     """Reads the files of a study while they arrive; use `open_study`.
 
+    Slices are decoded when they arrive, except of thin series: of these the places are read first, and then only the
+    slices that the network reads are decoded. Their files are held until then.
+
     Args:
         state: its settings limit the study, its decoders read the files.
         options: for reading.
-        previews: whether to keep a small JPEG of each slice instead of its picture.
+        previews: whether to keep a small JPEG of each slice instead of its picture; then every slice is decoded.
     """
 
     def __init__(self, state: ServiceState, options: ReadOptions, previews: bool = False) -> None:
         self._state = state
-        self._options = replace(options, keep_pictures=True) if previews else options
+        self._options = replace(options, keep_pictures=True, thin_mm=0.0) if previews else options
         self._previews = previews
         self._room = asyncio.Semaphore(_FILES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._zips: list[io.BytesIO] = []
+        self._held: dict[int, _Content] = {}
         self._files = 0
+        self._is_thin = False
         self._found: list[FoundSlice] = []
         self._others: list[NotASlice] = []
 
@@ -68,22 +86,21 @@ class StudyReader:
         if is_zip(bytes(file.getbuffer()[:4])):
             self._zips.append(file)
         else:
-            await self._add(name, file.getvalue())
+            await self._add(name, _HeldFile(file))
 
     async def finish(self, every_mm: float | None = None) -> Study:
-        """Read the zips, wait for the files, and plan the series; `every_mm` as in `plan_study`.
+        """Read the zips, wait for the files, plan the series, and decode; `every_mm` as in `plan_study`.
 
         Raises:
             UnusableImageError: a zip can't be read, the study is beyond a limit, or no file has a slice.
         """
-        while self._zips:
-            await self._add_zip(self._zips.pop(0))
-        await asyncio.gather(*self._tasks)
-        self._check()
-        self._found.sort(key=lambda slice_: slice_.file)
-        study = plan_study(self._found, self._others, every_mm)
-        if not study.series:
-            raise _no_slices(study.others)
+        with ExitStack() as stack:
+            while self._zips:
+                await self._add_zip(stack.enter_context(self._open(self._zips.pop(0))))
+            await self._wait()
+            self._found.sort(key=lambda slice_: slice_.file)
+            study = plan_study(self._found, self._others, every_mm)
+            await self._decode(study)
         return study
 
     async def close(self) -> None:
@@ -92,37 +109,54 @@ class StudyReader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _add_zip(self, file: io.BytesIO) -> None:
+    def _open(self, file: io.BytesIO) -> Archive:
         size = int(self._state.settings.max_study_bytes)
-        members = read_zip(file, ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size))
-        while (member := await asyncio.to_thread(next, members, None)) is not None:
-            if isinstance(member.data, ServiceError):
-                self._others.append(NotASlice(self._next_file(), member.name, member.data))
-            else:
-                await self._add(member.name, member.data)
+        return Archive(file, ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size))
 
-    async def _add(self, name: str, data: bytes) -> None:
-        places = min(_FILES_AT_ONCE, 1 + _FILES_AT_ONCE * len(data) // int(self._state.settings.max_study_bytes))
-        for _ in range(places):
-            await self._room.acquire()
-        self._check()
-        task = asyncio.create_task(self._read(self._next_file(), name, data, places))
+    async def _add_zip(self, archive: Archive) -> None:
+        for number in range(len(archive)):
+            await self._add(archive.name(number), _ZippedFile(archive, number))
+
+    async def _add(self, name: str, content: "_Content") -> None:
+        index, self._files = self._files, self._files + 1
+        await self._start(self._read(index, name, content), content.size)
+
+    async def _start(self, reading: Coroutine[None, None, None], size: int) -> None:
+        """Start to read a file as soon as `_FILES_AT_ONCE` have room for it."""
+        places = min(_FILES_AT_ONCE, 1 + _FILES_AT_ONCE * size // int(self._state.settings.max_study_bytes))
+        try:
+            for _ in range(places):
+                await self._room.acquire()
+            self._check()
+        except BaseException:
+            reading.close()
+            raise
+        task = asyncio.create_task(reading)
+        task.add_done_callback(lambda _: self._free(places))
         self._tasks.add(task)
 
-    def _next_file(self) -> int:
-        self._files += 1
-        return self._files - 1
+    def _free(self, places: int) -> None:
+        for _ in range(places):
+            self._room.release()
 
-    async def _read(self, index: int, name: str, data: bytes, places: int) -> None:
+    async def _wait(self) -> None:
+        await asyncio.gather(*self._tasks)
+        self._check()
+
+    async def _read(self, index: int, name: str, content: "_Content") -> None:
         try:
+            if self._is_thin and await self._read_place(index, name, content):
+                return
+            data = await content.read()
+            if isinstance(data, ServiceError):
+                raise data
             refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
                     if isinstance(slice_, StudySlice):
                         preview = await asyncio.to_thread(_preview, slice_) if self._previews else None
                         kept = replace(slice_, picture=None) if self._previews else slice_
-                        self._found.append(FoundSlice(index, name, kept, preview))
-                        self._check_count()
+                        self._add_slice(FoundSlice(index, name, kept, preview), content)
                     else:
                         self._others.append(NotASlice(index, name, slice_))
         except UnusableImageError as error:
@@ -131,9 +165,49 @@ class StudyReader:
             self._others.append(NotASlice(index, name, error))
         except UnsupportedImageError as error:
             self._others.append(NotASlice(index, name, error))
-        finally:
-            for _ in range(places):
-                self._room.release()
+
+    async def _read_place(self, index: int, name: str, content: "_Content") -> bool:
+        """Whether the start of a file was enough to know the place of a thin slice."""
+        start = await content.read_start()
+        if not is_dicom(start):
+            return False
+        options = replace(self._options, is_whole=False)
+        found = [slice_ async for slice_ in self._state.cage.study_slices(start, name, options)]
+        for slice_ in found:
+            if isinstance(slice_, StudySlice):
+                self._add_slice(FoundSlice(index, name, slice_), content)
+        return bool(found)
+
+    def _add_slice(self, slice_: FoundSlice, content: "_Content") -> None:
+        self._is_thin = slice_.read.network_input is None
+        if self._is_thin:
+            self._held[slice_.file] = content
+        self._found.append(slice_)
+        self._check_count()
+
+    async def _decode(self, study: Study) -> None:
+        """Decode the slices to read of which only the place is known, and let go of the files."""
+        to_decode = study.to_decode()
+        self._held = {file: self._held[file] for file in to_decode}
+        for file, slices in to_decode.items():
+            content = self._held.pop(file)
+            await self._start(self._decode_file(content, slices), content.size)
+        await self._wait()
+
+    async def _decode_file(self, content: "_Content", slices: Sequence[SeriesSlice]) -> None:
+        try:
+            data = await content.read()
+            if isinstance(data, ServiceError):
+                raise data
+            options = frames_to_decode(slices, self._options)
+            decoded = self._state.cage.study_slices(data, slices[0].found.name, options)
+            async with aclosing(decoded) as pixels:
+                for slice_ in slices:
+                    set_decoded(slice_, await anext(pixels))
+        except (UnusableImageError, UnsupportedImageError) as error:
+            for slice_ in slices:
+                if slice_.found.read.network_input is None and slice_.answer is None:
+                    slice_.answer = error
 
     def _check(self) -> None:
         """Raise the error of a file that ended reading, or the limit of slices."""
@@ -149,6 +223,64 @@ class StudyReader:
             raise UnusableImageError(
                 f"The study has more than {most} slices; send its series one at a time.", code=ErrorCode.STUDY_TOO_LARGE
             )
+
+
+class _Content(Protocol):
+    """Content of a file of a study."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        ...
+
+    async def read(self) -> bytes | ServiceError:
+        """Return the whole file, or why it is unreadable."""
+        ...
+
+    async def read_start(self) -> bytes:
+        """Return the first `_START_BYTES`; none if it is unreadable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldFile:
+    """A file of the form, in memory."""
+
+    file: io.BytesIO
+
+    @property
+    def size(self) -> int:
+        """See `_Content.size`."""
+        return self.file.getbuffer().nbytes
+
+    async def read(self) -> bytes:
+        """See `_Content.read`."""
+        return self.file.getvalue()
+
+    async def read_start(self) -> bytes:
+        """See `_Content.read_start`."""
+        return bytes(self.file.getbuffer()[:_START_BYTES])
+
+
+@dataclass(frozen=True, slots=True)
+class _ZippedFile:
+    """A file of a zip that is held."""
+
+    archive: Archive
+    number: int
+
+    @property
+    def size(self) -> int:
+        """See `_Content.size`; what the zip announces, which bounds it."""
+        return self.archive.size(self.number)
+
+    async def read(self) -> bytes | ServiceError:
+        """See `_Content.read`."""
+        return await asyncio.to_thread(self.archive.read, self.number)
+
+    async def read_start(self) -> bytes:
+        """See `_Content.read_start`."""
+        return await asyncio.to_thread(self.archive.read_start, self.number, _START_BYTES)
 
 
 def _preview(slice_: StudySlice) -> bytes | None:
@@ -212,13 +344,15 @@ async def read_study(
         for task in tasks:
             task.cancel()
     _count(study, state)
-    _raise_if_empty(study)
+    study.check_lungs()
 
 
 async def _answer(
     series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
 ) -> NetworkPrediction | ServiceError:
-    queued = QueuedSlice(series.slices[index].found.read.network_input, series.is_beyond_lungs(index))
+    network_input = series.slices[index].found.read.network_input
+    assert network_input is not None  # noqa: S101 - decoded before
+    queued = QueuedSlice(network_input, series.is_beyond_lungs(index))
     while True:
         try:
             answer = await infer(model, queued)
@@ -243,31 +377,3 @@ def _count(study: Study, state: ServiceState) -> None:
             state.metrics.study_slices.labels(outcome=outcome).inc()
     for other in study.others:
         state.metrics.study_slices.labels(outcome="skipped" if other.is_companion else "failed").inc()
-
-
-def _raise_if_empty(study: Study) -> None:
-    """Refuse a study without any lungs."""
-    answers = [slice_.answer for series in study.series for slice_ in series.slices if slice_.answer is not None]
-    errors = [answer for answer in answers if isinstance(answer, ServiceError)]
-    if len(errors) < len(answers):
-        return
-    failures = [error for error in errors if error.status >= 500 and error.code != ErrorCode.NO_LUNGS]
-    if failures:
-        raise failures[0]
-    raise UnusableImageError(
-        f"None of the {len(answers)} slices that were read shows lungs in a usable window; send a chest CT series.",
-        code=ErrorCode.NO_LUNGS,
-        title="No lungs found",
-    )
-
-
-def _no_slices(others: list[NotASlice]) -> UnusableImageError:
-    reasons: dict[str, int] = {}
-    for other in others:
-        reasons[other.error.code] = reasons.get(other.error.code, 0) + 1
-    found = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return UnusableImageError(
-        f"No file of the study is an axial CT slice ({found or 'it has no files'}); send the series of slices.",
-        code=ErrorCode.NO_SLICES,
-        title="No slices",
-    )

@@ -1,13 +1,14 @@
 """Plan of a study: the slices of its series that are read, and their combination."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
-from service.errors import ErrorCode, ServiceError
-from service.imaging.series.files import COMPANIONS, StudySlice
+from service.errors import ErrorCode, ServiceError, UnusableImageError
+from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice
 from service.imaging.series.grouping import Series, group_series
 from service.model.assess_series import SeriesAssessment, assess_series
 from service.model.card import ModelCard, OperatingPoint
@@ -138,10 +139,58 @@ class Study:
     others: list[NotASlice] = field(default_factory=list)
 
     def to_read(self) -> Iterator[tuple[SeriesToRead, int]]:
-        """Yield the slices to read, one series after the other."""
+        """Yield the slices to read that have no answer yet, one series after the other."""
         for series in self.series:
             for index in series.wanted:
-                yield series, index
+                if series.slices[index].answer is None:
+                    yield series, index
+
+    def check_lungs(self) -> None:
+        """Check that a slice has a prediction.
+
+        Raises:
+            ServiceError: the network failed at a slice, and no slice has a prediction.
+            UnusableImageError: no slice shows lungs.
+        """
+        answers = [slice_.answer for series in self.series for slice_ in series.slices if slice_.answer is not None]
+        errors = [answer for answer in answers if isinstance(answer, ServiceError)]
+        if len(errors) < len(answers):
+            return
+        for error in errors:
+            if error.status >= 500 and error.code != ErrorCode.NO_LUNGS:
+                raise error
+        raise UnusableImageError(
+            f"None of the {len(answers)} slices that were read shows lungs in a usable window; send a chest CT series.",
+            code=ErrorCode.NO_LUNGS,
+            title="No lungs found",
+        )
+
+    def to_decode(self) -> dict[int, list[SeriesSlice]]:
+        """List the slices to read of which only the place is known, by index of their file."""
+        files: dict[int, list[SeriesSlice]] = {}
+        for series, index in self.to_read():
+            slice_ = series.slices[index]
+            if slice_.found.read.network_input is None:
+                files.setdefault(slice_.found.file, []).append(slice_)
+        return files
+
+
+def frames_to_decode(slices: Sequence[SeriesSlice], options: ReadOptions) -> ReadOptions:
+    """Return the options for decoding some slices of one file, in their order."""
+    return replace(options, thin_mm=0.0, frames=tuple(slice_.found.read.frame for slice_ in slices))
+
+
+def set_decoded(slice_: SeriesSlice, decoded: StudySlice | ServiceError) -> None:
+    """Give a slice its pixels, or the reason why it has none as its answer."""
+    if isinstance(decoded, ServiceError):
+        slice_.answer = decoded
+    else:
+        slice_.found = replace(slice_.found, read=decoded)
+
+
+def thin_mm(every_mm: float | None) -> float:
+    """Return the distance below which slices are decoded only once it is known which of them are read."""
+    return THIN_MM if every_mm is None else every_mm
 
 
 def plan_study(found: Sequence[FoundSlice], others: Sequence[NotASlice], every_mm: float | None = None) -> Study:
@@ -151,7 +200,12 @@ def plan_study(found: Sequence[FoundSlice], others: Sequence[NotASlice], every_m
         found: slices in the order of their files.
         others: files without a slice.
         every_mm: distance between the slices that are read; 0 reads every slice; None: `EVERY_MM` in thin series.
+
+    Raises:
+        UnusableImageError: there is no slice.
     """
+    if not found:
+        raise _no_slices(others)
     duplicates: list[NotASlice] = []
     planned = []
     for series in group_series([slice_.read.place for slice_ in found]):
@@ -167,6 +221,16 @@ def plan_study(found: Sequence[FoundSlice], others: Sequence[NotASlice], every_m
         ]
         planned.append(SeriesToRead(series, slices))
     return Study(planned, sorted([*others, *duplicates], key=lambda other: other.file))
+
+
+def _no_slices(others: Sequence[NotASlice]) -> UnusableImageError:
+    counts = Counter(other.error.code for other in others)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "it has no files"
+    return UnusableImageError(
+        f"No file of the study is an axial CT slice ({reasons}); send the series of slices.",
+        code=ErrorCode.NO_SLICES,
+        title="No slices",
+    )
 
 
 def _wanted(series: Series, every_mm: float | None) -> list[bool]:

@@ -9,10 +9,9 @@ from service.api_study import ResultFile, SlicePicture, StudyAnswer
 from service.dicom_out.segmentation import Kind
 from service.imaging.overlay import map_image, png
 from service.inference.served_model import ServedModel
-from service.model.assess_series import SeriesAssessment
 from service.model.card import OperatingPoint
-from service.model.study import SeriesToRead, Study
-from service.study_results import key_pictures, series_results
+from service.model.study import Study
+from service.study_results import series_results, study_files
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 """Date of the files in a zip, so that the same result gives the same zip."""
@@ -33,13 +32,8 @@ def study_zip(
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         _write(archive, "study.json", answer.model_dump_json(indent=1).encode())
-        for index, read in enumerate(study.series):
-            found = read.assess(model.card, point)
-            if found is None:
-                continue
-            results = _results(read, found, model, kind)
-            for name, data in (*key_pictures(read, found), *results.items()):
-                _write(archive, f"series-{index}/{name}", data)
+        for name, data in study_files(study, model.card, point, model.predictor.sha256, kind):
+            _write(archive, name, data)
     return file.getvalue()
 
 
@@ -67,15 +61,9 @@ def result_files_of(study: Study, model: ServedModel, point: OperatingPoint, kin
     for index, read in enumerate(study.series):
         assessment = read.assess(model.card, point)
         if assessment is not None:
-            for name, content in _results(read, assessment, model, kind).items():
+            results = series_results(read, assessment, model.card, model.predictor.sha256, kind)
+            for name, content in results.items():
                 yield ResultFile(series=index, name=name, content=content)
-
-
-def _results(read: SeriesToRead, assessment: SeriesAssessment, model: ServedModel, kind: Kind) -> dict[str, bytes]:
-    """Write the result files of a series, and the reasons why files are missing."""
-    results = series_results(read, assessment, model.card, model.predictor.sha256, kind)
-    reasons = {"missing.txt": "\n".join(results.missing).encode()} if results.missing else {}
-    return results.content | reasons
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -13,7 +13,7 @@ import pytest
 from covid_ct.__main__ import main
 from covid_ct.archive import Progress, predict_archive, run
 from covid_ct.archive.parts import MANIFEST
-from covid_ct.archive.workers import AnsweredChunk, Chunk, WorkerSettings, answer_chunk
+from covid_ct.archive.workers import Chunk, ChunkRows, WorkerSettings, rows_of_chunk
 from covid_ct.engines import LocalEngine
 from covid_ct.errors import ClientError
 from service.imaging.window import Window
@@ -23,18 +23,18 @@ from tests.support.processes.client import png
 
 @dataclass
 class Here:
-    """A cluster of this process: answers the last chunk first, as JSON, and is interrupted after `limit` of them."""
+    """A cluster of this process: works on the last chunk first, as JSON, and is interrupted after `limit` of them."""
 
     limit: int = 1000
     size: int = 1
 
-    def answers(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[AnsweredChunk]:
+    def rows(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkRows]:
         with LocalEngine(settings.models, settings.device, 1) as engine:
             for number, chunk in enumerate(reversed(chunks)):
                 if number == self.limit:
                     raise KeyboardInterrupt
-                answer = answer_chunk(Chunk.from_json(chunk.to_json()), engine, settings.window)
-                yield AnsweredChunk.from_json(answer.to_json())
+                rows = rows_of_chunk(Chunk.from_json(chunk.to_json()), engine, settings.window)
+                yield ChunkRows.from_json(rows.to_json(), settings.kind)
 
 
 def answered(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Progress:
@@ -58,7 +58,8 @@ def names(output: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 32 files, four of them a wave."""
-    monkeypatch.setattr(run, "PART_CHUNKS", 4)
+    monkeypatch.setattr(run, "PART_FILES", 32)
+    monkeypatch.setattr(run, "_LARGEST_PART", 32)
     monkeypatch.setattr(run, "_WAVE_PARTS", 1)
 
 

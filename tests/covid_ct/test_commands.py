@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from covid_ct import model_folder
+from covid_ct import models as models_module
 from covid_ct.__main__ import main
-from covid_ct.model_folder import find_models
+from covid_ct.models import find_models
 from service import __version__
 from service.model import choice
 from service.model.card import ManifestFile
@@ -27,7 +27,7 @@ def test_the_model_is_found_here_or_in_the_clone_and_the_folders_tried_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_models(None) == ROOT / "models"
-    monkeypatch.setattr(model_folder, "_clones", lambda: [tmp_path / "clone"])
+    monkeypatch.setattr(models_module, "_clones", lambda: [tmp_path / "clone"])
     for command in (["predict", "a.png"], ["model", "show"]):
         assert main(command) == 1
         error = capsys.readouterr().err
@@ -49,8 +49,8 @@ def test_an_installation_knows_the_clone_that_it_was_made_from(monkeypatch: pyte
         ("damaged", []),
     ):
         records = {"direct_url.json": content}
-        monkeypatch.setattr(model_folder, "distribution", lambda _, read=records.get: SimpleNamespace(read_text=read))
-        assert model_folder._clones() == [ROOT, *clone]
+        monkeypatch.setattr(models_module, "distribution", lambda _, read=records.get: SimpleNamespace(read_text=read))
+        assert models_module._clones() == [ROOT, *clone]
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from covid_ct.__main__ import main
 from covid_ct.engines import LocalEngine
+from covid_ct.files.slices import SourceSlice
 from covid_ct.rows import read_rows
 from service.api import SlicePrediction
 from tests.covid_ct.test_http import ANSWER
@@ -232,12 +233,12 @@ def test_a_fault_of_this_program_in_one_file_ends_no_run(
     for index, level in enumerate((40, 100, 200)):
         (tmp_path / f"{index}.png").write_bytes(png(level))
 
-    def failing(self: LocalEngine, image: bytes) -> SlicePrediction:
-        if image == png(100):
+    def failing(self: LocalEngine, slice_: SourceSlice) -> SlicePrediction:
+        if slice_.data == png(100):
             raise RuntimeError("a bug")
-        return answer(self, image)
+        return predict(self, slice_)
 
-    answer = LocalEngine.predict
+    predict = LocalEngine.predict
     monkeypatch.setattr(LocalEngine, "predict", failing)
     output = tmp_path / "out.csv"
     assert main(["predict", str(tmp_path), "--models", str(models), "--output", str(output)]) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from covid_ct import Client, ProblemError, SourceError, StudyProgress, UnreachableError
+from covid_ct import Client, ClientError, ProblemError, SourceError, StudyProgress, UnreachableError
 from covid_ct.__main__ import main
 from service.api_study import StudyAnswer
 from tests.support.files.dicoms import PATIENT, ct, phantom
@@ -86,6 +86,21 @@ def test_results_are_written_as_dicom(
     assert len(list((tmp_path / "out" / "series-0").glob("key-*.png"))) == 3
 
 
+def test_a_service_writes_the_same_results(
+    server: Server, models: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer_of(capsys, str(study), "--models", str(models), "--dicom", str(tmp_path / "here"))
+    answer_of(capsys, str(study), "--url", server.url, "--dicom", str(tmp_path / "there"))
+    here, there = (
+        {path.relative_to(tmp_path / folder): path.read_bytes() for path in (tmp_path / folder).rglob("*.*")}
+        for folder in ("here", "there")
+    )
+    assert here.keys() == there.keys()
+    masks = [pydicom.dcmread(tmp_path / folder / "series-0" / "segmentation.dcm") for folder in ("here", "there")]
+    assert masks[0].PixelData == masks[1].PixelData
+    assert [here[name] == there[name] for name in here if name.suffix == ".png"] == [True] * 3
+
+
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_path_without_a_study_is_one_line(
     models: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -112,12 +127,26 @@ def test_a_failed_file_of_a_service_is_named_by_its_path(
     assert f"failed: {study}/broken: " in capsys.readouterr().err
 
 
-def test_the_client_reports_progress_and_sends_no_names(server: Server, study: Path) -> None:
+def test_the_client_reports_progress_and_names_files_by_their_paths(server: Server, study: Path) -> None:
     steps: list[StudyProgress] = []
     with Client(server.url) as client:
         answer = client.predict_study(study, uids=True, report=steps.append)
     assert list(dict.fromkeys(step.done for step in steps)) == list(range(7))
-    assert {slice_.name for slice_ in answer.series[0].slices} <= {f"{number:06d}" for number in range(8)}
+    assert {slice_.name for slice_ in answer.series[0].slices} == {str(path) for path in study.rglob("IM*")}
+
+
+def test_a_study_is_sent_without_names(study: Path) -> None:
+    bodies: list[bytes] = []
+
+    def refuse(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(request.read())
+        return httpx2.Response(500, text="no")
+
+    with Client(transport=httpx2.MockTransport(refuse)) as client, pytest.raises(ClientError):
+        client.predict_study(study)
+    assert bodies[0].count(b"filename=") == len(list(study.rglob("*.*"))) + len(list(study.rglob("IM*"))) + 1
+    assert b"IM0" not in bodies[0]
+    assert b"report.pdf" not in bodies[0]
 
 
 def test_a_problem_of_a_study_is_raised(server: Server, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_series_gets_the_results_of_the_service(way: str, pacs: Orthanc, serve
 
 def results_of_service(server: Server, files: list[bytes]) -> dict[str, bytes]:
     """SEG and SR of the service by their identifiers."""
-    with contextlib.closing(ServiceAnswerer(server.url)) as answerer:
+    with ServiceAnswerer(server.url) as answerer:
         results = answerer.results(files)
     return {str(dcmread(io.BytesIO(file)).SOPInstanceUID): file for file in results.files}
 
@@ -138,15 +138,14 @@ def test_compressed_files_come_as_they_are_stored(pacs: Orthanc) -> None:
         each.compress(RLELossless, generate_instance_uid=False)
     with requests.Session() as session:
         DICOMwebClient(pacs.url, session=session).store_instances(originals)
-    server = Pacs(pacs.url)
-    (found,) = server.chest_series()
-    files = {each.SOPInstanceUID: each for each in map(dcmread, map(io.BytesIO, server.files(found)))}
+    with Pacs(pacs.url) as server:
+        (found,) = server.chest_series()
+        files = {each.SOPInstanceUID: each for each in map(dcmread, map(io.BytesIO, server.files(found)))}
     assert found.instances == len(files) == len(originals)
     for original in originals:
         each = files[original.SOPInstanceUID]
         assert each.file_meta.TransferSyntaxUID == RLELossless
         assert each.PixelData == original.PixelData
-    server.close()
 
 
 def test_a_second_run_finds_nothing_to_do(pacs: Orthanc, server: Server) -> None:

@@ -22,7 +22,7 @@ def study_order(name: str, options: ReadOptions) -> Head:
 
 
 def pack_slices(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]] | ServiceError]:
-    """Yield head and parts of each slice of a file: the network's input, then the picture and the header if kept.
+    """Yield head and parts of each slice of a file: the network's input and the picture if there are any, the header.
 
     The header goes with the first slice alone: the frames of a file share it.
 
@@ -30,7 +30,13 @@ def pack_slices(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]] |
         ServiceError: the file has no slice.
     """
     options = dict(order["options"])
-    read = ReadOptions(**options | {"limits": DecodeLimits(**options["limits"]), "window": Window(**options["window"])})
+    frames = options["frames"]
+    parsed = {
+        "limits": DecodeLimits(**options["limits"]),
+        "window": Window(**options["window"]),
+        "frames": None if frames is None else tuple(frames),
+    }
+    read = ReadOptions(**options | parsed)
     first = int(order["start"])
     for index, slice_ in enumerate(study_slices(data, order["name"], read, first), start=first):
         if isinstance(slice_, ServiceError):
@@ -38,15 +44,21 @@ def pack_slices(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]] |
             continue
         source = slice_.place.source
         header = source.header if source is not None and index == 0 else b""
-        parts = [slice_.network_input.tobytes()]
-        if slice_.picture is not None:
-            parts.append(slice_.picture.tobytes())
+        parts = [pixels.tobytes() for pixels in (slice_.network_input, slice_.picture) if pixels is not None]
         place = replace(slice_.place, source=source and replace(source, header=b""))
         described = asdict(place)
         if source is not None:
             described["source"]["header"] = ""
         shape = None if slice_.picture is None else slice_.picture.shape[1:]
-        yield {"place": described, "shape": shape, "header": len(header)}, [*parts, header]
+        head = {
+            "place": described,
+            "frame": slice_.frame,
+            "has_hounsfield": slice_.has_hounsfield,
+            "has_input": slice_.network_input is not None,
+            "shape": shape,
+            "header": len(header),
+        }
+        yield head, [*parts, header]
 
 
 def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> tuple[StudySlice, bytes]:
@@ -64,18 +76,22 @@ def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> 
         UnusableImageError: head and payload do not match.
     """
     try:
-        area = input_size**2
-        network_input = np.frombuffer(payload, np.uint8, area).reshape(1, input_size, input_size).copy()
+        network_input: Slice | None = None
         picture: Slice | None = None
+        area = 0
+        if head["has_input"]:
+            area = input_size**2
+            network_input = np.frombuffer(payload, np.uint8, area).reshape(1, input_size, input_size).copy()
         if head["shape"] is not None:
             height, width = (int(side) for side in head["shape"])
             picture = np.frombuffer(payload, np.uint8, height * width, area).reshape(1, height, width).copy()
             area += height * width
-        own = payload[area : area + int(head["header"])]
-        header = own or header
-        return StudySlice(_place(head["place"], header), network_input, picture), header
+        header = payload[area : area + int(head["header"])] or header
+        place = _place(head["place"], header)
+        slice_ = StudySlice(place, int(head["frame"]), network_input, picture, bool(head["has_hounsfield"]))
     except (KeyError, TypeError, ValueError, IndexError):
         raise damaged_image("a decoder crashed on it") from None
+    return slice_, header
 
 
 def _place(found: dict[str, Any], header: bytes) -> Place:

@@ -117,7 +117,8 @@ def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
 
 def _frames(order: Head, data: bytes, limits: DecodeLimits, window: Window) -> Iterator[Slice | ServiceError]:
     if is_nifti(order["name"], data):
-        return open_nifti(data, limits).slices(window, order["start"])
+        volume = open_nifti(data, limits)
+        return volume.slices(window, range(order["start"], volume.depth))
     return decoders.decode_frames(data, limits, window, order["start"])
 
 

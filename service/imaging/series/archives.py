@@ -5,7 +5,6 @@ import re
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final
@@ -35,19 +34,6 @@ class ArchiveLimits:
     max_files: int = 20_000
     max_file_bytes: int = 1024**3
     max_bytes: int = 16 * 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file of a zip, or the reason why it is unreadable.
-
-    Attributes:
-        name: its path in the zip, with forward slashes.
-        data: its bytes, or the reason.
-    """
-
-    name: str
-    data: bytes | ServiceError
 
 
 def is_zip(start: bytes) -> bool:
@@ -86,17 +72,31 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self._zip.close()
 
-    def read(self, number: int) -> Member:
-        """Unpack a file."""
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def name(self, number: int) -> str:
+        """Path of a file in the zip, with forward slashes."""
+        return "/".join(_parts(self._members[number]))
+
+    def size(self, number: int) -> int:
+        """Announced size of a file in bytes, beyond which it is not unpacked."""
+        return self._members[number].file_size
+
+    def read(self, number: int) -> bytes | ServiceError:
+        """Unpack a file, or return the reason why it is unreadable."""
+        return _unpacked(self._zip, self._members[number], self._limits.max_file_bytes)
+
+    def read_start(self, number: int, size: int) -> bytes:
+        """Unpack the first bytes of a file; none if it is unreadable."""
         member = self._members[number]
-        return Member("/".join(_parts(member)), _unpacked(self._zip, member, self._limits.max_file_bytes))
-
-
-def read_zip(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
-    """Yield the files of an `Archive`, one in memory at a time."""
-    with Archive(file, limits) as archive:
-        for number in range(len(archive.stamps)):
-            yield archive.read(number)
+        if _refusal(member) is not None:
+            return b""
+        try:
+            with self._zip.open(member) as opened:
+                return opened.read(size)
+        except Exception:  # noqa: BLE001 - as in _open
+            return b""
 
 
 def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
@@ -128,13 +128,9 @@ def _check_directory(file: BinaryIO, limits: ArchiveLimits) -> None:
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | ServiceError:
     """Return the bytes of a member, or what is wrong with it."""
-    parts = _parts(member)
-    if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
-        return _unusable("has a name that points outside of the zip", ErrorCode.UNSAFE_NAME)
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return _unusable("is a symbolic link", ErrorCode.UNSAFE_NAME)
-    if member.flag_bits & 1:
-        return _unusable("is encrypted; unpack it first", ErrorCode.ENCRYPTED)
+    refusal = _refusal(member)
+    if refusal is not None:
+        return refusal
     if member.file_size > limit:
         return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
     try:
@@ -145,6 +141,18 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> 
     if is_zip(data[:4]):
         return _unusable("is a zip itself, which is not opened; unpack the outer one first", ErrorCode.NESTED_ARCHIVE)
     return data
+
+
+def _refusal(member: zipfile.ZipInfo) -> ServiceError | None:
+    """Return why a member is not unpacked, or None."""
+    parts = _parts(member)
+    if ".." in parts or not parts or parts[0] == "/" or re.match("[A-Za-z]:", parts[0]):
+        return _unusable("has a name that points outside of the zip", ErrorCode.UNSAFE_NAME)
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return _unusable("is a symbolic link", ErrorCode.UNSAFE_NAME)
+    if member.flag_bits & 1:
+        return _unusable("is encrypted; unpack it first", ErrorCode.ENCRYPTED)
+    return None
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:

@@ -1,8 +1,11 @@
 """Reads the slices of one file of a study with their places, or the reason why there is none."""
 
+import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -11,8 +14,8 @@ from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, dec
 from service.imaging.dicom import DicomFile, is_dicom, open_dicom
 from service.imaging.dicom_header import before_pixels
 from service.imaging.other_formats import has_known_signature, unsupported_format
-from service.imaging.series.nifti import is_nifti, open_nifti
-from service.imaging.series.place import Place, Plane, place_of_frame, vector
+from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
+from service.imaging.series.place import Place, Plane, place_of_frame, slice_thickness, vector
 from service.imaging.window import LUNG, Window
 
 COMPANIONS: Final = frozenset(
@@ -45,6 +48,10 @@ class ReadOptions:
         window: for Hounsfield units.
         keep_pictures: whether to keep the slices in their own size too.
         keep_headers: whether to keep the DICOM headers, see `SourceFrame.header`.
+        thin_mm: of slices thinner than this, only the place is read: a series of them is read in steps.
+        frames: which frames of the file to read, in this order; None: all.
+        refuse_screens: whether to refuse screenshots and dose reports that are stored as images.
+        is_whole: False if only the start of the file is given, for the place of a thin slice.
     """
 
     input_size: int
@@ -52,6 +59,10 @@ class ReadOptions:
     window: Window = LUNG
     keep_pictures: bool = False
     keep_headers: bool = False
+    thin_mm: float = 0.0
+    frames: tuple[int, ...] | None = None
+    refuse_screens: bool = True
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +71,17 @@ class StudySlice:
 
     Attributes:
         place: series and position.
-        network_input: uint8 (1, S, S).
+        frame: index in its file, from 0.
+        network_input: uint8 (1, S, S); None if only the place was read.
         picture: uint8 (1, H, W), upright, in its own size; None unless pictures are kept.
+        has_hounsfield: whether the window of `ReadOptions` applies.
     """
 
     place: Place
-    network_input: Slice
+    frame: int
+    network_input: Slice | None
     picture: Slice | None
+    has_hounsfield: bool
 
 
 def read_study_file(data: bytes, name: str, options: ReadOptions) -> list[StudySlice | ServiceError]:
@@ -81,7 +96,7 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
     """Yield the slices of one file, or the reason of a frame without one in its place.
 
     Args:
-        data: a whole file: DICOM with any number of frames, NIfTI, or a picture.
+        data: a whole file: DICOM with any number of frames, NIfTI, or a picture; or the start of a DICOM file.
         name: its path in the study. The pictures of a folder are taken for a series in the order of their names.
         options: see `ReadOptions`.
         first: number of slices to leave out at the start.
@@ -89,14 +104,17 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
     Raises:
         UnsupportedImageError, UnusableImageError: the file has no slice.
     """
-    if is_nifti(name, data):
+    if not options.is_whole:
+        yield from _slice_of_start(data, options)
+    elif is_nifti(name, data):
         yield from _nifti_slices(data, name, options, first)
     elif is_dicom(data):
         yield from _dicom_slices(data, options, first)
     elif not first:
         picture = decode(data, options.limits)
         path, (_, rows, columns) = PurePosixPath(name), picture.shape
-        yield _slice(Place(("pictures", str(path.parent)), rows, columns, _natural(path.name)), picture, options)
+        place = Place(("pictures", str(path.parent)), rows, columns, _natural(path.name))
+        yield _slice(place, 0, picture, options, has_hounsfield=False)
 
 
 def refuse_other_file(data: bytes, name: str) -> None:
@@ -110,31 +128,56 @@ def refuse_other_file(data: bytes, name: str) -> None:
 
 
 def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> Iterator[StudySlice]:
-    volume = open_nifti(data, options.limits)
-    geometry = volume.geometry
+    geometry = nifti_geometry(data, options.limits)
     row, column = vector(geometry.row_direction), vector(geometry.column_direction)
-    for index, picture in enumerate(volume.slices(options.window, first), start=first):
+    frames = (range(len(geometry.positions)) if options.frames is None else options.frames)[first:]
+    is_thin = options.frames is None and (geometry.spacing or math.inf) < options.thin_mm
+    pictures = repeat(None) if is_thin else open_nifti(data, options.limits).slices(options.window, frames)
+    for index, picture in zip(frames, pictures, strict=False):
         plane = Plane(vector(geometry.positions[index]), row, column, geometry.pixel_spacing)
         place = Place(("nifti", name), geometry.rows, geometry.columns, (index,), plane=plane)
-        yield _slice(place, picture, options)
+        yield _slice(place, index, picture, options)
 
 
 def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[StudySlice | ServiceError]:
     file = open_dicom(data)
-    _refuse_screens(file)
+    _check_file(file, options)
+    is_thin = options.frames is None and _is_thin(file, options)
+    header = before_pixels(data) if options.keep_headers and not is_thin else b""
+    frames = range(file.header.frames) if options.frames is None else options.frames
+    for index in frames[first:]:
+        try:
+            place = place_of_frame(file, index, header)
+            picture = None if is_thin else file.frame(index, options.window)[None]
+            yield _slice(place, index, picture, options, file.uses_window(index))
+        except ServiceError as error:
+            yield error
+
+
+def _slice_of_start(start: bytes, options: ReadOptions) -> Iterator[StudySlice]:
+    """Yield the place of a thin slice from the start of its file; nothing if the whole file must be read."""
+    with suppress(ServiceError):  # which the whole file has too, with its reason
+        file = open_dicom(start, is_whole=False)
+        _check_file(file, options)
+        if file.header.frames == 1 and _is_thin(file, options):
+            yield _slice(place_of_frame(file, 0), 0, None, options, file.uses_window(0))
+
+
+def _check_file(file: DicomFile, options: ReadOptions) -> None:
+    if options.refuse_screens:
+        _refuse_screens(file)
     check_size(file.header.columns, file.header.rows, options.limits)
     if file.header.frames > options.limits.max_frames:
         raise UnusableImageError(
             f"The file holds {file.header.frames} frames, and the limit is {options.limits.max_frames}.",
             code=ErrorCode.TOO_MANY_FRAMES,
         )
-    header = before_pixels(data) if options.keep_headers else b""
-    for index in range(first, file.header.frames):
-        try:
-            place = place_of_frame(file, index, header)
-            yield _slice(place, file.frame(index, options.window)[None], options)
-        except ServiceError as error:
-            yield error
+
+
+def _is_thin(file: DicomFile, options: ReadOptions) -> bool:
+    """Whether the slices are thinner than `thin_mm` by their SliceThickness, a hint that saves decoding."""
+    thickness = slice_thickness(file)
+    return thickness is not None and 0 < thickness < options.thin_mm
 
 
 def _refuse_screens(file: DicomFile) -> None:
@@ -147,8 +190,11 @@ def _refuse_screens(file: DicomFile) -> None:
         )
 
 
-def _slice(place: Place, picture: Slice, options: ReadOptions) -> StudySlice:
-    return StudySlice(place, to_input(picture, options.input_size), picture if options.keep_pictures else None)
+def _slice(
+    place: Place, frame: int, picture: Slice | None, options: ReadOptions, has_hounsfield: bool = True
+) -> StudySlice:
+    network_input = None if picture is None else to_input(picture, options.input_size)
+    return StudySlice(place, frame, network_input, picture if options.keep_pictures else None, has_hounsfield)
 
 
 def _natural(name: str) -> tuple[float | str, ...]:

@@ -1,5 +1,6 @@
 """Position of a stack of slices in the patient: volumes in ml, affines for NIfTI, source instances for DICOM."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
@@ -72,7 +73,9 @@ class VolumeGeometry:
     def spacing(self) -> float | None:
         """Median distance between neighbouring slices in mm; None for fewer than two."""
         gaps = np.abs(np.diff(self.offsets))
-        return float(np.median(gaps)) if len(gaps) else None
+        return (
+            statistics.median(gaps.tolist()) if len(gaps) else None
+        )  # np.median imports files that workers can't open
 
     @property
     def thicknesses(self) -> NDArray[np.float64]:

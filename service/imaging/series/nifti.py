@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,15 +56,17 @@ class NiftiVolume:
         """Number of slices."""
         return int(self.voxels.shape[2])
 
-    def slices(self, window: Window = LUNG, first: int = 0) -> Iterator[Slice]:
-        """Yield the slices from the feet to the head, the patient's right on the left.
+    def slices(self, window: Window = LUNG, indices: Iterable[int] | None = None) -> Iterator[Slice]:
+        """Yield slices, the patient's right on the left. Infinite voxels and those that are not a number are air.
 
-        Infinite voxels and those that are not a number are air. `first` slices are left out.
+        Args:
+            window: for Hounsfield units.
+            indices: of the slices, from 0 at the feet; None: all.
 
         Yields:
             uint8 (1, H, W).
         """
-        for index in range(first, self.depth):
+        for index in range(self.depth) if indices is None else indices:
             plane = np.asarray(self.voxels[::-1, ::-1, index].T, dtype=np.float64)
             hounsfield = np.nan_to_num(plane * self.slope + self.intercept, nan=_AIR, posinf=_AIR, neginf=_AIR)
             yield window.grey(hounsfield)[np.newaxis]
@@ -86,26 +88,69 @@ def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX
     Raises:
         UnusableImageError: damaged, not a volume, of colours or complex numbers, or beyond a limit.
     """
-    header = _header(bytes(_start(data, _HEADER_BYTES)))
-    shape, dtype = _shape(header), header.get_data_dtype()
-    affine, orientation = _orientation(header)
-    depth_last = sorted(range(3), key=lambda axis: orientation[axis][0])
-    _check_slices([shape[axis] for axis in depth_last], limits)
-    if dtype.kind not in "iuf":
-        raise unsupported(
-            "The NIfTI file has complex or coloured voxels; Hounsfield units are real numbers.",
-            "fslmaths in.nii.gz out.nii.gz -odt float",
-            ErrorCode.UNSUPPORTED_COLOUR_MODE,
-        )
-    offset = _offset(header)
-    size = offset + math.prod(shape) * dtype.itemsize
+    layout = _layout(data, limits)
+    size = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
     if size > max_bytes:
         raise limit_exceeded(f"the NIfTI file announces {size} bytes, and the limit is {max_bytes}")
     body = _start(data, size)
     if len(body) < size:
         raise damaged_image(f"the NIfTI file has {len(body)} of {size} bytes: it is truncated")
-    voxels = np.frombuffer(body, dtype, math.prod(shape), offset).reshape(shape, order="F")
-    return _upright(header, voxels, affine, orientation)
+    voxels = np.frombuffer(body, layout.dtype, math.prod(layout.shape), layout.offset)
+    return _upright(layout, voxels.reshape(layout.shape, order="F"))
+
+
+def nifti_geometry(data: bytes, limits: DecodeLimits = _LIMITS) -> VolumeGeometry:
+    """Read the geometry of a volume's upright slices from its header; the voxels stay packed.
+
+    Raises:
+        UnusableImageError: as in `open_nifti`, as far as the header shows it.
+    """
+    layout = _layout(data, limits)
+    depth_last = [layout.shape[axis] for axis in _axes(layout.orientation)]
+    return _geometry(_upright_affine(layout), tuple(depth_last))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Header of a file.
+
+    Attributes:
+        header: of nibabel.
+        shape, dtype: of the voxels, in the order of the file.
+        affine: from voxels to mm, float64 (4, 4).
+        orientation: nibabel's, (3, 2): the axis of the patient of each axis, and its direction.
+        offset: of the voxels in the unpacked file.
+    """
+
+    header: Any
+    shape: tuple[int, int, int]
+    dtype: "np.dtype[Any]"
+    affine: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    offset: int
+
+
+def _layout(data: bytes, limits: DecodeLimits) -> _Layout:
+    from nibabel.orientations import io_orientation
+
+    header = _header(bytes(_start(data, _HEADER_BYTES)))
+    affine = _affine(header)
+    layout = _Layout(
+        header, _shape(header), header.get_data_dtype(), affine, np.asarray(io_orientation(affine)), _offset(header)
+    )
+    _check_slices([layout.shape[axis] for axis in _axes(layout.orientation)], limits)
+    if layout.dtype.kind not in "iuf":
+        raise unsupported(
+            "The NIfTI file has complex or coloured voxels; Hounsfield units are real numbers.",
+            "fslmaths in.nii.gz out.nii.gz -odt float",
+            ErrorCode.UNSUPPORTED_COLOUR_MODE,
+        )
+    return layout
+
+
+def _axes(orientation: NDArray[np.float64]) -> list[int]:
+    """List the axes of the file that lead to the patient's right, front and head."""
+    return sorted(range(3), key=lambda axis: orientation[axis][0])
 
 
 def _start(data: bytes, size: int) -> memoryview:
@@ -166,7 +211,7 @@ def _offset(header: Any) -> int:
 def _shape(header: Any) -> tuple[int, int, int]:
     """Return the size of the volume; further dimensions of 1, or of 0, which some tools write, are dropped."""
     count = int(header["dim"][0])
-    dimensions = [int(each) for each in header["dim"][1 : 1 + max(0, count)]]
+    dimensions = [int(size) for size in header["dim"][1 : 1 + max(0, count)]]
     while len(dimensions) > 3 and dimensions[-1] in (0, 1):
         dimensions.pop()
     if len(dimensions) != 3:
@@ -180,26 +225,22 @@ def _shape(header: Any) -> tuple[int, int, int]:
     return dimensions[0], dimensions[1], dimensions[2]
 
 
-def _orientation(header: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the matrix from voxels to mm, and nibabel's orientation (3, 2): the axis of the patient, its direction."""
-    from nibabel.orientations import io_orientation
-
-    affine = _affine(header)
-    return affine, np.asarray(io_orientation(affine))
-
-
-def _upright(
-    header: Any, voxels: NDArray[Any], affine: NDArray[np.float64], orientation: NDArray[np.float64]
-) -> NiftiVolume:
+def _upright(layout: _Layout, voxels: NDArray[Any]) -> NiftiVolume:
     """Turn the axes to the patient's right, front and head."""
-    from nibabel.orientations import apply_orientation, inv_ornt_aff
+    from nibabel.orientations import apply_orientation
 
-    turned = apply_orientation(voxels, orientation)
-    geometry = _geometry(affine @ inv_ornt_aff(orientation, voxels.shape), turned.shape)
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    turned = apply_orientation(voxels, layout.orientation)
+    slope, intercept = float(layout.header["scl_slope"]), float(layout.header["scl_inter"])
     if not math.isfinite(slope) or slope == 0:
         slope, intercept = 1.0, 0.0
+    geometry = _geometry(_upright_affine(layout), turned.shape)
     return NiftiVolume(turned, slope, intercept if math.isfinite(intercept) else 0.0, geometry)
+
+
+def _upright_affine(layout: _Layout) -> NDArray[np.float64]:
+    from nibabel.orientations import inv_ornt_aff
+
+    return np.asarray(layout.affine @ inv_ornt_aff(layout.orientation, layout.shape))
 
 
 def _check_slices(shape: list[int], limits: DecodeLimits) -> None:

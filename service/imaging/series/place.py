@@ -7,7 +7,7 @@ import numpy as np
 
 from service.errors import ServiceError
 from service.imaging.dicom import DicomFile, functional_groups
-from service.imaging.dicom_checks import Turn, upright
+from service.imaging.dicom_checks import Turn, check_frame_type, upright
 from service.imaging.dicom_header import numbers
 from service.imaging.series.geometry import UPRIGHT, SourceFrame
 
@@ -31,6 +31,12 @@ class Plane:
     row_direction: Vector
     column_direction: Vector
     pixel_spacing: tuple[float, float]
+
+    @property
+    def offset(self) -> float:
+        """Distance of the slice along its normal in mm, towards the head."""
+        normal = np.cross(self.row_direction, self.column_direction)
+        return float(np.dot(self.position, normal if normal[2] >= 0 else -normal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,10 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
         source_header: see `SourceFrame.header`.
 
     Raises:
-        UnusableImageError: the frame is not axial.
+        UnusableImageError: the frame is a localizer, or not axial.
     """
     dataset, header = file.dataset, file.header
+    check_frame_type(functional_groups(dataset, index, "CTImageFrameTypeSequence"))
     orientations = functional_groups(dataset, index, "PlaneOrientationSequence")
     return Place(
         series=(_text(dataset, "StudyInstanceUID"), _text(dataset, "SeriesInstanceUID")),
@@ -85,6 +92,12 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
             source_header,
         ),
     )
+
+
+def slice_thickness(file: DicomFile) -> float | None:
+    """Read the SliceThickness of the first frame in mm, which may differ from the distance between slices."""
+    thickness = _numbers(_places(file.dataset, 0, "PixelMeasuresSequence"), "SliceThickness", 0x00180050, 1)
+    return None if thickness is None else thickness[0]
 
 
 def _plane(dataset: "Dataset", index: int) -> Plane | None:

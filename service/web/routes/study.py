@@ -23,7 +23,7 @@ from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.study import StudyReader, open_study, read_study
 from service.model.card import OperatingPoint
-from service.model.study import Study
+from service.model.study import Study, thin_mm
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
@@ -114,6 +114,7 @@ async def predict_study(
             limits=DecodeLimits(max_pixels=state.settings.max_pixels, max_frames=state.settings.max_study_slices),
             keep_pictures=wanted == _ZIP,
             keep_headers=wanted == _ZIP or (wanted == _LINES and files),
+            thin_mm=thin_mm(every_mm),
         )
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
         reader = await stack.enter_async_context(open_study(state, options, pictures and wanted == _LINES))

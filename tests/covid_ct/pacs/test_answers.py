@@ -1,14 +1,15 @@
 import io
-import zipfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
 
-from covid_ct.pacs.answers import LocalAnswerer, read_results
+from covid_ct.http import StudyResults
+from covid_ct.pacs.answers import LocalAnswerer, dicom_results
+from service.api import ModelName
+from service.api_study import StudyAnswer
 from service.errors import UnusableImageError
 from tests.support.files.studies import SIDE, series
 
@@ -17,7 +18,7 @@ HEIGHTS = [100.0, 110.0, 120.0]
 
 @pytest.fixture
 def answerer(models: Path) -> Iterator[LocalAnswerer]:
-    with closing(LocalAnswerer(models, "cpu")) as opened:
+    with LocalAnswerer(models, "cpu") as opened:
         yield opened
 
 
@@ -49,10 +50,6 @@ def test_a_series_without_lungs_or_slices_is_refused(answerer: LocalAnswerer) ->
 
 
 def test_an_answer_without_dicom_objects_is_refused() -> None:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        answer = '{"series": [], "skipped": [], "failed": [], "model": {"name": "m", "version": "1"}}'
-        archive.writestr("study.json", answer)
-        archive.writestr("series-0/lungs.nii.gz", b"")
+    answer = StudyAnswer(series=[], skipped=[], failed=[], model=ModelName(name="m", version="1"))
     with pytest.raises(UnusableImageError, match="identifiers"):
-        read_results(file.getvalue())
+        dicom_results(StudyResults(answer, {"series-0/lungs.nii.gz": b""}))

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from service.dicom_out.files import REPORT, SEGMENTATION, result_files
+from service.dicom_out.files import MISSING, REPORT, SEGMENTATION, result_files
 from service.dicom_out.nifti import FILES
 from tests.service.dicom_out.objects import DEVICE
 from tests.service.dicom_out.test_report import FINDINGS
@@ -14,29 +14,28 @@ from tests.support.files.ball_series import maps, series
 def test_a_dicom_series_gets_segmentation_and_report() -> None:
     chest = maps(series(count=3))
     found = result_files(chest.geometry.sources, chest, FINDINGS, DEVICE)
-    assert found.content.keys() == {SEGMENTATION, REPORT}
-    assert found.missing == ()
-    modalities = {name: dcmread(io.BytesIO(data)).Modality for name, data in found.content.items()}
+    assert found.keys() == {SEGMENTATION, REPORT}
+    modalities = {name: dcmread(io.BytesIO(data)).Modality for name, data in found.items()}
     assert modalities == {SEGMENTATION: "SEG", REPORT: "SR"}
 
 
 def test_slices_without_headers_get_nifti_masks_and_the_reason() -> None:
     found = result_files((), maps(series(count=3)), FINDINGS, DEVICE)
-    assert found.content.keys() == FILES.keys()
-    assert found.missing == ("No DICOM results: the slices came without DICOM headers.",)
+    assert found.keys() == {MISSING, *FILES}
+    assert found[MISSING] == (b"No DICOM results: the slices came without DICOM headers.")
 
 
 def test_a_series_without_frame_of_reference_gets_nifti_masks_and_a_report() -> None:
     chest = maps(series(count=3, FrameOfReferenceUID=None))
     found = result_files(chest.geometry.sources, chest, FINDINGS, DEVICE)
-    assert found.content.keys() == {REPORT, *FILES}
-    assert found.missing == ("No SEG: the source has no FrameOfReferenceUID.",)
+    assert found.keys() == {MISSING, REPORT, *FILES}
+    assert found[MISSING] == (b"No SEG: the source has no FrameOfReferenceUID.")
 
 
 def test_a_series_without_positions_gets_a_report() -> None:
     found = result_files(series(count=3).sources, None, FINDINGS, DEVICE)
-    assert found.content.keys() == {REPORT}
-    assert found.missing == ("No masks: the positions of the slices or their lungs are not known.",)
+    assert found.keys() == {MISSING, REPORT}
+    assert found[MISSING] == (b"No masks: the positions of the slices or their lungs are not known.")
 
 
 @pytest.mark.parametrize(
@@ -47,5 +46,5 @@ def test_odd_headers_lose_no_result(name: str, value: bytes) -> None:
     changes: dict[str, Any] = {name: value}
     chest = maps(series(count=3, **changes))
     found = result_files(chest.geometry.sources, chest, FINDINGS, DEVICE)
-    assert REPORT in found.content
-    assert SEGMENTATION in found.content or found.missing
+    assert REPORT in found
+    assert SEGMENTATION in found or MISSING in found

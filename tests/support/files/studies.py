@@ -9,6 +9,8 @@ from typing import Any
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 from tests.support.files.dicoms import ct_dataset, written
 
@@ -76,6 +78,37 @@ def series(
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         files.append(written(dataset))
     return files
+
+
+def enhanced(heights: Sequence[float], thickness: float | None = None) -> bytes:
+    """The same series as one enhanced multi-frame file."""
+    places = positions(heights)
+    dataset = ct_dataset(
+        np.stack([stored(place) for place in places]),
+        SOPClassUID=EnhancedCTImageStorage,
+        StudyInstanceUID="1.2",
+        SeriesInstanceUID="1.2.3",
+        FrameOfReferenceUID="1.2.9",
+        SOPInstanceUID="1.2.3.1",
+    )
+    measures = Dataset()
+    measures.PixelSpacing = [PIXEL_MM, PIXEL_MM]
+    if thickness is not None:
+        measures.SliceThickness = thickness
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = list(AXIAL)
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = [_plane_position(place) for place in places]
+    return written(dataset)
+
+
+def _plane_position(place: Sequence[float]) -> Dataset:
+    groups, position = Dataset(), Dataset()
+    position.ImagePositionPatient = list(place)
+    groups.PlanePositionSequence = [position]
+    return groups
 
 
 def volume(heights: Sequence[float]) -> nibabel.Nifti1Image:

@@ -18,20 +18,23 @@ pytestmark = pytest.mark.anyio
 
 PLAIN = ReadOptions(input_size=32, limits=DecodeLimits())
 WHOLE = dataclasses.replace(PLAIN, keep_pictures=True, keep_headers=True)
+THIN = dataclasses.replace(WHOLE, thin_mm=100.0)
+SOME = dataclasses.replace(WHOLE, frames=(2, 0))
 
 
 def same(one: StudySlice | ServiceError, other: StudySlice | ServiceError) -> bool:
     """Whether two slices, or the codes of two errors, are equal."""
     if isinstance(one, ServiceError) or isinstance(other, ServiceError):
         return isinstance(one, ServiceError) and isinstance(other, ServiceError) and one.code == other.code
-    arrays = [(one.network_input, other.network_input)]
-    if one.picture is not None and other.picture is not None:
-        arrays.append((one.picture, other.picture))
-    both_kept = (one.picture is None) == (other.picture is None)
-    return one.place == other.place and both_kept and all(np.array_equal(*pair) for pair in arrays)
+    pixels = ((one.network_input, other.network_input), (one.picture, other.picture))
+    same_pixels = all(
+        here is there is None or (here is not None and there is not None and np.array_equal(here, there))
+        for here, there in pixels
+    )
+    return (one.place, one.frame) == (other.place, other.frame) and same_pixels
 
 
-@pytest.mark.parametrize("options", [PLAIN, WHOLE])
+@pytest.mark.parametrize("options", [PLAIN, WHOLE, THIN])
 async def test_workers_give_the_slices_of_this_process(options: ReadOptions) -> None:
     files = [
         series([10.0], directions=(0.0, 1.0, 0.0, -1.0, 0.0, 0.0))[0],
@@ -44,6 +47,15 @@ async def test_workers_give_the_slices_of_this_process(options: ReadOptions) -> 
             here = read_study_file(data, "folder/name 7", options)
             there = [slice_ async for slice_ in cage.study_slices(data, "folder/name 7", options)]
             assert len(here) == len(there)
+            assert all(same(one, other) for one, other in zip(here, there, strict=True))
+
+
+async def test_some_frames_of_a_file_come_in_their_order() -> None:
+    async with caged() as cage:
+        for data in (ct(np.stack([phantom()] * 3)), gzipped(volume([10.0, 20.0, 30.0]).to_bytes())):
+            here = read_study_file(data, "a.nii.gz", SOME)
+            there = [slice_ async for slice_ in cage.study_slices(data, "a.nii.gz", SOME)]
+            assert [slice_.frame for slice_ in here if isinstance(slice_, StudySlice)] == [2, 0]
             assert all(same(one, other) for one, other in zip(here, there, strict=True))
 
 

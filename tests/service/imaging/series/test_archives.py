@@ -7,7 +7,7 @@ import zlib
 import pytest
 
 from service.errors import ServiceError
-from service.imaging.series.archives import ArchiveLimits, Member, is_zip, read_zip
+from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
 from tests.support.files.studies import zipped
 
 LIMITS = ArchiveLimits()
@@ -15,8 +15,9 @@ LIMITS = ArchiveLimits()
 
 def read(data: bytes, limits: ArchiveLimits = LIMITS) -> dict[str, bytes | str]:
     """The files of a zip by name: bytes, or the code of the reason."""
-    members: list[Member] = list(read_zip(io.BytesIO(data), limits))
-    return {member.name: str(m.code) if isinstance(m := member.data, ServiceError) else m for member in members}
+    with Archive(io.BytesIO(data), limits) as archive:
+        content = {archive.name(number): archive.read(number) for number in range(len(archive))}
+    return {name: str(data.code) if isinstance(data, ServiceError) else data for name, data in content.items()}
 
 
 def renamed(data: bytes, name: bytes, other: bytes) -> bytes:
@@ -61,6 +62,11 @@ def test_a_zip64_and_data_descriptors_are_read() -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive, archive.open("a", "w", force_zip64=True) as member:
         member.write(b"data")
     assert read(file.getvalue()) == {"a": b"data"}
+
+
+def test_the_start_of_a_file_is_unpacked_alone() -> None:
+    with Archive(io.BytesIO(zipped({"../b": b"1", "a": b"first"})), LIMITS) as archive:
+        assert [archive.read_start(number, 3) for number in range(2)] == [b"", b"fir"]
 
 
 def test_a_damaged_file_is_a_reason_of_its_own() -> None:

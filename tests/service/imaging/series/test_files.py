@@ -1,9 +1,12 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import RLELossless
 
 from service.errors import ServiceError
 from service.imaging.decode import DecodeLimits, decode, to_input
@@ -11,6 +14,7 @@ from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice, re
 from service.imaging.series.grouping import group_series
 from tests.support.files.dicoms import PATIENT, ct, ct_dataset, phantom, written
 from tests.support.files.studies import gzipped, series, volume
+from tests.support.processes.client import png
 
 OPTIONS = ReadOptions(input_size=32, limits=DecodeLimits())
 WHOLE = ReadOptions(input_size=32, limits=DecodeLimits(), keep_pictures=True, keep_headers=True)
@@ -123,3 +127,53 @@ def test_too_many_frames_are_refused() -> None:
     (error,) = read_study_file(ct(np.stack([phantom()] * 3)), "a", options)
     assert isinstance(error, ServiceError)
     assert error.code == "too_many_frames"
+
+
+THIN = replace(OPTIONS, thin_mm=2.5)
+
+
+@pytest.mark.parametrize(
+    ("thickness", "is_decoded"), [(1.0, False), (2.4, False), (2.5, True), (5.0, True), (None, True)]
+)
+def test_of_a_thin_slice_only_the_place_is_read(thickness: float | None, is_decoded: bool) -> None:
+    (data,) = series([10.0], SliceThickness=thickness)
+    (slice_,), (whole,) = read_study_file(data, "a", THIN), read_study_file(data, "a", OPTIONS)
+    assert isinstance(slice_, StudySlice)
+    assert isinstance(whole, StudySlice)
+    assert slice_.place == whole.place
+    assert (slice_.network_input is not None) == is_decoded
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_start_of_a_file_has_the_place_of_a_thin_slice(compress: bool) -> None:
+    (data,) = series([10.0], SliceThickness=1)
+    if compress:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset.compress(RLELossless)
+        data = written(dataset)
+    start = replace(THIN, is_whole=False)
+    (slice_,) = read_study_file(data[:-100], "a", start)
+    (whole,) = read_study_file(data, "a", THIN)
+    assert slice_ == whole
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        series([10.0], SliceThickness=5)[0][:2000],
+        series([10.0], SliceThickness=1)[0][:300],
+        ct(np.stack([phantom()] * 3), SliceThickness=1)[:2000],
+        png()[:20],
+        b"",
+    ],
+    ids=["thick", "within the header", "several frames", "a picture", "nothing"],
+)
+def test_a_start_that_is_not_enough_gives_nothing(start: bytes) -> None:
+    assert read_study_file(start, "a", replace(THIN, is_whole=False)) == []
+
+
+def test_the_places_of_a_thin_volume_are_read_without_its_voxels() -> None:
+    data = volume([10.0, 11.0, 12.0]).to_bytes()
+    whole, thin = read(data, "a.nii"), read(data[:-3000], "a.nii", THIN)
+    assert [slice_.place for slice_ in thin] == [slice_.place for slice_ in whole]
+    assert all(slice_.network_input is None for slice_ in thin)

@@ -17,7 +17,7 @@ from service.inference.service_state import load
 from service.model.prediction import NetworkPrediction
 from service.settings import Settings
 from tests.support.files.dicoms import PATIENT, ct, phantom
-from tests.support.files.studies import gzipped, series, volume, zipped
+from tests.support.files.studies import enhanced, gzipped, series, volume, zipped
 from tests.support.processes.client import labelled, png, problem, samples, serve
 
 pytestmark = pytest.mark.anyio
@@ -239,6 +239,47 @@ async def test_thin_series_are_read_in_steps_that_can_be_chosen(models: Path) ->
         wide = (await answer(client, files, "?every_mm=10")).series[0]
     assert (usual.slices_read, usual.slices_not_read) == (5, 16)
     assert (every.slices_read, wide.slices_read) == (21, 3)
+
+
+def thin(**changes: Any) -> list[bytes]:
+    """A series with 1 mm between its slices."""
+    return series([100.0 + step for step in range(21)], SliceThickness=1, **changes)
+
+
+@pytest.mark.parametrize("form", ["files", "zip", "volume", "frames"])
+async def test_a_thin_series_gets_the_same_answer_if_all_slices_are_decoded(form: str, models: Path) -> None:
+    heights = [100.0 + step for step in range(21)]
+    at_once = series(heights, SliceThickness=None)
+    content = {
+        "files": (named(thin()), named(at_once)),
+        "zip": ({"a.zip": zipped(named(thin()))}, {"a.zip": zipped(named(at_once))}),
+        "volume": ({"a.nii.gz": gzipped(volume(heights).to_bytes())}, {"a.nii": volume(heights).to_bytes()}),
+        "frames": ({"a": enhanced(heights, thickness=1)}, {"a": enhanced(heights)}),
+    }
+    later, sooner = content[form]
+    async with serve(models) as client:
+        found, expected = await answer(client, later), await answer(client, sooner)
+    assert found.series == expected.series
+    assert found.series[0].slices_read == 5
+
+
+async def test_of_a_thin_series_a_damaged_slice_counts_only_where_it_is_read(models: Path) -> None:
+    files = thin()
+    files[8], files[10] = files[8][:-3000], files[10][:-3000]  # the latter one is read
+    async with serve(models) as client:
+        found = await answer(client, named(files))
+    assert not found.failed
+    assert (found.series[0].slices_read, found.series[0].slices_failed, found.series[0].slices_not_read) == (4, 1, 16)
+    assert found.series[0].slices[10].reason == "damaged_image"
+
+
+async def test_the_zip_of_a_thin_series_has_dicom_results(models: Path) -> None:
+    async with serve(models) as client:
+        response = await post(client, named(thin()), accept="application/zip")
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        masks = pydicom.dcmread(io.BytesIO(archive.read("series-0/segmentation.dcm")))
+        assert len(masks.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 21
+        assert len([name for name in archive.namelist() if "key-" in name]) > 1
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,14 @@
-"""From paths to slices: files, folders, globs, URIs and zips; a file may hold one slice or many.
+"""Files, folders, globs, URIs and zips to files.
 
 A `Source` is a file before it is read, a `SourceFile` its content, a `SourceSlice` one slice of it. `predict` writes a
-`Row` for each slice and keeps the `Counts` of a run; an archive is answered in a `Chunk` of sources at a time, and
-written in parts.
+`Row` for each slice and keeps the `Counts` of a run; an archive is processed in a `Chunk` of sources at a time, and
+written in a `Part` for some chunks.
 """
 
 import glob
 import hashlib
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,14 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
 from covid_ct.errors import ClientError, SourceError
-from covid_ct.uris import files_of, is_uri, open_uri
+from covid_ct.files.uris import files_of, is_uri, open_uri
 from service.errors import ServiceError
-from service.imaging.cage.blocking import BlockingCage
-from service.imaging.decode import Slice
-from service.imaging.dicom import is_dicom
 from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
-from service.imaging.series.nifti import is_nifti
-from service.imaging.window import LUNG, Window
 
 LIMITS: Final = ArchiveLimits()
 """Of a zip; `max_file_bytes` is that of any file. The files of a zip are unpacked one at a time, never to the disk."""
@@ -33,11 +27,10 @@ LIMITS: Final = ArchiveLimits()
 Problem: TypeAlias = tuple[str, str]
 """Code and sentence of what is wrong with a path."""
 
+PathLike: TypeAlias = str | os.PathLike[str]
+
 _NO_FILES: Final = ("no_files", "The folder has no files to read.")
 _NOT_FOUND: Final = ("not_found", "No file matches.")
-
-_DISC_INDEX: Final = re.compile(rb"\x02\x00\x02\x00UI..1\.2\.840\.10008\.1\.3\.10", re.DOTALL)
-"""Media Storage SOP Class UID of a DICOMDIR (PS3.10, 7.1), in explicit little endian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +79,6 @@ class SourceFile:
         return hashlib.sha256(self.data).hexdigest() if isinstance(self.data, bytes) else ""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSlice:
-    """A slice of a file.
-
-    Attributes:
-        name: of the file, with #index if the file may have several.
-        image: bytes of a file with one slice, uint8 (1, H, W), or why there is no slice.
-        window: that its Hounsfield units go through; None if it has none, so that no window applies.
-    """
-
-    name: str
-    image: bytes | Slice | Exception
-    window: Window | None
-
-
 def list_sources(paths: Sequence[str]) -> Iterator[Source]:
     """Yield every file of paths, folders, globs and URIs without reading it, each once; folders are sorted by name.
 
@@ -127,16 +105,39 @@ def _files_or_members(text: str) -> Iterator[Source]:
     """Yield the files of a path, and for each zip its files. A zip of another name is one source until it is read."""
     try:
         for source in _files(text):
-            is_named_zip = source.problem is None and source.path.lower().endswith(".zip")
-            stamps = _member_stamps(source.path) if is_named_zip else []
-            if not stamps:  # read as a file, which gives a row with the reason
-                yield source
-            for number, stamp in enumerate(stamps):
-                yield Source(source.path, False, stamp, number)
+            yield from members_of(source)
     except ClientError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever one path does, the others are still read
         yield Source(text, named=True, problem=("unreadable_file", f"It can't be read: {error}."))
+
+
+def members_of(source: Source) -> Iterator[Source]:
+    """Yield the files of a zip that is called so, else the source."""
+    is_named_zip = source.problem is None and source.path.lower().endswith(".zip")
+    stamps = _member_stamps(source.path) if is_named_zip else []
+    if not stamps:  # read as a file, which gives the reason
+        yield source
+    for number, stamp in enumerate(stamps):
+        yield Source(source.path, False, stamp, number)
+
+
+def study_sources(paths: PathLike | Iterable[PathLike]) -> list[Source]:
+    """List the files of a study: paths, folders with all below them, globs and URIs; a zip is one file.
+
+    Raises:
+        SourceError: a path leads to no file, or is standard input.
+        ClientError: a URI can't be listed.
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    sources = [source for path in several for source in _files(os.fspath(path))]
+    for source in sources:
+        if source.path == "-":
+            raise SourceError("no_files", "A study is not read from standard input; name its files.")
+        problem = source.problem or (None if source.stamp else _NOT_FOUND)
+        if problem is not None:
+            raise SourceError(problem[0], f"{source.path}: {problem[1]}")
+    return sources
 
 
 def _files(text: str) -> Iterator[Source]:
@@ -146,10 +147,10 @@ def _files(text: str) -> Iterator[Source]:
     elif text == "-":
         yield Source(text, named=True)
     else:
-        yield from files_below(text)
+        yield from _files_below(text)
 
 
-def files_below(text: str) -> Iterator[Source]:
+def _files_below(text: str) -> Iterator[Source]:
     """Yield the files of a path, a folder or a glob without opening them."""
     path = Path(text)
     if path.is_dir():
@@ -166,7 +167,7 @@ def files_below(text: str) -> Iterator[Source]:
         if not matches:
             yield Source(text, named=True, problem=_NOT_FOUND)
         for match in matches:
-            yield from files_below(match)
+            yield from _files_below(match)
 
 
 def _folder(folder: str, followed: set[str]) -> Iterator[Source]:
@@ -249,11 +250,10 @@ def _open_archive(path: str, stack: ExitStack) -> Archive | SourceError | Servic
 
 
 def _member(archive: Archive, source: Source, number: int) -> SourceFile:
-    if number >= len(archive.stamps) or archive.stamps[number] != source.stamp:
+    if number >= len(archive) or archive.stamps[number] != source.stamp:
         changed = SourceError("unreadable_file", "The zip changed after it was listed.")
         return SourceFile(source.path, changed, named=True)
-    member = archive.read(number)
-    return SourceFile(f"{source.path}!{member.name}", member.data, named=False)
+    return SourceFile(f"{source.path}!{archive.name(number)}", archive.read(number), named=False)
 
 
 def _read(source: Source) -> Iterator[SourceFile]:
@@ -285,11 +285,10 @@ def _opened(source: Source, file: BinaryIO) -> Iterator[SourceFile]:
     start = file.read(4)
     if is_zip(start):
         with Archive(file, LIMITS) as archive:
-            if not archive.stamps:
+            if not len(archive):
                 yield SourceFile(source.path, SourceError("no_files", "The zip has no files to read."), named=True)
-            for number in range(len(archive.stamps)):
-                member = archive.read(number)
-                yield SourceFile(f"{source.path}!{member.name}", member.data, named=False)
+            for number in range(len(archive)):
+                yield SourceFile(f"{source.path}!{archive.name(number)}", archive.read(number), named=False)
         return
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -299,43 +298,3 @@ def _opened(source: Source, file: BinaryIO) -> Iterator[SourceFile]:
         yield SourceFile(source.path, too_large, source.named)
     else:
         yield SourceFile(source.path, data, source.named)
-
-
-def slices_of(data: bytes, name: str, decoders: BlockingCage, window: Window = LUNG) -> Iterator[SourceSlice]:
-    """Yield the slices of a file: name and bytes unchanged for one slice, else name#index and each slice.
-
-    A DICOM file goes out as it is only for the usual window, so that the other one holds wherever it is decoded.
-
-    Args:
-        data: a whole file.
-        name: its path.
-        decoders: read it, in a process of their own.
-        window: for Hounsfield units.
-
-    Raises:
-        SourceError, ServiceError: the file gives no (more) slices.
-    """
-    if is_nifti(name, data):
-        yield from _several(data, name, decoders, window, window)
-    elif is_dicom(data):
-        yield from _dicom_slices(data, name, decoders, window)
-    else:
-        yield SourceSlice(name, data, None)
-
-
-def _several(
-    data: bytes, name: str, decoders: BlockingCage, window: Window, applied: Window | None
-) -> Iterator[SourceSlice]:
-    for index, frame in enumerate(decoders.decode_frames(data, window=window, name=name)):
-        yield SourceSlice(f"{name}#{index}", frame if isinstance(frame, ServiceError) else frame.slice_, applied)
-
-
-def _dicom_slices(data: bytes, name: str, decoders: BlockingCage, window: Window) -> Iterator[SourceSlice]:
-    if _DISC_INDEX.search(data, 128, 1024):
-        raise SourceError("disc_index", "The file is the index of a disc (DICOMDIR) and holds no slice.")
-    description = decoders.describe(data)
-    applied = window if description.uses_window else None
-    if description.frames > 1:
-        yield from _several(data, name, decoders, window, applied)
-    else:
-        yield SourceSlice(name, data if window == LUNG else decoders.decode(data, window=window).slice_, applied)

@@ -1,0 +1,1 @@
+"""Files, folders, zips and URIs to slices; images in memory to the bytes of files."""

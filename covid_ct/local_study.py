@@ -1,0 +1,103 @@
+"""Studies with the model in this process: files to series, slices to predictions."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from covid_ct.engines import Report
+from covid_ct.errors import SourceError
+from covid_ct.files.sources import Source, SourceFile, members_of, read_sources
+from service.api_study import StudyProgress
+from service.errors import ServiceError
+from service.imaging.cage.blocking import BlockingCage
+from service.imaging.series.files import ReadOptions, StudySlice
+from service.model.study import FoundSlice, NotASlice, Study, frames_to_decode, plan_study, set_decoded, thin_mm
+
+if TYPE_CHECKING:
+    from service.model.predictor import Predictor
+
+
+def read_study(
+    sources: Iterable[Source], decoders: BlockingCage, options: ReadOptions, every_mm: float | None = None
+) -> Study:
+    """Read the files of a study one at a time, plan its series, and decode the slices that the network reads.
+
+    Args:
+        sources: DICOM, NIfTI, pictures, and zips of them.
+        decoders: read the files.
+        options: for reading.
+        every_mm: as in `plan_study`.
+
+    Raises:
+        SourceError: a file can't be read.
+        UnusableImageError: no file has a slice.
+    """
+    slices: list[FoundSlice] = []
+    others: list[NotASlice] = []
+    origins: list[Source | None] = []
+    for source, files in read_sources(chain.from_iterable(map(members_of, sources))):
+        for file in files:
+            is_readable_again = source.member is not None or file.name == source.path
+            origins.append(source if is_readable_again else None)
+            thin = replace(options, thin_mm=thin_mm(every_mm) if is_readable_again else 0.0)
+            for slice_ in _slices(file, decoders, thin):
+                if isinstance(slice_, StudySlice):
+                    slices.append(FoundSlice(len(origins) - 1, file.name, slice_))
+                else:
+                    others.append(NotASlice(len(origins) - 1, file.name, slice_))
+    study = plan_study(slices, others, every_mm)
+    _decode(study, origins, decoders, options)
+    return study
+
+
+def _decode(study: Study, origins: Sequence[Source | None], decoders: BlockingCage, options: ReadOptions) -> None:
+    """Decode the slices to read of which only the place is known."""
+    to_decode = study.to_decode()
+    sources = [source for index in to_decode if (source := origins[index]) is not None]
+    for (_, files), slices in zip(read_sources(sources), to_decode.values(), strict=True):
+        for file in files:
+            decoded = list(_slices(file, decoders, frames_to_decode(slices, options)))
+            for index, slice_ in enumerate(slices):
+                set_decoded(slice_, decoded[min(index, len(decoded) - 1)])  # the last one may be the error of the file
+
+
+def _slices(file: SourceFile, decoders: BlockingCage, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
+    """Yield the slices of a file; the reason for which there are no more is the last item."""
+    if isinstance(file.data, SourceError):
+        raise SourceError(file.data.code, f"{file.name}: {file.data.detail}")
+    if isinstance(file.data, ServiceError):
+        yield file.data
+        return
+    try:
+        yield from decoders.study_slices(file.data, file.name, options)
+    except ServiceError as error:
+        yield error
+
+
+def predict_study(study: Study, predictor: "Predictor", report: Report = lambda _: None) -> None:
+    """Predict for the wanted slices of a study, one after the other.
+
+    Raises:
+        ServiceError: no slice has a prediction; `UnusableImageError` if none shows lungs.
+    """
+    from service.model.assess import refusal, run_checks
+
+    wanted, began = list(study.to_read()), time.monotonic()
+    for done, (series, index) in enumerate(wanted):
+        seconds = (time.monotonic() - began) / done * (len(wanted) - done) if done else None
+        report(StudyProgress(done=done, of=len(wanted), seconds_left=seconds))
+        slice_, look_first = series.slices[index], series.is_beyond_lungs(index)
+        network_input = slice_.found.read.network_input
+        assert network_input is not None  # noqa: S101 - decoded before
+        (prediction,) = predictor.submit(
+            lambda: predictor.predict_now([network_input], 1, [look_first])  # noqa: B023 - runs at once
+        ).result()
+        if isinstance(prediction, Exception) and not isinstance(prediction, ServiceError):
+            raise prediction
+        if not isinstance(prediction, ServiceError):
+            reason = run_checks(prediction.check_scores, predictor.card.checks).reason
+            prediction = prediction if reason is None else refusal(reason)
+        slice_.answer = prediction
+    study.check_lungs()
