@@ -185,7 +185,8 @@ class Client:
         form = _StudyForm(paths)
         query = _study_query(every_mm, uids, operating_point)
         for attempt in range(1, self._retry.attempts + 1):
-            parts = {"files": form.fields(), "params": query, "headers": {"Accept": "application/x-ndjson"}}
+            headers = {"Accept": "application/x-ndjson"}
+            parts: dict[str, Any] = {"files": form.fields(), "params": query, "headers": headers}
             with _translate_transport_errors(), self._http.stream("POST", "/predict/study", **parts) as response:
                 seconds = self._retry.wait(attempt, response)
                 if seconds is None:

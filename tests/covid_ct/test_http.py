@@ -22,7 +22,7 @@ from covid_ct import (
     http,
 )
 from covid_ct.errors import AnswerError, UsageError
-from covid_ct.images import file_bytes
+from covid_ct.files.images import file_bytes
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import png
 from tests.support.processes.server import Server, free_port

@@ -45,7 +45,8 @@ def picture(side: int = 40) -> bytes:
 def test_a_slice_is_what_a_prediction_of_one_slice_sees() -> None:
     (data,) = series([10.0])
     (slice_,) = read(data)
-    assert (slice_.network_input == to_input(decode(data), 32)).all()
+    assert slice_.network_input is not None
+    assert np.array_equal(slice_.network_input, to_input(decode(data), 32))
     assert slice_.picture is None
 
 
@@ -64,7 +65,9 @@ def test_a_nifti_volume_gives_the_slices_of_the_same_dicom_series() -> None:
     dicom = [slice_ for data in series(heights) for slice_ in read(data)]
     nifti = read(gzipped(volume(heights).to_bytes()), "a.nii.gz")
     for one, other in zip(dicom, nifti, strict=True):
-        assert (one.network_input == other.network_input).all()
+        assert one.network_input is not None
+        assert other.network_input is not None
+        assert np.array_equal(one.network_input, other.network_input)
         assert one.place.plane is not None
         assert other.place.plane is not None
         assert one.place.plane.position == pytest.approx(other.place.plane.position)
