@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Final
 
 from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
 from service.imaging.cage.ending import Ending
@@ -12,10 +13,14 @@ from service.imaging.cage.pool import Cage, CageLimits
 from service.inference.running_clock import RunningClock
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics
+from service.model.hardware import return_freed_memory
 from service.model.loading import LoadOptions, load_predictor
 from service.model.predictor import Predictor
 from service.processors import usable_processors
 from service.settings import Settings
+
+_RETURN_MEMORY_SECONDS: Final = 30.0
+"""Time after which memory of large uploads returns to the kernel, although torch's allocator keeps it for slices."""
 
 
 def load(settings: Settings) -> Predictor:
@@ -61,7 +66,7 @@ class ServiceState:
         self.cage = Cage(self._fork_server, limits, usable_processors(), self._count_ended_decode)
         self.draining = False
         self.clock = RunningClock()
-        self._ticking: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._model: ServedModel | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         metrics.add_refresher(self._refresh_gauges)
@@ -73,7 +78,10 @@ class ServiceState:
             OSError: the decoders can't be started.
         """
         await self.cage.start()
-        self._ticking = asyncio.create_task(self.clock.run(), name="running clock")
+        self._background = [
+            asyncio.create_task(self.clock.run(), name="running clock"),
+            asyncio.create_task(_return_memory(), name="return memory"),
+        ]
         if predictor is None:
             predictor = await asyncio.to_thread(load, self.settings)
         self.take(predictor)
@@ -95,7 +103,7 @@ class ServiceState:
 
     async def stop(self) -> None:
         """End the model and the threads."""
-        ending = [*self._retiring, *([] if self._ticking is None else [self._ticking])]
+        ending = [*self._retiring, *self._background]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
@@ -148,3 +156,9 @@ class ServiceState:
     def _refresh_gauges(self) -> None:
         self.metrics.queue_depth.set(0 if self._model is None else self._model.batcher.waiting())
         self.metrics.ready.set(self.is_ready)
+
+
+async def _return_memory() -> None:
+    while True:
+        await asyncio.sleep(_RETURN_MEMORY_SECONDS)
+        return_freed_memory()

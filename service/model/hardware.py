@@ -109,7 +109,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory to the kernel once, after reading a model: 55 to 140 MiB of copies of its weights."""
+    """Return freed memory to the kernel: takes 2 ms, and the next slice takes 6 ms longer. No effect without glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

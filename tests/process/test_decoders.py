@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.processes.client import png
-from tests.support.processes.family import descendants, is_running, wait_for, workers
+from tests.support.processes.family import descendants, is_running, used, wait_for, workers
 from tests.support.processes.server import Server, running
 
 ENDLESS = jpeg_of_many_scans(scans=100_000)
@@ -36,8 +36,8 @@ def post(server: Server, data: bytes) -> httpx2.Response:
 
 
 def busy(server: Server) -> bool:
-    """Whether it decodes a file that takes long: its slow workers have a lower priority."""
-    return any(is_running(worker) and worker.nice() > 0 for worker in workers(server.process.pid))
+    """Whether a worker has decoded for longer than usual slices take."""
+    return any(used(worker) > 0.2 for worker in workers(server.process.pid))
 
 
 def ended(server: Server, reason: str) -> float:

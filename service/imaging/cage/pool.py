@@ -34,9 +34,10 @@ SECONDS: Final = 10.0
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 """Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 400 MiB."""
 
-_LANES: Final = ((0.05, 0), (0.5, 5))
-"""Lanes before the last one: processor time of a slice in seconds, and niceness. A usual slice of 512 x 512 pixels
-needs a quarter of the first; a photograph fits into the second."""
+_EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
+"""Lanes before the last one: seconds of processor time for a slice, and niceness. A usual slice of 512 x 512 pixels
+takes a quarter of the first; a photograph fits into the second. All are nicer than the network, whose threads wait for
+each other."""
 
 _LAST_NICENESS: Final = 10
 
@@ -78,13 +79,13 @@ class Decoded:
 class Cage:
     """Decodes files in worker processes, within limits; a context manager. Use it from one event loop.
 
-    Every file starts in the quickest lane. One that takes longer than the lane allows is ended there and decoded again
-    in the next one, so that files that take seconds never keep usual slices waiting.
+    Every file starts in the quickest lane. One that needs more than the lane allows is ended there and decoded again in
+    the next one, so that files that take seconds never keep usual slices waiting.
 
     Args:
         server: forks the workers; the caller closes it.
         limits: of one slice.
-        processes: number of workers in each lane; half as many in the last one, where files take seconds.
+        processes: number of workers in the quickest lane; the others have half as many.
         count: called with each ending of a worker before it was done.
     """
 
@@ -98,14 +99,15 @@ class Cage:
         self._server = server
         self._limits = limits = limits or CageLimits()
         self._count = count
-        earlier = [lane for lane in _LANES if lane[0] < limits.seconds]
-        last = WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS)
+        earlier = [lane for lane in _EARLIER_LANES if lane[0] < limits.seconds]
         self._lanes = [
-            *(
-                Lane(server, WorkerLimits(seconds, limits.memory_bytes, niceness), processes, count)
-                for seconds, niceness in earlier
-            ),
-            Lane(server, last, max(1, processes // 2), count),
+            Lane(
+                server,
+                WorkerLimits(seconds, limits.memory_bytes, niceness),
+                max(1, processes // 2) if number else processes,
+                count,
+            )
+            for number, (seconds, niceness) in enumerate([*earlier, (limits.seconds, _LAST_NICENESS)])
         ]
         self._recovery: asyncio.Task[None] | None = None
 

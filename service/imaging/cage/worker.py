@@ -30,6 +30,9 @@ _COPIES: Final = 4
 
 _SMALL_BYTES: Final = 4 * 1024 * 1024
 
+_KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Memory that a worker may keep after a file; beyond it, a new worker is smaller and takes milliseconds to start."""
+
 _MAX_DETAIL: Final = 4000
 """Maximum characters of an error message."""
 
@@ -156,6 +159,7 @@ class _Memory:
         with suppress(OSError):  # not Linux
             self._status = os.open("/proc/self/status", os.O_RDONLY)
         self._base = self._peak()
+        self._kept = self._status_bytes("RssAnon")
         self._soft = 0
 
     def limit(self, more: int) -> None:
@@ -166,8 +170,8 @@ class _Memory:
                 resource.setrlimit(resource.RLIMIT_AS, (self._soft, self._hard))
 
     def has_grown(self) -> bool:
-        """Whether a file has needed so much memory that a new worker is smaller."""
-        return self._peak() - self._base > self._most // 2
+        """Whether the worker has kept so much memory of its files that a new one is smaller."""
+        return self._status_bytes("RssAnon") - self._kept > _KEPT_BYTES
 
     def is_exhausted(self) -> bool:
         """Whether the limit was reached, up to a few small pieces."""
@@ -183,9 +187,14 @@ class _Memory:
         return False
 
     def _peak(self) -> int:
-        """Return the peak size of the address space in bytes; 0 if the system does not report it."""
-        found = re.search(rb"VmPeak:\s+(\d+) kB", os.pread(self._status, 4096, 0)) if self._status is not None else None
-        return int(found[1]) * 1024 if found else 0
+        """Return the peak size of the address space in bytes."""
+        return self._status_bytes("VmPeak")
+
+    def _status_bytes(self, name: str) -> int:
+        """Return an entry of the process's status in bytes; 0 if the system does not report it."""
+        status = os.pread(self._status, 4096, 0).decode() if self._status is not None else ""
+        entry = re.search(rf"{name}:\s+(\d+) kB", status)
+        return int(entry[1]) * 1024 if entry else 0
 
 
 def _give_up_all_else(niceness: int) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,24 +16,29 @@ from tests.support.files.hostile import corpus
 from tests.support.processes.client import png
 from tests.support.processes.server import Server
 
+_RETURN_SECONDS = 90
+"""Longest wait until the service has returned memory, which it does every half a minute."""
+
 
 @dataclass
 class Outcome:
-    """What became of an attack.
+    """Outcome of an attack.
 
     Attributes:
+        before, peak, after: MiB of all processes together, each shared page once.
+        usual_seconds: of each good slice while as many connections send good slices only.
         statuses: of the hostile uploads.
-        good: probability and seconds of each good slice; the status in place of the probability of a failed one.
-        usual_seconds: the longest of good slices sent at the same rate without an attack.
-        before, peak, after: MiB of all processes together, without what they share.
+        probabilities: of the good slices; the status instead for one that failed.
+        seconds: of the good slices.
     """
 
-    before: float
-    usual_seconds: float
-    statuses: set[int] = field(default_factory=set)
-    good: list[tuple[float, float]] = field(default_factory=list)
+    before: float = 0.0
     peak: float = 0.0
     after: float = 0.0
+    usual_seconds: list[float] = field(default_factory=list)
+    statuses: set[int] = field(default_factory=set)
+    probabilities: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def memory_mib(server: Server) -> float:
@@ -56,45 +62,54 @@ def _sizes_kib(pid: int) -> dict[str, int]:
 
 
 def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 16) -> Outcome:
-    """Send so many hostile uploads and bombs in a random order, and good slices all the time."""
-    with httpx2.Client(base_url=server.url, timeout=120) as client:
-        usual = [_send_good(client)[1] for _ in range(20)]
-        outcome = Outcome(memory_mib(server), max(usual))
-        files = [case.content for case in corpus() if case.content_type is None]
-        hostile = [files[number % len(files)] for number in range(uploads)]
-        hostile += [data for _, make in BOMBS.values() for data in [make()] for _ in range(bombs_of_each)]
-        Random(0).shuffle(hostile)
-        done = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(server, outcome, done))
-        sender = threading.Thread(target=_send_all_good, args=(server, outcome, done))
-        watcher.start()
-        sender.start()
-        with ThreadPoolExecutor(connections) as pool:
-            outcome.statuses = set(pool.map(lambda data: _send(server, data), hostile))
-        done.set()
-        sender.join()
-        watcher.join()
-    outcome.after = memory_mib(server)
+    """Send hostile uploads and bombs in a random order, and good slices all the time.
+
+    Before, as many connections send good slices only, to measure their usual time under load.
+    """
+    files = [case.content for case in corpus() if case.content_type is None]
+    hostile = [files[number % len(files)] for number in range(uploads)]
+    hostile += [data for _, make in BOMBS.values() for data in [make()] * bombs_of_each]
+    Random(0).shuffle(hostile)
+    usual, outcome = Outcome(), Outcome()
+    _send_all(server, [png()] * max(20 * connections, uploads // 4), connections, usual)
+    outcome.before, outcome.usual_seconds = memory_mib(server), usual.seconds
+    outcome.statuses = _send_all(server, hostile, connections, outcome)
+    until = time.monotonic() + _RETURN_SECONDS
+    while (memory := memory_mib(server)) > 1.05 * outcome.before and time.monotonic() < until:
+        time.sleep(1)
+    outcome.after = memory
     return outcome
 
 
-def _send(server: Server, data: bytes) -> int:
-    return httpx2.post(f"{server.url}/predict", files={"image": ("a", data)}, timeout=120).status_code
+def _send_all(server: Server, uploads: Sequence[bytes], connections: int, outcome: Outcome) -> set[int]:
+    """Send uploads, and good slices meanwhile; return the statuses of the uploads."""
+    done = threading.Event()
+    others = [threading.Thread(target=target, args=(server, outcome, done)) for target in (_watch, _send_good)]
+    for thread in others:
+        thread.start()
+    with httpx2.Client(base_url=server.url, timeout=120) as client, ThreadPoolExecutor(connections) as pool:
+        statuses = set(pool.map(lambda data: _post(client, data).status_code, uploads))
+    done.set()
+    for thread in others:
+        thread.join()
+    return statuses
 
 
-def _send_good(client: httpx2.Client) -> tuple[float, float]:
-    began = time.monotonic()
-    answer = client.post("/predict", files={"image": ("good.png", png())})
-    seconds = time.monotonic() - began
-    return (answer.json()["probability"] if answer.status_code == 200 else answer.status_code), seconds
+def _post(client: httpx2.Client, data: bytes) -> httpx2.Response:
+    return client.post("/predict", files={"image": ("a", data)})
 
 
-def _send_all_good(server: Server, outcome: Outcome, done: threading.Event) -> None:
+def _send_good(server: Server, outcome: Outcome, done: threading.Event) -> None:
     with httpx2.Client(base_url=server.url, timeout=120) as client:
         while not done.wait(0.2):
-            outcome.good.append(_send_good(client))
+            began = time.monotonic()
+            answer = _post(client, png())
+            outcome.seconds.append(time.monotonic() - began)
+            outcome.probabilities.append(
+                answer.json()["probability"] if answer.status_code == 200 else answer.status_code
+            )
 
 
 def _watch(server: Server, outcome: Outcome, done: threading.Event) -> None:
-    while not done.wait(0.1):
+    while not done.wait(0.5):
         outcome.peak = max(outcome.peak, memory_mib(server))

@@ -147,11 +147,12 @@ async def test_a_file_that_takes_seconds_does_not_keep_a_usual_slice_waiting() -
 
 
 @pytest.mark.anyio
-async def test_a_large_honest_file_is_decoded_although_it_takes_longer_than_a_quick_worker_may() -> None:
+async def test_a_large_honest_file_passes_through_the_lanes_and_no_worker_keeps_its_memory() -> None:
     async with caged() as cage:
         large = encoded(Image.linear_gradient("L").resize((4096, 4096)).convert("RGBA"), "PNG")
         assert (await cage.decode(large)).slice_.shape == (1, 4096, 4096)
         assert cage.endings == []
+        await until(lambda: all(worker.memory_info().rss < 60 * 1024**2 for worker in cage.workers()))
 
 
 @pytest.mark.anyio
