@@ -79,7 +79,7 @@ def test_a_container_answers_to_the_names_of_this_machine_and_of_compose_alone()
 def test_the_bodies_of_all_requests_and_the_model_fit_into_the_memory_of_a_container() -> None:
     settings = Settings()
     bodies = settings.max_concurrent_requests * settings.max_body_bytes
-    bodies += settings.max_concurrent_studies * settings.max_study_bytes
+    bodies += 3 * settings.max_concurrent_studies * settings.max_study_bytes  # a zip, files being read, one unpacked
     for name in ("service", "service-cuda"):
         assert bodies + 2 * 1024**3 <= int(SERVICES[name]["mem_limit"].removesuffix("g")) * 1024**3
 
