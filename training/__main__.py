@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from service.errors import ModelFileError
-from training.cli import make_parser
+from training.commands.parser import make_parser
 from training.errors import TrainingError
 from training.run.processes import joined
 from training.run.progress import close_bars, set_quiet
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_quiet(options.quiet)
     try:
         with joined():
-            options.command(options)
+            import_module(f"training.commands.{options.command}").run(options)
     except (TrainingError, ModelFileError) as error:
         return _fail(f"error: {error}", 1)
     except OSError as error:

@@ -10,7 +10,7 @@ import pytest
 
 from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS, Interval
 from training.evaluation.scores import shares_up_to
-from training.release.lesion_report import LesionReport
+from training.release.lesion_record import LesionRunRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,8 +33,8 @@ def written(figure: dict[str, float]) -> str:
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
-def test_the_shipped_metrics_are_a_report_of_this_code(metrics: dict[str, Any]) -> None:
-    assert LesionReport.model_validate(metrics).model.name == "covid-ct"
+def test_the_shipped_metrics_are_a_record_of_this_code(metrics: dict[str, Any]) -> None:
+    assert LesionRunRecord.model_validate(metrics).model.name == "covid-ct"
 
 
 def test_left_out_sources_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:

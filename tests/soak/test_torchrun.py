@@ -37,7 +37,7 @@ from training.run.processes import current, joined
 try:
     with joined():
         here = current()
-        rows = here.gather(np.array(list(here.own(5)), np.float32)[:, None])
+        rows = here.gather(np.array(list(here.places(5)), np.float32)[:, None])
         print("gathered", rows[:, 0].tolist(), here.sum(torch.tensor(here.rank + 1)).item(), flush=True)
         try:
             here.check_same(here.rank, "the step")
@@ -86,7 +86,7 @@ def test_two_processes_exchange_and_the_first_continues_alone(tmp_path: Path) ->
 def test_a_killed_process_or_an_error_ends_all_with_one_line(ending: str, line: str, tmp_path: Path) -> None:
     done = ended(tmp_path, ending)
     assert done.returncode == 1
-    assert [each for each in done.stderr.splitlines() if each.startswith("error: ")] == [line]
+    assert [line_ for line_ in done.stderr.splitlines() if line_.startswith("error: ")] == [line]
 
 
 def run(folder: Path, count: int, steps: int) -> list[dict[str, float]]:
@@ -131,7 +131,7 @@ def test_a_release_of_two_processes_is_killed_and_finished_by_one(tmp_path: Path
             assert running.poll() is None
             time.sleep(0.1)
         time.sleep(3)
-        (second,) = (each for each in psutil.Process(running.pid).children() if each.environ().get("RANK") == "1")
+        (second,) = (child for child in psutil.Process(running.pid).children() if child.environ().get("RANK") == "1")
         second.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         assert running.stderr is not None

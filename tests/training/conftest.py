@@ -12,9 +12,9 @@ from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
 from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
 from tests.support.sources.patients_table import write_patients
 from training.data.covid_ct import CovidCt, read_covid_ct
-from training.learning.report_fit import FitSettings
-from training.release.report import Report
-from training.release.report_run import ReportJob, run_report
+from training.report.fit import FitSettings
+from training.report.record import ReportRunRecord
+from training.report.run import ReportJob, run_report
 from training.report_recipe import ReportRecipe
 from training.run.machine import Machine
 
@@ -87,7 +87,7 @@ def job(
 
 
 @pytest.fixture(scope="session")
-def report(job: ReportJob, data: CovidCt) -> Report:
-    """Its report."""
+def report(job: ReportJob, data: CovidCt) -> ReportRunRecord:
+    """Its record."""
     with thin_vgg():
         return run_report(job, data)

@@ -1,78 +1,15 @@
-"""Slices as network input: augmented batches for training, and plain inputs like those of the service."""
+"""Slices as network input, prepared like in the service."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from service.imaging.decode import to_input
 from training.data.covid_ct import Split
-from training.report_recipe import ReportRecipe
-from training.run.seeding import derive_seed
 
 _PLAIN_BATCH: Final = 16
 """Slices in a batch where no gradient is taken; it changes memory and speed, not results."""
-
-
-class Batch(NamedTuple):
-    """One batch of a loader.
-
-    Attributes:
-        images: uint8 (N, 1, S, S).
-        labels: int64 (N,), 1 is COVID.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-class TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
-    """A split under the training transforms: resize, random crop, flip.
-
-    The augmentation of an item depends on seed, epoch and index alone. Neither the number of worker processes nor a
-    resumed run changes it.
-    """
-
-    def __init__(self, split: Split, recipe: ReportRecipe, epoch: int) -> None:
-        self._slices = split.slices
-        self._seed = derive_seed(recipe.seed, "augmentation", epoch)
-        self._transform = v2.Compose(
-            [
-                v2.Resize(recipe.resize, antialias=True),
-                v2.RandomResizedCrop(recipe.input_size, scale=(recipe.crop_scale_min, 1.0), antialias=True),
-                v2.RandomHorizontalFlip(),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self._slices)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        labelled = self._slices[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self._seed, "item", index))
-            return self._transform(torch.from_numpy(labelled.pixels.copy())), labelled.label
-
-
-def training_batches(split: Split, recipe: ReportRecipe, epoch: int, *, workers: int = 0) -> Iterable[Batch]:
-    """Load the augmented batches of one epoch in random order.
-
-    The last batch may be smaller. A last batch of one slice is dropped, because a batch norm needs two.
-    """
-    dataset = TrainingSlices(split, recipe, epoch)
-    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
-        dataset,
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(derive_seed(recipe.seed, "order", epoch)),
-        num_workers=workers,
-        collate_fn=_collate,
-        drop_last=len(dataset) % recipe.batch_size == 1,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return loader
 
 
 def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
@@ -83,8 +20,3 @@ def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
 def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
     """Split images into batches that fit into memory without gradients."""
     return torch.split(images, _PLAIN_BATCH)
-
-
-def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
-    images, labels = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels))

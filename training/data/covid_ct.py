@@ -72,11 +72,11 @@ class Split:
     @cached_property
     def labels(self) -> torch.Tensor:
         """int64 (N,)."""
-        return torch.tensor([each.label for each in self.slices])
+        return torch.tensor([slice_.label for slice_ in self.slices])
 
     def fingerprint(self) -> SplitFingerprint:
         """Hash the sorted hashes of the files, so that a card can identify the data without containing it."""
-        return SplitFingerprint(count=len(self.slices), sha256=hash_of_files(each.sha256 for each in self.slices))
+        return SplitFingerprint(count=len(self.slices), sha256=hash_of_files(slice_.sha256 for slice_ in self.slices))
 
 
 class CovidCt(NamedTuple):
@@ -123,7 +123,7 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS, excluded:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
         kept = [(label, file) for label, file in listed if f"CT_{label}/{file}" not in excluded]
         unknown -= {f"CT_{label}/{file}" for label, file in listed}
-        read = map_in_threads(lambda each: _read_slice(sources[each[0]], *each), kept, f"reading {name}", "slice")
+        read = map_in_threads(lambda named: _read_slice(sources[named[0]], *named), kept, f"reading {name}", "slice")
         splits.append(Split(name, tuple(read)))
     if unknown:
         raise TrainingError(f"--exclude: {min(unknown)} is in no split list")
@@ -207,20 +207,20 @@ def _check_disjoint(splits: list[Split]) -> None:
     """Refuse an image that is in two splits, as the same file or as the same grey values in another file."""
     seen: dict[bytes, tuple[str, str]] = {}
     for split in splits:
-        for each in split.slices:
-            where, path = seen.setdefault(pixel_hash(each.pixels), (split.name, each.path))
+        for slice_ in split.slices:
+            where, path = seen.setdefault(pixel_hash(slice_.pixels), (split.name, slice_.path))
             if where != split.name:
-                raise TrainingError(f"{each.path} of {split.name} is the same image as {path} of {where}")
+                raise TrainingError(f"{slice_.path} of {split.name} is the same image as {path} of {where}")
 
 
 def _warn_of_near_copies(splits: list[Split]) -> None:
     """Name pictures that training shares with validation or test under another name, size or format."""
     train, val, test = splits
     for first, second in ((train, val), (train, test), (val, test)):
-        pixels = [[each.pixels for each in split.slices] for split in (first, second)]
+        pixels = [[slice_.pixels for slice_ in split.slices] for split in (first, second)]
         copies = find_near_copies(pixels[0], pixels[1])
         if copies:
-            pairs = [f"{first.slices[each.first].path} and {second.slices[each.second].path}" for each in copies]
+            pairs = [f"{first.slices[copy.first].path} and {second.slices[copy.second].path}" for copy in copies]
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             warn(
                 f"{first.name} and {second.name} share pictures (correlation above {ALIKE}): {'; '.join(pairs[:3])}"

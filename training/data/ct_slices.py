@@ -1,4 +1,4 @@
-"""Slices of several sources with what is known of each: label, patient, lesion mask, lung mask."""
+"""Slices of several sources with their label, patient, lesion mask and lung mask, where known."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -40,19 +40,18 @@ Kind: TypeAlias = Literal["labelled", "lesions", "clear", "other"]
 
 @dataclass(frozen=True, slots=True)
 class CtSlice:
-    """One slice as the network gets it, and what is known of it.
+    """One slice as network input, with its label, group and masks where known.
 
     Attributes:
         source: name of the source, so that a whole source can be left out.
         name: file within the source.
-        group: patient, paper or volume within the source; no fold parts a group.
-        kind: what the slice teaches.
+        group: patient, paper or volume within the source; no fold splits a group.
+        kind: use of the slice in training.
         grey: uint8 (320, 320).
-        label: 1 is COVID, 0 is not, None is not known.
-        lesion: (320, 320), where lesions are; None where nobody drew them.
-        lung: (320, 320), where lungs are, lesions included; None where nobody drew them.
-        finding: of a slice without COVID; None is not known. It chooses thresholds and teaches nothing.
-        encoding: format and colour mode of COVID-CT's file; only scores by format read it.
+        label: 1 is COVID, 0 is NonCOVID, None is unknown.
+        lesion: (320, 320), lesions; None if they were not drawn.
+        lung: (320, 320), lungs with their lesions; None if they were not drawn.
+        finding: of a slice without COVID; None is unknown. Used to choose thresholds, never in training.
     """
 
     source: str
@@ -64,11 +63,10 @@ class CtSlice:
     lesion: Mask | None = None
     lung: Mask | None = None
     finding: Finding | None = None
-    encoding: str | None = None
 
 
 def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str, int | None]) -> list[CtSlice]:
-    """Take the slices of a COVID-CT split, with corrected labels.
+    """Convert the slices of a COVID-CT split, with corrected labels.
 
     Args:
         split: the slices.
@@ -76,27 +74,22 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
         corrections: path of a slice -> its true label, or None to leave its label out.
     """
 
-    def take(pair: tuple[LabelledSlice, str]) -> CtSlice:
-        each, group = pair
+    def convert(pair: tuple[LabelledSlice, str]) -> CtSlice:
+        labelled, group = pair
         return CtSlice(
             source="covid-ct",
-            name=each.path,
+            name=labelled.path,
             group=group,
             kind="labelled",
-            grey=_resized(each.pixels),
-            label=corrections.get(each.path, each.label),
-            encoding=each.encoding,
+            grey=_resized(labelled.pixels),
+            label=corrections.get(labelled.path, labelled.label),
         )
 
-    return map_in_threads(take, list(zip(split.slices, groups, strict=True)), f"resizing {split.name}", "slice")
+    return map_in_threads(convert, list(zip(split.slices, groups, strict=True)), f"resizing {split.name}", "slice")
 
 
 def read_labelled(folder: Path) -> list[CtSlice]:
     """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them.
-
-    Next to a slice may lie `NAME.lung.png`, its lungs as somebody drew them. A column `lesions` of the table may say
-    `none` for slices whose lungs are clear of lesions, a column `finding` may say `healthy` or `other disease` for
-    slices without COVID.
 
     Raises:
         TrainingError: the source can't be listed, or a file can't be read.
@@ -183,9 +176,12 @@ def read_corrections(path: Path) -> dict[str, int | None]:
 def fingerprints(slices: Sequence[CtSlice]) -> dict[str, SplitFingerprint]:
     """Count and hash of each source's grey values, by the source's name."""
     hashes: dict[str, list[str]] = {}
-    for each in slices:
-        hashes.setdefault(each.source, []).append(hashlib.sha256(each.grey.tobytes()).hexdigest())
-    return {name: SplitFingerprint(count=len(own), sha256=hash_of_files(own)) for name, own in sorted(hashes.items())}
+    for slice_ in slices:
+        hashes.setdefault(slice_.source, []).append(hashlib.sha256(slice_.grey.tobytes()).hexdigest())
+    return {
+        name: SplitFingerprint(count=len(members), sha256=hash_of_files(members))
+        for name, members in sorted(hashes.items())
+    }
 
 
 def has_lesion(lesion: Mask | None) -> bool:
@@ -194,11 +190,11 @@ def has_lesion(lesion: Mask | None) -> bool:
 
 
 def content_hash(slices: Sequence[CtSlice]) -> str:
-    """Hash everything that is known of slices: names, groups, labels, grey values and masks."""
+    """Hash names, groups, labels, grey values and masks of slices."""
     digest = hashlib.sha256()
-    for each in slices:
-        digest.update(repr((each.source, each.name, each.group, each.kind, each.label)).encode())
-        for pixels in (each.grey, each.lesion, each.lung):
+    for slice_ in slices:
+        digest.update(repr((slice_.source, slice_.name, slice_.group, slice_.kind, slice_.label)).encode())
+        for pixels in (slice_.grey, slice_.lesion, slice_.lung):
             digest.update(b"none" if pixels is None else pixels.tobytes())
     return digest.hexdigest()
 

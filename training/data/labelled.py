@@ -1,4 +1,4 @@
-"""Labelled slices of other sources than COVID-CT: the list of files, for training and for evaluation."""
+"""Files of labelled sources other than COVID-CT, for training and for evaluation."""
 
 import hashlib
 from collections import Counter
@@ -24,7 +24,7 @@ LUNG_ENDING: Final = ".lung.png"
 
 
 Finding: TypeAlias = Literal["healthy", "other disease"]
-"""What a slice without COVID shows."""
+"""Finding in a slice without COVID."""
 
 
 class LabelledFile(NamedTuple):
@@ -36,7 +36,7 @@ class LabelledFile(NamedTuple):
         label: 1 is COVID.
         group: patient, or the file's own name where patients are not known.
         is_clear: whether the table says that the lungs are clear of lesions.
-        finding: of a slice without COVID; None is not known.
+        finding: of a slice without COVID; None is unknown.
     """
 
     path: Path
@@ -101,7 +101,9 @@ def list_images(folder: Path) -> list[Path]:
         and not path.name.endswith((LESION_ENDING, LUNG_ENDING))
     )
     if not images:
-        raise TrainingError(f"{folder}: no images, which are files named {', '.join(f'*{each}' for each in SUFFIXES)}")
+        raise TrainingError(
+            f"{folder}: no images, which are files named {', '.join(f'*{suffix}' for suffix in SUFFIXES)}"
+        )
     return images
 
 

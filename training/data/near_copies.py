@@ -33,8 +33,8 @@ def find_near_copies(first: Sequence[Slice], second: Sequence[Slice]) -> list[Ne
 def _thumbnails(slices: Sequence[Slice]) -> NDArray[np.float64]:
     """Shrink, take off the mean and divide by the norm, so that a product is a correlation: (N, 1024)."""
     rows = np.empty((len(slices), _SIDE**2))
-    for row, each in zip(rows, slices, strict=True):
-        small = Image.fromarray(each[0]).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    for row, slice_ in zip(rows, slices, strict=True):
+        small = Image.fromarray(slice_[0]).resize((_SIDE, _SIDE), Image.Resampling.BOX)
         row[:] = np.asarray(small, np.float64).ravel()
         row -= row.mean()
         row /= np.linalg.norm(row) or 1.0

@@ -1,4 +1,4 @@
-"""Table of patients: the patient of each slice, so that no patient is on both sides of a fold."""
+"""Tables of patients: the patient of each slice, so that no fold splits a patient."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,27 +27,27 @@ def find_tables(table: Path | None, root: Path) -> tuple[Path, ...]:
     if table is not None:
         return (table,)
     meta_information = tuple(root / name for name, _ in _META_INFORMATION.values())
-    for found in ((root / _DEFAULT_NAME,), meta_information):
-        if all(path.is_file() for path in found):
-            return found
+    for tables in ((root / _DEFAULT_NAME,), meta_information):
+        if all(path.is_file() for path in tables):
+            return tables
     return ()
 
 
 def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, ...] | None:
-    """Read the patients of a split where tables give them; without a table, warn and return None.
+    """Read the patients of a split from the tables; without a table, warn and return None.
 
     Raises:
         TrainingError: a table can't be read, or lacks a slice.
     """
-    found = find_tables(table, root)
-    if not found:
+    tables = find_tables(table, root)
+    if not tables:
         names = " with ".join(name for name, _ in _META_INFORMATION.values())
         warn(
             f"no --patients, and neither {_DEFAULT_NAME} nor {names} in {root}: each slice counts as a patient, so "
             "intervals are too narrow"
         )
         return None
-    return read_patients(found[0], split) if len(found) == 1 else read_meta_information(root, split)
+    return read_patients(tables[0], split) if len(tables) == 1 else read_meta_information(root, split)
 
 
 def read_patients(path: Path, split: Split) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def read_patients(path: Path, split: Split) -> tuple[str, ...]:
         TrainingError: the table can't be read, or lacks a slice; the message names file and slice.
     """
     patients = {f"CT_{row['class']}/{row['file']}": (row["class"], row["patient"]) for row in read_rows(path, _COLUMNS)}
-    return _in_order(path, patients, [each.path for each in split.slices], split)
+    return _in_order(path, patients, [slice_.path for slice_ in split.slices], split)
 
 
 def read_meta_information(root: Path, split: Split) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def read_meta_information(root: Path, split: Split) -> tuple[str, ...]:
         read = read_spreadsheet if name.endswith(".xlsx") else read_rows
         for row in read(root / name, (file, patient)):
             patients[f"CT_{label}/{_stem(row[file])}"] = (label, row[patient].strip())
-    return _in_order(root / "*MetaInfo*", patients, [_stem(each.path) for each in split.slices], split)
+    return _in_order(root / "*MetaInfo*", patients, [_stem(slice_.path) for slice_ in split.slices], split)
 
 
 def _stem(name: str) -> str:
@@ -92,7 +92,9 @@ def _stem(name: str) -> str:
 def _in_order(
     path: Path, patients: Mapping[str, tuple[str, str]], keys: Sequence[str], split: Split
 ) -> tuple[str, ...]:
-    unknown = [each.path for each, key in zip(split.slices, keys, strict=True) if not patients.get(key, ("", ""))[1]]
+    unknown = [
+        slice_.path for slice_, key in zip(split.slices, keys, strict=True) if not patients.get(key, ("", ""))[1]
+    ]
     if unknown:
         raise TrainingError(
             f"{path}: no patient for {unknown[0]} ({len(unknown)} such images); add a row with the patient for each, "

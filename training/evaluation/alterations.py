@@ -16,14 +16,11 @@ from training.data.covid_ct import Split
 _FRAME: Final = 0.06
 """Share of each side that masking blackens; viewers print names, scales and letters there."""
 
-
 _MARK_LEVEL: Final = 235
 """Smallest grey value of a printed mark."""
 
-
 _MARK_EDGE: Final = 3
 """Pixels around a mark that are filled with it: its smooth edge and JPEG's traces."""
-
 
 _MARK_AREA: Final = 0.005
 """Largest mark as a share of the slice: letters and arrows, not the spine."""
@@ -31,7 +28,7 @@ _MARK_AREA: Final = 0.005
 
 def altered(split: Split, alter: Callable[[Slice], Slice]) -> Split:
     """Alter every slice of a split; labels and paths do not change."""
-    return Split(split.name, tuple(replace(each, pixels=alter(each.pixels)) for each in split.slices))
+    return Split(split.name, tuple(replace(labelled, pixels=alter(labelled.pixels)) for labelled in split.slices))
 
 
 def reencode(ct_slice: Slice) -> Slice:

@@ -1,13 +1,13 @@
 """Calibration of probabilities: chosen across sources, and shown as a reliability diagram."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
+from training.evaluation.by_source import SourcePredictions, log_odds
 from training.evaluation.scores import BINS, bin_of, weighted_scores
 from training.run.record import Record
 
@@ -29,7 +29,7 @@ class PlattCalibration(Record):
 
 
 class CalibrationTrial(Record):
-    """One kind of calibration, fitted to all left-out sources and judged on sources that its fit did not see.
+    """One kind of calibration, fitted to all left-out sources and scored on sources left out of its fit.
 
     Attributes:
         slope, offset: fitted to all sources.
@@ -58,42 +58,14 @@ class ReliabilityBin(Record):
     share_of_covid: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class SourceAnswers:
-    """Answers to one question about the slices of one source.
-
-    Attributes:
-        log_odds: float64 (N,), of the network.
-        labels: int64 (N,), 1 where the answer is yes.
-        groups: (N,), patient, paper or volume of each slice.
-    """
-
-    log_odds: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    groups: NDArray[np.str_]
-
-    @property
-    def probability(self) -> NDArray[np.float64]:
-        """float64 (N,)."""
-        return 1 / (1 + np.exp(-self.log_odds))
-
-    def calibrated(self, platt: PlattCalibration) -> "SourceAnswers":
-        """Return the same answers with calibrated log odds."""
-        return replace(self, log_odds=platt.slope * self.log_odds + platt.offset)
-
-    def take(self, rows: NDArray[np.int64]) -> "SourceAnswers":
-        """Return the answers to some slices; a slice may be taken several times."""
-        return SourceAnswers(self.log_odds[rows], self.labels[rows], self.groups[rows])
-
-
 def choose_calibration(
-    sources: Mapping[str, SourceAnswers],
+    sources: Mapping[str, SourcePredictions],
 ) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
-    """Choose between no calibration, a slope (temperature), and slope and offset (Platt), by the log loss elsewhere.
+    """Choose no calibration, a slope (temperature), or slope and offset (Platt), by the log loss on other sources.
 
-    Each kind is fitted to all sources but one and judged on that one, because a model is used in hospitals that no fit
-    saw. None is kept unless another is better by more than LOSS_TOLERANCE. With a single source nothing can be judged,
-    and the probabilities stay as they are.
+    Each kind is fitted to all sources but one and scored on that one, because a model is used in hospitals outside of
+    every fit. None is kept unless another is better by more than LOSS_TOLERANCE. With a single source nothing can be
+    scored, and the probabilities stay as they are.
 
     Returns:
         The calibration, fitted to all sources, and the trial of each kind; no trials with a single source.
@@ -102,7 +74,7 @@ def choose_calibration(
         only = f"{next(iter(sources))} is the only left-out source" if sources else "no left-out source tells"
         return PlattCalibration(slope=1, offset=0, rule=f"none: {only}"), {}
     trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
-    # a slope of 0 or less would turn the order of the slices around
+    # a slope of 0 or less would reverse the order of the slices
     best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
     if trials["none"].log_loss - trials[best].log_loss <= LOSS_TOLERANCE:
         best = "none"
@@ -114,26 +86,20 @@ def choose_calibration(
     return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
 
 
-def fit_platt(sources: Mapping[str, SourceAnswers]) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
-    """Fit slope and offset to all sources, for log odds that have no zero of their own, such as those of a maximum.
+def fit_platt(sources: Mapping[str, SourcePredictions]) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
+    """Fit slope and offset to all sources, for log odds without a natural zero, such as those of a maximum.
 
     Returns:
-        The calibration, and its trial, each source judged by a fit to the others; no trial with a single source.
+        The calibration, and its trial, each source scored by a fit to the others; no trial with a single source.
     """
     if not sources:
         return PlattCalibration(slope=1, offset=0, rule="none: no left-out source tells"), {}
     slope, offset = _fit("platt", list(sources.values()))
-    if slope <= 0:  # it would turn the order of the slices around
+    if slope <= 0:  # it would reverse the order of the slices
         return PlattCalibration(slope=1, offset=0, rule=f"none: the order on {', '.join(sources)} is wrong"), {}
     rule = f"platt: fitted to left-out {', '.join(sources)}; sources and classes weigh the same"
     trials = {"platt": _try("platt", sources)} if len(sources) > 1 else {}
     return PlattCalibration(slope=slope, offset=offset, rule=rule), trials
-
-
-def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Compute the log odds of probabilities: float64 of the same shape, finite also for 0 and 1."""
-    p = probabilities.astype(np.float64).clip(1e-30, 1 - 1e-7)
-    return np.asarray(np.log(p) - np.log1p(-p), np.float64)
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
@@ -156,13 +122,12 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Reliabilit
     return tuple(bins)
 
 
-def _try(kind: str, sources: Mapping[str, SourceAnswers]) -> CalibrationTrial:
+def _try(kind: str, sources: Mapping[str, SourcePredictions]) -> CalibrationTrial:
     losses, errors = [], []
-    for name, own in sources.items():
-        slope, offset = _fit(kind, [each for other, each in sources.items() if other != name])
-        probability = own.calibrated(PlattCalibration(slope=slope, offset=offset, rule=kind)).probability
-        weights = np.stack([_equal_classes(own.labels), np.ones(len(own.labels))], axis=1)
-        figures = weighted_scores(probability, own.labels, 0.5, weights)
+    for name, source in sources.items():
+        slope, offset = _fit(kind, [other for other_name, other in sources.items() if other_name != name])
+        weights = np.stack([_equal_classes(source.labels), np.ones(len(source.labels))], axis=1)
+        figures = weighted_scores(source.calibrated(slope, offset).probability, source.labels, 0.5, weights)
         losses.append(figures["log_loss"][0])
         errors.append(figures["calibration_error"][1])
     slope, offset = _fit(kind, list(sources.values()))
@@ -174,13 +139,13 @@ def _try(kind: str, sources: Mapping[str, SourceAnswers]) -> CalibrationTrial:
     )
 
 
-def _fit(kind: str, sources: Sequence[SourceAnswers]) -> tuple[float, float]:
+def _fit(kind: str, sources: Sequence[SourcePredictions]) -> tuple[float, float]:
     """Fit slope and offset so that every source and both its classes weigh the same."""
     if kind == "none":
         return 1.0, 0.0
-    odds = np.concatenate([each.log_odds for each in sources])
-    labels = np.concatenate([each.labels for each in sources])
-    weights = np.concatenate([_equal_classes(each.labels) for each in sources])
+    odds = np.concatenate([source.log_odds for source in sources])
+    labels = np.concatenate([source.labels for source in sources])
+    weights = np.concatenate([_equal_classes(source.labels) for source in sources])
     # a weak penalty, so that the slope is finite where the classes are separated
     fitted = LogisticRegression(C=100, fit_intercept=kind == "platt")
     fitted.fit(odds[:, None], labels, sample_weight=weights)

@@ -1,4 +1,4 @@
-"""Scores of model files on sets of slices, as the service would answer them, and comparison of two models."""
+"""Predictions of model files for sets of slices, like in the service, and their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,29 +17,13 @@ from training.run.progress import progress
 from training.run.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluatedSet:
-    """Slices at the size of their files; `groups` has the patient of each, None where patients are not known."""
-
-    split: Split
-    groups: Sequence[str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class FileAnswers:
-    """Answers of a model file to N slices: probability, float64 (N,), and whether a check refuses it, bool (N,)."""
-
-    probability: NDArray[np.float64]
-    is_refused: NDArray[np.bool_]
-
-
 class SetScores(Record):
     """Scores of one model file on one set.
 
     Attributes:
-        refused: number of slices that a check refuses.
+        refused: number of refused slices.
         scores: of all slices.
-        answered: of those that no check refuses; None if none is refused, or one class is left.
+        answered: of the slices that are not refused; None if none is refused, or one class is left.
     """
 
     refused: int
@@ -47,37 +31,71 @@ class SetScores(Record):
     answered: Scores | None
 
 
-def answer_set(model: LoadedModel, evaluated: EvaluatedSet) -> FileAnswers:
-    """Ask a model file about the slices of a set."""
-    card, split = model.card, evaluated.split
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """Slices at the size of their files.
+
+    Attributes:
+        name: of the set.
+        split: N slices.
+        patients: of each slice; None if they are unknown.
+    """
+
+    name: str
+    split: Split
+    patients: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedSet:
+    """A set with the predictions of one model file and their scores.
+
+    Attributes:
+        labelled: the slices.
+        probability: float64 (N,).
+        is_refused: bool (N,), whether a check refuses the slice.
+        scores: at the threshold of the model.
+    """
+
+    labelled: LabelledSet
+    probability: NDArray[np.float64]
+    is_refused: NDArray[np.bool_]
+    scores: SetScores
+
+
+def evaluate_set(model: LoadedModel, labelled: LabelledSet) -> EvaluatedSet:
+    """Run a model file on a set, and score its predictions.
+
+    Raises:
+        TrainingError: the set has one class.
+    """
+    labels = labelled.split.labels.numpy()
+    if len(set(labels.tolist())) < 2:
+        raise TrainingError(f"{labelled.name}: all slices are of one class, so there is nothing to compare")
+    card = model.card
     probabilities, refusals = [], []
     with torch.inference_mode():
-        images = plain_inputs(split, card.input_size)
-        for batch in progress(in_batches(images), f"evaluating {split.name}", "batch"):
+        images = plain_inputs(labelled.split, card.input_size)
+        for batch in progress(in_batches(images), f"evaluating {labelled.name}", "batch"):
             outputs = model.network(batch)
             probabilities.append(outputs["probability"].double().numpy())
             scores = [outputs[name] > threshold for name, threshold in card.checks.items()]
             refused = torch.stack(scores).any(0) if scores else torch.zeros(len(batch), dtype=torch.bool)
             refusals.append(refused.numpy())
-    return FileAnswers(np.concatenate(probabilities), np.concatenate(refusals))
+    probability, is_refused = np.concatenate(probabilities), np.concatenate(refusals)
+    return EvaluatedSet(labelled, probability, is_refused, _score(labelled, probability, is_refused, card.threshold))
 
 
-def score_set(answers: FileAnswers, evaluated: EvaluatedSet, threshold: float) -> SetScores:
-    """Score the answers to a set at a threshold.
-
-    Raises:
-        TrainingError: the set has one class.
-    """
-    labels = evaluated.split.labels.numpy()
-    if len(set(labels.tolist())) < 2:
-        raise TrainingError(f"{evaluated.split.name}: all slices are of one class, so there is nothing to compare")
-    kept = ~answers.is_refused
+def _score(
+    labelled: LabelledSet, probability: NDArray[np.float64], is_refused: NDArray[np.bool_], threshold: float
+) -> SetScores:
+    labels, kept = labelled.split.labels.numpy(), ~is_refused
     answered = None
     if 0 < labels[kept].sum() < kept.sum() < len(labels):
-        groups = None if evaluated.groups is None else np.asarray(evaluated.groups)[kept].tolist()
-        answered = score(answers.probability[kept], labels[kept], threshold, 0, groups)
-    scores = score(answers.probability, labels, threshold, 0, evaluated.groups)
-    return SetScores(refused=int((~kept).sum()), scores=scores, answered=answered)
+        patients = None if labelled.patients is None else np.asarray(labelled.patients)[kept].tolist()
+        answered = score(probability[kept], labels[kept], threshold, 0, patients)
+    scores = score(probability, labels, threshold, 0, labelled.patients)
+    return SetScores(refused=int(is_refused.sum()), scores=scores, answered=answered)
 
 
 def difference_of_auc(

@@ -1,4 +1,4 @@
-"""The look at official test: official and corrected labels, and the same slices altered."""
+"""Scores of the official test: with official and corrected labels, and with altered slices."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
 from training.data.covid_ct import Split
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.answers import Answers
+from training.evaluation.predictions import Predictions
 from training.evaluation.scores import (
     ScoreName,
     Scores,
@@ -33,15 +33,6 @@ class AlteredScores(Record):
     accuracy_change: float
 
 
-class FormatScores(Record):
-    """Scores on the test slices of one file format; a rate is None without slices of its class."""
-
-    count: int
-    positives: int
-    sensitivity: float | None
-    specificity: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class OfficialTestScores:
     """Scores of official test.
@@ -50,24 +41,22 @@ class OfficialTestScores:
         scores: `test` with official labels, `test_corrected` with known errors corrected or left out,
             `test_without_notes` without every slice that the table of errors names, `test_new_papers` without slices
             that share a paper or a patient with a training slice.
-        formats: by format and colour mode of the file.
         probability_shares: share of probabilities at or below 0.1, 0.2, ... 1.0.
         lung_involvement_shares: share of slices with a lung involvement at or below each of INVOLVEMENT_BOUNDS.
     """
 
     scores: dict[str, Scores]
-    formats: dict[str, FormatScores]
     probability_shares: tuple[float, ...]
     lung_involvement_shares: dict[float, float]
 
 
 def alter(originals: Split, slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSlice]]:
-    """Alter the test slices: as they are (`plain`), every alteration, and black outside the lungs' box.
+    """Alter the test slices in every way, including black outside the lungs' box; `plain` are the unaltered slices.
 
     Args:
-        originals: the slices at the size of their files, which are altered; a slice that was scaled to the network's
-            size first would lose less.
-        slices: the same, as the network gets them.
+        originals: the slices at the size of their files. These are altered, because an alteration of scaled slices
+            would remove less.
+        slices: the same slices as network input.
         finder: finds the lungs' box.
     """
     sets = {"plain": list(slices)}
@@ -79,7 +68,7 @@ def alter(originals: Split, slices: Sequence[CtSlice], finder: LungFinder) -> di
 
 
 def score_test(
-    answers: Answers,
+    predictions: Predictions,
     slices: Sequence[CtSlice],
     corrections: Mapping[str, int | None],
     known_papers: Collection[str],
@@ -88,19 +77,20 @@ def score_test(
     *,
     patients_are_known: bool = False,
 ) -> OfficialTestScores:
-    """Score the answers to the unaltered test split; where patients are known, they are the groups of the slices."""
-    official = [each.label for each in slices]
-    true = [corrections.get(each.name, each.label) for each in slices]
-    without = [None if each.name in corrections else each.label for each in slices]
+    """Score the unaltered test split; where patients are known, they are the groups of the slices."""
+    sets = {
+        "test": [slice_.label for slice_ in slices],
+        "test_corrected": [corrections.get(slice_.name, slice_.label) for slice_ in slices],
+        "test_without_notes": [None if slice_.name in corrections else slice_.label for slice_ in slices],
+    }
+    new_papers = [None if slice_.name in known_papers else slice_.label for slice_ in slices]
+    if len(set(new_papers) - {None}) == 2:
+        sets["test_new_papers"] = new_papers
     scores = {}
-    new = [None if each.name in known_papers else each.label for each in slices]
-    sets = {"test": official, "test_corrected": true, "test_without_notes": without}
-    if len(set(new) - {None}) == 2:
-        sets["test_new_papers"] = new
     for name, labels in sets.items():
         usable = [i for i, label in enumerate(labels) if label is not None]
         scores[name] = score(
-            answers.probability[usable],
+            predictions.probability[usable],
             np.array([labels[i] for i in usable]),
             threshold,
             seed,
@@ -108,57 +98,41 @@ def score_test(
         )
     return OfficialTestScores(
         scores=scores,
-        formats=_by_format(answers, slices, threshold),
-        probability_shares=tuple(shares_up_to(answers.probability, PROBABILITY_BOUNDS).values()),
-        lung_involvement_shares=shares_up_to(answers.involvement[:, 0], INVOLVEMENT_BOUNDS),
+        probability_shares=tuple(shares_up_to(predictions.probability, PROBABILITY_BOUNDS).values()),
+        lung_involvement_shares=shares_up_to(predictions.involvement[:, 0], INVOLVEMENT_BOUNDS),
     )
 
 
 def score_altered(
-    answers: Mapping[str, Answers], slices: Sequence[CtSlice], threshold: float
+    predictions: Mapping[str, Predictions], slices: Sequence[CtSlice], threshold: float
 ) -> dict[str, AlteredScores]:
     """Score the altered test splits against the plain one."""
-    figures = {name: _scores(each, slices, threshold) for name, each in answers.items()}
+    figures = {name: _scores(altered_test, slices, threshold) for name, altered_test in predictions.items()}
     plain = figures.pop("plain")
     return {
         name: AlteredScores(
-            auc=own["auc"],
-            accuracy=own["accuracy"],
-            auc_change=own["auc"] - plain["auc"],
-            accuracy_change=own["accuracy"] - plain["accuracy"],
+            auc=scores["auc"],
+            accuracy=scores["accuracy"],
+            auc_change=scores["auc"] - plain["auc"],
+            accuracy_change=scores["accuracy"] - plain["accuracy"],
         )
-        for name, own in figures.items()
+        for name, scores in figures.items()
     }
 
 
-def _scores(answers: Answers, slices: Sequence[CtSlice], threshold: float) -> dict[ScoreName, float]:
+def _scores(predictions: Predictions, slices: Sequence[CtSlice], threshold: float) -> dict[ScoreName, float]:
     """Score without intervals."""
-    labels = np.array([each.label for each in slices])
-    probability = answers.probability.astype(np.float64)
+    labels = np.array([slice_.label for slice_ in slices])
+    probability = predictions.probability.astype(np.float64)
     values = weighted_scores(probability, labels, threshold, np.ones((len(labels), 1)))
     return {name: round(float(value[0]), 4) for name, value in values.items()}
 
 
-def _by_format(answers: Answers, slices: Sequence[CtSlice], threshold: float) -> dict[str, FormatScores]:
-    scores = {}
-    for encoding in sorted({each.encoding or "unknown" for each in slices}):
-        own = np.array([(each.encoding or "unknown") == encoding for each in slices])
-        labels = np.array([each.label for each in slices])[own]
-        called = answers.probability[own] >= threshold
-        scores[encoding] = FormatScores(
-            count=len(labels),
-            positives=int(labels.sum()),
-            sensitivity=round(float(called[labels == 1].mean()), 4) if labels.any() else None,
-            specificity=round(float((~called)[labels == 0].mean()), 4) if not labels.all() else None,
-        )
-    return scores
-
-
-def _blacken(each: CtSlice, finder: LungFinder) -> CtSlice:
+def _blacken(slice_: CtSlice, finder: LungFinder) -> CtSlice:
     """Blacken everything outside the lungs' box."""
     with torch.inference_mode():
-        lung = torch.sigmoid(finder(shrink(torch.from_numpy(each.grey)[None, None].float() / 255))[0])
+        lung = torch.sigmoid(finder(shrink(torch.from_numpy(slice_.grey)[None, None].float() / 255))[0])
     x0, x1, y0, y1 = (min(SLICE_SIZE, max(0, round(side * SLICE_SIZE))) for side in find_box(lung[:, 0])[0].tolist())
-    grey = np.zeros_like(each.grey)
-    grey[y0:y1, x0:x1] = each.grey[y0:y1, x0:x1]
-    return replace(each, grey=grey)
+    grey = np.zeros_like(slice_.grey)
+    grey[y0:y1, x0:x1] = slice_.grey[y0:y1, x0:x1]
+    return replace(slice_, grey=grey)

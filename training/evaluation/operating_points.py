@@ -1,20 +1,21 @@
 """Thresholds with a purpose, chosen on sources that were left out of training."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from service.model.card import Interval
-from training.evaluation.calibration import SourceAnswers
-from training.evaluation.scores import interval
+from training.evaluation.by_source import SourcePredictions
+from training.evaluation.scores import Floats, interval
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
-RESAMPLES: Final = 1000
-_THRESHOLD_RESAMPLES: Final = 200
+_RESAMPLES: Final = 200
+"""Bootstrap resamples on which a threshold is chosen again."""
+
+_CANDIDATES: Final = np.round(np.arange(0.02, 0.99, 0.01), 2)
 
 THRESHOLD_TOLERANCE: Final = 0.02
 """Balanced accuracy by which another threshold must be better than the one nearest to 0.5."""
@@ -68,66 +69,58 @@ class OperatingPoint(Record):
         return f"{self.rule}; on resampled patients it chooses {self.low:g} to {self.high:g}"
 
 
-def choose_threshold(sources: Mapping[str, SourceAnswers]) -> float:
+
+def choose_threshold(sources: Mapping[str, SourcePredictions]) -> float:
     """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.
 
-    It depends less on the sample than the best threshold does, and is better on sources that chose nothing
+    It depends less on the sample than the best threshold, and is better on sources not used for the choice
     (docs/experiments.md).
     """
-    candidates = np.round(np.arange(0.02, 0.99, 0.01), 2)
-    mean = mean_rates(sources, candidates).mean(0)
-    good = candidates[mean >= mean.max() - THRESHOLD_TOLERANCE]
-    return float(good[np.abs(good - 0.5).argmin()])
+    return float(_choose(np.mean([_rates(source, _CANDIDATES) for source in sources.values()], axis=0))[0])
 
 
-def mean_rates(sources: Mapping[str, SourceAnswers], thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute mean sensitivity and specificity over sources at each of T thresholds: float64 (2, T)."""
-    rates = np.array([_rates(each, thresholds) for each in sources.values()])
-    return np.asarray(rates.mean(0), np.float64)
+def mean_rates(sources: Mapping[str, SourcePredictions], threshold: float) -> tuple[float, float]:
+    """Compute mean sensitivity and specificity over sources at a threshold."""
+    sensitivity, specificity = np.mean([_rates(source, np.array([threshold])) for source in sources.values()], axis=0)
+    return float(sensitivity[0, 0]), float(specificity[0, 0])
 
 
-def threshold_range(
-    sources: Mapping[str, SourceAnswers], choose: Callable[[Mapping[str, SourceAnswers]], float], seed: int
-) -> tuple[float, float]:
-    """Find the range of 95 % of the thresholds that a rule chooses on resamples of the patients."""
-    draws = [
-        resamples(each, _THRESHOLD_RESAMPLES, derive_seed(seed, "threshold", name)) for name, each in sources.items()
+def threshold_range(sources: Mapping[str, SourcePredictions], seed: int) -> tuple[float, float]:
+    """Find the range of 95 % of the thresholds that the rule chooses on resamples of the patients."""
+    rates = [
+        _rates(source, _CANDIDATES, source.resamples(derive_seed(seed, "threshold", name), _RESAMPLES))
+        for name, source in sources.items()
     ]
-    chosen = [
-        choose({name: each.take(rows) for (name, each), rows in zip(sources.items(), resample, strict=True)})
-        for resample in zip(*draws, strict=True)
-    ]
-    low, high = np.percentile(chosen, [2.5, 97.5])
+    low, high = np.percentile(_choose(np.mean(rates, axis=0))[1:], [2.5, 97.5])
     return round(float(low), 3), round(float(high), 3)
 
 
-def score_rates(answers: SourceAnswers, threshold: float, seed: int) -> Rates:
+def score_rates(source: SourcePredictions, threshold: float, seed: int) -> Rates:
     """Score one source at a threshold; intervals resample its groups, because slices of a patient are alike."""
-    rows = [np.arange(len(answers.labels)), *resamples(answers, RESAMPLES, derive_seed(seed, "rates"))]
-    called, positive = answers.probability >= threshold, answers.labels == 1
+    rates = _rates(source, np.array([threshold]), source.resamples(derive_seed(seed, "rates")))
+    positives = int(source.labels.sum())
     return Rates(
-        positives=int(positive.sum()),
-        negatives=int((~positive).sum()),
-        sensitivity=interval(np.array([called[own][positive[own]].mean() for own in rows])),
-        specificity=interval(np.array([(~called[own][~positive[own]]).mean() for own in rows])),
+        positives=positives,
+        negatives=len(source.labels) - positives,
+        sensitivity=interval(rates[0, 0]),
+        specificity=interval(rates[1, 0]),
     )
 
 
-def resamples(answers: SourceAnswers, count: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Draw groups with replacement, with all their slices, until `count` resamples have both classes."""
-    names, group = np.unique(answers.groups, return_inverse=True)
-    members = [np.flatnonzero(group == number) for number in range(len(names))]
-    generator = np.random.default_rng(seed)
-    while count:
-        drawn = np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))])
-        if 0 < answers.labels[drawn].sum() < len(drawn):
-            count -= 1
-            yield drawn
+def _rates(source: SourcePredictions, thresholds: Floats, weights: Floats | None = None) -> Floats:
+    """Compute sensitivity and specificity at T thresholds for R columns of weights: (2, T, R)."""
+    weights = np.ones((len(source.labels), 1)) if weights is None else weights
+    called = source.probability >= thresholds[:, np.newaxis]
+    rates = []
+    for label, right in ((1, called), (0, ~called)):
+        members = source.labels == label
+        rates.append(right[:, members].astype(np.float64) @ weights[members] / weights[members].sum(0))
+    return np.stack(rates)
 
 
-def _rates(answers: SourceAnswers, thresholds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    below = []
-    for label in (1, 0):
-        own = np.sort(answers.probability[answers.labels == label])
-        below.append(np.searchsorted(own, thresholds, side="left") / len(own))
-    return 1 - below[0], below[1]
+def _choose(rates: Floats) -> Floats:
+    """Apply the rule to the rates (2, T, R) at all candidates: (R,)."""
+    balanced = rates.mean(0)
+    good = balanced >= balanced.max(0) - THRESHOLD_TOLERANCE
+    distance = np.where(good, np.abs(_CANDIDATES - 0.5)[:, np.newaxis], np.inf)
+    return np.asarray(_CANDIDATES[distance.argmin(0)])

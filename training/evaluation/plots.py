@@ -8,13 +8,12 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import ConfusionMatrixDisplay, roc_auc_score, roc_curve
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from training.data.covid_ct import LABELS, Split
 from training.evaluation.calibration import ReliabilityBin
-from training.evaluation.scores import ConfusionMatrix, Scores
+from training.evaluation.scores import Scores, written
 from training.run.atomic_write import write_atomically
 from training.run.record import EpochRecord
 
@@ -33,7 +32,7 @@ def draw_sample(split: Split) -> Figure:
     figure = Figure(figsize=(2.4 * _COLUMNS, 10), layout="constrained")
     for part, label in zip(np.asarray(figure.subfigures(2, 1)), (1, 0), strict=True):
         part.suptitle(f"{LABELS[label]} (label {label}); not for publishing, the papers' authors own these slices")
-        slices = [each for each in split.slices if each.label == label]
+        slices = [labelled for labelled in split.slices if labelled.label == label]
         chosen = [slices[i] for i in np.linspace(0, len(slices) - 1, 2 * _COLUMNS).astype(int)]
         for axes, labelled in zip(part.subplots(2, _COLUMNS).flat, chosen, strict=True):
             axes.imshow(labelled.pixels[0], cmap="gray", vmin=0, vmax=255)
@@ -67,68 +66,20 @@ def draw_curves(history: Sequence[EpochRecord], kept_epoch: int) -> Figure:
 
 
 def draw_roc(splits: Mapping[str, Scores]) -> Figure:
-    """Draw the receiver operating characteristic of each split, with its operating point."""
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    """Draw the receiver operating characteristic of each set of slices, with its operating point."""
+    figure = Figure(figsize=(5.4, 5.4), layout="constrained")
     axes = figure.subplots()
     for name, split in splits.items():
-        auc = split.figures["auc"]
-        label = f"{name}: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"
-        (line,) = axes.plot(split.roc.false_positive_rate, split.roc.true_positive_rate, label=label)
         sensitivity, specificity = (split.figures[key].value for key in ("sensitivity", "specificity"))
-        point = f"threshold {split.threshold:.2f}: sensitivity {sensitivity:.2f}, specificity {specificity:.2f}"
-        axes.plot(1 - specificity, sensitivity, "o", color=line.get_color(), label=point)
-    axes.plot([0, 1], [0, 1], ":", color="grey")
-    axes.set_xlabel("1 - specificity")
-    axes.set_ylabel("sensitivity (COVID)")
-    axes.set_aspect("equal")
-    axes.legend(loc="lower right", fontsize=7)
-    return figure
-
-
-def draw_roc_of_answers(
-    sources: Mapping[str, tuple[NDArray[np.integer], NDArray[np.floating]]], threshold: float
-) -> Figure:
-    """Draw the receiver operating characteristic of each set of slices, with the point of a threshold.
-
-    Args:
-        sources: labels and probabilities by name of the set, (N,) each.
-        threshold: at or above it a slice is called COVID.
-    """
-    figure = Figure(figsize=(5.4, 5.2), layout="constrained")
-    axes = figure.subplots()
-    for name, (labels, probability) in sources.items():
-        false_positive, true_positive, _ = roc_curve(labels, probability)
-        called = probability >= threshold
-        sensitivity, false_alarms = called[labels == 1].mean(), called[labels == 0].mean()
         label = (
-            f"{name} (n = {len(labels)}): AUC {roc_auc_score(labels, probability):.3f}; at {threshold:.2f} sensitivity "
-            f"{sensitivity:.2f}, specificity {1 - false_alarms:.2f}"
+            f"{name} (n = {split.count}): AUC {written(split.figures['auc'])}; at {split.threshold:.2f} sensitivity "
+            f"{sensitivity:.2f}, specificity {specificity:.2f}"
         )
-        (line,) = axes.plot(false_positive, true_positive, label=label)
-        axes.plot(false_alarms, sensitivity, "o", color=line.get_color())
+        (line,) = axes.plot(split.roc.false_positive_rate, split.roc.true_positive_rate, label=label)
+        axes.plot(1 - specificity, sensitivity, "o", color=line.get_color())
     axes.plot([0, 1], [0, 1], ":", color="grey")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity (COVID)", aspect="equal")
     figure.legend(loc="outside upper center", fontsize=7)
-    return figure
-
-
-def draw_precision_recall(splits: Mapping[str, Scores]) -> Figure:
-    """Draw precision over sensitivity of each split, and the precision of a guess, which is the share of COVID."""
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for name, split in splits.items():
-        recall = np.array(split.roc.true_positive_rate)
-        found = recall * split.positives
-        called = found + np.array(split.roc.false_positive_rate) * (split.count - split.positives)
-        some = called > 0
-        area = split.figures.get("auprc")
-        label = name if area is None else f"{name}: AUPRC {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
-        (line,) = axes.plot(recall[some], found[some] / called[some], label=label)
-        axes.axhline(split.positives / split.count, color=line.get_color(), linestyle=":")
-    axes.set_xlabel("sensitivity (COVID)")
-    axes.set_ylabel("precision")
-    axes.set_ylim(0, 1.02)
-    axes.legend(loc="lower left", fontsize=7)
     return figure
 
 
@@ -139,9 +90,9 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     axes.plot([0, 1], [0, 1], ":", color="grey")
     for name, bins in splits.items():
         points = [
-            (each.mean_probability, each.share_of_covid, each.count)
-            for each in bins
-            if each.mean_probability is not None and each.share_of_covid is not None
+            (bin_.mean_probability, bin_.share_of_covid, bin_.count)
+            for bin_ in bins
+            if bin_.mean_probability is not None and bin_.share_of_covid is not None
         ]
         error = sum(count * abs(x - y) for x, y, count in points) / sum(count for _, _, count in points)
         intervals = [binomtest(round(y * count), count).proportion_ci(method="wilson") for _, y, count in points]
@@ -149,8 +100,8 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
             [x for x, _, _ in points],
             [y for _, y, _ in points],
             yerr=[
-                [max(0.0, y - own.low) for (_, y, _), own in zip(points, intervals, strict=True)],
-                [max(0.0, own.high - y) for (_, y, _), own in zip(points, intervals, strict=True)],
+                [max(0.0, y - bounds.low) for (_, y, _), bounds in zip(points, intervals, strict=True)],
+                [max(0.0, bounds.high - y) for (_, y, _), bounds in zip(points, intervals, strict=True)],
             ],
             fmt="o-",
             capsize=2,
@@ -165,10 +116,11 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     return figure
 
 
-def draw_confusion(matrices: dict[str, ConfusionMatrix]) -> Figure:
+def draw_confusion(splits: Mapping[str, Scores]) -> Figure:
     """Draw confusion matrices in numbers of slices and shares of the true class, one panel per split."""
-    figure = Figure(figsize=(3.6 * len(matrices), 3.4), layout="constrained")
-    for axes, (name, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
+    figure = Figure(figsize=(3.6 * len(splits), 3.4), layout="constrained")
+    for axes, (name, split) in zip(np.atleast_1d(figure.subplots(1, len(splits))), splits.items(), strict=True):
+        matrix = split.confusion_matrix
         cells = np.array(
             [[matrix.true_negatives, matrix.false_positives], [matrix.false_negatives, matrix.true_positives]]
         )
@@ -184,56 +136,6 @@ def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int6
     for (row, column), number in np.ndenumerate(cells):
         shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
     axes.set(xlabel="predicted", ylabel="true")
-
-
-def draw_misclassified(name: str, labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Figure:
-    """Draw the probabilities of misclassified slices by true class; far from the threshold is confidently wrong.
-
-    Args:
-        name: of the split.
-        labels, probabilities: (N,).
-        threshold: at or above it a slice is called COVID.
-    """
-    truth, p = np.asarray(labels), np.asarray(probabilities)
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    wrong = (p >= threshold) != (truth == 1)
-    scores = [p[wrong & (truth == label)] for label in (0, 1)]
-    axes.hist(
-        scores,
-        bins=np.linspace(0, 1, 21).tolist(),
-        stacked=True,
-        label=[f"{LABELS[0]} called COVID ({len(scores[0])})", f"COVID called {LABELS[0]} ({len(scores[1])})"],
-    )
-    axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:.3f}")
-    axes.set_xlabel("probability of COVID")
-    axes.set_ylabel(f"misclassified {name} slices")
-    axes.legend()
-    return figure
-
-
-def draw_scores(
-    splits: Mapping[str, Scores],
-    tenths: Mapping[str, Sequence[ReliabilityBin]],
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    threshold: float,
-) -> dict[str, Figure]:
-    """Draw the plots that every run has, by name.
-
-    Args:
-        splits: scores by split.
-        tenths: reliability by set of slices.
-        labels, probabilities: (N,), of test.
-        threshold: at or above it a slice is called COVID.
-    """
-    return {
-        "roc": draw_roc(splits),
-        "precision_recall": draw_precision_recall(splits),
-        "confusion": draw_confusion({name: split.confusion_matrix for name, split in splits.items()}),
-        "reliability": draw_reliability(tenths),
-        "misclassified": draw_misclassified("test", labels, probabilities, threshold),
-    }
 
 
 def save_plots(plots: Mapping[str, Figure], folder: Path) -> None:

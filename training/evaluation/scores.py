@@ -7,7 +7,6 @@ A resample is a column of weights, how often it draws each slice, so that one pr
 """
 
 from collections.abc import Sequence
-from statistics import mean, stdev
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -126,20 +125,22 @@ def bin_of(probabilities: Floats) -> NDArray[np.int64]:
     return np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
 
 
-def bootstrap_weights(labels: NDArray[np.int64], seed: int, groups: Sequence[str] | None = None) -> Floats:
+def bootstrap_weights(
+    labels: NDArray[np.int64], seed: int, groups: Sequence[str] | None = None, count: int = RESAMPLES
+) -> Floats:
     """Draw groups with replacement within each class; return how often each resample has each slice.
 
     Returns:
-        (N, 1 + RESAMPLES); column 0 has each slice once.
+        (N, 1 + count); column 0 has each slice once.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "bootstrap"))
     names = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    weights = np.ones((len(labels), 1 + RESAMPLES))
+    weights = np.ones((len(labels), 1 + count))
     for label in (0, 1):
         rows = np.flatnonzero(labels == label)
-        found, group = np.unique(names[rows], return_inverse=True)
-        drawn = torch.randint(len(found), (len(found), RESAMPLES), generator=generator).numpy()
-        times = np.stack([np.bincount(column, minlength=len(found)) for column in drawn.T], axis=1)
+        members, group = np.unique(names[rows], return_inverse=True)
+        drawn = torch.randint(len(members), (len(members), count), generator=generator).numpy()
+        times = np.stack([np.bincount(column, minlength=len(members)) for column in drawn.T], axis=1)
         weights[rows, 1:] = times[group]
     return weights
 
@@ -199,7 +200,7 @@ def weighted_auc(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> 
 
 def _average_precision(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> Floats:
     """Compute the area under the precision-recall curve as scikit-learn's average precision: (R,)."""
-    positives, negatives = (each[::-1] for each in _by_score(scores, labels, weights))
+    positives, negatives = (sums[::-1] for sums in _by_score(scores, labels, weights))
     above, called = np.cumsum(positives, axis=0), np.cumsum(positives + negatives, axis=0)
     return _share((positives * _share(above, called)).sum(0), positives.sum(0))
 
@@ -237,23 +238,12 @@ def _rounded(values: Floats) -> list[float]:
 
 
 def _text(figures: dict[ScoreName, Interval]) -> str:
-    return ", ".join(f"{key} {each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for key, each in figures.items())
+    return ", ".join(f"{name} {written(figure)}" for name, figure in figures.items())
 
 
-class MeanAndDeviation(Record):
-    """Mean and standard deviation over runs, such as seeds; the deviation of a single run is None."""
-
-    mean: float
-    deviation: float | None
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if self.deviation is None else f" ± {self.deviation:.3f}")
-
-
-def mean_and_deviation(values: Sequence[float]) -> MeanAndDeviation:
-    """Summarise at least one value."""
-    deviation = round(stdev(values), 4) if len(values) > 1 else None
-    return MeanAndDeviation(mean=round(mean(values), 4), deviation=deviation)
+def written(figure: Interval) -> str:
+    """Write a figure with its interval, as in `0.887 (0.874 to 0.900)`."""
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def shares_up_to(values: ArrayLike, bounds: Sequence[float]) -> dict[float, float]:

@@ -1,4 +1,4 @@
-"""Fits the appearance probe to a trained network's maps: logistic regression, sources and classes in fixed shares."""
+"""Logistic regression of the appearance probe on a trained network's maps, with fixed shares of sources and classes."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,28 +23,28 @@ _PENALTY: Final = 0.1
 """C of the logistic regression, for features whose mean squared length is 1; 0.03 to 0.3 differ by 0.01 (left out)."""
 
 _VIEWS: Final = 2
-"""The slice as it is, and once augmented."""
+"""The unchanged slice, and an augmented one."""
 
 _MOST: Final = 1000
-"""Slices of a source that are used."""
+"""Largest number of slices of a source."""
 
 
 def fit_appearance(
     network: LesionNetwork,
     slices: Sequence[CtSlice],
-    found: FoundLungs,
+    lungs: FoundLungs,
     seen: Sequence[int],
     shares: Mapping[str | None, float],
     size: tuple[int, int],
     machine: Machine,
     rng: np.random.Generator,
 ) -> AppearanceProbe:
-    """Fit the probe to the labelled slices among those seen.
+    """Fit the probe to the labelled training slices.
 
     Args:
         network: trained, in evaluation mode.
-        slices, found: all slices and their lungs.
-        seen: indices of the slices that may be learned from.
+        slices, lungs: all slices and their lungs.
+        seen: indices of the training slices.
         shares: of each source, as in `LesionSamples`.
         size: height and width of the lung box's picture.
         machine: device and number format.
@@ -53,7 +53,7 @@ def fit_appearance(
     chosen = _choose([i for i in seen if slices[i].kind == "labelled" and slices[i].label is not None], slices, rng)
     probe = AppearanceProbe(network.map_channels)
     views = [
-        _pool(network, probe, slices, found, chosen, size, machine, rng if view else None) for view in range(_VIEWS)
+        _pool(network, probe, slices, lungs, chosen, size, machine, rng if view else None) for view in range(_VIEWS)
     ]
     features = np.concatenate(views)
     labels = np.tile([slices[i].label or 0 for i in chosen], _VIEWS)
@@ -78,8 +78,8 @@ def fit_appearance(
 def _choose(labelled: Sequence[int], slices: Sequence[CtSlice], rng: np.random.Generator) -> list[int]:
     chosen: list[int] = []
     for source in sorted({slices[i].source for i in labelled}):
-        own = [i for i in labelled if slices[i].source == source]
-        chosen += sorted(own[int(k)] for k in rng.permutation(len(own))[:_MOST])
+        members = [i for i in labelled if slices[i].source == source]
+        chosen += sorted(members[int(k)] for k in rng.permutation(len(members))[:_MOST])
     return chosen
 
 
@@ -87,23 +87,23 @@ def _pool(
     network: LesionNetwork,
     probe: AppearanceProbe,
     slices: Sequence[CtSlice],
-    found: FoundLungs,
+    lungs: FoundLungs,
     chosen: Sequence[int],
     size: tuple[int, int],
     machine: Machine,
     rng: np.random.Generator | None,
 ) -> NDArray[np.float32]:
-    """Pool the maps of slices, as they are or augmented: (N, features). Each process looks at its own part."""
+    """Pool the maps of unchanged or augmented slices: (N, features). Each process computes its part."""
     seeds = np.zeros(len(chosen), np.int64) if rng is None else rng.integers(2**62, size=len(chosen))
-    own = current().own(len(chosen))
+    places = current().places(len(chosen))
     rows = [np.empty((0, len(probe.mean)), np.float32)]
     network.to(machine.device)
     with torch.inference_mode(), machine.autocast():
-        for start in progress(range(0, len(own), 8), "looking at appearance", "batch"):
+        for start in progress(range(0, len(places), 8), "pooling lesion features", "batch"):
             pictures = []
-            for place in own[start : start + 8]:
+            for place in places[start : start + 8]:
                 i, view = chosen[place], None if rng is None else np.random.default_rng(seeds[place])
-                grey = crop_lungs(slices[i], found.lung[i], found.box[i], size, view).grey
+                grey = crop_lungs(slices[i], lungs.lung[i], lungs.box[i], size, view).grey
                 pictures.append(
                     grey if view is None else degrade(draw_marks(jitter_tone(grey, view), view, 0.35), view)
                 )
@@ -121,9 +121,9 @@ def _weights(slices: Sequence[CtSlice], shares: Mapping[str | None, float]) -> N
 
     Within a group and a class sources weigh as much as the root of their number, as in `LesionSamples`.
     """
-    groups = [(share_of(each, shares), each.label) for each in slices]
-    sources = Counter((each.source, each.label) for each in slices)
-    roots = np.array([1 / np.sqrt(sources[each.source, each.label]) for each in slices])
+    groups = [(share_of(slice_, shares), slice_.label) for slice_ in slices]
+    sources = Counter((slice_.source, slice_.label) for slice_ in slices)
+    roots = np.array([1 / np.sqrt(sources[slice_.source, slice_.label]) for slice_ in slices])
     totals: dict[tuple[str | None, int | None], float] = defaultdict(float)
     for group, root in zip(groups, roots, strict=True):
         totals[group] += float(root)

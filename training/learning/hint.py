@@ -1,4 +1,4 @@
-"""What keeps ImageNet's knowledge in the network while it learns lesions: hints of ImageNet's own layers."""
+"""Hints of ImageNet's layers, which keep ImageNet's features in the network while it learns lesions."""
 
 import copy
 from typing import Final, cast
@@ -10,20 +10,20 @@ from training.network.lesion_network import LesionNetwork
 from training.network.vgg import activations_of
 
 HINT: Final = "5_1"
-"""Activation whose content in ImageNet's network must stay readable in the trained one."""
+"""Activation of ImageNet's network that must stay predictable from the trained one."""
 
 
 class HintedNetwork(nn.Module):
-    """A lesion network next to ImageNet's frozen layers, whose 5_1 must follow linearly from the network's own 5_1.
+    """A lesion network with a hint: a linear map of its activation 5_1 must predict that of ImageNet's network.
 
-    A hint with a regressor as in FitNets (Romero et al. 2015, arXiv 1412.6550), here against forgetting as in learning
-    without forgetting (Li & Hoiem 2016, arXiv 1606.09282). It is used in training alone.
+    A hint with a regressor as in FitNets (Romero et al. 2015, arXiv 1412.6550), here to prevent forgetting as in
+    learning without forgetting (Li & Hoiem 2016, arXiv 1606.09282). It is used only in training.
 
-    `forward`: pictures as for `LesionNetwork`; bool (N,), which of them get a hint -> its outputs; float (number of
-    hints,), mean squared error of each hint in units of each channel's deviation.
+    `forward`: pictures as for `LesionNetwork`; bool (N,), whether a picture gets a hint -> its outputs; float (number
+    of hints,), mean squared error of each hint in units of each channel's deviation.
 
     Args:
-        network: with ImageNet's weights; its layers are taught in place, and are frozen up to `frozen`.
+        network: with ImageNet's weights; its layers are trained in place, except the first `frozen` ones.
         frozen: how many of VGG's first layers keep ImageNet's weights; ImageNet's network shares their output.
     """
 
@@ -39,7 +39,7 @@ class HintedNetwork(nn.Module):
         self.teacher = copy.deepcopy(nn.Sequential(*layers[frozen : place + 1])).requires_grad_(False)
         self.places = sorted({frozen - 1, place, *network.features.places})
         self.shared, self.hint = self.places.index(frozen - 1), self.places.index(place)
-        self.read = [self.places.index(each) for each in network.features.places]
+        self.read = [self.places.index(read_place) for read_place in network.features.places]
         norm = cast(nn.BatchNorm2d, layers[place - 1])
         self.register_buffer("scale", norm.weight.detach().abs().clamp_min(1e-3)[:, None, None].clone())
         self.regressor = nn.Conv2d(norm.num_features, norm.num_features, 1)
@@ -58,5 +58,5 @@ class HintedNetwork(nn.Module):
         return outputs, error.square().mean((1, 2, 3))
 
     def trainable(self) -> dict[str, torch.Tensor]:
-        """Return everything that is learned, by name: the network's layers that are not frozen, and the regressor."""
+        """Return the trained weights by name: those of the layers that are not frozen, and the regressor's."""
         return {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}

@@ -1,6 +1,6 @@
 """Batches for the lesion network: every source and both classes in fixed shares, lesions pasted into clear lungs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -26,10 +26,10 @@ _PASTED: Final = 0.45
 
 
 _OF_CLEAR: Final = 0.7
-"""Weight of a slice in which there is no lesion, by nobody's drawing."""
+"""Weight of a slice that is known to have no lesion, without a drawn mask."""
 
 _HINTED: Final = 3
-"""One of so many slices of a batch gets the hint of ImageNet's layers, which cost a quarter of a step for all."""
+"""Every third slice of a batch gets the hint of ImageNet's layers. For all slices it costs a quarter of a step."""
 
 
 class Batch(NamedTuple):
@@ -40,8 +40,8 @@ class Batch(NamedTuple):
         lesion, lung: float32 (N, 1, H / 4, W / 4), share of each cell inside the mask.
         lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
         label: float32 (N,), 1 is COVID.
-        hinted: bool (N,), which slices get a hint.
-        seeds: int64 (N,), of all that is random in each slice.
+        hinted: bool (N,), whether a slice gets a hint.
+        seeds: int64 (N,), of all random changes of each slice.
     """
 
     pictures: torch.Tensor
@@ -68,28 +68,29 @@ class LesionSamples:
     """Draws training batches.
 
     Args:
-        slices: to learn from; whatever is left out is not among them.
-        found: their lungs.
-        shares: of each labelled source among the labelled slices; sources not named share what `None` has.
+        slices: to learn from, without left-out ones.
+        lungs: those of the slices.
+        shares: of each labelled source among the labelled slices; all other sources share that of `None`.
         size: height and width of the pictures.
-        rng: draws the seed of every sample, so that a run can continue where it was.
+        rng: draws the seed of every sample, so that a run can be resumed.
     """
 
     def __init__(
         self,
         slices: Sequence[CtSlice],
-        found: FoundLungs,
+        lungs: FoundLungs,
         shares: Mapping[str | None, float],
         size: tuple[int, int],
         rng: np.random.Generator,
     ) -> None:
-        self._slices, self._found, self._size, self._seeds = slices, found, size, rng
+        self._slices, self._lungs, self._size, self._seeds = slices, lungs, size, rng
         self._rng = rng  # of one sample, from its seed
-        usable = [i for i in range(len(slices)) if found.has_lungs(i)]
+        usable = [i for i in range(len(slices)) if lungs.has_lungs(i)]
 
         def by_source(wanted: Callable[[CtSlice], bool]) -> list[list[int]]:
-            own = [i for i in usable if wanted(slices[i])]
-            return [[i for i in own if slices[i].source == name] for name in sorted({slices[i].source for i in own})]
+            members = [i for i in usable if wanted(slices[i])]
+            names = sorted({slices[i].source for i in members})
+            return [[i for i in members if slices[i].source == name] for name in names]
 
         self._drawn = by_source(lambda s: has_lesion(s.lesion))
         self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not has_lesion(s.lesion))
@@ -102,10 +103,10 @@ class LesionSamples:
         self._group_weights = weights / weights.sum()
         self._check()
 
-    def batch(self, size: int, own: Iterable[int] | None = None) -> Batch:
+    def batch(self, size: int, places: Sequence[int] | None = None) -> Batch:
         """Draw one batch, or the samples at some places of it; a sample does not depend on the others."""
         seeds = self._seeds.integers(2**62, size=size)
-        places = range(size) if own is None else list(own)
+        places = range(size) if places is None else places
         samples, rows = [], []
         for place in places:
             self._rng = np.random.default_rng(seeds[place])
@@ -122,10 +123,10 @@ class LesionSamples:
             pictures=stack(0),
             lesion=stack(1),
             lung=stack(2),
-            lesion_weight=column([each.lesion_weight for each in samples]),
-            lung_weight=column([0.3 if each.crop.lung is None else 1.0 for each in samples]),
-            label=column([each.label for each in samples]),
-            label_weight=column([each.label_weight for each in samples]),
+            lesion_weight=column([sample.lesion_weight for sample in samples]),
+            lung_weight=column([0.3 if sample.crop.lung is None else 1.0 for sample in samples]),
+            label=column([sample.label for sample in samples]),
+            label_weight=column([sample.label_weight for sample in samples]),
             hinted=torch.tensor([place % _HINTED == 0 for place in places]),
             seeds=torch.from_numpy(seeds[list(places)]),
         )
@@ -139,7 +140,7 @@ class LesionSamples:
         self._seeds.bit_generator.state = position
 
     def _check(self) -> None:
-        """Refuse sources of which nothing can be drawn.
+        """Refuse sources without a usable slice.
 
         Raises:
             TrainingError: no lungs were found in any slice of a kind that is needed.
@@ -177,7 +178,7 @@ class LesionSamples:
     def _draw_lesion(self) -> _Sample:
         crop = self._crop(self._choose(self._drawn))
         sample = _Sample(crop, crop.lesion, 1.0)
-        if _share(crop.lesion, crop.found) > 0.02:
+        if _share(crop.lesion, crop.found_lung) > 0.02:
             sample.label, sample.label_weight = 1.0, 0.5
         return sample
 
@@ -189,32 +190,32 @@ class LesionSamples:
         return sample
 
     def _paste(self, sample: _Sample) -> None:
-        """Put the lesion of another slice into the lungs, so that no source tells lesion from none."""
+        """Paste the lesion of another slice into the lungs, so that the source does not reveal a lesion."""
         donor = self._crop(self._choose(self._drawn))
         assert donor.lesion is not None  # noqa: S101 - donors have lesions
-        inside = donor.lesion * (sample.crop.found > 0.5)
+        inside = donor.lesion * (sample.crop.found_lung > 0.5)
         soft = cv2.GaussianBlur(inside, (0, 0), self._rng.uniform(0.6, 2.5)) * np.float32(self._rng.uniform(0.6, 1))
         grey = sample.crop.grey * (1 - soft) + donor.grey * soft
-        sample.crop = LungCrop(grey, sample.crop.found, None, sample.crop.lung)
+        sample.crop = LungCrop(grey, sample.crop.found_lung, None, sample.crop.lung)
         sample.lesion = (soft > 0.4).astype(np.float32)
-        if _share(sample.lesion, sample.crop.found) > 0.03:
+        if _share(sample.lesion, sample.crop.found_lung) > 0.03:
             sample.label = 1.0
         else:
             sample.label_weight = 0.0
 
     def _crop(self, index: int) -> LungCrop:
-        return crop_lungs(self._slices[index], self._found.lung[index], self._found.box[index], self._size, self._rng)
+        return crop_lungs(self._slices[index], self._lungs.lung[index], self._lungs.box[index], self._size, self._rng)
 
     def _choose(self, sources: Sequence[Sequence[int]]) -> int:
-        """Draw a slice; sources are as likely as the root of their number, so that no large one is nearly all."""
-        weights = np.sqrt([len(own) for own in sources])
-        own = sources[int(self._rng.choice(len(sources), p=weights / weights.sum()))]
-        return own[int(self._rng.integers(len(own)))]
+        """Draw a slice; a source is as likely as the root of its number of slices, so that no large one dominates."""
+        weights = np.sqrt([len(source) for source in sources])
+        source = sources[int(self._rng.choice(len(sources), p=weights / weights.sum()))]
+        return source[int(self._rng.integers(len(source)))]
 
     def _finish(self, sample: _Sample) -> tuple[Grey, Grey, Grey]:
         grey = degrade(draw_marks(jitter_tone(sample.crop.grey, self._rng), self._rng, 0.35), self._rng)
         lesion = np.zeros_like(grey) if sample.lesion is None else sample.lesion
-        lung = sample.crop.found if sample.crop.lung is None else sample.crop.lung
+        lung = sample.crop.found_lung if sample.crop.lung is None else sample.crop.lung
         return grey, to_cells(lesion), to_cells(lung)
 
 
@@ -224,14 +225,14 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(mask, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def share_of(each: CtSlice, shares: Mapping[str | None, float]) -> str | None:
-    """Name the group of sources that a slice is drawn with: its own, or None for all that have no share."""
-    return each.source if each.source in shares else None
+def share_of(slice_: CtSlice, shares: Mapping[str | None, float]) -> str | None:
+    """Return the key of a slice's share: its source, or None if the source has no share of its own."""
+    return slice_.source if slice_.source in shares else None
 
 
-def _is_labelled(shares: Mapping[str | None, float], group: str, label: int, each: CtSlice) -> bool:
-    return each.kind == "labelled" and each.label == label and (share_of(each, shares) or "") == group
+def _is_labelled(shares: Mapping[str | None, float], group: str, label: int, slice_: CtSlice) -> bool:
+    return slice_.kind == "labelled" and slice_.label == label and (share_of(slice_, shares) or "") == group
 
 
-def _share(lesion: Grey | None, found: Grey) -> float:
-    return 0.0 if lesion is None else float(lesion.sum() / max(1, int((found > 0.5).sum())))
+def _share(lesion: Grey | None, lung: Grey) -> float:
+    return 0.0 if lesion is None else float(lesion.sum() / max(1, int((lung > 0.5).sum())))

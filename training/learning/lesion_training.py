@@ -22,7 +22,7 @@ from training.run.history import append_row
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.progress import progress, say
-from training.run.run_folder import restoring
+from training.run.stages import restoring
 
 _CHECKPOINT_STEPS: Final = 100
 
@@ -106,17 +106,17 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     processes.check_same(state.step, f"the step of {training.checkpoint}")
     if state.step >= training.steps:
         raise TrainingError(f"{training.checkpoint}: at step {state.step}, and step {training.steps} was not kept")
-    own = processes.own(training.batch_size)
-    if not own:
+    places = processes.places(training.batch_size)
+    if not places:
         raise TrainingError(f"--batch-size {training.batch_size}: fewer slices than processes")
     parallel = DistributedDataParallel(hinted) if processes.count > 1 else hinted
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
-        waiting = drawing.submit(samples.batch, training.batch_size, own)
+        waiting = drawing.submit(samples.batch, training.batch_size, places)
         for step in bar:
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
-            waiting = drawing.submit(samples.batch, training.batch_size, own)
+            waiting = drawing.submit(samples.batch, training.batch_size, places)
             for group in optimiser.param_groups:
                 group["lr"] = group["largest_lr"] * training.rate(step)
             losses = _step(hinted, parallel, batch, training, optimiser)
@@ -157,8 +157,8 @@ def _take(hinted: HintedNetwork, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _optimiser(hinted: HintedNetwork, training: LesionTraining) -> torch.optim.Optimizer:
-    trunk = [each for each in hinted.network.features.parameters() if each.requires_grad]
-    new = [each for name, each in hinted.named_parameters() if each.requires_grad and ".features." not in name]
+    trunk = [weight for weight in hinted.network.features.parameters() if weight.requires_grad]
+    new = [weight for name, weight in hinted.named_parameters() if weight.requires_grad and ".features." not in name]
     groups = [
         {"params": trunk, "largest_lr": training.learning_rate},
         {"params": new, "largest_lr": _NEW_LAYERS * training.learning_rate},
@@ -237,7 +237,7 @@ def _step(
     training: LesionTraining,
     optimiser: torch.optim.Optimizer,
 ) -> dict[str, float]:
-    batch = Batch(*(each.to(training.machine.device) for each in batch))
+    batch = Batch(*(tensor.to(training.machine.device) for tensor in batch))
     with seeded_dropout(hinted.network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
         outputs, hints = parallel(batch.pictures, batch.hinted)
     losses = _losses(outputs, hints, batch)
@@ -246,7 +246,7 @@ def _step(
     loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
     loss = loss + training.hint * losses["hint"]
     (current().count * loss).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], 5.0)
+    nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], 5.0)
     optimiser.step()
     whole = current().sum(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, whole.tolist(), strict=True))
@@ -262,7 +262,7 @@ def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
         return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
 
     hook, was_training = layer.register_forward_pre_hook(drop), layer.training
-    layer.eval()  # it draws no mask of its own
+    layer.eval()  # so that it draws no mask itself
     try:
         yield
     finally:
@@ -278,8 +278,8 @@ def _losses(
     Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
     """
     weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
-    totals = current().sum(torch.stack([each.sum() for each in weights])).clamp_min(1.0)
-    of_lesion, of_lung, of_label, of_hint = (each / total for each, total in zip(weights, totals, strict=True))
+    totals = current().sum(torch.stack([weight.sum() for weight in weights])).clamp_min(1.0)
+    of_lesion, of_lung, of_label, of_hint = (weight / total for weight, total in zip(weights, totals, strict=True))
     cells, lesion_odds, appearance_odds = outputs
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits

@@ -1,4 +1,4 @@
-"""Random pictures of the lung box, as the network sees it, with the masks that belong to them."""
+"""Pictures of the lung box, as the network sees it, with their masks; random ones for training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,8 @@ from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.learning.augmentation import Grey, change_window
 from training.network.lung_box import find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
-from training.run.atomic_write import write_atomically
-from training.run.processes import current, first_only
 from training.run.progress import progress
-from training.run.run_folder import restoring
+from training.run.stages import computed_once, load_arrays, save_arrays
 
 FEWEST_LUNG: Final = 0.012
 """Share of the slice that lungs must take for a slice to be trained on."""
@@ -25,7 +23,7 @@ FEWEST_LUNG: Final = 0.012
 
 @dataclass(frozen=True, slots=True)
 class FoundLungs:
-    """Answers of the lung finder to N slices.
+    """Lungs in N slices by the lung finder.
 
     Attributes:
         lung: float16 (N, 64, 64), probability of lung.
@@ -42,16 +40,16 @@ class FoundLungs:
 
 @dataclass(frozen=True, slots=True)
 class LungCrop:
-    """The picture inside the box, with what is known of it; all of the box's size, float32.
+    """The picture inside the box, with its masks; all of the box's size, float32.
 
     Attributes:
         grey: 0 to 1, tone set.
-        found: probability of lung by the finder.
+        found_lung: probability of lung by the finder.
         lesion, lung: drawn masks, None where there are none.
     """
 
     grey: Grey
-    found: Grey
+    found_lung: Grey
     lesion: Grey | None
     lung: Grey | None
 
@@ -62,24 +60,20 @@ def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> 
     Raises:
         TrainingError: the file is damaged.
     """
-    if current().lacks(path):
-        _write_lungs(path, finder, slices)
-    with restoring(path), np.load(path) as stored:
-        return FoundLungs(stored["lung"], stored["box"])
-
-
-@first_only
-def _write_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> None:
-    found = find_lungs(finder, slices)
-    write_atomically(path, lambda file: np.savez_compressed(file, lung=found.lung, box=found.box))
+    return computed_once(
+        path,
+        lambda path: FoundLungs(**load_arrays(path)),
+        lambda path, lungs: save_arrays(path, {"lung": lungs.lung, "box": lungs.box}),
+        lambda: find_lungs(finder, slices),
+    )
 
 
 def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
-    """Ask the finder about every slice, as it is and mirrored."""
+    """Run the finder on every slice and its mirror image, and average both."""
     lungs, boxes = [], []
     with torch.inference_mode():
         for start in progress(range(0, len(slices), 64), "finding lungs", "batch"):
-            greys = np.stack([each.grey for each in slices[start : start + 64]])
+            greys = np.stack([slice_.grey for slice_ in slices[start : start + 64]])
             picture = shrink(torch.from_numpy(greys)[:, None].float() / 255)
             straight, mirrored = finder(picture)[0].sigmoid(), finder(picture.flip(3))[0].sigmoid().flip(3)
             lung = ((straight + mirrored) / 2)[:, 0]
@@ -89,23 +83,23 @@ def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
 
 
 def crop_lungs(
-    each: CtSlice,
+    slice_: CtSlice,
     lung: NDArray[np.float16],
     box: NDArray[np.float32],
     size: tuple[int, int],
     rng: np.random.Generator | None,
 ) -> LungCrop:
-    """Cut out the lung box and set its tone; with a generator, moved, turned, mirrored and in another window.
+    """Crop the lung box and set its tone; with a generator, also move, turn, mirror and change the window.
 
     Args:
-        each, lung, box: a slice and what the finder found in it.
+        slice_, lung, box: a slice, its lungs and its box.
         size: height and width of the picture.
         rng: draws the changes; None changes nothing.
     """
     height, width = size
     matrix = _matrix(box, height, width, rng)
     border = 0.0
-    grey: Grey = each.grey.astype(np.float32) / np.float32(255)
+    grey: Grey = slice_.grey.astype(np.float32) / np.float32(255)
     if rng is not None:
         border = float(rng.choice([0, 0, 0.5, 1]))
         if rng.random() < 0.5:
@@ -118,14 +112,14 @@ def crop_lungs(
         )
 
     whole = cast(Grey, cv2.resize(lung.astype(np.float32), (SLICE_SIZE, SLICE_SIZE), interpolation=cv2.INTER_LINEAR))
-    found = warp(whole)
+    found_lung = warp(whole)
     inside = warp(grey, border)
-    toned = set_tone(torch.from_numpy(inside)[None, None], torch.from_numpy(found)[None, None])[0, 0].numpy()
+    toned = set_tone(torch.from_numpy(inside)[None, None], torch.from_numpy(found_lung)[None, None])[0, 0].numpy()
     return LungCrop(
         grey=toned,
-        found=found,
-        lesion=None if each.lesion is None else warp(each.lesion.astype(np.float32)),
-        lung=None if each.lung is None else warp(each.lung.astype(np.float32)),
+        found_lung=found_lung,
+        lesion=None if slice_.lesion is None else warp(slice_.lesion.astype(np.float32)),
+        lung=None if slice_.lung is None else warp(slice_.lung.astype(np.float32)),
     )
 
 

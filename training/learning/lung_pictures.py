@@ -1,4 +1,4 @@
-"""Pictures for the lung finder: slices with their lungs, pictures that are no axial chest slice, and contact sheets."""
+"""Training pictures of the lung finder: slices with lungs, other pictures, and contact sheets of slices."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ Picture = NDArray[np.uint8]
 
 _OTHER: Final = 0.14
 _PANELS: Final = 0.10
-"""Shares of a batch: pictures that are no axial chest slice, and contact sheets."""
+"""Shares of a batch: pictures that are not axial chest slices, and contact sheets."""
 
 _LETTERS: Final = "abcdefghABCDEFG0123456789"
 _GRIDS: Final = ((2, 1), (1, 2), (2, 2), (3, 1), (3, 2), (2, 3), (3, 3), (4, 3), (4, 2), (5, 4), (1, 3))
 _FEWEST_SLICES: Final = 14
-"""Slices of a volume from which on it is cut in the other two directions."""
+"""Fewest slices of a volume that is also cut in the other two directions."""
 
 
 class LungBatch(NamedTuple):
@@ -34,7 +34,7 @@ class LungBatch(NamedTuple):
         pictures: float32 (N, 1, 128, 128), 0 to 1.
         lung: float32 (N, 1, 128, 128), 1 inside.
         kind: float32 (N, 2): not an axial chest slice, several panels.
-        lung_weight: float32 (N,), 0 for contact sheets, whose lungs nobody drew.
+        lung_weight: float32 (N,), 0 for contact sheets, which have no lung masks.
     """
 
     pictures: torch.Tensor
@@ -47,8 +47,8 @@ class LungPictures:
     """Draws training batches of the lung finder.
 
     Args:
-        slices: those with lung masks, and clear ones, whose lungs are found by threshold.
-        other: pictures that are no chest slices.
+        slices: those with lung masks, and clear ones, which are segmented by threshold.
+        other: pictures that are not chest slices.
         rng: draws everything.
     """
 
@@ -56,16 +56,16 @@ class LungPictures:
         self._rng = rng
         by_source: dict[str, list[tuple[Picture, Mask]]] = defaultdict(list)
         volumes: dict[tuple[str, str], list[Picture]] = defaultdict(list)
-        for each in slices:
-            lung = segment_by_threshold(each.grey) if each.kind == "clear" else each.lung
+        for slice_ in slices:
+            lung = segment_by_threshold(slice_.grey) if slice_.kind == "clear" else slice_.lung
             if lung is not None:
-                by_source[each.source].append((each.grey, lung))
-            if each.kind == "lesions":
-                volumes[each.source, each.group].append(cast(Picture, cv2.resize(each.grey, (192, 192))))
+                by_source[slice_.source].append((slice_.grey, lung))
+            if slice_.kind == "lesions":
+                volumes[slice_.source, slice_.group].append(cast(Picture, cv2.resize(slice_.grey, (192, 192))))
         self._sources = list(by_source.values())
-        self._volumes = [np.stack(each) for each in volumes.values() if len(each) >= _FEWEST_SLICES]
-        self._slices = [each.grey for each in slices]
-        self._other = [each.grey for each in other]
+        self._volumes = [np.stack(cuts) for cuts in volumes.values() if len(cuts) >= _FEWEST_SLICES]
+        self._slices = [slice_.grey for slice_ in slices]
+        self._other = [picture.grey for picture in other]
 
     def batch(self, size: int) -> LungBatch:
         """Draw one batch."""
@@ -79,8 +79,8 @@ class LungPictures:
             1 - kind[:, 1],
         )
 
-    def draw_no_slice(self) -> Grey:
-        """Draw a picture that is no axial chest slice, or a contact sheet: float32 (128, 128), 0 to 1."""
+    def draw_other(self) -> Grey:
+        """Draw a picture that is not an axial chest slice, or a contact sheet: float32 (128, 128), 0 to 1."""
         return _as_grey(_reduced(self._draw_other() if self._rng.random() < 0.6 else self._draw_panels()))
 
     def position(self) -> Mapping[str, Any]:
@@ -106,7 +106,7 @@ class LungPictures:
         return degrade(draw_marks(grey, self._rng, 0.5), self._rng), lung, kind
 
     def _draw_slice(self) -> tuple[Grey, Grey]:
-        """Draw a slice as it might have been cut out of a figure: moved, stretched, turned, mirrored, or cropped."""
+        """Draw a slice like one cut out of a figure: moved, stretched, turned, mirrored, or cropped."""
         rng = self._rng
         source = self._sources[int(rng.integers(len(self._sources)))]
         picture, mask = source[int(rng.integers(len(source)))]
@@ -131,7 +131,7 @@ class LungPictures:
         return cast(Grey, seen), cast(Grey, lung)
 
     def _choose_view(self, mask: Mask) -> tuple[float, float, float, float]:
-        """Choose the part of the slice that is seen, in pixels: about the lungs, or about the whole slice."""
+        """Choose the visible part of the slice, in pixels: around the lungs, or around the whole slice."""
         height, width = mask.shape
         if not mask.any() or self._rng.random() >= 0.6:
             edge = self._rng.uniform(-0.15, 0.15, 4)
@@ -149,7 +149,7 @@ class LungPictures:
         return x0, x1, y0, y1
 
     def _draw_other(self) -> Picture:
-        """Draw a picture that is no axial chest slice."""
+        """Draw a picture that is not an axial chest slice."""
         drawn = self._rng.random()
         if drawn < 0.5 and self._other:
             picture = self._draw_part(self._other[int(self._rng.integers(len(self._other)))])
@@ -171,7 +171,7 @@ class LungPictures:
         return picture[top : top + int(height * share), left : left + int(width * share)]
 
     def _draw_other_direction(self) -> Picture:
-        """Draw a coronal or sagittal slice of a volume, or its projection, which looks like a scout."""
+        """Draw a coronal or sagittal slice of a volume, or its projection, which resembles a scout image."""
         volume = self._volumes[int(self._rng.integers(len(self._volumes)))]
         axis = int(self._rng.integers(1, 3))
         drawn = self._rng.random()

@@ -1,7 +1,7 @@
-"""Pictures for the view checker: slices as they should be, turned, inverted, or in soft-tissue and bone windows."""
+"""Training pictures of the view checker: slices upright, turned, inverted, or in soft-tissue and bone windows."""
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +18,13 @@ _OTHER: Final = 0.15
 _TURNED: Final = 0.25
 _INVERTED: Final = 0.2
 _OTHER_WINDOW: Final = 0.3
-"""Shares: pictures that are no slice, which have no view; of slices, turned ones, inverted ones, in another window."""
+"""Shares: pictures that are not slices; of the slices: turned ones, inverted ones, those in another window."""
 
 _LESIONS: Final = 0.4
-"""Share of the slices that have a drawn lesion: lungs full of lesion look least like those of a wrong window."""
+"""Share of slices with a drawn lesion, because lungs full of lesion are confused with a wrong window most often."""
 
 _FURTHEST: Final = 0.2
-"""Share of the slice by which a view of it begins or ends beside its border."""
+"""Largest distance of the picture's border from the slice's, as a share of the slice."""
 
 
 class ViewBatch(NamedTuple):
@@ -44,16 +44,16 @@ class ViewPictures:
 
     Args:
         slices: chest slices in a lung window, upright.
-        found: their lungs; slices without lungs are left out.
-        other: draws pictures that are no slices.
+        lungs: those of the slices; slices without lungs are left out.
+        other: draws pictures that are not slices.
         rng: draws everything.
     """
 
     def __init__(
-        self, slices: Sequence[CtSlice], found: FoundLungs, other: LungPictures, rng: np.random.Generator
+        self, slices: Sequence[CtSlice], lungs: FoundLungs, other: LungPictures, rng: np.random.Generator
     ) -> None:
-        self._rng, self._other, self._slices, self._found = rng, other, slices, found
-        usable = [i for i in range(len(slices)) if found.has_lungs(i)]
+        self._rng, self._other, self._slices, self._lungs = rng, other, slices, lungs
+        usable = [i for i in range(len(slices)) if lungs.has_lungs(i)]
         self._lesions = [i for i in usable if has_lesion(slices[i].lesion)]
         names = sorted({slices[i].source for i in usable})
         self._sources = [[i for i in usable if slices[i].source == name] for name in names]
@@ -63,10 +63,19 @@ class ViewPictures:
         pictures, views = zip(*(self._draw() for _ in range(size)), strict=True)
         return ViewBatch(torch.from_numpy(np.stack(pictures))[:, None].float(), torch.tensor(views))
 
+    def position(self) -> Mapping[str, Any]:
+        """Return the states of both generators, for a checkpoint."""
+        return {"slices": self._rng.bit_generator.state, "other": self._other.position()}
+
+    def seek(self, position: Mapping[str, Any]) -> None:
+        """Continue from the generators' states."""
+        self._rng.bit_generator.state = position["slices"]
+        self._other.seek(position["other"])
+
     def _draw(self) -> tuple[Grey, tuple[float, float, float]]:
         rng = self._rng
         if rng.random() < _OTHER:
-            return self._finish(self._other.draw_no_slice(), strong=True), (0.0, 0.0, 0.0)
+            return self._finish(self._other.draw_other(), strong=True), (0.0, 0.0, 0.0)
         turned, inverted, elsewhere = (rng.random() < share for share in (_TURNED, _INVERTED, _OTHER_WINDOW))
         grey = self._draw_slice(self._draw_window() if elsewhere else None)
         grey = self._finish(grey, strong=not elsewhere)
@@ -86,15 +95,15 @@ class ViewPictures:
     def _draw_slice(self, window: tuple[float, float] | None) -> Grey:
         """Draw a slice with other borders, a little turned, mirrored; at times in another lung window, if in none."""
         rng = self._rng
-        own = self._lesions
-        if not own or rng.random() > _LESIONS:
-            own = self._sources[int(rng.integers(len(self._sources)))]
-        index = own[int(rng.integers(len(own)))]
+        candidates = self._lesions
+        if not candidates or rng.random() > _LESIONS:
+            candidates = self._sources[int(rng.integers(len(self._sources)))]
+        index = candidates[int(rng.integers(len(candidates)))]
         grey = self._slices[index].grey.astype(np.float32) / np.float32(255)
         if window is None and rng.random() < 0.3:
             window = rng.uniform(-700, -400), rng.uniform(1000, 2000)
         if window is not None:
-            hounsfield = estimate_hounsfield(grey, self._found.lung[index])
+            hounsfield = estimate_hounsfield(grey, self._lungs.lung[index])
             grey = show(with_bone(hounsfield, grey, rng), window)
         height, width = grey.shape
         angle, scale = float(rng.normal(0, 7)), INPUT_SIZE / (1 + rng.uniform(-_FURTHEST, _FURTHEST, 2))

@@ -28,7 +28,7 @@ class LesionDecoder(nn.Module):
 
     def __init__(self, channels: list[int], width: int = 64) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
+        self.laterals = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in channels)
         self.smooth_middle = nn.Conv2d(width, width, 3, padding=1)
         self.smooth_finest = nn.Conv2d(width, width, 3, padding=1)
@@ -56,7 +56,7 @@ class Appearance(nn.Module):
 
     def __init__(self, channels: list[int], width: int = 96, dropout: float = 0.3) -> None:
         super().__init__()
-        self.reduce = nn.ModuleList(nn.Conv2d(each, width, 1) for each in channels)
+        self.reduce = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * len(channels) * width, 1)
         self.bound = BOUND  # TorchScript sees attributes, not globals

@@ -1,4 +1,4 @@
-"""The whole way from a grey slice to the answer, as it is exported: find the lungs, look at them, read them."""
+"""The network of the model file: lung finder, view checker, lesion network and calibration."""
 
 import copy
 from typing import Final
@@ -6,20 +6,20 @@ from typing import Final
 import torch
 from torch import nn
 
-from training.network.deployable import fold_batch_norms
 from training.network.lesion_network import AppearanceProbe, LesionNetwork, surest_lesion
 from training.network.lung_box import crop, find_box, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
+from training.network.vgg import fold_batch_norms
 from training.network.view_checker import ViewChecker
 
 MAP_SIZE: Final = 80
-"""Cells a side of the maps that are answered, over the whole slice."""
+"""Cells a side of the returned maps, which cover the whole slice."""
 
 UNCALIBRATED: Final = (1.0, 0.0)
 """Slope and offset that leave log odds as they are."""
 
 FEWEST_LUNG: Final = 0.006
-"""Share of the slice below which lungs are too small to be read."""
+"""Smallest share of the slice that readable lungs take."""
 
 
 class LesionReader(nn.Module):
@@ -27,25 +27,24 @@ class LesionReader(nn.Module):
 
     `forward`: uint8 (N, 1, S, S) -> float32 tensors by name:
 
-    - `lesion_probability` (N,): that there is a lesion in these lungs, from the surest lesion cell; calibrated.
-    - `covid_given_lesion` (N,): that it is COVID-19 rather than another disease, from the lesions' appearance;
-      calibrated.
+    - `lesion_probability` (N,): of a lesion in these lungs, from the surest lesion cell; calibrated.
+    - `covid_given_lesion` (N,): of COVID-19 rather than another disease, from the lesions' appearance; calibrated.
     - `probability` (N,): of COVID, their product.
     - `heatmap` (N, 80, 80): probability of lesion at each cell of the slice, 0 outside the lungs.
     - `lungs` (N, 80, 80): probability of lung.
     - `lung_involvement` (N, 3): lesion area over lung area of both lungs, of the left and of the right one, taken as
       the halves of the box; the patient's left is the picture's right.
     - `lung_fraction` (N,): lung area over the slice's area.
-    - `no_lungs`, `several_panels`, `turned`, `inverted`, `wrong_window` (N,): 0 to 1, how surely the picture is to be
-      refused for this.
+    - `no_lungs`, `several_panels`, `turned`, `inverted`, `wrong_window` (N,): 0 to 1, scores of the reasons to refuse
+      the picture.
 
     Args:
         finder: finds the lungs; in evaluation mode.
-        views: tells how the slice is shown; in evaluation mode.
-        network: reads them; in evaluation mode.
+        views: detects turned and inverted slices and other windows; in evaluation mode.
+        network: reads lungs and lesions; in evaluation mode.
         appearance: fitted to this network's maps.
         box_size: height and width of the picture inside the lung box, as the network was trained with.
-        of_lesion, of_covid: slope and offset of the calibration of the two answers, on log odds (Platt 1999).
+        of_lesion, of_covid: slope and offset of the calibration of both probabilities, on log odds (Platt 1999).
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class LesionReader(nn.Module):
 
     @torch.jit.export
     def look(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Find the lungs and cut them out.
+        """Find the lungs and crop them.
 
         Returns:
             VGG's input (N, 3, height, width), box (N, 4), lung (N, 1, 64, 64), kind of picture (N, 2), views (N, 3).
@@ -81,9 +80,9 @@ class LesionReader(nn.Module):
         grey = slices.float() / 255
         small = shrink(grey)
         seen = small.to(self.normalise.mean.dtype)
-        found, kind = self.finder(seen)
+        cells, kind = self.finder(seen)
         views = self.views(seen)
-        lung = torch.sigmoid(found)
+        lung = torch.sigmoid(cells)
         box = find_box(lung[:, 0])
         inside = crop(grey, box, self.height, self.width)
         picture = set_tone(inside, crop(lung, box, self.height, self.width))
@@ -126,7 +125,7 @@ class LesionReader(nn.Module):
 
 def dequantised(maps: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return int8 maps as float32, others as they are."""
-    return [each.dequantize() if each.is_quantized else each for each in maps]
+    return [map_.dequantize() if map_.is_quantized else map_ for map_ in maps]
 
 
 def involvement(lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:

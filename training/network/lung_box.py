@@ -29,7 +29,7 @@ def find_box(lung: torch.Tensor, margin: float = MARGIN) -> torch.Tensor:
     mask = torch.where(lung > 0.5, lung, torch.zeros_like(lung)).float()
     x = _middle_interval(mask.sum(1))
     y = _middle_interval(mask.sum(2))
-    found = mask.sum((1, 2)) >= 1.0
+    has_lungs = mask.sum((1, 2)) >= 1.0
     box = torch.cat([x, y], dim=1)
     side = torch.stack([box[:, 1] - box[:, 0], box[:, 3] - box[:, 2]], dim=1).clamp_min(1 / 32)
     step = margin * side
@@ -39,7 +39,7 @@ def find_box(lung: torch.Tensor, margin: float = MARGIN) -> torch.Tensor:
     # not torch.tensor: it copies from the host, and the GPU waits
     low = torch.zeros_like(box[:, 0])
     whole = torch.stack([low, low + 1.0, low, low + 1.0], dim=1)
-    return torch.where(found[:, None], widened, whole)
+    return torch.where(has_lungs[:, None], widened, whole)
 
 
 def crop(picture: torch.Tensor, box: torch.Tensor, height: int, width: int) -> torch.Tensor:

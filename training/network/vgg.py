@@ -4,11 +4,12 @@ VGG: Simonyan & Zisserman 2015, arXiv 1409.1556. Batch norm: Ioffe & Szegedy 201
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -69,6 +70,24 @@ class Features(nn.Sequential):
             if place in places:
                 maps.append(x)
         return maps
+
+
+def fold_batch_norms(features: Features) -> Features:
+    """Fold each batch norm into the convolution before it; the function stays the same in evaluation mode.
+
+    ImageNet's first running variances are above 65,504, the largest fp16 number. Without folding, rounding changed
+    probabilities by up to 0.16.
+    """
+    layers: list[nn.Module] = []
+    places = []
+    for place, layer in enumerate(features):
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(cast(nn.Conv2d, layers[-1]).eval(), layer.eval())
+        else:
+            layers.append(layer)
+        if place in features.places:
+            places.append(len(layers) - 1)
+    return Features(layers, places).to(memory_format=torch.channels_last)
 
 
 def activations_of(layers: Iterable[nn.Module]) -> dict[str, int]:

@@ -11,7 +11,6 @@ import torchvision
 from torch import nn
 
 from training.errors import TrainingError
-from training.network.slice_network import SliceNetwork
 from training.network.vgg import Features, empty_vgg, initialise_weights
 from training.run.atomic_write import write_atomically
 from training.run.record import hash_file
@@ -23,47 +22,35 @@ _TORCHVISION_WEIGHTS: Final = {
 
 
 def check_weights(architecture: str, weights: Path | None) -> str:
-    """Check before any work that pretrained weights can be had, and return their hash.
+    """Check before any work that pretrained weights are available, and return their hash.
 
     Returns:
         SHA-256 of the file; without a file, the name of torchvision's weights, whose download is checked by its hash.
 
     Raises:
-        TrainingError: as `load_imagenet`.
+        TrainingError: as `load_features`.
     """
-    state, source = _read_weights(architecture, weights)
+    state, source = read_weights(architecture, weights)
     _whole_features(state, architecture, source)
     return hash_file(weights) if weights else str(_TORCHVISION_WEIGHTS[architecture])
 
 
-def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None) -> str:
-    """Load ImageNet weights into the convolutions, and into the classifier's hidden layers if the file has them.
+def load_features(features: Features, architecture: str, weights: Path | None) -> str:
+    """Load ImageNet weights into convolutions.
 
     Args:
-        network: the network to fill.
+        features: VGG's first layers.
         architecture: name of torchvision's network.
-        weights: state dict in torchvision's layout; None downloads torchvision's own.
+        weights: state dict in torchvision's layout; None downloads torchvision's.
 
     Returns:
-        Source of the weights, and layers that it lacks, for the card.
+        Source of the weights, for the card.
 
     Raises:
         TrainingError: no such file, no internet connection, or weights of another architecture.
     """
-    state, source = _read_weights(architecture, weights)
-    _fill(network.features, state, architecture, source)
-    hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
-    if not hidden:
-        return f"{source}; the classifier's hidden layers start at random because the file has none"
-    wanted = {k: v.float() for k, v in hidden.items() if not k.startswith("6.")}
-    network.head.layers.load_state_dict(wanted, strict=False)
-    return source
-
-
-def load_features(features: Features, architecture: str, weights: Path | None) -> str:
-    """Load ImageNet weights into convolutions alone; otherwise as `load_imagenet`."""
-    state, source = _read_weights(architecture, weights)
-    _fill(features, state, architecture, source)
+    state, source = read_weights(architecture, weights)
+    fill_features(features, state, architecture, source)
     return source
 
 
@@ -76,23 +63,29 @@ def write_random_weights(path: Path, architecture: str = "vgg19_bn") -> Path:
     return path
 
 
-def _fill(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
+def fill_features(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
+    """Fill VGG's first layers from a state dict in torchvision's layout.
+
+    Raises:
+        TrainingError: these are the weights of another architecture.
+    """
     features.load_state_dict(_whole_features(state, architecture, source)[: len(features)].state_dict())
 
 
 def _whole_features(state: Mapping[str, torch.Tensor], architecture: str, source: str) -> nn.Sequential:
     """Build all convolutions of a network with its weights, and check that they are of this network."""
-    own = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
+    convolutions = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
     whole, _ = empty_vgg(architecture)
     try:
-        whole.load_state_dict(own, assign=True)
+        whole.load_state_dict(convolutions, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise TrainingError(f"{source}: not the weights of {architecture}: {reason}") from error
     return whole
 
 
-def _read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+def read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+    """Read or download a state dict; return it with its source. Raises as `load_features`."""
     if weights is None:
         try:
             default = _TORCHVISION_WEIGHTS[architecture]

@@ -7,6 +7,7 @@ from typing import Final
 
 from service.model.card import MANIFEST_NAME, Interval, LocalCalibration
 from training.errors import TrainingError
+from training.evaluation.scores import written
 from training.release.publish import publish, staging_folder
 
 _CARD_NAME: Final = "README.md"
@@ -19,7 +20,7 @@ def write_calibrated(models: Path, out: Path, local: LocalCalibration, before: d
     Args:
         models: folder of the released model.
         out: another folder, which is created.
-        local: goes into the manifest, from which the service takes it.
+        local: for the manifest, from which the service reads it.
         before: figures of the released model on the same slices.
 
     Raises:
@@ -43,9 +44,9 @@ def write_calibrated(models: Path, out: Path, local: LocalCalibration, before: d
 
 
 def _section(local: LocalCalibration, before: dict[str, Interval]) -> str:
-    """Write the card's section: what the calibration rests on, its thresholds, and its figures beside those before."""
+    """Write the card's section: data of the calibration, thresholds, and figures before and after."""
     rows = [
-        f"| {name} | {_written(before[name]) if name in before else '-'} | {_written(figure)} |"
+        f"| {name} | {written(before[name]) if name in before else '-'} | {written(figure)} |"
         for name, figure in local.figures.items()
     ]
     points = [
@@ -57,9 +58,9 @@ def _section(local: LocalCalibration, before: dict[str, Interval]) -> str:
             f"{_TITLE} {local.source}",
             "",
             f"On {local.date}, from {local.count} slices ({local.positives} COVID) of {local.groups} patients of "
-            f"{local.source}. Weights are those of the released model; the figures above are not those of these "
-            "thresholds. The figures here are of slices whose patients had no part in the fit that answered them; 95 % "
-            "intervals are over patients.",
+            f"{local.source}. The weights are those of the released model. The figures above do not apply to these "
+            "thresholds. The figures here were measured on patients left out of the fit; 95 % intervals are over "
+            "patients.",
             "",
             "| operating point | threshold of the probability | of the lesion probability |",
             "| --- | --- | --- |",
@@ -71,7 +72,3 @@ def _section(local: LocalCalibration, before: dict[str, Interval]) -> str:
             "",
         ]
     )
-
-
-def _written(figure: Interval) -> str:
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -25,22 +25,20 @@ from training.evaluation.operating_points import OperatingPoint
 from training.network.lesion_reader import LesionReader
 from training.release.export import INTENDED_USE, NAME, SELF_CHECK_SEED, SELF_CHECK_TOLERANCE, export
 from training.release.quantisation import quantise
+from training.release.run_record import NOT_LEARNED
 from training.run.record import Provenance
 
 ARCHITECTURE: Final = (
-    "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; answer from "
-    "the surest lesion and the lesions' appearance inside the lungs)"
+    "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; probability "
+    "from the surest lesion and the lesions' appearance inside the lungs)"
 )
 LIMITS: Final = (
-    "Learned from about 4,500 slices of public sources, many cut out of papers; the classes of some sources come from "
-    "different scanners, and other lung disease with lesions is told from COVID-19 less well than healthy lungs are. "
-    "Mild disease without visible lesion is missed. Judged on sources that were left out; expect less on yours. One "
-    "slice, not a scan; no clinical data."
+    "Trained on about 4,500 slices of public sources, many cut out of papers. The classes of some sources come from "
+    "different scanners. It confuses COVID-19 with other lung disease more often than with healthy lungs, and misses "
+    "mild disease without visible lesions. Judged on left-out sources; expect lower accuracy on yours. One slice, not "
+    "a scan; no clinical data."
 )
-NOT_LEARNED: Final = (
-    "This network learned nothing: on no left-out source is its AUC above 0.5 with 95 % confidence. Its answers mean "
-    "nothing."
-)
+NOT_BETTER_THAN_CHANCE: Final = "its AUC is not above 0.5 with 95 % confidence on any left-out source"
 _CALIBRATION_SLICES: Final = 96
 
 
@@ -50,11 +48,11 @@ class CardContent:
 
     Attributes:
         version: of the model.
-        learned: whether it is better than chance on any left-out source.
+        learned: whether the network is better than chance on any left-out source.
         threshold, threshold_rule: of the default operating point.
         operating_points: by name.
         checks, checks_rule: thresholds of the refusals.
-        calibrations: of each answer, inside the graph.
+        calibrations: of each probability, inside the graph.
         test_metrics: of official test.
         left_out_metrics: by left-out source.
         provenance: recipe, data and code.
@@ -81,11 +79,11 @@ def export_files(
     Args:
         reader: on the CPU, in fp32, weights rounded to fp16.
         content: of the cards.
-        slices: training slices, of which some set the scales of int8.
+        slices: training slices; a sample of them sets the scales of int8.
         folder: of the model files.
     """
     stride = max(1, len(slices) // _CALIBRATION_SLICES)
-    greys = [torch.from_numpy(each.grey)[None, None] for each in slices[::stride]]
+    greys = [torch.from_numpy(slice_.grey)[None, None] for slice_ in slices[::stride]]
     quantised = quantise(reader, greys)
     files = [export(quantised, _card(quantised, content, "int8"), folder)]
     files.append(export(reader, _card(reader, content, "fp16"), folder))
@@ -119,7 +117,7 @@ def _card(reader: LesionReader, content: CardContent, precision: FilePrecision) 
         test_metrics=dict(content.test_metrics),
         left_out_metrics={name: dict(figures) for name, figures in content.left_out_metrics.items()},
         intended_use=INTENDED_USE,
-        limits=LIMITS if content.learned else f"{NOT_LEARNED} {LIMITS}",
+        limits=LIMITS if content.learned else f"{NOT_LEARNED.format(reason=NOT_BETTER_THAN_CHANCE)} {LIMITS}",
     )
 
 

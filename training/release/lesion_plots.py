@@ -1,6 +1,5 @@
 """Plots of a run of the recipe `lesion`. Those of `draw_plots` show no image; the samples show images of the data."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,46 +8,48 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from training.data.ct_slices import CtSlice
+from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import draw_roc_of_answers, draw_scores
+from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc
+from training.evaluation.scores import score
 from training.learning.lesion_fit import LesionFitSettings, source_shares
 from training.learning.lesion_samples import LesionSamples
 from training.learning.lung_crops import FoundLungs
-from training.release.lesion_report import LesionReport
-from training.release.predictions_csv import AnsweredSet
+from training.release.lesion_record import LesionRunRecord
+from training.release.predictions_csv import PredictedSet
 from training.run.seeding import derive_seed
 
 _OFFICIAL: Final = ("test", "test_corrected")
-"""Sets of official test that are drawn; the others are nearly the same slices."""
+"""Drawn sets of official test; the others have nearly the same slices."""
 
 _SAMPLES: Final = 16
 
 
 def draw_plots(
-    report: LesionReport, left_out: AnsweredSet, test: AnsweredSet, losses: Mapping[str, Path]
+    record: LesionRunRecord, left_out: PredictedSet, test: PredictedSet, losses: Mapping[str, Path]
 ) -> dict[str, Figure]:
     """Draw every plot of a run, by name.
 
     Args:
-        report: of the run.
-        left_out: the slices that were left out of training; only those of sources with scores are drawn.
+        record: of the run.
+        left_out: the left-out slices; only those of sources with scores are drawn.
         test: official test.
         losses: CSV with losses by step, of each network.
     """
-    tenths, answers = {}, {}
-    for source in report.judgement.sources:
-        own = [i for i, slice_ in enumerate(left_out.slices) if slice_.source == source and slice_.label is not None]
-        labels = np.array([left_out.slices[i].label for i in own])
-        answers[f"left-out {source}"] = labels, np.asarray(left_out.answers.probability[own])
-        tenths[f"left-out {source}"] = reliability(left_out.answers.probability[own], labels)
-    labels = np.array([slice_.label for slice_ in test.slices])
-    answers["official test"] = labels, np.asarray(test.answers.probability)
-    tenths["test"] = reliability(test.answers.probability, labels)
-    threshold = report.judgement.threshold
-    official = {name: scores for name, scores in report.splits.items() if name in _OFFICIAL}
+    official = {name: scores for name, scores in record.splits.items() if name in _OFFICIAL}
+    curves, bins = {}, {}
+    for source in record.judgement.sources:
+        places = [i for i, s in enumerate(left_out.slices) if s.source == source and s.label is not None]
+        labels = np.array([left_out.slices[i].label for i in places])
+        probability = left_out.predictions.probability[places]
+        groups = [left_out.slices[i].group for i in places]
+        curves[f"left-out {source}"] = score(probability, labels, record.judgement.threshold, 0, groups)
+        bins[f"left-out {source}"] = reliability(probability, labels)
+    bins["test"] = reliability(test.predictions.probability, [slice_.label or 0 for slice_ in test.slices])
     return {
-        **draw_scores(official, tenths, labels, test.answers.probability, threshold),
-        "roc": draw_roc_of_answers(answers, threshold),
+        "roc": draw_roc(curves | {"official test": record.splits["test"]}),
+        "confusion": draw_confusion(official),
+        "reliability": draw_reliability(bins),
         "losses": draw_losses(losses),
     }
 
@@ -57,8 +58,7 @@ def draw_losses(paths: Mapping[str, Path]) -> Figure:
     """Draw every loss by step, one panel a network."""
     figure = Figure(figsize=(4.8 * len(paths), 3.6), layout="constrained")
     for axes, (title, path) in zip(figure.subplots(1, len(paths), squeeze=False)[0], paths.items(), strict=True):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_rows(path, ("step",))
         steps = [int(float(row["step"])) for row in rows]
         for name in [name for name in rows[0] if name not in ("step", "seconds")]:
             axes.plot(steps, [float(row[name]) for row in rows], "o-", markersize=3, label=name)
@@ -67,16 +67,15 @@ def draw_losses(paths: Mapping[str, Path]) -> Figure:
     return figure
 
 
-def draw_samples(settings: LesionFitSettings, slices: Sequence[CtSlice], found: FoundLungs) -> Figure:
-    """Draw slices as training sees them, augmented, with their masks: lesions red, lungs blue.
+def draw_samples(settings: LesionFitSettings, slices: Sequence[CtSlice], lungs: FoundLungs) -> Figure:
+    """Draw augmented training slices with their masks: lesions red, lungs blue.
 
     The plot shows images of the data, so it must not be published.
     """
     recipe = settings.recipe
     rng = np.random.default_rng(derive_seed(recipe.seed, "samples"))
-    batch = LesionSamples(slices, found, source_shares(slices, recipe.covid_ct_share), recipe.box_size, rng).batch(
-        _SAMPLES
-    )
+    shares = source_shares(slices, recipe.covid_ct_share)
+    batch = LesionSamples(slices, lungs, shares, recipe.box_size, rng).batch(_SAMPLES)
     figure = Figure(figsize=(12, 10), layout="constrained")
     figure.suptitle("Training samples: lesions red, lungs blue. Not for publishing: the slices belong to their authors")
     height, width = recipe.box_size

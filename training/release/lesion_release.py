@@ -1,4 +1,4 @@
-"""A release of the recipe `lesion`: train, judge on left-out sources, evaluate test once, export, report.
+"""A release of the recipe `lesion`: train, judge on left-out sources, evaluate test once, export.
 
 Every stage is resumed from the run folder, so that a killed run repeats at most the stage that it was in.
 """
@@ -12,19 +12,17 @@ from typing import get_args
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from service.model.card import MANIFEST_NAME, AnswerName, Calibration, ManifestFile, SplitFingerprint
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import CtSlice, fingerprints
 from training.data.lesion_data import LesionData
-from training.evaluation.answers import Answers, resumed_answers
-from training.evaluation.checks import CHECK_THRESHOLDS, CHECKS_RULE, Checks, measure_checks
-from training.evaluation.heatmap_check import CoveringTest, cover, score_covering
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.official_test import OfficialTestScores, alter, score_altered, score_test
 from training.evaluation.plots import save_plot, save_plots
+from training.evaluation.predictions import Predictions, resumed_predictions
+from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE, Refusals, measure_refusals
 from training.evaluation.scores import score
 from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
 from training.learning.lesion_training import training_seconds
@@ -34,15 +32,15 @@ from training.release.export import NAME
 from training.release.lesion_card import write_card
 from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
 from training.release.lesion_plots import draw_plots, draw_samples
-from training.release.lesion_report import ExportedFiles, LesionFileAgreement, LesionReport
-from training.release.predictions_csv import AnsweredSet, write_answers
+from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
+from training.release.predictions_csv import PredictedSet, write_predictions
 from training.release.publish import find_damaged, publish, staging_folder
-from training.release.report import ModelName
+from training.release.run_record import ModelName, read_finished
 from training.run.machine import peak_memory_bytes
 from training.run.processes import current
 from training.run.progress import say, stage
 from training.run.record import Provenance, make_provenance, write_schema
-from training.run.run_folder import resumed_record
+from training.run.stages import resumed_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,10 @@ class LesionJob:
     """Settings of a release.
 
     Attributes:
-        fit: how to train.
+        fit: settings of the training.
         version: of the model.
         inputs: SHA-256 of the inputs by name.
-        export_anyway: write model files although the network learned nothing.
+        export_anyway: write model files even if the network learned nothing.
     """
 
     fit: LesionFitSettings
@@ -68,126 +66,103 @@ class LesionJob:
 
     def fingerprints(self, data: LesionData) -> dict[str, SplitFingerprint]:
         """Identify all data that a release is made from."""
-        test = {f"{name} test": each for name, each in fingerprints(data.test).items()}
+        test = {f"{name} test": fingerprint for name, fingerprint in fingerprints(data.test).items()}
         return fingerprints(data.train) | test
 
 
 @dataclass(frozen=True, slots=True)
 class _Tested:
-    """The shipped network with its answers to test, by alteration, and what is refused."""
+    """The shipped network with its predictions for test, by alteration, and its refusals."""
 
     reader: LesionReader
-    answers: dict[str, Answers]
+    predictions: dict[str, Predictions]
     scores: OfficialTestScores
-    covering: CoveringTest | None
-    checks: Checks
+    refusals: Refusals
 
 
-def release_lesions(job: LesionJob, data: LesionData) -> LesionReport:
-    """Train, choose calibration and thresholds on left-out sources, look at test once, export and report.
+def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
+    """Train, choose calibration and thresholds on left-out sources, evaluate test once, export and record.
 
     A finished run is read and not repeated.
     """
-    finished = _read(job)
+    finished = read_finished(job.models_folder, LesionRunRecord, job.version, export_anyway=job.export_anyway)
     if finished:
         say(f"{job.models_folder}: this run is finished; --fresh repeats it")
         current().leave_to_first()
         return finished
     fitted = fit_lesions(job.fit, data.train, data.other[::2])
-    found = resumed_lungs(job.fit.run_folder / "lungs.npz", fitted.finder, data.train)
-    save_plot(draw_samples(job.fit, data.train, found), job.fit.run_folder / "samples.png")
+    lungs = resumed_lungs(job.fit.run_folder / "lungs.npz", fitted.finder, data.train)
+    save_plot(draw_samples(job.fit, data.train, lungs), job.fit.run_folder / "samples.png")
     trained = time.perf_counter()
-    left_out = [each for each, out in zip(data.train, fitted.left_out, strict=True) if out]
-    judged = _answer_left_out(job, fitted, left_out)
-    judgement = judge_left_out(judged, left_out, job.fit.recipe.seed)
+    left_out = [slice_ for slice_, out in zip(data.train, fitted.left_out, strict=True) if out]
+    uncalibrated = _predict_left_out(job, fitted, left_out)
+    judgement = judge_left_out(uncalibrated, left_out, job.fit.recipe.seed)
     tested = _test(job, data, fitted, judgement)
-    report = _export(job, data, fitted, judgement, tested)
+    record = _export(job, data, fitted, judgement, tested)
     seconds = {
         name: training_seconds(job.fit.run_folder / f"{name}-losses.csv") for name in ("left-out", "network")
     } | {"evaluation_and_export": time.perf_counter() - trained}
-    report = report.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
+    record = record.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
     sets = (
-        # the network that answers left-out slices is not calibrated inside
-        AnsweredSet("left-out", left_out, calibrated(judged, judgement.calibrations)),
-        AnsweredSet("test", data.test, tested.answers["plain"]),
+        PredictedSet("left-out", left_out, calibrated(uncalibrated, judgement.calibrations)),
+        PredictedSet("test", data.test, tested.predictions["plain"]),
     )
-    _write(job, report, sets)
+    _write(job, record, sets)
     publish(job.models_folder)
-    return report
+    return record
 
 
-def _read(job: LesionJob) -> LesionReport | None:
-    """Read the record of a finished run; None if there is none of this version."""
-    try:
-        report = LesionReport.model_validate_json((job.models_folder / MANIFEST_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    is_complete = report.files or not job.export_anyway
-    return report if is_complete and report.model.version == job.version else None
-
-
-def _answer_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Answers:
-    stage(5, STAGES, "answers to left-out slices, calibration, thresholds")
+def _predict_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Predictions:
+    stage(5, STAGES, "predictions for left-out slices, calibration, thresholds")
     appearance, size = fitted.left_out_appearance, job.fit.recipe.box_size
-    judge = LesionReader(fitted.finder, fitted.views, fitted.left_out_network, appearance, size).eval()
+    reader = LesionReader(fitted.finder, fitted.views, fitted.left_out_network, appearance, size).eval()
     machine = job.fit.machine
-    path = job.fit.run_folder / "left-out-answers.npz"
-    return resumed_answers(path, judge.to(machine.device), left_out, machine, "answering left-out slices")
+    path = job.fit.run_folder / "left-out-predictions.npz"
+    return resumed_predictions(path, reader.to(machine.device), left_out, machine, "predicting left-out slices")
 
 
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
     stage(6, STAGES, "the only look at test")
     machine, recipe = job.fit.machine, job.fit.recipe
-    seed, size = recipe.seed, recipe.box_size
     of_lesion, of_covid = (
         (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
     )
-    reader = LesionReader(fitted.finder, fitted.views, fitted.network, fitted.appearance, size, of_lesion, of_covid)
+    reader = LesionReader(
+        fitted.finder, fitted.views, fitted.network, fitted.appearance, recipe.box_size, of_lesion, of_covid
+    )
     reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
-    answers = {
-        # changes of altered slices are larger than what autocast rounds
-        name: resumed_answers(
-            job.fit.run_folder / f"test-{name}-answers.npz",
+    predictions = {
+        # changes of altered slices are larger than the rounding of autocast
+        name: resumed_predictions(
+            job.fit.run_folder / f"test-{name}-predictions.npz",
             reader,
             slices,
             machine.without_autocast() if name == "plain" else machine,
-            f"answering test, {name}",
+            f"predicting test, {name}",
         )
         for name, slices in alter(data.originals, data.test, fitted.finder).items()
     }
-    covered = cover(answers["plain"], data.test, seed)
-    covered_answers = {
-        name: resumed_answers(
-            job.fit.run_folder / f"test-{name}-covered-answers.npz",
-            reader,
-            slices,
-            machine,
-            f"answering test, {name} cells covered",
-        )
-        for name, slices in covered.items()
-    }
     scores = score_test(
-        answers["plain"],
+        predictions["plain"],
         data.test,
         data.corrections,
         data.known_papers,
         judgement.threshold,
-        seed,
+        recipe.seed,
         patients_are_known=data.patients_are_known,
     )
-    stage(7, STAGES, "what is refused")
+    stage(7, STAGES, "refusals")
     others = {"photographs": data.other[1::2]} if data.other else {}
     slices = [*data.train, *data.test, *data.unseen]
-    measure = partial(measure_checks, reader, slices, others, machine, seed)
-    checks = resumed_record(job.fit.run_folder / "checks.json", Checks, measure)
-    covering = score_covering(answers["plain"], covered_answers, data.test, judgement.threshold)
-    return _Tested(reader, answers, scores, covering, checks)
+    measure = partial(measure_refusals, reader, slices, others, machine, recipe.seed)
+    refusals = resumed_record(job.fit.run_folder / "checks.json", Refusals, measure)
+    return _Tested(reader, predictions, scores, refusals)
 
 
 def _export(
     job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement, tested: _Tested
-) -> LesionReport:
-    """Write the model files into the staging folder, check them, and put the report together."""
+) -> LesionRunRecord:
+    """Write the model files into the staging folder, check them, and build the record."""
     stage(8, STAGES, "export")
     folder, staging = job.fit.run_folder, staging_folder(job.models_folder)
     provenance = make_provenance(
@@ -205,15 +180,16 @@ def _export(
             lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
         )
     stage(9, STAGES, "a check of the files")
+    plain, seed = tested.predictions["plain"], job.fit.recipe.seed
     agreement = {
         file.name: resumed_record(
             folder / f"agreement-{file.sha256[:8]}.json",
             LesionFileAgreement,
-            partial(_agreement, staging, file, tested.answers["plain"], data, judgement.threshold, job.fit.recipe.seed),
+            partial(_agreement, staging, file, plain, data, judgement.threshold, seed),
         )
         for file in exported.files
     }
-    return LesionReport(
+    return LesionRunRecord(
         **dict(provenance),
         files=exported.files,
         model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
@@ -222,10 +198,8 @@ def _export(
         judgement=judgement,
         splits=tested.scores.scores,
         test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
-        formats=tested.scores.formats,
-        altered=score_altered(tested.answers, data.test, judgement.threshold),
-        covering=tested.covering,
-        checks=tested.checks,
+        altered=score_altered(tested.predictions, data.test, judgement.threshold),
+        checks=tested.refusals,
         agreement=agreement,
         probability_shares=tested.scores.probability_shares,
         lung_involvement_shares=tested.scores.lung_involvement_shares,
@@ -246,43 +220,44 @@ def _content(
         operating_points=judgement.operating_points,
         checks=CHECK_THRESHOLDS,
         checks_rule=CHECKS_RULE,
-        calibrations={name: Calibration(**own.model_dump()) for name, own in judgement.calibrations.items()},
+        calibrations={name: Calibration(**platt.model_dump()) for name, platt in judgement.calibrations.items()},
         test_metrics={str(name): figure for name, figure in scores.scores["test"].figures.items()},
         left_out_metrics={
-            source: {str(name): figure for name, figure in each.figures.items()}
-            for source, each in judgement.sources.items()
+            name: {str(figure_name): figure for figure_name, figure in source.figures.items()}
+            for name, source in judgement.sources.items()
         },
         provenance=provenance,
     )
 
 
 def _agreement(
-    folder: Path, file: ManifestFile, answers: Answers, data: LesionData, threshold: float, seed: int
+    folder: Path, file: ManifestFile, evaluated: Predictions, data: LesionData, threshold: float, seed: int
 ) -> LesionFileAgreement:
-    """Load a written file like the service does and compare its answers to test."""
+    """Load a written file like the service does and compare its predictions for test."""
     network = load_on_cpu(folder, file).network
     with torch.inference_mode():
-        own = [network(torch.from_numpy(each.grey)[None, None])["probability"].item() for each in data.test]
-    probability = np.array(own)
-    groups = [each.group for each in data.test] if data.patients_are_known else None
-    figures = score(probability, np.array([each.label for each in data.test]), threshold, seed, groups).figures
+        probability = np.array(
+            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in data.test]
+        )
+    groups = [slice_.group for slice_ in data.test] if data.patients_are_known else None
+    figures = score(probability, np.array([slice_.label for slice_ in data.test]), threshold, seed, groups).figures
     return LesionFileAgreement(
-        largest_difference=float(np.abs(probability - answers.probability).max()),
+        largest_difference=float(np.abs(probability - evaluated.probability).max()),
         auc=figures["auc"].value,
-        decisions_equal=float(((probability >= threshold) == (answers.probability >= threshold)).mean()),
+        decisions_equal=float(((probability >= threshold) == (evaluated.probability >= threshold)).mean()),
         figures=figures,
     )
 
 
-def _write(job: LesionJob, report: LesionReport, sets: tuple[AnsweredSet, AnsweredSet]) -> None:
+def _write(job: LesionJob, record: LesionRunRecord, sets: tuple[PredictedSet, PredictedSet]) -> None:
     """Write predictions, plots, the card, the manifest and its JSON Schema."""
     folder, run_folder = staging_folder(job.models_folder), job.fit.run_folder
     losses = {
         "without left-out slices": run_folder / "left-out-losses.csv",
         "on all slices": run_folder / "network-losses.csv",
     }
-    write_answers(folder / "predictions.csv", sets)
-    save_plots(draw_plots(report, *sets, losses), folder / "figures")
-    write_schema(LesionReport, folder)
-    write_card(folder, report)
-    report.write(folder / MANIFEST_NAME)
+    write_predictions(folder / "predictions.csv", sets)
+    save_plots(draw_plots(record, *sets, losses), folder / "figures")
+    write_schema(LesionRunRecord, folder)
+    write_card(folder, record)
+    record.write(folder / MANIFEST_NAME)

@@ -31,7 +31,7 @@ class _Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Lines to print, and why the new model is no better; None if it is better."""
+    """Lines to print, and the reason if the new model is not better; None if it is."""
 
     lines: list[str]
     objection: str | None
@@ -43,10 +43,10 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
     Args:
         run_model: folder with the model of a finished run.
         folder: models folder that is served.
-        anyway: replace it although the new model is no better.
+        anyway: replace it even if the new model is not better.
 
     Raises:
-        TrainingError: the new model is no better and `anyway` was not given, or a file can't be written.
+        TrainingError: the new model is not better and `anyway` was not given, or a file can't be written.
     """
     version = _version(run_model)
     if version is None:
@@ -83,19 +83,20 @@ def compare_models(new: Path, old: Path) -> Comparison:
     there_is_one = (old / MANIFEST_NAME).is_file()
     first, second = _figures(new), _figures(old) if there_is_one else {}
     lines = [
-        f"release: {name}: auc {second.get(name, 'unknown')} in {old}, {own} in {new}" for name, own in first.items()
+        f"release: {name}: auc {second.get(name, 'unknown')} in {old}, {figure} in {new}"
+        for name, figure in first.items()
     ]
-    shared = [name for name, own in first.items() if name != "test" and own.is_of_the_same(second.get(name))]
-    chance = [name for name, own in first.items() if name != "test" and own.low <= 0.5]
+    shared = [name for name, figure in first.items() if name != "test" and figure.is_of_the_same(second.get(name))]
+    chance = [name for name, figure in first.items() if name != "test" and figure.low <= 0.5]
     objection = None
     if len(chance) == len(first) - ("test" in first):
-        objection = "the new model is no better than chance on any left-out source"
+        objection = "the new model is not better than chance on any left-out source"
     elif there_is_one and not shared:
         objection = f"the model in {old} has no figures for the same left-out slices, so they can't be compared"
     elif shared:
-        means = [sum(each[name].auc for name in shared) / len(shared) for each in (first, second)]
+        means = [sum(figures[name].auc for name in shared) / len(shared) for figures in (first, second)]
         if means[0] <= means[1]:
-            objection = f"mean AUC on {', '.join(shared)} is {means[0]:.3f}, no better than {means[1]:.3f}"
+            objection = f"mean AUC on {', '.join(shared)} is {means[0]:.3f}, not better than {means[1]:.3f}"
     return Comparison(lines, objection)
 
 
@@ -124,7 +125,7 @@ def _figures(folder: Path) -> dict[str, _Figure]:
         sources = metrics.get("judgement", {}).get("sources", {})
         if "test" in metrics.get("splits", {}):
             sources = sources | {"test": metrics["splits"]["test"]}
-        return {name: _figure(each) for name, each in sources.items()}
+        return {name: _figure(source) for name, source in sources.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 

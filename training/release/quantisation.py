@@ -45,8 +45,8 @@ def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionRead
             part.qconfig = _settings()  # type: ignore[assignment]
             quantization.prepare(part, inplace=True)  # type: ignore[no-untyped-call]
         with torch.inference_mode():
-            for each in progress(slices, "calibrating int8", "slice"):
-                quantised(each)
+            for slice_ in progress(slices, "calibrating int8", "slice"):
+                quantised(slice_)
         with int8_packed_by_onednn():  # as in the service, so that its answers are those of the card
             for part in (quantised.features, *_wrapped(quantised)):
                 quantization.convert(part, inplace=True)  # type: ignore[no-untyped-call]
@@ -55,7 +55,7 @@ def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionRead
 
 def _wrap_finder(finder: LungFinder) -> None:
     """Put all blocks of convolution, batch norm and ReLU but the first between quantisation and its opposite."""
-    blocks = [name for name, each in finder.named_modules() if isinstance(each, nn.Sequential) and _is_block(each)]
+    blocks = [name for name, part in finder.named_modules() if isinstance(part, nn.Sequential) and _is_block(part)]
     for name in blocks[1:]:
         block = finder.get_submodule(name)
         quantization.fuse_modules(block, [["0", "1", "2"]], inplace=True)  # type: ignore[no-untyped-call]
@@ -67,13 +67,13 @@ def _is_block(layers: nn.Sequential) -> bool:
 
 
 def _wrap_decoder(decoder: LesionDecoder) -> None:
-    for name, each in list(decoder.named_modules()):
-        if isinstance(each, nn.Conv2d) and each is not decoder.out:
-            decoder.set_submodule(name, quantization.QuantWrapper(each))
+    for name, part in list(decoder.named_modules()):
+        if isinstance(part, nn.Conv2d) and part is not decoder.out:
+            decoder.set_submodule(name, quantization.QuantWrapper(part))
 
 
 def _wrapped(reader: LesionReader) -> list[nn.Module]:
-    return [each for each in reader.modules() if isinstance(each, quantization.QuantWrapper)]
+    return [part for part in reader.modules() if isinstance(part, quantization.QuantWrapper)]
 
 
 def _settings() -> quantization.QConfig:

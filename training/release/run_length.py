@@ -14,7 +14,7 @@ _NAME: Final = "lengths.json"
 
 _MADE_AFTER_TRAINING: Final = (
     "*appearance.pt",
-    "*-answers.npz",
+    "*-predictions.npz",
     "files.json",
     "agreement-*.json",
     f"model/{MANIFEST_NAME}",

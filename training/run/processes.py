@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _LONGEST_WAIT: Final = timedelta(hours=24)
-"""The others wait while the first one trains the lung finder; a process that ended is noticed at once."""
+"""The others wait while the first process trains the lung finder; a process that ended is noticed at once."""
 
 _ENDED: Final = "another process of this run ended, or it was stopped; run the same command again to continue"
 
@@ -35,7 +35,7 @@ class Processes:
     """This process among those of the run.
 
     Attributes:
-        rank: 0 is the first one, which alone writes files and lines.
+        rank: 0 is the first process, the only one that writes files and lines.
         count: processes of the run.
     """
 
@@ -47,8 +47,8 @@ class Processes:
         """Whether this process writes."""
         return self.rank == 0
 
-    def own(self, length: int) -> range:
-        """Return the places of a sequence that this process works on: every `count`-th."""
+    def places(self, length: int) -> range:
+        """Return this process's places of a sequence: every `count`-th."""
         return range(self.rank, length, self.count)
 
     def sum(self, values: "torch.Tensor") -> "torch.Tensor":
@@ -60,7 +60,7 @@ class Processes:
         return values
 
     def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring the rows of `own` places of all processes into the order of the whole sequence."""
+        """Join the rows of all processes at their `places`, in the order of the whole sequence."""
         if self.count == 1:
             return rows
         from torch import distributed
@@ -73,7 +73,7 @@ class Processes:
         return whole
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait for every process."""
         if self.count > 1:
             from torch import distributed
 
@@ -81,12 +81,12 @@ class Processes:
 
     def lacks(self, path: Path) -> bool:
         """Whether a file is missing, as the first process sees it."""
-        answer = [not path.is_file()]
+        missing = [not path.is_file()]
         if self.count > 1:
             from torch import distributed
 
-            distributed.broadcast_object_list(answer, src=0)
-        return answer[0]
+            distributed.broadcast_object_list(missing, src=0)
+        return missing[0]
 
     def check_same(self, value: int, what: str) -> None:
         """Check that a number is the same in every process.

@@ -36,6 +36,11 @@ def say(line: str) -> None:
         _print(line)
 
 
+def print_red(line: str) -> None:
+    """Print a result on standard output, in red on a terminal."""
+    print(f"\033[31m{line}\033[0m" if sys.stdout.isatty() else line)
+
+
 def warn(line: str) -> None:
     """Print one line above the progress bars, with --quiet too."""
     _print(f"warning: {line}")

@@ -4,22 +4,16 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
-
-from pydantic import ValidationError
+from typing import Final
 
 from training.errors import TrainingError
 from training.run.atomic_write import PARTIAL_SUFFIX, write_text
 from training.run.processes import current, first_only
 from training.run.progress import say
-from training.run.record import Record
 from training.run.written_files import LIST_NAME, record_written, written_files, written_folders
-
-T = TypeVar("T")
-RecordT = TypeVar("RecordT", bound=Record)
 
 _SETTINGS_NAME: Final = "run.json"
 _LOCK_NAME: Final = "run.lock"
@@ -41,7 +35,7 @@ def check_folder(option: str, folder: Path, *, fresh: bool = False) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder to this run while it works; the lock ends with the process, even if it is killed.
+    """Lock a folder for this run; the lock ends with the process, even if it is killed.
 
     Raises:
         TrainingError: another run works in this folder, or it can't be created.
@@ -73,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
 def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: bool = False) -> None:
     """Write the run's settings into its folder, or check that those in it are the same.
 
-    Call it once every input was read: a run that fails on its inputs must claim and delete nothing.
+    Call it after every input was read: a run that fails on its inputs must claim and delete nothing.
 
     Args:
         folder: of the run; created if it does not exist.
@@ -90,8 +84,8 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
-    for own in written_folders(folder):
-        for partial in own.glob(f".*{PARTIAL_SUFFIX}"):  # of a killed process
+    for written_folder in written_folders(folder):
+        for partial in written_folder.glob(f".*{PARTIAL_SUFFIX}"):  # of a killed process
             partial.unlink(missing_ok=True)
     if not path.exists():
         write_text(folder / LIST_NAME, "")
@@ -108,7 +102,7 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
 
 
 def delete(folder: Path) -> None:
-    """Delete the files that a run wrote into its folder, by its own list; everything else stays.
+    """Delete the files on the run's list of written files; everything else stays.
 
     Raises:
         TrainingError: the folder has files but is not a run, or a file can't be deleted.
@@ -121,80 +115,14 @@ def delete(folder: Path) -> None:
         for path in written_files(folder):
             if path.name != _LOCK_NAME:  # this process holds it
                 path.unlink(missing_ok=True)
-        for own in reversed(folders[1:]):
-            if not any(own.iterdir()):
-                own.rmdir()
+        for inner in reversed(folders[1:]):
+            if not any(inner.iterdir()):
+                inner.rmdir()
     except OSError as error:
         raise TrainingError(f"{error.filename}: can't delete the old run: {error.strerror}") from error
     others = [path.name for path in folder.iterdir() if path.name != _LOCK_NAME]
     if others:
         say(f"--fresh: {folder} keeps what the run did not write: {', '.join(sorted(others)[:5])}")
-
-
-def computed_once(
-    path: Path,
-    load: Callable[[Path], T | None],
-    save: Callable[[Path, T], object],
-    compute: Callable[[], T],
-    *,
-    by_all: bool = False,
-) -> T:
-    """Load the result of a stage that an earlier process finished, or compute and save it.
-
-    Args:
-        path: file of the result.
-        load: reads it; None if it is of no use any more, so that the stage is computed again.
-        save: writes it.
-        compute: does the work.
-        by_all: whether all processes of a run compute together; otherwise the others wait for the first.
-
-    Raises:
-        TrainingError: the file is damaged.
-    """
-    if not current().lacks(path):
-        with restoring(path):
-            stored = load(path)
-        if stored is not None:
-            return stored
-    result = compute() if by_all else None
-
-    def write() -> None:
-        save(path, compute() if result is None else result)
-
-    first_only(write)()
-    with restoring(path):
-        stored = load(path)
-    if stored is None:
-        raise TrainingError(f"{path}: the file of this stage can't be read back; --fresh starts over")
-    return stored
-
-
-def resumed_record(
-    path: Path, kind: type[RecordT], compute: Callable[[], RecordT], valid: Callable[[RecordT], bool] = lambda _: True
-) -> RecordT:
-    """Read the record of a stage that an interrupted run finished, if it is still valid, or compute and write it."""
-
-    def load(path: Path) -> RecordT | None:
-        try:
-            record = kind.model_validate_json(path.read_bytes())
-        except ValidationError:  # of another version of this code
-            return None
-        return record if valid(record) else None
-
-    return computed_once(path, load, lambda path, record: record.write(path), compute)
-
-
-@contextmanager
-def restoring(path: Path) -> Iterator[None]:
-    """Report errors while a checkpoint is read and applied as errors of its file.
-
-    Raises:
-        TrainingError: the checkpoint can't be read, or belongs to another run.
-    """
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of this run ({error}); --fresh starts over") from error
 
 
 def _check_is_run(folder: Path) -> None:

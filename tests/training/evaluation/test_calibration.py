@@ -3,22 +3,22 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from training.evaluation.by_source import SourcePredictions
 from training.evaluation.calibration import (
     LOSS_TOLERANCE,
     PlattCalibration,
-    SourceAnswers,
     choose_calibration,
     fit_platt,
     reliability,
 )
 
 
-def _source(slope: float, shift: float, count: int = 600, seed: int = 0) -> SourceAnswers:
-    """Answers whose log odds would be right, if they were not stretched and shifted."""
+def _source(slope: float, shift: float, count: int = 600, seed: int = 0) -> SourcePredictions:
+    """Predictions with correct log odds that were then stretched and shifted."""
     generator = np.random.default_rng(seed)
     odds = generator.normal(0, 2, count)
     labels = (generator.random(count) < 1 / (1 + np.exp(-odds))).astype(np.int64)
-    return SourceAnswers(slope * odds + shift, labels, np.array([str(i) for i in range(count)]))
+    return SourcePredictions(slope * odds + shift, labels, np.array([str(i) for i in range(count)]))
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_a_trial_without_calibration_is_the_log_loss_of_the_answers_themselves()
     sources = {"a": _source(2.0, 1.0), "b": _source(2.0, -1.0, seed=1)}
     platt, trials = choose_calibration(sources)
     losses = []
-    for each in sources.values():
-        share = each.labels.mean()
-        weights = np.where(each.labels == 1, 1 / share, 1 / (1 - share))
-        losses.append(log_loss(each.labels, 1 / (1 + np.exp(-each.log_odds)), sample_weight=weights))
+    for source in sources.values():
+        share = source.labels.mean()
+        weights = np.where(source.labels == 1, 1 / share, 1 / (1 - share))
+        losses.append(log_loss(source.labels, 1 / (1 + np.exp(-source.log_odds)), sample_weight=weights))
     assert trials["none"].log_loss == pytest.approx(np.mean(losses), abs=1e-4)
-    calibrated = sources["a"].calibrated(platt)
+    calibrated = sources["a"].calibrated(platt.slope, platt.offset)
     assert np.array_equal(calibrated.probability.argsort(), sources["a"].log_odds.argsort())
 
 
@@ -90,7 +90,7 @@ def test_calibrated_probabilities_are_those_of_the_calibrated_log_odds() -> None
     source = _source(1.0, 0.0)
     platt = PlattCalibration(slope=0.5, offset=1.0, rule="")
     calibrated = platt.apply(source.probability.astype(np.float32))
-    assert calibrated == pytest.approx(source.calibrated(platt).probability, abs=1e-4)
+    assert calibrated == pytest.approx(source.calibrated(platt.slope, platt.offset).probability, abs=1e-4)
     assert np.isfinite(platt.apply(np.array([0.0, 1.0], np.float32))).all()
 
 
@@ -106,15 +106,15 @@ def test_the_reliability_of_calibrated_probabilities_lies_on_the_diagonal() -> N
     probabilities = torch.sigmoid(2 * torch.randn(20000, generator=generator))
     labels = (torch.rand(20000, generator=generator) < probabilities).long()
     bins = reliability(probabilities, labels)
-    assert sum(each.count for each in bins) == 20000
-    for each in bins:
-        assert each.mean_probability is not None
-        assert each.low <= each.mean_probability <= each.high
-        assert each.share_of_covid == pytest.approx(each.mean_probability, abs=0.05)
+    assert sum(bin_.count for bin_ in bins) == 20000
+    for bin_ in bins:
+        assert bin_.mean_probability is not None
+        assert bin_.low <= bin_.mean_probability <= bin_.high
+        assert bin_.share_of_covid == pytest.approx(bin_.mean_probability, abs=0.05)
 
 
 def test_a_bin_without_slices_has_no_share_and_one_is_in_the_last_bin() -> None:
     bins = reliability(torch.tensor([0.05, 1.0]), torch.tensor([0, 1]))
-    assert [each.count for each in bins] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert [bin_.count for bin_ in bins] == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     assert bins[5].share_of_covid is None
     assert bins[-1].share_of_covid == 1.0

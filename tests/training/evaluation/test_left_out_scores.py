@@ -4,10 +4,10 @@ import pytest
 from tests.support.sources.lesion_sources import draw_chest
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
-from training.evaluation.answers import Answers
-from training.evaluation.calibration import SourceAnswers
-from training.evaluation.left_out_scores import calibrate_answers, calibrated, judge_left_out, score_source
+from training.evaluation.by_source import SourcePredictions
+from training.evaluation.left_out_scores import calibrated, fit_calibrations, judge_left_out, score_source
 from training.evaluation.lesion_scores import to_grid
+from training.evaluation.predictions import Predictions
 
 
 def _slices(count: int = 30) -> list[CtSlice]:
@@ -27,17 +27,17 @@ def _slices(count: int = 30) -> list[CtSlice]:
     return slices
 
 
-def _answers(slices: list[CtSlice], seed: int = 0) -> Answers:
-    """Answers that know lesions and COVID fairly well; log odds of lesion are 2 too high and twice too far."""
+def _predictions(slices: list[CtSlice], seed: int = 0) -> Predictions:
+    """Fairly good predictions; log odds of lesion are 2 too high, and twice as large as they should be."""
     rng = np.random.default_rng(seed)
-    sick = np.array([each.finding != "healthy" and (each.lesion is None or each.lesion.any()) for each in slices])
-    covid = np.array([bool(each.label) for each in slices])
+    sick = np.array([s.finding != "healthy" and (s.lesion is None or s.lesion.any()) for s in slices])
+    covid = np.array([bool(slice_.label) for slice_ in slices])
     lesion_odds = 2 * (rng.normal(0, 1.5, len(slices)) + np.where(sick, 2, -2)) + 2
     covid_odds = rng.normal(0, 1, len(slices)) + np.where(covid, 1, -1)
     _, lung, lesion = draw_chest(0, lesion=True, size=320)
-    maps = np.stack([to_grid(lesion, 80) if each else np.zeros((80, 80)) for each in sick]).astype(np.float16)
+    maps = np.stack([to_grid(lesion, 80) if is_sick else np.zeros((80, 80)) for is_sick in sick]).astype(np.float16)
     lungs = np.repeat(to_grid(lung, 80)[None].astype(np.float16), len(slices), axis=0)
-    return Answers(
+    return Predictions(
         lesion_probability=(1 / (1 + np.exp(-lesion_odds))).astype(np.float32),
         covid_given_lesion=(1 / (1 + np.exp(-covid_odds))).astype(np.float32),
         involvement=np.zeros((len(slices), 3), np.float32),
@@ -48,21 +48,21 @@ def _answers(slices: list[CtSlice], seed: int = 0) -> Answers:
     )
 
 
-def test_the_lesion_answer_is_calibrated_on_slices_whose_lesions_are_known() -> None:
+def test_the_lesion_probability_is_calibrated_on_slices_with_known_lesions() -> None:
     slices = _slices(60)
-    answers = _answers(slices)
-    calibrations, trials = calibrate_answers(answers, slices)
+    predictions = _predictions(slices)
+    calibrations, trials = fit_calibrations(predictions, slices)
     assert 0.2 < calibrations["lesion_probability"].slope < 1.2
     assert calibrations["lesion_probability"].offset < 0
     assert trials["covid_given_lesion"].keys() == {"none", "temperature", "platt"}
-    healthy = [each.finding == "healthy" for each in slices]
-    mean_before = answers.probability[healthy].mean()
-    assert calibrated(answers, calibrations).probability[healthy].mean() < mean_before
+    healthy = [slice_.finding == "healthy" for slice_ in slices]
+    mean_before = predictions.probability[healthy].mean()
+    assert calibrated(predictions, calibrations).probability[healthy].mean() < mean_before
 
 
 def test_each_purpose_has_its_threshold_with_rates_by_source_and_negatives() -> None:
     slices = _slices()
-    judgement = judge_left_out(_answers(slices), slices, seed=0)
+    judgement = judge_left_out(_predictions(slices), slices, seed=0)
     differential, triage = (judgement.operating_points[name] for name in ("differential", "triage"))
     assert differential.lesion_threshold == triage.threshold == 0
     assert "drawn" in triage.rule
@@ -81,9 +81,9 @@ def test_each_purpose_has_its_threshold_with_rates_by_source_and_negatives() -> 
 
 
 def test_without_a_left_out_source_with_both_classes_nothing_is_judged() -> None:
-    slices = [each for each in _slices() if each.label != 1]
+    slices = [slice_ for slice_ in _slices() if slice_.label != 1]
     with pytest.raises(TrainingError, match="no left-out source has slices of both classes"):
-        judge_left_out(_answers(slices), slices, seed=0)
+        judge_left_out(_predictions(slices), slices, seed=0)
 
 
 def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
@@ -91,8 +91,8 @@ def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
     odds = generator.normal(0, 2, 50)
     labels = (generator.random(50) < 1 / (1 + np.exp(-odds))).astype(np.int64)
     groups = np.array([str(i // 4) for i in range(50)])
-    repeated = SourceAnswers(np.repeat(odds, 8), np.repeat(labels, 8), np.repeat(groups, 8))
-    alone = SourceAnswers(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
+    repeated = SourcePredictions(np.repeat(odds, 8), np.repeat(labels, 8), np.repeat(groups, 8))
+    alone = SourcePredictions(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
     by_patient = score_source(repeated, 0.5, 0).figures["auc"]
     by_slice = score_source(alone, 0.5, 0).figures["auc"]
     assert by_patient.value == by_slice.value
@@ -101,11 +101,11 @@ def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
 
 def test_nested_rates_use_a_threshold_that_the_source_did_not_choose() -> None:
     slices = _slices()
-    answers = _answers(slices)
+    predictions = _predictions(slices)
     south = np.array([slice_.source == "south" for slice_ in slices])
-    # the south's answers are far lower, so its own threshold would be too
-    answers.covid_given_lesion[south] *= 0.2
-    judgement = judge_left_out(answers, slices, seed=0)
+    # the south's probabilities are far lower, so its own threshold would be too
+    predictions.covid_given_lesion[south] *= 0.2
+    judgement = judge_left_out(predictions, slices, seed=0)
     nested = judgement.sources["south"].nested
     assert nested is not None
     north = judgement.sources["north"].nested

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics
 
 from service.model.card import INVOLVEMENT_BOUNDS
-from training.evaluation.scores import mean_and_deviation, score, shares_up_to, weighted_scores
+from training.evaluation.scores import bootstrap_weights, score, shares_up_to, weighted_scores
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
@@ -51,9 +51,9 @@ def test_figures_agree_with_scikit_learn_on_random_predictions() -> None:
         "log_loss": metrics.log_loss(labels, probabilities.astype(np.float64).clip(1e-7, 1 - 1e-7)),
         "brier": metrics.brier_score_loss(labels, probabilities),
     }
-    found = {name: interval.value for name, interval in figures.figures.items()}
-    assert found.pop("calibration_error") > 0
-    assert found == pytest.approx(expected, abs=5e-5)  # rounded to four decimals
+    values = {name: interval.value for name, interval in figures.figures.items()}
+    assert values.pop("calibration_error") > 0
+    assert values == pytest.approx(expected, abs=5e-5)  # rounded to four decimals
 
 
 def test_intervals_hold_their_figure_and_shrink_with_more_slices() -> None:
@@ -81,12 +81,12 @@ def test_a_weight_counts_a_slice_so_often_with_ties_as_scikit_learn_does() -> No
     scores = random.integers(0, 6, 60) / 5
     labels = random.integers(0, 2, 60)
     weights = random.integers(0, 4, (60, 3)).astype(np.float64)
-    found = weighted_scores(scores, labels, 0.5, weights)
+    values = weighted_scores(scores, labels, 0.5, weights)
     for name, metric in (("auc", metrics.roc_auc_score), ("auprc", metrics.average_precision_score)):
         expected = [metric(labels, scores, sample_weight=column) for column in weights.T]
-        assert found[name] == pytest.approx(expected)  # type: ignore[index]
+        assert values[name] == pytest.approx(expected)  # type: ignore[index]
     expected = [metrics.accuracy_score(labels, scores >= 0.5, sample_weight=column) for column in weights.T]
-    assert found["accuracy"] == pytest.approx(expected)
+    assert values["accuracy"] == pytest.approx(expected)
 
 
 def test_intervals_resample_patients_and_a_patient_has_one_mean() -> None:
@@ -102,21 +102,21 @@ def test_intervals_resample_patients_and_a_patient_has_one_mean() -> None:
     assert (by_patient.patients.count, by_patient.patients.positives) == (10, 5)
     assert by_patient.figures["auc"].value == by_slice.figures["auc"].value == by_patient.patients.figures["auc"].value
     width = {
-        name: each.figures["auc"].high - each.figures["auc"].low
-        for name, each in {"slices": by_slice, "patients": by_patient}.items()
+        name: scores.figures["auc"].high - scores.figures["auc"].low
+        for name, scores in {"slices": by_slice, "patients": by_patient}.items()
     }
     assert width["patients"] > 1.5 * width["slices"]
     assert " of 10 patients" in str(by_patient)
 
 
-def test_several_runs_have_a_mean_and_the_deviation_of_a_sample() -> None:
-    spread = mean_and_deviation([0.7, 0.8, 0.9])
-    assert (spread.mean, spread.deviation) == (0.8, 0.1)
-    assert str(spread) == "0.800 ± 0.100"
-
-
-def test_a_single_run_has_no_deviation() -> None:
-    assert str(mean_and_deviation([0.81])) == "0.810"
+def test_a_resample_has_as_many_groups_of_each_class_as_the_set() -> None:
+    labels, groups = np.array([1, 1, 1, 0, 0, 0]), list("aabbcd")
+    weights = bootstrap_weights(labels, 0, groups, 50)
+    assert weights.shape == (6, 51)
+    assert weights[:, 0].tolist() == [1] * 6
+    assert (weights[0] == weights[1]).all(), "slices of a group are drawn together"
+    assert (weights[1] + weights[2] == 2).all()
+    assert (weights[3:].sum(0) == 3).all()
 
 
 def test_shares_count_values_at_a_bound_and_end_at_all() -> None:

@@ -30,9 +30,9 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
 
     whole = samples().batch(5)
     for rank in (0, 1):
-        own = Processes(rank, 2).own(5)
-        for one, other in zip(whole, samples().batch(5, own), strict=True):
-            assert torch.equal(one[list(own)], other)
+        places = Processes(rank, 2).places(5)
+        for one, other in zip(whole, samples().batch(5, places), strict=True):
+            assert torch.equal(one[list(places)], other)
 
 
 def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
@@ -55,15 +55,15 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
     outputs, hints = (torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)), torch.rand(5)
     whole = lesion_training._losses(outputs, hints[batch.hinted], batch)
     weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
-    totals = torch.stack([each.sum() for each in weights])
+    totals = torch.stack([weight.sum() for weight in weights])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
     parts = []
     for rank in (0, 1):
         monkeypatch.setattr(processes, "_current", Processes(rank, 2))
-        own = list(Processes(rank, 2).own(5))
-        part = type(batch)(*(each[own] for each in batch))
-        first, second, third = (each[own] for each in outputs)
-        parts.append(lesion_training._losses((first, second, third), hints[own][part.hinted], part))
+        places = list(Processes(rank, 2).places(5))
+        part = type(batch)(*(tensor[places] for tensor in batch))
+        first, second, third = (tensor[places] for tensor in outputs)
+        parts.append(lesion_training._losses((first, second, third), hints[places][part.hinted], part))
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
 

@@ -5,8 +5,7 @@ import torch
 
 from tests.support.networks.random_weights import write_random_weights
 from training.errors import TrainingError
-from training.network.slice_network import SliceNetwork
-from training.network.weights import load_imagenet
+from training.report.network import SliceNetwork, load_imagenet
 
 pytestmark = pytest.mark.usefixtures("thin")
 

@@ -15,9 +15,9 @@ from tests.support.networks.thin_vgg import thin_vgg
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
-from training.evaluation.scores import shares_up_to
-from training.release.lesion_card import CARD_NAME, card_text, written
-from training.release.lesion_report import LesionReport
+from training.evaluation.scores import shares_up_to, written
+from training.release.lesion_card import CARD_NAME, card_text
+from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import COLUMNS
 from training.run.run_folder import delete
 
@@ -76,6 +76,8 @@ def test_both_files_are_loaded_as_the_service_loads_them(run: Path) -> None:
 def test_predictions_name_every_left_out_and_test_slice(run: Path) -> None:
     rows = (run / "model" / "predictions.csv").read_text().splitlines()
     assert rows[0] == ",".join(COLUMNS)
+    lesions = LesionRunRecord.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes()).judgement.lesions
+    assert sum(row.startswith("left-out,drawn,") for row in rows) == lesions.slices + lesions.without_lungs
     assert sum(row.startswith("test,") for row in rows) == 4
     assert sum(row.startswith("left-out,hospital,") for row in rows) == 6
 
@@ -90,23 +92,23 @@ def test_the_manifest_has_the_references_of_drift_of_these_predictions(run: Path
 
 def test_the_card_is_the_template_filled_from_metrics_json(run: Path) -> None:
     card = (run / "model" / "README.md").read_text()
-    report = LesionReport.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes())
-    assert card == card_text(report)
+    record = LesionRunRecord.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes())
+    assert card == card_text(record)
     assert card.startswith("# Model card: covid-ct 9.8.7")
     assert "$" not in card
-    for name, source in report.judgement.sources.items():
+    for name, source in record.judgement.sources.items():
         assert f"| {name} | {source.count} ({source.positives}), {source.groups} |" in card
-    for point in report.judgement.operating_points.values():
-        assert point.rule in card
-    for calibration in report.judgement.calibrations.values():
+    for point in record.judgement.operating_points.values():
+        assert point.rule_with_range in card
+    for calibration in record.judgement.calibrations.values():
         assert calibration.rule in card
-    assert f"AUC | {written(report.splits['test'].figures['auc'])}".lower() in card.lower()
-    assert all(f"`{file.name}`" in card for file in report.files)
+    assert f"AUC | {written(record.splits['test'].figures['auc'])}".lower() in card.lower()
+    assert all(f"`{file.name}`" in card for file in record.files)
 
 
 def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Path) -> None:
     names = {path.name for path in (run / "model" / "figures").iterdir()}
-    plots = ("roc", "precision_recall", "confusion", "reliability", "misclassified", "losses")
+    plots = ("roc", "confusion", "reliability", "losses")
     assert names == {f"{name}.png" for name in plots}
     assert (run / "samples.png").is_file()
     assert not (run / "model" / "samples.png").exists(), "it shows slices, so it is never released"
@@ -130,7 +132,7 @@ def test_export_is_resumed_file_by_file(run: Path, options: list[str], tmp_path:
     for path in (copy / "model").glob("*.pt"):
         path.rename(staging / path.name)
     (copy / "model" / MANIFEST_NAME).unlink()
-    stages = ("files.json", "checks.json", "left-out-answers.npz", "network.ckpt")
+    stages = ("files.json", "checks.json", "left-out-predictions.npz", "network.ckpt")
     before = {name: (copy / name).stat().st_mtime_ns for name in stages}
     assert main([*options, "--run", str(copy), "--model-version", "9.8.7", "--export-anyway"]) == 0
     assert {name: (copy / name).stat().st_mtime_ns for name in stages} == before
@@ -159,6 +161,7 @@ def test_a_network_that_learned_nothing_is_exported_only_when_asked_for(
     assert main([*options, "--run", str(copy), "--model-version", "9.8.7", "--export-anyway"]) == 0
     file = read_manifest(copy / "model").files[0]
     assert load_on_cpu(copy / "model", file).card.limits.startswith("This network learned nothing")
+    assert "> **This network learned nothing: its AUC is not above 0.5" in (copy / "model" / CARD_NAME).read_text()
 
 
 @pytest.mark.usefixtures("thin")
@@ -201,7 +204,6 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()
     assert {"test", "test_corrected", "test_without_notes"} <= metrics["splits"].keys()
     assert all(each["figures"] for each in metrics["agreement"].values()), "the int8 file has a whole row too"
-    assert metrics["formats"]["PNG L"]["count"] == 4
     for point in metrics["judgement"]["operating_points"].values():
         assert point["low"] <= point["threshold"] + point["lesion_threshold"] <= point["high"]
         assert point["sources"]["hospital"]["unknown"]["positives"] == 3
@@ -209,7 +211,7 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert {"upside down", "inverted", "refused window 40/400", "lung window -700/1000"} <= altered.keys()
     assert altered["inverted"]["hospital"]["count"] == 6
     schema = json.loads((run / "model" / metrics["json_schema"]).read_text())
-    assert schema["title"] == "LesionReport"
+    assert schema["title"] == "LesionRunRecord"
     assert metrics.keys() <= schema["properties"].keys()
 
 

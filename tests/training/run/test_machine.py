@@ -5,9 +5,8 @@ import torch
 
 from training.data.covid_ct import CovidCt
 from training.errors import TrainingError
-from training.learning.fine_tuning import FineTuning
-from training.network.slice_network import SliceNetwork
-from training.network.weights import load_imagenet
+from training.report.fine_tuning import FineTuning
+from training.report.network import SliceNetwork, load_imagenet
 from training.report_recipe import ReportRecipe
 from training.run.machine import Machine, find_machine
 

@@ -12,7 +12,7 @@ def test_without_torchrun_a_process_is_alone_and_exchanges_nothing(tmp_path: Pat
     with joined():
         alone = current()
         assert (alone.is_first, alone.count) == (True, 1)
-        assert list(alone.own(3)) == [0, 1, 2]
+        assert list(alone.places(3)) == [0, 1, 2]
         assert alone.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
         rows = np.ones((2, 3), np.float32)
         assert alone.gather(rows) is rows
@@ -22,7 +22,7 @@ def test_without_torchrun_a_process_is_alone_and_exchanges_nothing(tmp_path: Pat
 
 
 def test_places_of_all_processes_together_are_the_sequence_once() -> None:
-    places = [place for rank in range(3) for place in Processes(rank, 3).own(8)]
+    places = [place for rank in range(3) for place in Processes(rank, 3).places(8)]
     assert sorted(places) == list(range(8))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from training.release.lesion_report import LesionReport
-from training.release.report import Report
+from training.release.lesion_record import LesionRunRecord
+from training.report.record import ReportRunRecord
 from training.run.record import Record, write_schema
 
 MODELS = Path(__file__).parents[3] / "models"
@@ -18,7 +18,7 @@ def schema_of(kind: type[Record], folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("kind", [LesionReport, Report])
+@pytest.mark.parametrize("kind", [LesionRunRecord, ReportRunRecord])
 def test_every_field_of_metrics_json_is_described(kind: type[Record], tmp_path: Path) -> None:
     schema = schema_of(kind, tmp_path)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -10,27 +10,7 @@ import torch
 
 from training.errors import TrainingError
 from training.run.atomic_write import write_atomically, write_text
-from training.run.record import Record
-from training.run.run_folder import check_folder, claim_run_folder, delete, locked, restoring, resumed_record
-
-
-class Count(Record):
-    """A record of one number."""
-
-    count: int
-
-
-def test_a_file_that_is_no_checkpoint_is_named_with_the_way_out(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    torch.save({"history": []}, path)
-    message = r"last\.pt: not a checkpoint of this run \('network'\); --fresh"
-    with pytest.raises(TrainingError, match=message), restoring(path):
-        torch.load(path, weights_only=True)["network"]
-
-
-def test_what_is_no_fault_of_the_file_is_left_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), restoring(tmp_path / "last.pt"):
-        raise KeyboardInterrupt
+from training.run.run_folder import check_folder, claim_run_folder, delete, locked
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\0"])
@@ -123,18 +103,6 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_has_ended(tm
         first.kill()
     with locked(tmp_path):
         pass
-
-
-def test_a_stage_is_computed_again_only_if_its_record_is_gone_or_not_valid(tmp_path: Path) -> None:
-    path, counts = tmp_path / "checks.json", iter(range(9))
-
-    def compute() -> Count:
-        return Count(count=next(counts))
-
-    assert [resumed_record(path, Count, compute).count for _ in range(2)] == [0, 0]
-    assert resumed_record(path, Count, compute, lambda record: record.count > 0).count == 1
-    path.write_text('{"of another version": 1}')
-    assert resumed_record(path, Count, compute).count == 2
 
 
 @pytest.mark.parametrize("kind", ["text", "checkpoint"])

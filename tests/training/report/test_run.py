@@ -1,0 +1,103 @@
+import csv
+import hashlib
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.model.file import load_model, load_on_cpu, read_manifest, synthetic_slice
+from training.data.covid_ct import CovidCt, Split
+from training.report.fit import FitSettings
+from training.report.page import not_learned
+from training.report.record import ReportRunRecord
+from training.report.run import ReportJob, run_report
+from training.report.scores import Probabilities, evaluate
+from training.report_recipe import ReportRecipe
+from training.run.machine import Machine
+
+
+def test_the_models_folder_gets_model_file_figures_and_predictions(job: ReportJob, report: ReportRunRecord) -> None:
+    names = {str(path.relative_to(job.models_folder)) for path in job.models_folder.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.png" for name in ("confusion", "curves", "reliability", "roc")}
+    (model,) = {name for name in names if name.endswith(".pt")}
+    assert re.fullmatch(r"covid-ct-vgg19_bn-1\.2\.3-[0-9a-f]{8}\.fp16\.pt", model)
+    assert names - {model} == {"metrics.json", "metrics.schema.json", "predictions.csv"} | figures
+
+
+def test_the_manifest_pins_the_file_and_the_service_can_load_it(job: ReportJob, report: ReportRunRecord) -> None:
+    (file,) = read_manifest(job.models_folder).files
+    data = (job.models_folder / file.name).read_bytes()
+    assert (file.sha256, file.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    artifact = load_on_cpu(job.models_folder, file)
+    card = artifact.card
+    assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", 32)
+    assert (card.precision, card.checks, card.threshold) == ("fp16", {}, 0.5)
+    batch = torch.from_numpy(synthetic_slice(card.self_check.seed, card.input_size))[None]
+    answers = artifact.network(batch)
+    assert answers.keys() == {"probability", "heatmap"}
+    assert answers["probability"].item() == pytest.approx(card.self_check.probability, abs=1e-4)
+
+
+def test_metrics_json_is_the_record_and_agrees_with_the_card(job: ReportJob, report: ReportRunRecord) -> None:
+    written = json.loads((job.models_folder / "metrics.json").read_text())
+    assert written == report.model_dump(mode="json")
+    card = load_model(job.models_folder / report.files[0].name, torch.device("cpu"), "fp32").card
+    assert card.test_metrics == report.splits["test"].figures
+    assert card.training_config == job.settings.recipe.model_dump(mode="json")
+    assert card.data == report.data
+    assert [row["epoch"] for row in written["history"]] == [0, 1, 2, 3, 4, 5, 6]
+    assert read_manifest(job.models_folder).probability_shares == report.probability_shares
+
+
+def test_the_exported_file_answers_as_the_evaluated_network_does(report: ReportRunRecord) -> None:
+    assert report.export_difference is not None
+    assert report.export_difference < 1e-4
+
+
+def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(
+    job: ReportJob, data: CovidCt, report: ReportRunRecord
+) -> None:
+    with (job.models_folder / "predictions.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    for split in (data.val, data.test):
+        rows = [row for row in written if row["split"] == split.name]
+        assert [row["path"] for row in rows] == [each.path for each in split.slices]
+        hits = [(float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows]
+        assert sum(hits) / len(hits) == pytest.approx(report.splits[split.name].figures["accuracy"].value)
+    assert len(written) == 16
+
+
+def test_a_finished_run_is_read_and_not_repeated(job: ReportJob, data: CovidCt, report: ReportRunRecord) -> None:
+    path = job.models_folder / "metrics.json"
+    written = path.stat().st_mtime_ns
+    assert run_report(job, data) == report
+    assert path.stat().st_mtime_ns == written
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_network_that_learned_nothing_is_scored_and_exported_only_on_request(
+    data: CovidCt, recipe: ReportRecipe, machine: Machine, thin_weights: Path, tmp_path: Path
+) -> None:
+    half_wrong = (replace(slice_, label=(slice_.label + i) % 2) for i, slice_ in enumerate(data.val.slices))
+    hopeless = data._replace(val=Split("val", tuple(half_wrong)))
+    short = recipe.model_copy(update={"epochs": 1})
+    job = ReportJob(FitSettings(short, machine, thin_weights, tmp_path), "0")
+    record = run_report(job, hopeless)
+    assert not record.learned
+    assert record.files == ()
+    assert not list(tmp_path.rglob("covid-ct-*.pt"))
+    assert not_learned(record).startswith("This network learned nothing: its ")
+    assert "No model file was written; --export-anyway writes it." in not_learned(record)
+    asked_for = run_report(replace(job, export_anyway=True), hopeless)
+    card = load_on_cpu(job.models_folder, asked_for.files[0]).card
+    assert card.limits.startswith("This network learned nothing: its AUC on validation is ")
+    assert "No model file" not in not_learned(asked_for)
+
+
+def test_an_untrained_network_learned_nothing_whatever_its_scores(job: ReportJob, data: CovidCt) -> None:
+    perfect = Probabilities(data.val.labels.float(), data.test.labels.float(), {})
+    assert evaluate(perfect, data, 0, was_trained=True).learned
+    assert not evaluate(perfect, data, 0, was_trained=False).learned

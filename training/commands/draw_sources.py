@@ -1,0 +1,29 @@
+"""The command `draw-sources`: everything that a first run of `train` needs, drawn in seconds."""
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from training.data.generated_sources import write_sources
+from training.errors import TrainingError
+from training.network.weights import write_random_weights
+from training.run.progress import say
+
+WEIGHTS_NAME: Final = "vgg19_bn.pth"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw the sources and write random weights; a folder that has them is left as it is.
+
+    Raises:
+        TrainingError: the folder has other files.
+    """
+    folder: Path = options.folder
+    if (folder / WEIGHTS_NAME).is_file():
+        say(f"{folder}: the sources are there already")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise TrainingError(f"{folder}: the folder has files; pass a new one")
+    write_sources(folder)
+    write_random_weights(folder / WEIGHTS_NAME)  # last: it says that all is there
+    say(f"written: {folder}; now: python -m training train --config demo")

@@ -1,0 +1,86 @@
+"""Options of a run as a TOML file: presets that ship, and the recipe.toml that every run writes."""
+
+import argparse
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+from training.data.label_errors import KNOWN_LABEL_ERRORS
+from training.errors import TrainingError
+from training.run.atomic_write import write_text
+
+RECIPE_NAME: Final = "recipe.toml"
+_PRESETS: Final = Path(__file__).parents[1] / "presets"
+_NOT_OF_A_RECIPE: Final = {
+    *("command", "config", "quiet", "run", "out", "fresh", "check", "threads"),
+    *("release", "release_anyway", "export_anyway"),
+}
+"""Options that say where a run goes and what happens to it, not what it is."""
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets."""
+    return sorted(path.stem for path in _PRESETS.glob("*.toml"))
+
+
+def read_recipe_file(name: str, command: str) -> dict[str, Any]:
+    """Read the options of a file or preset.
+
+    Args:
+        name: path of a file, or name of a preset.
+        command: that the options are for.
+
+    Raises:
+        TrainingError: there is no such file, it is not TOML, or it is for another command.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = _PRESETS / f"{name}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError(f"--config {name}: no such file, nor a preset ({', '.join(preset_names())})") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TrainingError(f"--config {name}: can't read the file: {error}") from error
+    wanted = values.pop("command", command)
+    if wanted != command:
+        raise TrainingError(f"--config {name}: it is for the command {wanted}, not {command}")
+    return values
+
+
+def write_recipe_file(
+    folder: Path, command: str, options: argparse.Namespace, fields: Mapping[str, object], without: Collection[str] = ()
+) -> None:
+    """Write recipe.toml: every value of the recipe, and the absolute paths of all inputs.
+
+    Args:
+        folder: of the run.
+        command: that `--config` repeats the run with.
+        options: of this run.
+        fields: values of the recipe.
+        without: fields of the recipe that other options set.
+    """
+    values: dict[str, Any] = {"command": command}
+    given = {name: value for name, value in vars(options).items() if name not in _NOT_OF_A_RECIPE}
+    given |= {name: value for name, value in fields.items() if name not in without}
+    for name, value in given.items():
+        if name == "corrections" and value == KNOWN_LABEL_ERRORS:
+            continue
+        written = "none" if name == "corrections" and value is None else _as_toml(value)
+        if written is not None and written != []:
+            values[name.replace("_", "-")] = written
+    text = f"# python -m training {command} --config {RECIPE_NAME}\n{tomli_w.dumps(values)}"
+    path = folder / RECIPE_NAME
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _as_toml(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, list | tuple):
+        return [_as_toml(member) for member in value]
+    return value

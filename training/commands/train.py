@@ -1,0 +1,170 @@
+"""The command `train`: everything from public data to the model that ships."""
+
+import argparse
+import sys
+from dataclasses import fields
+
+from training.commands.options import check_paths, read_recipe
+from training.commands.recipe_files import write_recipe_file
+from training.data.ct_slices import content_hash
+from training.data.left_out import check_parts, choose_left_out
+from training.data.lesion_data import LesionData, LesionInputs, LesionPaths, read_lesion_inputs
+from training.data.patients import find_tables
+from training.data.source_table import source_table
+from training.errors import TrainingError
+from training.evaluation.scores import written
+from training.learning.lesion_fit import LesionFitSettings
+from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
+from training.network.weights import check_weights
+from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
+from training.release.lesion_record import LesionRunRecord
+from training.release.lesion_release import LesionJob, release_lesions
+from training.release.promotion import check_version, promote
+from training.release.run_length import take_lengths
+from training.release.run_record import NOT_LEARNED
+from training.run.machine import Machine, find_machine, use_threads
+from training.run.processes import current
+from training.run.progress import print_red, say
+from training.run.record import hash_file
+from training.run.run_folder import check_folder, claim_run_folder, locked
+
+
+def run(options: argparse.Namespace) -> None:
+    """Check all inputs, train or resume, print the results, and release the model if that was asked for."""
+    recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
+    _check_options(options)
+    use_threads(options.threads)
+    machine = find_machine(options.device, options.precision, 0)
+    inputs = read_lesion_inputs(_paths(options), allow_copies=options.allow_copies)
+    weights, leave_out = "", tuple(options.leave_out)
+    with inputs.collecting():
+        weights = check_weights(recipe.architecture, options.weights)
+    with inputs.collecting():
+        leave_out = leave_out or _with_both_classes(inputs)
+        if inputs.data is not None:
+            check_parts(inputs.data.train, choose_left_out(inputs.data.train, leave_out))
+    _show(inputs, check=options.check)
+    if options.check or inputs.data is None:
+        return
+    fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
+    hashes = _hashes(options, inputs.data) | {"weights": weights}
+    job = LesionJob(fit, options.model_version, hashes, export_anyway=options.export_anyway)
+    with locked(options.run):
+        _train(options, job, inputs.data, machine)
+
+
+def _train(options: argparse.Namespace, job: LesionJob, data: LesionData, machine: Machine) -> None:
+    claim_run_folder(
+        options.run,
+        {
+            "recipe": job.fit.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
+            "leave_out": list(job.fit.leave_out),
+            "data": {name: fingerprint.model_dump() for name, fingerprint in job.fingerprints(data).items()},
+            "inputs": dict(job.inputs),
+        },
+        fresh=options.fresh,
+    )
+    take_lengths(options.run, {name: getattr(job.fit.recipe, name) for name in LENGTHS})
+    if current().is_first:
+        write_recipe_file(options.run, "train", options, job.fit.recipe.model_dump(), NO_OPTIONS)
+    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")
+    record = release_lesions(job, data)
+    _print(record)
+    if not record.learned:
+        no_file = "" if record.files else " No model file was written; --export-anyway writes both."
+        print_red(NOT_LEARNED.format(reason=NOT_BETTER_THAN_CHANCE) + no_file)
+    print(f"written: {job.models_folder}", file=sys.stderr)
+    if options.release is not None:
+        promote(job.models_folder, options.release, anyway=options.release_anyway)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Check the options before anything is read.
+
+    Raises:
+        TrainingError: a path is missing or of the wrong kind, or options contradict each other; names the option.
+    """
+    check_folder("--run", options.run, fresh=options.fresh)
+    if options.release is not None:
+        check_folder("--release", options.release)
+        check_version(options.release, options.model_version)
+    if options.release_anyway and options.release is None:
+        raise TrainingError("--release-anyway: pass --release too")
+    check_paths(
+        options,
+        ("data", "lesions", "clear", "unseen", "other", "labelled"),
+        ("patients", "corrections", "exclude", "weights"),
+    )
+    if not options.labelled and not options.leave_out:
+        raise TrainingError(
+            "--labelled: pass a source with both classes, on which the network is judged, or name one with --leave-out"
+        )
+
+
+def _paths(options: argparse.Namespace) -> LesionPaths:
+    values = {field.name: getattr(options, field.name) for field in fields(LesionPaths)}
+    return LesionPaths(**{**values, "labelled": tuple(options.labelled)})
+
+
+def _show(inputs: LesionInputs, *, check: bool) -> None:
+    """Print the table of sources and their problems.
+
+    Raises:
+        TrainingError: there are problems.
+    """
+    if inputs.slices:
+        table = source_table(inputs.slices)
+        print(table) if check else say(table)
+    if inputs.problems and not check:
+        more = f" (and {len(inputs.problems) - 1} more; --check lists them)" if len(inputs.problems) > 1 else ""
+        raise TrainingError(inputs.problems[0] + more)
+    for problem in inputs.problems:
+        print(f"problem: {problem}")
+    if inputs.problems:
+        raise TrainingError(f"{len(inputs.problems)} of the inputs' problems must be solved before training")
+    if check:
+        print("all inputs can be used")
+
+
+def _hashes(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
+    """Hash all inputs of a run that its fingerprints of grey values do not cover."""
+    patients = find_tables(options.patients, options.data)
+    tables = {
+        **{"patients" if len(patients) == 1 else f"patients, {path.name}": path for path in patients},
+        "corrections": options.corrections,
+        "exclude": options.exclude,
+    }
+    hashes = {name: hash_file(path) for name, path in tables.items() if path is not None}
+    slices = {"train": data.train, "test": data.test, "other": data.other, "unseen": data.unseen}
+    return hashes | {f"{name} slices": content_hash(members) for name, members in slices.items()}
+
+
+def _with_both_classes(inputs: LesionInputs) -> tuple[str, ...]:
+    """Name the labelled sources with both classes, except COVID-CT.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    labels: dict[str, set[int]] = {}
+    for use, slices in inputs.slices.items():
+        for slice_ in slices if use.startswith("--labelled") else ():
+            if slice_.label is not None:
+                labels.setdefault(slice_.source, set()).add(slice_.label)
+    both = tuple(sorted(source for source, present in labels.items() if len(present) == 2))
+    if not both:
+        raise TrainingError("--labelled: no source with both classes to leave out; pass one, or --leave-out SOURCE")
+    return both
+
+
+def _print(record: LesionRunRecord) -> None:
+    for name, source in record.judgement.sources.items():
+        parts = ", ".join(f"{key} {written(figure)}" for key, figure in source.figures.items())
+        print(f"left out, {name} (n = {source.count}): {parts}")
+    for name, scores in record.splits.items():
+        print(f"{name} {scores}")
+        if scores.patients:
+            print(f"{name}, by patient {scores.patients}")
+    for name, altered in record.altered.items():
+        print(f"test, {name}: auc {altered.auc_change:+.3f}, accuracy {altered.accuracy_change:+.3f}")
+    lesions = record.judgement.lesions
+    print(f"left-out masks (n = {lesions.slices}): cell AUC {lesions.cell_auc:.3f}, Dice {lesions.dice:.3f}")

@@ -1,0 +1,98 @@
+"""Predictions of a network for slices, as arrays. Every score is a function of these."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.model.card import CheckName
+from training.data.ct_slices import CtSlice
+from training.network.lesion_reader import LesionReader
+from training.network.lung_finder import shrink
+from training.run.machine import Machine
+from training.run.progress import progress
+from training.run.stages import computed_once, load_arrays, save_arrays
+
+CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
+"""Reasons to refuse a picture; each is an output of the network."""
+
+_BATCH: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions of a network for N slices.
+
+    Attributes:
+        lesion_probability: float32 (N,), that there is a lesion.
+        covid_given_lesion: float32 (N,), that it is COVID-19 rather than another disease.
+        involvement: float32 (N, 3), lesion area over lung area: both lungs, left, right.
+        heatmap, lungs: float16 (N, 80, 80).
+        checks: float32 (N, number of CHECKS).
+        found_lungs: float16 (N, 64, 64), lungs by the lung finder.
+    """
+
+    lesion_probability: NDArray[np.float32]
+    covid_given_lesion: NDArray[np.float32]
+    involvement: NDArray[np.float32]
+    heatmap: NDArray[np.float16]
+    lungs: NDArray[np.float16]
+    checks: NDArray[np.float32]
+    found_lungs: NDArray[np.float16]
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Probability of COVID, the product of both: float32 (N,)."""
+        return self.lesion_probability * self.covid_given_lesion
+
+
+def resumed_predictions(
+    path: Path, reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str
+) -> Predictions:
+    """Read the predictions of an interrupted run, or run the network and write them.
+
+    Raises:
+        TrainingError: the file is damaged, or for other slices.
+    """
+    names = np.array([f"{slice_.source}/{slice_.name}" for slice_ in slices])
+
+    def load(path: Path) -> Predictions:
+        stored = load_arrays(path)
+        if not np.array_equal(stored.pop("names"), names):
+            raise ValueError("it has the predictions for other slices")
+        return Predictions(**stored)
+
+    def save(path: Path, predictions: Predictions) -> None:
+        save_arrays(
+            path, {"names": names} | {field.name: getattr(predictions, field.name) for field in fields(predictions)}
+        )
+
+    return computed_once(path, load, save, lambda: predict(reader, slices, machine, title))
+
+
+def predict(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str) -> Predictions:
+    """Run a network on slices, under the machine's autocast."""
+    rows: list[list[NDArray[np.float32]]] = []
+    with torch.inference_mode(), machine.autocast():
+        for start in progress(range(0, len(slices), _BATCH), title, "batch"):
+            greys = np.stack([slice_.grey for slice_ in slices[start : start + _BATCH]])
+            pictures = torch.from_numpy(greys)[:, None].to(machine.device)
+            outputs = reader(pictures)
+            outputs["involvement"] = outputs["lung_involvement"]
+            outputs["checks"] = torch.stack([outputs[name] for name in CHECKS], dim=1)
+            outputs["found_lungs"] = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]
+            rows.append([outputs[field.name].float().cpu().numpy() for field in fields(Predictions)])
+    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    return Predictions(
+        lesion_probability=columns[0],
+        covid_given_lesion=columns[1],
+        involvement=columns[2],
+        heatmap=columns[3].astype(np.float16),
+        lungs=columns[4].astype(np.float16),
+        checks=columns[5],
+        found_lungs=columns[6].astype(np.float16),
+    )

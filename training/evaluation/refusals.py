@@ -1,0 +1,152 @@
+"""Shares of refused pictures: of chest slices, which should be accepted, and of other pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from service.imaging.decode import to_input
+from service.model.card import CheckName
+from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.data.generated_images import generated_images
+from training.data.windows import estimate_hounsfield, show
+from training.evaluation.predictions import CHECKS
+from training.network.lesion_reader import LesionReader
+from training.network.lung_finder import shrink
+from training.run.machine import Machine
+from training.run.progress import progress
+from training.run.record import Record
+
+CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {
+    "several_panels": 0.5,
+    "inverted": 0.5,
+    "turned": 0.5,
+    "no_lungs": 0.1,
+    "wrong_window": 0.5,
+}
+CHECKS_RULE: Final = (
+    "no_lungs: fixed at 0.1, many times the score of 99 % of the training slices; the others: fixed at 0.5, the "
+    "network's decision"
+)
+
+_REFUSED_WINDOWS: Final = ((40.0, 400.0), (400.0, 1800.0), (50.0, 350.0))
+_LUNG_WINDOWS: Final = tuple((centre, width) for centre in (-700.0, -400.0) for width in (1000.0, 2000.0))
+"""Centres and widths in Hounsfield units: soft tissue, bone and mediastinum, and the narrowest and widest of lungs."""
+
+_MOST: Final = 200
+_MOST_ALTERED: Final = 50
+"""Largest number of slices of a source that are measured unaltered, and altered."""
+
+
+class RefusalShares(Record):
+    """Share of a set of pictures that is refused, in all and by reason."""
+
+    count: int
+    refused: float
+    reasons: dict[CheckName, float]
+
+
+class Refusals(Record):
+    """Thresholds of the checks that refuse a picture, and the shares of refused pictures.
+
+    Attributes:
+        thresholds: by check; a picture is refused above it.
+        slices: chest slices by source, which should be accepted.
+        others: other pictures by kind, which should be refused.
+        altered: the same chest slices by alteration and source: turned, inverted and in windows that show no lungs,
+            which should be refused, and in other lung windows, which should be accepted.
+    """
+
+    thresholds: dict[CheckName, float]
+    rule: str
+    slices: dict[str, RefusalShares]
+    others: dict[str, RefusalShares]
+    altered: dict[str, dict[str, RefusalShares]] = Field(default_factory=dict)
+
+
+def measure_refusals(
+    reader: LesionReader,
+    slices: Sequence[CtSlice],
+    others: Mapping[str, Sequence[CtSlice]],
+    machine: Machine,
+    seed: int,
+) -> Refusals:
+    """Measure the refused shares of chest slices, at most 200 a source, and of other pictures and generated ones."""
+    generator = np.random.default_rng(seed)
+    sources = sorted({slice_.source for slice_ in slices})
+    sampled = {name: _sample([slice_ for slice_ in slices if slice_.source == name], generator) for name in sources}
+    few = {name: _sample(members, generator, _MOST_ALTERED) for name, members in sampled.items()}
+    generated = {
+        kind: [CtSlice(kind, str(i), str(i), "other", to_input(image, SLICE_SIZE)[0]) for i, image in enumerate(images)]
+        for kind, images in generated_images(seed).items()
+    }
+    return Refusals(
+        thresholds=CHECK_THRESHOLDS,
+        rule=CHECKS_RULE,
+        slices={name: _shares(reader, members, machine, name) for name, members in sampled.items()},
+        others={name: _shares(reader, members, machine, name) for name, members in {**others, **generated}.items()},
+        altered={
+            name: {
+                source: _shares(reader, [change(slice_) for slice_ in members], machine, f"{source}, {name}")
+                for source, members in few.items()
+            }
+            for name, change in _alterations(reader).items()
+        },
+    )
+
+
+def _alterations(reader: LesionReader) -> dict[str, Callable[[CtSlice], CtSlice]]:
+    """Return every alteration of slices by name; windows need the lungs that the reader finds."""
+    turns: dict[str, Callable[[CtSlice], CtSlice]] = {
+        "turned by 90 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 1)),
+        "turned by 180 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 2)),
+        "turned by 270 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 3)),
+        "upside down": lambda slice_: _with_grey(slice_, np.flipud(slice_.grey)),
+        "inverted": lambda slice_: _with_grey(slice_, 255 - slice_.grey),
+    }
+    windows = {
+        f"{kind} window {centre:g}/{width:g}": partial(_in_window, reader, (centre, width))
+        for kind, chosen in (("refused", _REFUSED_WINDOWS), ("lung", _LUNG_WINDOWS))
+        for centre, width in chosen
+    }
+    return turns | windows
+
+
+def _in_window(reader: LesionReader, window: tuple[float, float], slice_: CtSlice) -> CtSlice:
+    grey = slice_.grey.astype(np.float32) / np.float32(255)
+    device = reader.normalise.mean.device
+    with torch.inference_mode():
+        cells, _ = reader.finder(shrink(torch.from_numpy(grey)[None, None].to(device)))
+    lung = torch.sigmoid(cells)[0, 0].cpu().numpy()
+    return _with_grey(slice_, np.rint(show(estimate_hounsfield(grey, lung), window) * 255).astype(np.uint8))
+
+
+def _with_grey(slice_: CtSlice, grey: NDArray[np.uint8]) -> CtSlice:
+    return replace(slice_, grey=np.ascontiguousarray(grey))
+
+
+def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, name: str) -> RefusalShares:
+    """Run the checks alone, which need the lung finder but not the large network."""
+    rows = []
+    with torch.inference_mode():
+        for start in progress(range(0, len(slices), 32), f"checking {name}", "batch"):
+            greys = np.stack([slice_.grey for slice_ in slices[start : start + 32]])
+            _, _, lung, kind, views = reader.look(torch.from_numpy(greys)[:, None].to(machine.device))
+            scores = reader.check(lung, kind, views)
+            rows.append(torch.stack([scores[check] for check in CHECKS], dim=1).cpu().numpy())
+    fired = np.concatenate(rows) > np.array([CHECK_THRESHOLDS[check] for check in CHECKS])
+    return RefusalShares(
+        count=len(slices),
+        refused=float(fired.any(1).mean()),
+        reasons={check: float(fired[:, i].mean()) for i, check in enumerate(CHECKS)},
+    )
+
+
+def _sample(slices: Sequence[CtSlice], generator: np.random.Generator, most: int = _MOST) -> list[CtSlice]:
+    chosen = generator.permutation(len(slices))[:most]
+    return [slices[int(i)] for i in sorted(chosen)]
