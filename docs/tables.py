@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
@@ -93,9 +93,22 @@ def results() -> str:
     """List the published figures of the shipped model: left-out sources, then the official test."""
     content = json.loads((ROOT / "models" / "metrics.json").read_text())
     every = content["judgement"]["sources"] | content["splits"]
-    names = ("auc", "sensitivity", "specificity", "accuracy")
-    rows = [(text, *(_written(every[name]["figures"][figure]) for figure in names)) for name, text in _SOURCES.items()]
-    return _table(("", "AUC", *names[1:]), rows)
+    return _table(
+        ("", "AUC", "threshold", "sensitivity", "specificity", "accuracy"),
+        [(text, *_result(every[name], content)) for name, text in _SOURCES.items() if name in every],
+    )
+
+
+def _result(scores: dict[str, Any], content: dict[str, Any]) -> tuple[str, ...]:
+    """Return AUC, threshold and rates of one row; a left-out source has a threshold that it did not choose."""
+    auc = _written(scores["figures"]["auc"])
+    nested = scores.get("nested")
+    if nested:
+        sides = [_written(nested["rates"][name]) for name in ("sensitivity", "specificity")]
+        return auc, f"{nested['threshold']:.2f}", *sides, ""
+    threshold = scores.get("threshold") or next(iter(content["judgement"]["operating_points"].values()))["threshold"]
+    figures = [_written(scores["figures"][name]) for name in ("sensitivity", "specificity", "accuracy")]
+    return auc, f"{threshold:.2f}", *figures
 
 
 def _written(figure: dict[str, float]) -> str:

@@ -28,6 +28,13 @@ def card() -> str:
     return (ROOT / "models" / "README.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    """The shipped predictions.csv."""
+    with (ROOT / "models" / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def written(figure: dict[str, float]) -> str:
     interval = Interval.model_validate(figure)
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
@@ -39,18 +46,36 @@ def test_the_shipped_metrics_are_a_record_of_this_code(metrics: dict[str, Any]) 
 
 def test_left_out_sources_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
     for name, source in metrics["judgement"]["sources"].items():
-        cells = [written(source["figures"][each]) for each in ("auc", "sensitivity", "specificity")]
+        nested = source["nested"]
+        cells = [written(source["figures"]["auc"]), f"{nested['threshold']:.2f}"]
+        cells += [written(nested["rates"][name]) for name in ("sensitivity", "specificity")]
         error = f"{source['figures']['calibration_error']['value']:.3f}"
         assert f"| {name} | {source['count']} ({source['positives']}) | {' | '.join(cells)} | {error} |" in card
         inside = metrics["judgement"]["strongest_inside_lung"][name]
         assert f"| {name} | {inside:.3f} |" in card
 
 
-def test_lesion_maps_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
+def test_rates_of_left_out_sources_are_those_of_predictions_csv_at_their_nested_thresholds(
+    metrics: dict[str, Any], rows: list[dict[str, str]]
+) -> None:
+    for name, source in metrics["judgement"]["sources"].items():
+        nested = source["nested"]
+        for label, rate in (("1", "sensitivity"), ("0", "specificity")):
+            members = [row for row in rows if (row["set"], row["source"], row["label"]) == ("left-out", name, label)]
+            called = [float(row["probability"]) >= nested["threshold"] for row in members]
+            right = sum(called) if label == "1" else len(called) - sum(called)
+            assert nested["rates"][rate]["value"] == round(right / len(called), 4)
+
+
+def test_lesion_maps_of_the_card_are_those_of_metrics_json_and_their_slices_those_of_predictions_csv(
+    metrics: dict[str, Any], card: str, rows: list[dict[str, str]]
+) -> None:
     lesions = metrics["judgement"]["lesions"]
     names = ("cell_auc", "dice", "involvement_spearman", "involvement_error", "strongest_inside_lung")
     assert f"| {' | '.join(f'{lesions[name]:.3f}' for name in names)} |" in card
     assert f"{lesions['slices']} slices, {lesions['with_lesion']} with lesion" in card
+    drawn = [row for row in rows if row["set"] == "left-out" and row["source"] not in metrics["judgement"]["sources"]]
+    assert f"{len(drawn)} slices with masks; {len(drawn) - lesions['slices']} show too little" in " ".join(card.split())
 
 
 def test_official_test_of_the_card_is_that_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
@@ -108,7 +133,10 @@ def test_the_cards_of_all_files_state_the_figures_of_metrics_json(metrics: dict[
             own = json.loads(archive.read(name))
         assert own["precision"] == file["precision"]
         assert own["version"] == metrics["model"]["version"]
-        assert own["test_metrics"] == metrics["splits"]["test"]["figures"]
+        values = {name: figure["value"] for name, figure in own["test_metrics"].items()}
+        assert values == pytest.approx(
+            {name: figure["value"] for name, figure in metrics["splits"]["test"]["figures"].items()}, abs=5e-5
+        )
         sources = {name: source["figures"] for name, source in judgement["sources"].items()}
         assert own["left_out_metrics"] == sources
         points = {name: point["threshold"] for name, point in judgement["operating_points"].items()}
@@ -123,10 +151,11 @@ def test_each_file_has_the_figures_of_its_card_as_far_as_they_are_quoted(metrics
         assert f"{agreement['auc']:.3f}" == f"{metrics['splits']['test']['figures']['auc']['value']:.3f}"
 
 
-def test_the_references_of_drift_are_those_of_the_predictions_on_test(metrics: dict[str, Any]) -> None:
-    with (ROOT / "models" / "predictions.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["set"] == "test"]
-    probability, involvement = ([float(row[name]) for row in rows] for name in ("probability", "lung_involvement"))
+def test_the_references_of_drift_are_those_of_the_predictions_on_test(
+    metrics: dict[str, Any], rows: list[dict[str, str]]
+) -> None:
+    test = [row for row in rows if row["set"] == "test"]
+    probability, involvement = ([float(row[name]) for row in test] for name in ("probability", "lung_involvement"))
     assert metrics["probability_shares"] == list(shares_up_to(probability, PROBABILITY_BOUNDS).values())
     written = {float(bound): share for bound, share in metrics["lung_involvement_shares"].items()}
     assert written == shares_up_to(involvement, INVOLVEMENT_BOUNDS)

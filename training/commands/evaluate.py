@@ -151,8 +151,8 @@ def _differences(folders: Sequence[Path], files: Sequence[_EvaluatedFile]) -> di
     differences = {}
     for set_ in [set_ for set_ in first.sets if set_.labelled.name in others]:
         labelled = set_.labelled
-        probabilities = (pair.probability[np.newaxis] for pair in (set_, others[labelled.name]))
-        difference = difference_of_auc(*probabilities, labelled.split.labels.numpy(), labelled.patients)
+        one, other = (pair.probability[np.newaxis] for pair in (set_, others[labelled.name]))
+        difference = difference_of_auc(one, other, labelled.split.labels.numpy(), labelled.patients)
         print(
             f"{labelled.name}: AUC of {folders[0]} minus that of {folders[1]}: {difference.value:+.3f} "
             f"({difference.low:+.3f} to {difference.high:+.3f}, paired)"

@@ -69,7 +69,6 @@ class OperatingPoint(Record):
         return f"{self.rule}; on resampled patients it chooses {self.low:g} to {self.high:g}"
 
 
-
 def choose_threshold(sources: Mapping[str, SourcePredictions]) -> float:
     """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.
 

@@ -47,7 +47,11 @@ def computed_once(
         if stored is not None:
             return stored
     result = compute() if by_all else None
-    first_only(lambda: save(path, compute() if result is None else result))()
+
+    def write() -> None:
+        save(path, compute() if result is None else result)
+
+    first_only(write)()
     with restoring(path):
         stored = load(path)
     if stored is None:
@@ -76,7 +80,7 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT | None:
 
 
 def resumed_network(
-    path: Path, network: NetworkT, compute: Callable[[], nn.Module], *, by_all: bool = False
+    path: Path, network: NetworkT, compute: Callable[[], NetworkT], *, by_all: bool = False
 ) -> NetworkT:
     """Fill a network with the weights of a finished stage, or compute and save them.
 
@@ -91,10 +95,10 @@ def resumed_network(
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         return network.eval()
 
-    def save(path: Path, trained: nn.Module) -> None:
+    def save(path: Path, trained: NetworkT) -> None:
         write_atomically(path, lambda file: torch.save(trained.state_dict(), file))
 
-    return computed_once(path, load, save, compute, by_all=by_all)  # type: ignore[arg-type]
+    return computed_once(path, load, save, compute, by_all=by_all)
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
