@@ -88,12 +88,14 @@ def _left_out(record: LesionRunRecord) -> dict[str, str]:
             (
                 *(name, f"{source.count} ({source.positives}), {source.groups}"),
                 written(source.figures["auc"]),
+                f"{source.nested.threshold if source.nested else judged.threshold:.2f}",
                 written(source.nested.rates.sensitivity if source.nested else source.figures["sensitivity"]),
                 written(source.nested.rates.specificity if source.nested else source.figures["specificity"]),
                 written(source.figures["calibration_error"]),
             )
             for name, source in judged.sources.items()
         ),
+        "default_threshold": f"{judged.threshold:.2f}",
         "alone": _rows(
             (name, negatives, *(f"{aucs[answer]:.3f}" for answer in get_args(AnswerName)))
             for name, source in judged.sources.items()

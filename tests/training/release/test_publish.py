@@ -84,7 +84,7 @@ def test_a_better_model_replaces_the_one_in_place_after_the_comparison(
 
 
 @pytest.mark.parametrize(
-    ("auc", "reason"), [(0.8, "mean AUC on hospital is 0.800, no better than 0.850"), (0.52, "no better than chance")]
+    ("auc", "reason"), [(0.8, "mean AUC on hospital is 0.800, not better than 0.850"), (0.52, "not better than chance")]
 )
 def test_a_model_that_is_no_better_needs_a_second_word(tmp_path: Path, auc: float, reason: str) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0", auc), write_model(tmp_path / "old", "1.0.0", auc=0.85)
