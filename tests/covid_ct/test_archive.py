@@ -37,7 +37,7 @@ class Here:
                 yield ChunkRows.from_json(rows.to_json(), settings.kind)
 
 
-def answered(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Progress:
+def predicted(paths: list[str], output: Path, models: Path, limit: int = 1000, **options: object) -> Progress:
     @contextmanager
     def cluster(address: str | None) -> Iterator[Here]:
         yield Here(limit)
@@ -80,7 +80,7 @@ def local(archive: Path, models: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_the_parts_are_the_rows_of_the_local_engine_byte_for_byte(
     archive: Path, local: str, models: Path, tmp_path: Path
 ) -> None:
-    summary = answered([str(archive)], tmp_path / "out", models)
+    summary = predicted([str(archive)], tmp_path / "out", models)
     assert text_of(tmp_path / "out") == local
     assert len(list((tmp_path / "out").glob("part-*"))) > 3
     assert summary.answered + summary.failed == local.count("\n") - 1
@@ -96,13 +96,13 @@ def test_an_interrupted_run_continues_and_answers_nothing_twice(
 ) -> None:
     output = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        answered([str(archive)], output, models, limit=10)
+        predicted([str(archive)], output, models, limit=10)
     before = names(output)
     assert len(before) > 70
     with (output / MANIFEST).open("a") as file:
         file.write('{"name": "part-0000')  # the process was killed here
     (output / "part-000099.csv").write_text("without its line in the manifest")
-    summary = answered([str(archive)], output, models)
+    summary = predicted([str(archive)], output, models)
     assert sorted(text_of(output).splitlines()) == sorted(local.splitlines())
     assert 0 < summary.kept < len(before)  # without those that failed
     assert summary.kept + summary.answered + summary.failed == local.count("\n") - 1
@@ -114,22 +114,22 @@ def test_a_file_that_failed_or_changed_is_answered_again(models: Path, tmp_path:
     for name in ("a", "b", "c"):
         (folder / name).write_bytes(png(100))
     (folder / "b").write_bytes(png(100)[:50])
-    assert answered([str(folder)], output, models).failed == 1
+    assert predicted([str(folder)], output, models).failed == 1
     (folder / "b").write_bytes(png(120))
-    second = answered([str(folder)], output, models)
+    second = predicted([str(folder)], output, models)
     assert (second.answered, second.failed, second.kept) == (1, 0, 2)
     assert sorted(Path(name).name for name in names(output)) == ["a", "b", "c"]
     (folder / "c").write_bytes(png(200))
-    third = answered([str(folder)], output, models)
+    third = predicted([str(folder)], output, models)
     assert (third.answered, third.kept) == (1, 3)
-    assert answered([str(folder)], output, models).kept == 4
+    assert predicted([str(folder)], output, models).kept == 4
 
 
 def test_a_file_that_is_named_twice_is_one_row(models: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(100))
     paths = [str(tmp_path / "in"), f"{tmp_path}/in/*.png", f"{tmp_path}/in/*.dcm"]
-    answered(paths, tmp_path / "out", models)
+    predicted(paths, tmp_path / "out", models)
     rows = list(csv.DictReader(text_of(tmp_path / "out").splitlines()))
     assert [(Path(row["path"]).name, row["error"]) for row in rows] == [("a.png", ""), ("*.dcm", "not_found")]
 
@@ -138,7 +138,7 @@ def test_names_that_are_not_unicode_and_paths_to_nothing_are_rows(models: Path, 
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / os.fsdecode(b"\xff.png")).write_bytes(png(100))
     (tmp_path / "empty").mkdir()
-    answered([str(tmp_path / "in"), str(tmp_path / "empty"), f"{tmp_path}/*.dcm"], tmp_path / "out", models)
+    predicted([str(tmp_path / "in"), str(tmp_path / "empty"), f"{tmp_path}/*.dcm"], tmp_path / "out", models)
     found = [(Path(row["path"]).name, row["error"]) for row in csv.DictReader(text_of(tmp_path / "out").splitlines())]
     assert found == [(r"\udcff.png", ""), ("empty", "no_files"), ("*.dcm", "not_found")]
 
@@ -146,27 +146,27 @@ def test_names_that_are_not_unicode_and_paths_to_nothing_are_rows(models: Path, 
 def test_another_window_or_model_is_refused(models: Path, classifier_models: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(100))
     paths, output = [str(tmp_path / "a.png")], tmp_path / "out"
-    answered(paths, output, models)
+    predicted(paths, output, models)
     with pytest.raises(ClientError, match="choose another --output"):
-        answered(paths, output, models, window=Window(40, 400))
+        predicted(paths, output, models, window=Window(40, 400))
     with pytest.raises(ClientError, match="choose another --output"):
-        answered(paths, output, models, form="parquet")
+        predicted(paths, output, models, form="parquet")
     (tmp_path / "b.png").write_bytes(png(110))
     with pytest.raises(ClientError, match=r"holds answers of model tiny .* and these would be of"):
-        answered([*paths, str(tmp_path / "b.png")], output, classifier_models)
+        predicted([*paths, str(tmp_path / "b.png")], output, classifier_models)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("mine")
     with pytest.raises(ClientError, match="has files but no manifest"):
-        answered(paths, tmp_path / "mine", models)
+        predicted(paths, tmp_path / "mine", models)
 
 
 def test_parquet_has_the_same_rows(archive: Path, local: str, models: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra ray")
-    answered([str(archive)], tmp_path / "out", models, form="parquet")
+    predicted([str(archive)], tmp_path / "out", models, form="parquet")
     rows = [row for path in sorted((tmp_path / "out").glob("part-*")) for row in parquet.read_table(path).to_pylist()]
     expected = list(csv.DictReader(local.splitlines()))
     assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows] == expected
-    again = answered([str(archive)], tmp_path / "out", models, form="parquet")
+    again = predicted([str(archive)], tmp_path / "out", models, form="parquet")
     assert again.kept + again.answered + again.failed == len(expected)
 
 
@@ -175,16 +175,16 @@ def test_a_uri_of_pyarrow_or_fsspec_gives_the_rows_of_the_path(
     scheme: str, archive: Path, local: str, models: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra ray")
-    answered([f"{scheme}://{archive}"], tmp_path / "out", models)
+    predicted([f"{scheme}://{archive}"], tmp_path / "out", models)
     assert text_of(tmp_path / "out").replace(f"{scheme}://", "") == local
     with pytest.raises(ClientError, match="there is no such file"):
-        answered([f"{scheme}://{tmp_path}/nowhere"], tmp_path / "other", models)
+        predicted([f"{scheme}://{tmp_path}/nowhere"], tmp_path / "other", models)
 
 
 def test_a_key_in_a_uri_is_refused_because_rows_would_show_it(models: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="needs the extra ray")
     with pytest.raises(ClientError, match="give keys in the environment") as caught:
-        answered(["s3://name:secret@bucket/x"], tmp_path / "out", models)
+        predicted(["s3://name:secret@bucket/x"], tmp_path / "out", models)
     assert "secret" not in str(caught.value)
 
 
