@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.dicom_out.device import MANUFACTURER, Device
 from service.dicom_out.masks import Segment
@@ -25,14 +25,11 @@ SCHEME: Final = "99COVIDCT"
 """Coding scheme of concepts for which SNOMED CT, LOINC and DICOM have no code."""
 
 MEANINGS: Final = {
-    "lung-volume": "Volume of both lungs",
-    "lesion-volume": "Volume of lesion inside the lungs",
     "involvement": "Lesion volume per lung volume",
     "probability": "Probability of COVID-19",
     "label": "Label of the series",
-    "band": "Severity of lung involvement",
 }
-"""Meaning of each code of `SCHEME`."""
+"""Meaning of each code of `SCHEME`. DICOM's Probability belongs to a finding, and the report would state COVID-19."""
 
 NOTICE: Final = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 
@@ -137,7 +134,7 @@ def _content(source: Source, findings: Findings, device: Device, segmentation: "
     groups: list[MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations] = [
         _series_group(source, findings, device)
     ]
-    if segmentation is not None:
+    if segmentation is not None or findings.volumes_ml:
         groups += [_segment_group(segment, source, findings, device, segmentation) for segment in Segment]
     context = ObservationContext(ObserverContext(codes.DCM.Device, observer))
     content = MeasurementReport(context, Code("24627-2", "LN", "CT Chest"), groups)
@@ -153,7 +150,7 @@ def _series_group(source: Source, findings: Findings, device: Device) -> "Measur
 
     evaluations = [QualitativeEvaluation(_concept("label"), _value(findings.label))]
     if findings.severity is not None:
-        evaluations.append(QualitativeEvaluation(_concept("band"), _value(findings.severity)))
+        evaluations.append(QualitativeEvaluation(codes.SCT.Severity, _value(findings.severity)))
     return MeasurementsAndQualitativeEvaluations(
         _tracking("series", source, device),
         algorithm_id=AlgorithmIdentification(device.name, device.version, [f"sha256={device.sha256}"]),
@@ -167,21 +164,21 @@ def _series_measurements(findings: Findings) -> "Iterator[Measurement]":
     from pydicom.sr.codedict import codes
 
     both, left, right = (_lung(side) for side in (codes.SCT.Bilateral, codes.SCT.Left, codes.SCT.Right))
-    yield _measurement("probability", findings.probability, codes.UCUM.NoUnits)
+    yield _measurement(_concept("probability"), findings.probability, codes.UCUM.NoUnits)
     if findings.volumes_ml:
         lungs = findings.volumes_ml[Segment.LEFT_LUNG] + findings.volumes_ml[Segment.RIGHT_LUNG]
-        yield _measurement("lung-volume", lungs, _millilitre(), both)
-        yield _measurement("lesion-volume", findings.volumes_ml[Segment.LESION], _millilitre(), both)
+        yield _measurement(codes.SCT.Volume, lungs, _millilitre(), both)
     for share, site in zip(findings.involvement or (), (both, left, right), strict=False):
-        yield _measurement("involvement", 100 * share, codes.UCUM.Percent, site)
+        yield _measurement(_concept("involvement"), 100 * share, codes.UCUM.Percent, site)
 
 
 def _segment_group(
-    segment: Segment, source: Source, findings: Findings, device: Device, segmentation: "Dataset"
-) -> "VolumetricROIMeasurementsAndQualitativeEvaluations":
-    """Build the volume of a segment, with the reference to it (TID 1411)."""
+    segment: Segment, source: Source, findings: Findings, device: Device, segmentation: "Dataset | None"
+) -> "MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations":
+    """Build the volume of a segment, with the reference to it (TID 1411) if there is a SEG (else TID 1501)."""
     from highdicom.sr import (
         Measurement,
+        MeasurementsAndQualitativeEvaluations,
         ReferencedSegment,
         SourceSeriesForSegmentation,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
@@ -190,20 +187,22 @@ def _segment_group(
 
     sides = {Segment.LEFT_LUNG: codes.SCT.Left, Segment.RIGHT_LUNG: codes.SCT.Right}
     lesion, volume = segment is Segment.LESION, findings.volumes_ml.get(segment)
-    measurements = [] if volume is None else [Measurement(codes.SCT.Volume, round(volume, 4), _millilitre())]
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(
-        _tracking(LABELS[segment], source, device),
-        referenced_segment=ReferencedSegment(
-            segmentation.SOPClassUID,
-            segmentation.SOPInstanceUID,
-            int(segment),
-            source_series=SourceSeriesForSegmentation(source.series_uid),
-        ),
-        finding_category=codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
-        finding_type=codes.SCT.Lesion if lesion else codes.SCT.Lung,
-        finding_sites=[_lung(sides.get(segment, codes.SCT.Bilateral))],
-        measurements=measurements,
+    content: dict[str, Any] = {
+        "finding_category": codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
+        "finding_type": codes.SCT.Lesion if lesion else codes.SCT.Lung,
+        "finding_sites": [_lung(sides.get(segment, codes.SCT.Bilateral))],
+        "measurements": [] if volume is None else [Measurement(codes.SCT.Volume, round(volume, 4), _millilitre())],
+    }
+    tracking = _tracking(LABELS[segment], source, device)
+    if segmentation is None:
+        return MeasurementsAndQualitativeEvaluations(tracking, **content)
+    reference = ReferencedSegment(
+        segmentation.SOPClassUID,
+        segmentation.SOPInstanceUID,
+        int(segment),
+        source_series=SourceSeriesForSegmentation(source.series_uid),
     )
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(tracking, referenced_segment=reference, **content)
 
 
 def _tracking(name: str, source: Source, device: Device) -> "TrackingIdentifier":
@@ -212,10 +211,10 @@ def _tracking(name: str, source: Source, device: Device) -> "TrackingIdentifier"
     return TrackingIdentifier(device.uid("tracking", name, source.series_uid), name)
 
 
-def _measurement(code: str, value: float, unit: "Code", site: "FindingSite | None" = None) -> "Measurement":
+def _measurement(name: "Code", value: float, unit: "Code", site: "FindingSite | None" = None) -> "Measurement":
     from highdicom.sr import Measurement
 
-    return Measurement(_concept(code), round(value, 4), unit, finding_sites=None if site is None else [site])
+    return Measurement(name, round(value, 4), unit, finding_sites=None if site is None else [site])
 
 
 def _lung(side: "Code") -> "FindingSite":

@@ -5,7 +5,6 @@ everything except the grey values is dropped here.
 """
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError, unsupported
+from service.errors import ErrorCode, UnusableImageError, unsupported
 from service.imaging.dicom import is_dicom, open_dicom, silence_readers
 from service.imaging.failures import decoding
 from service.imaging.other_files import (
@@ -43,7 +42,7 @@ MAX_PIXELS: Final = 4096 * 4096
 """Default maximum of width times height: eight times the side of a usual slice."""
 
 MAX_FRAMES: Final = 1000
-"""Maximum frames of a file for `decode_frames`; a chest CT at half a millimetre has about 700 slices."""
+"""Maximum frames of a file of a study; a chest CT at half a millimetre has about 700 slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class DecodeLimits:
 
     Attributes:
         max_pixels: width times height of a frame, in pixels, known from the header before any pixel is decoded.
-        max_frames: frames of a file, for `decode_frames`.
+        max_frames: frames of a file of a study.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -96,69 +95,6 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         return _to_slice(_read_picture(data, limits))
     except LongTextError:
         return _to_slice(_read_picture(without_text(data), limits))
-
-
-def decode_frames(
-    data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = LUNG, first: int = 0
-) -> Iterator[Slice | ServiceError]:
-    """Decode every frame of a file, one at a time; a file with one frame gives one slice.
-
-    Only DICOM may have several: the frames of an animation or the pages of a TIFF need not be slices.
-
-    Args:
-        data, window: as in `decode`.
-        limits: `max_pixels` is for each frame, `max_frames` for their number.
-        first: number of frames to leave out at the start.
-
-    Yields:
-        uint8 (1, H, W), in the file's order; the error of a damaged frame in its place.
-
-    Raises:
-        UnsupportedImageError, UnusableImageError: as `decode`, the latter also for too many frames.
-    """
-    if not is_dicom(data):
-        if not first:
-            yield decode(data, limits, window)
-        return
-    file = open_dicom(data)
-    check_size(file.header.columns, file.header.rows, limits)
-    if file.header.frames > limits.max_frames:
-        raise UnusableImageError(
-            f"The file holds {file.header.frames} frames, and the limit is {limits.max_frames}.",
-            code=ErrorCode.TOO_MANY_FRAMES,
-        )
-    for index in range(first, file.header.frames):
-        try:
-            ct_slice = file.frame(index, window)[np.newaxis]
-        except ServiceError as error:
-            yield error
-        else:
-            yield ct_slice
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Contents of a file according to its header.
-
-    Attributes:
-        frames: number of slices.
-        uses_window: whether the first has Hounsfield units, so that a window applies.
-    """
-
-    frames: int = 1
-    uses_window: bool = False
-
-
-def describe(data: bytes) -> Description:
-    """Read the header of a file; no pixel is decoded, and only DICOM is read.
-
-    Raises:
-        UnusableImageError: see `service.imaging.dicom.open_dicom`.
-    """
-    if not is_dicom(data):
-        return Description()
-    file = open_dicom(data)
-    return Description(file.header.frames, file.uses_window(0))
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:

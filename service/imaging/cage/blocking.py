@@ -59,8 +59,6 @@ class BlockingCage:
     """
 
     decode = _blocking(Cage.decode)
-    describe = _blocking(Cage.describe)
-    decode_frames = _iterating(Cage.decode_frames)
     study_slices = _iterating(Cage.study_slices)
 
     def __init__(self, limits: CageLimits | None = None) -> None:

@@ -24,7 +24,7 @@ from service.imaging.cage.lane import Lane
 from service.imaging.cage.messages import FAULT, Head
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
-from service.imaging.decode import DecodeLimits, Description, Slice
+from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.series.files import ReadOptions, StudySlice
 from service.imaging.window import LUNG, Window
 
@@ -161,32 +161,6 @@ class Cage:
         ((head, payload),) = [frame async for frame in self._frames(order, data, limits, input_size)]
         return _decoded(head, payload, input_size)
 
-    async def decode_frames(
-        self,
-        data: bytes,
-        limits: DecodeLimits = USUAL_LIMITS,
-        window: Window = LUNG,
-        input_size: int | None = None,
-        name: str = "",
-    ) -> AsyncGenerator[Decoded | ServiceError]:
-        """Yield every slice of a file, or the error of a damaged frame in its place.
-
-        Args:
-            data: a whole file, also a NIfTI volume.
-            limits, window, input_size: as in `decode`.
-            name: of the file, which tells a packed NIfTI file.
-
-        Raises:
-            ServiceError: as `decode`.
-        """
-        order = _order("frames", limits, window, input_size) | {"name": name[-1000:]}
-        async with aclosing(self._frames(order, data, limits, input_size)) as frames:
-            async for head, payload in frames:
-                if "error" in head:
-                    yield _error(head)
-                else:
-                    yield _decoded(head, payload, input_size)
-
     async def study_slices(
         self, data: bytes, name: str, options: ReadOptions
     ) -> AsyncGenerator[StudySlice | ServiceError]:
@@ -204,15 +178,6 @@ class Cage:
                 else:
                     slice_, header = unpack_slice(head, payload, options.input_size, header)
                     yield slice_
-
-    async def describe(self, data: bytes) -> Description:
-        """Read the header of a file, see `service.imaging.decode.describe`.
-
-        Raises:
-            ServiceError: as `decode`.
-        """
-        ((head, _),) = [frame async for frame in self._frames({"kind": "describe"}, data, USUAL_LIMITS)]
-        return Description(frames=int(head["frames"]), uses_window=bool(head["uses_window"]))
 
     async def _frames(
         self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0

@@ -10,19 +10,17 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from PIL import Image
 
 from service.errors import ErrorCode, ServiceError
-from service.imaging import decode as decoders
 from service.imaging.cage.fork_server import WorkerLimits
 from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
 from service.imaging.cage.study import pack_slices
-from service.imaging.decode import DecodeLimits, Slice, to_input
-from service.imaging.series.nifti import is_nifti, open_nifti
+from service.imaging.decode import DecodeLimits, Slice, decode, to_input
+from service.imaging.series.nifti import is_nifti
 from service.imaging.window import Window
 
 _COPIES: Final = 4
@@ -103,26 +101,12 @@ def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float,
 
 
 def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
-    if order["kind"] == "describe":
-        yield asdict(decoders.describe(data)), []
-        return
     if order["kind"] == "study":
-        for found in pack_slices(order, data):
-            yield (_described(found), []) if isinstance(found, ServiceError) else found
-        return
-    limits, window, size = DecodeLimits(**order["limits"]), Window(**order["window"]), order["input_size"]
-    if order["kind"] == "slice":
-        yield _packed(decoders.decode(data, limits, window), size)
-        return
-    for slice_ in _frames(order, data, limits, window):
-        yield (_described(slice_), []) if isinstance(slice_, ServiceError) else _packed(slice_, size)
-
-
-def _frames(order: Head, data: bytes, limits: DecodeLimits, window: Window) -> Iterator[Slice | ServiceError]:
-    if is_nifti(order["name"], data):
-        volume = open_nifti(data, limits)
-        return volume.slices(window, range(order["start"], volume.depth))
-    return decoders.decode_frames(data, limits, window, order["start"])
+        for slice_ in pack_slices(order, data):
+            yield (_described(slice_), []) if isinstance(slice_, ServiceError) else slice_
+    else:
+        limits, window = DecodeLimits(**order["limits"]), Window(**order["window"])
+        yield _packed(decode(data, limits, window), order["input_size"])
 
 
 def _packed(slice_: Slice, input_size: int | None) -> tuple[Head, list[bytes]]:

@@ -52,18 +52,21 @@ def measured(dataset: Dataset) -> dict[tuple[str, str | None], tuple[float, str]
     """Value and unit of each measurement of the series, by code and side."""
     found = {}
     for item in items(dataset):
-        if item.ValueType == "NUM" and name(item)[1] == SCHEME:
+        if item.ValueType == "NUM":
             value = item.MeasuredValueSequence[0]
             unit = value.MeasurementUnitsCodeSequence[0].CodeValue
             found[name(item)[0], side(item)] = float(value.NumericValue), unit
     return found
 
 
+VOLUME = "118565006"
+
+
 def test_measurements_have_their_values_units_and_sides() -> None:
     assert measured(built()[0]) == {
         ("probability", None): (0.8123, "1"),
-        ("lung-volume", "Bilateral"): (3355.75, "ml"),
-        ("lesion-volume", "Bilateral"): (113.125, "ml"),
+        (VOLUME, "Bilateral"): (3355.75, "ml"),
+        (VOLUME, None): (113.125, "ml"),  # the last of the segments, whose site is that of their group
         ("involvement", "Bilateral"): (3.37, "%"),
         ("involvement", "Left"): (0.0, "%"),
         ("involvement", "Right"): (6.65, "%"),
@@ -73,7 +76,7 @@ def test_measurements_have_their_values_units_and_sides() -> None:
 def test_severity_label_notice_and_remarks_are_in_the_report() -> None:
     result, _ = built()
     values = {name(each): each.ConceptCodeSequence[0].CodeValue for each in items(result) if each.ValueType == "CODE"}
-    assert values["band", SCHEME] == "CT-1"
+    assert values["246112005", "SCT"] == "CT-1"
     assert values["label", SCHEME] == "COVID"
     texts = [each.TextValue for each in items(result) if each.ValueType == "TEXT"]
     assert {NOTICE, *FINDINGS.remarks} <= set(texts)
@@ -127,6 +130,17 @@ def test_dciodvfy_reports_no_error_and_no_warning_but_of_our_own_codes(with_segm
     result, _ = built(with_segmentation=with_segmentation)
     unexpected = [line for line in dciodvfy(result, tmp_path) if not line.endswith(f"= <{SCHEME}>")]
     assert unexpected == []
+
+
+def test_without_a_segmentation_the_volumes_are_in_the_report() -> None:
+    groups = [item for item in items(built(with_segmentation=False)[0]) if name(item)[0] == "125007"]
+    volumes = [
+        float(item.MeasuredValueSequence[0].NumericValue)
+        for group in groups
+        for item in items(group)
+        if name(item)[0] == VOLUME
+    ]
+    assert volumes == [3355.75, *FINDINGS.volumes_ml.values()]
 
 
 def test_codes_fit_their_element() -> None:

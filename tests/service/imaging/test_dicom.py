@@ -22,10 +22,10 @@ from pydicom.uid import (
 )
 
 from service.errors import ServiceError, UnusableImageError
-from service.imaging.decode import DecodeLimits, decode, decode_frames
+from service.imaging.decode import DecodeLimits, decode
+from service.imaging.dicom import open_dicom
 from service.imaging.window import Window
 from tests.support.files.dicoms import PATIENT, compressed_dataset, ct, ct_dataset, lossless_jpeg, phantom, written
-from tests.support.processes.client import png
 from tests.support.processes.server import ROOT
 
 STORED = phantom()
@@ -108,24 +108,16 @@ def test_frames_come_one_by_one_each_with_its_own_rescale() -> None:
         group.PixelValueTransformationSequence = Sequence([transformation])
         groups.append(group)
     data = ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=Sequence(groups))
-    first, second = (np.asarray(frame) for frame in decode_frames(data))
-    np.testing.assert_array_equal(first, EXPECTED)
-    np.testing.assert_array_equal(second[0], windowed(STORED.astype(int) - 524))
+    file = open_dicom(data)
+    np.testing.assert_array_equal(file.frame(0)[np.newaxis], EXPECTED)
+    np.testing.assert_array_equal(file.frame(1), windowed(STORED.astype(int) - 524))
 
 
-def test_decode_refuses_several_frames_and_decode_frames_too_many() -> None:
+def test_decode_refuses_several_frames() -> None:
     data = ct(np.stack([STORED] * 3))
     with pytest.raises(UnusableImageError, match="3 frames") as caught:
         decode(data)
     assert caught.value.code == "several_frames"
-    with pytest.raises(UnusableImageError, match="limit is 2") as caught:
-        list(decode_frames(data, DecodeLimits(max_frames=2)))
-    assert caught.value.code == "too_many_frames"
-
-
-def test_decode_frames_gives_the_one_slice_of_any_other_format() -> None:
-    (only,) = decode_frames(png(200))
-    assert np.asarray(only).shape == (1, 64, 64)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

@@ -17,7 +17,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEGExtended12Bit
 
 from service.errors import ErrorCode, ServiceError
-from service.imaging.decode import DecodeLimits, decode, decode_frames
+from service.imaging.decode import DecodeLimits, decode
+from service.imaging.series.files import ReadOptions, study_slices
 from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
 from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, phantom, written
 
@@ -175,7 +176,7 @@ REST: dict[str, tuple[ErrorCode, CALL]] = {
     "several frames": (ErrorCode.SEVERAL_FRAMES, partial(decode, ct(np.stack([STORED] * 2)))),
     "too many frames": (
         ErrorCode.TOO_MANY_FRAMES,
-        lambda: list(decode_frames(ct(np.stack([STORED] * 3)), DecodeLimits(max_frames=2))),
+        lambda: list(study_slices(ct(np.stack([STORED] * 3)), "a", ReadOptions(32, DecodeLimits(max_frames=2)))),
     ),
     "a frame of many bytes": (ErrorCode.LIMIT_EXCEEDED, partial(decode, compressed(bytes(200_000)))),
     "another modality": (ErrorCode.NOT_CT, partial(decode, ct(STORED, Modality="MR"))),

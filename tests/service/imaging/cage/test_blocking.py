@@ -9,24 +9,26 @@ import pytest
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.cage.pool import CageLimits
-from service.imaging.decode import Description, decode
+from service.imaging.decode import DecodeLimits, decode
+from service.imaging.series.files import ReadOptions
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.files.dicoms import ct, phantom
 from tests.support.processes.client import png
 from tests.support.processes.family import is_running
+
+OPTIONS = ReadOptions(32, DecodeLimits())
 
 
 def test_files_are_read_one_after_the_other_and_one_that_does_not_end_stops_no_other() -> None:
     before = set(psutil.Process(os.getpid()).children())
     stored = np.stack([phantom()] * 3)
     with BlockingCage(CageLimits(seconds=0.3)) as cage:
-        assert cage.describe(ct(stored)) == Description(frames=3, uses_window=True)
         with pytest.raises(UnusableImageError, match=r"more than 0\.3 seconds"):
             cage.decode(jpeg_of_many_scans(scans=100_000))
         np.testing.assert_array_equal(cage.decode(png()).slice_, decode(png()))
-        first = next(iter(cage.decode_frames(ct(stored))))
+        first = next(iter(cage.study_slices(ct(stored), "a", OPTIONS)))
         assert not isinstance(first, ServiceError), "a reader may stop before the last frame"
-        assert len(list(cage.decode_frames(ct(stored)))) == 3
+        assert len(list(cage.study_slices(ct(stored), "a", OPTIONS))) == 3
         started = set(psutil.Process(os.getpid()).children()) - before
     assert started
     assert not any(is_running(process) for process in started)

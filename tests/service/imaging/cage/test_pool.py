@@ -18,7 +18,6 @@ from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
 from service.imaging.cage.pool import Cage, CageLimits
 from service.imaging.decode import DecodeLimits, decode, to_input
-from service.imaging.window import Window
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.files.dicoms import ct, phantom
 from tests.support.files.hostile import honest_oddities
@@ -108,19 +107,6 @@ async def test_a_fault_of_the_program_is_no_error_of_the_file_and_is_logged(capl
             await cage.decode(png(), input_size=-1)
     assert (refused.value.status, refused.value.code) == (500, "internal_error")
     assert caplog.records[-1].__dict__["fields"]["place"].startswith("ValueError at ")
-
-
-@pytest.mark.anyio
-async def test_frames_come_in_order_and_a_damaged_one_is_an_error_in_its_place() -> None:
-    stored = np.stack([phantom() + number for number in range(3)])
-    window = Window(0, 400)
-    async with caged() as cage:
-        frames = [frame async for frame in cage.decode_frames(ct(stored), window=window)]
-        description = await cage.describe(ct(stored))
-    for frame, samples in zip(frames, stored, strict=True):
-        assert not isinstance(frame, ServiceError)
-        np.testing.assert_array_equal(frame.slice_, decode(ct(samples), window=window))
-    assert (description.frames, description.uses_window) == (3, True)
 
 
 @pytest.mark.anyio
