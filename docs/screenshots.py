@@ -1,11 +1,10 @@
 """Makes the pictures in docs/images with the shipped model: the page in Chromium, and a slice next to its heat map.
 
-`make screenshots` runs it. It uses only generated slices, never an image of a data set or of a patient.
+`make screenshots` runs it. It uses only drawn slices, never an image of a data set or of a patient.
 """
 
 import io
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ sys.path.insert(0, str(ROOT))
 import httpx2  # noqa: E402
 from PIL import Image  # noqa: E402 - the repository's root must be importable first
 
-from examples.draw_slice import draw_slice  # noqa: E402
 from tests.browser.chromium import chromium  # noqa: E402
 from tests.support.processes.server import running  # noqa: E402
 
@@ -23,16 +21,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 FOLDER = ROOT / "docs" / "images"
-SLICES = 8
 
 
 def main() -> None:
     """Start the service and make every picture."""
-    with tempfile.TemporaryDirectory() as folder, running(ROOT / "models", log_level="WARNING") as server:
+    with running(ROOT / "models", log_level="WARNING") as server:
         _explain(server.url, ROOT / "examples" / "lesion.png", FOLDER / "lesion.png")
-        files = _files(Path(folder))
         with chromium() as browser:
-            _shoot(browser, server.url, files, FOLDER / "page.png")
+            _shoot(browser, server.url, FOLDER / "page.png")
 
 
 def _explain(url: str, file: Path, target: Path) -> None:
@@ -45,27 +41,12 @@ def _explain(url: str, file: Path, target: Path) -> None:
     both.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2).save(target, optimize=True)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Draw generated slices, every second one with disease, and an image that is not a slice."""
-    paths = [folder / f"generated-{seed + 1}.png" for seed in range(SLICES)]
-    for seed, path in enumerate(paths):
-        Image.fromarray(draw_slice(seed, disease=seed % 2 == 1)).save(path)
-    other = folder / "holiday.png"
-    Image.radial_gradient("L").resize((320, 240)).save(other)
-    return [*paths, other]
-
-
-def _shoot(browser: "Browser", url: str, files: list[Path], target: Path) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+def _shoot(browser: "Browser", url: str, target: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(url)
-    page.set_input_files("#files", files)
-    page.wait_for_function("count => document.querySelector('#progress').value === count", arg=len(files))
-    page.get_by_role("columnheader", name="Involv").get_by_role("button").click()
-    page.locator("tbody tr").first.click()
-    first = page.locator("tbody tr th").first.text_content()
-    page.wait_for_function("name => document.querySelector('#map').dataset.of === name", arg=first)
-    page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
-    page.evaluate("document.getElementById('work').scrollIntoView()")
+    page.get_by_role("button", name="Drawn study").click()
+    page.get_by_role("button", name="SR", exact=True).wait_for(timeout=120_000)
+    page.wait_for_function("document.querySelector('#picture').dataset.of")
     page.screenshot(path=target)
     page.close()
     with Image.open(target) as image:

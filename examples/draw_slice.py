@@ -46,7 +46,9 @@ class Root(NamedTuple):
     above: float
 
 
-def draw_slice(seed: int, height: int = 512, width: int = 512, disease: bool = False) -> NDArray[np.uint8]:
+def draw_slice(
+    seed: int, height: int = 512, width: int = 512, disease: bool = False, level: float = 0.0
+) -> NDArray[np.uint8]:
     """Draw one slice in a lung window.
 
     Args:
@@ -54,6 +56,7 @@ def draw_slice(seed: int, height: int = 512, width: int = 512, disease: bool = F
         height: pixels, at least 64.
         width: pixels, at least 64.
         disease: add hazy patches near the pleura, like ground-glass opacities; the rest does not change.
+        level: height of the slice in the lungs, from -1 below the base to 1 above the apex; there are no lungs beyond.
 
     Returns:
         uint8 (height, width), 0 is black.
@@ -63,11 +66,22 @@ def draw_slice(seed: int, height: int = 512, width: int = 512, disease: bool = F
     girth, depth, tilt = random.uniform(0.94, 1.03), random.uniform(0.95, 1.06), random.uniform(-2.5, 2.5)
     _couch(canvas)
     cavity = _trunk(canvas, random, girth, depth, tilt)
-    lungs = np.maximum(cavity, -_middle(canvas, random, depth))
-    _lungs(canvas, random, lungs, np.random.default_rng((seed, 1)) if disease else None)
+    lungs = _at_level(canvas, np.maximum(cavity, -_middle(canvas, random, depth)), level)
+    vessels = random if level == 0 else np.random.default_rng((seed, 2, round(1000 * (level + 9))))
+    _lungs(canvas, vessels, lungs, np.random.default_rng((seed, 1)) if disease else None)
     _mediastinum(canvas, random, lungs)
     _spine(canvas, random, depth)
     return _scan(canvas, random)
+
+
+def _at_level(canvas: Canvas, lungs: Field, level: float) -> Field:
+    """Return the distance to the lungs at a level: narrow at the apex, around the diaphragm at the base."""
+    if level > 0:
+        return lungs + 0.34 * level**3
+    for x, y in ((-0.36, -0.1), (0.36, -0.06)):  # the right dome is higher
+        rise = np.sqrt(max(0.0, -level - (0.35 if x < 0 else 0.45)))
+        lungs = np.maximum(lungs, -canvas.ellipse(x, y, 0.02 + 0.62 * rise, 0.02 + 0.78 * rise)) if rise else lungs
+    return lungs
 
 
 def _couch(canvas: Canvas) -> None:
@@ -255,14 +269,14 @@ def _scan(canvas: Canvas, random: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Write one slice as a grey PNG."""
+    """Write one slice as a grey picture."""
     parser = argparse.ArgumentParser(description="Draw a generated slice that looks like a chest CT.")
-    parser.add_argument("path", type=Path, help="PNG file to write")
+    parser.add_argument("path", type=Path, help="file to write, PNG or JPEG")
     parser.add_argument("--seed", type=int, default=0, help="which body (0)")
     parser.add_argument("--disease", action="store_true", help="add patches that look like ground-glass opacities")
     options = parser.parse_args()
     pixels = draw_slice(options.seed, disease=options.disease)
-    Image.fromarray(pixels).save(options.path, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(options.path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ _POLICY: Final = (
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
+    ".dcm": "application/dicom",
     ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }

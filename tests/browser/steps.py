@@ -13,10 +13,11 @@ def choose(page: "Page", *paths: Path) -> None:
 
 
 def finish(page: "Page", count: int) -> list[list[str]]:
-    """Wait for all results: the cells of the table's rows."""
+    """Wait for the results of several pictures: the cells of the table's rows."""
     page.wait_for_function(
-        "count => document.querySelector('#cancel').hidden && document.querySelector('#progress').max === count"
-        " && document.querySelector('#progress').value === count && !document.querySelector('#work').hidden",
+        "count => document.querySelectorAll('#list tbody tr').length === count"
+        " && document.querySelector('#busy').hidden"
+        " && document.querySelectorAll('#list tbody tr:is(.waiting, .sending)').length === 0",
         arg=count,
     )
     return rows(page)
@@ -24,10 +25,10 @@ def finish(page: "Page", count: int) -> list[list[str]]:
 
 def rows(page: "Page") -> list[list[str]]:
     """The cells of the table's rows."""
-    found: list[list[str]] = page.locator("tbody tr").evaluate_all(
+    cells: list[list[str]] = page.locator("#list tbody tr").evaluate_all(
         "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
     )
-    return found
+    return cells
 
 
 def names(page: "Page") -> list[str]:
@@ -35,20 +36,19 @@ def names(page: "Page") -> list[str]:
     return [row[0] for row in rows(page)]
 
 
-def shown(page: "Page", name: str) -> str:
-    """Wait until the large view shows this file: its text."""
-    page.locator("#viewer-title", has_text=name).wait_for()
-    page.locator("#answer :first-child").first.wait_for()
-    return page.locator("#viewer").inner_text()
+def summary(page: "Page", text: str = "") -> str:
+    """Wait until the summary has a verdict and this text: all of its text."""
+    page.locator("#summary:has(.verdict)", has_text=text).wait_for()
+    return page.locator("#summary").inner_text()
 
 
 def drawn(page: "Page", name: str) -> None:
-    """Wait until the map of this file is drawn."""
-    page.wait_for_function("name => document.querySelector('#map').dataset.of === name", arg=name)
+    """Wait until the picture with this name is drawn."""
+    page.wait_for_function("name => document.querySelector('#picture').dataset.of === name", arg=name)
 
 
-SUMS = """id => {
-  const canvas = document.getElementById(id);
+SUMS = """() => {
+  const canvas = document.getElementById("picture");
   const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d"); // reading slows the page's own down
   copy.drawImage(canvas, 0, 0);
   const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
@@ -56,22 +56,22 @@ SUMS = """id => {
   data.forEach((value, at) => { if (at % 4 < 3) sums[at % 4] += value; });
   return sums;
 }"""
-"""Script: the sums of red, green and blue of a canvas."""
+"""Script: the sums of red, green and blue of the picture."""
 
 
-def pixels(page: "Page", canvas: str) -> list[int]:
-    """The sums of red, green and blue of a canvas."""
-    sums: list[int] = page.evaluate(SUMS, canvas)
+def pixels(page: "Page") -> list[int]:
+    """The sums of red, green and blue of the picture."""
+    sums: list[int] = page.evaluate(SUMS)
     return sums
 
 
 class Gate:
-    """Holds requests for answers, past the first `open_for` ones, until it is opened."""
+    """Holds requests for a route, past the first `open_for` ones, until it is opened."""
 
-    def __init__(self, page: "Page", open_for: int = 0) -> None:
+    def __init__(self, page: "Page", open_for: int = 0, route: str = "**/explain*") -> None:
         self.held: list[Route] = []
         self._left = open_for
-        page.route("**/explain*", self._take)
+        page.route(route, self._take)
 
     def _take(self, route: "Route") -> None:
         if self._left > 0:

@@ -1,18 +1,16 @@
-"""Every way in which slices come to the page."""
+"""Every way in which files come to the page."""
 
 import base64
-import zipfile
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tests.browser.conftest import Open
-from tests.browser.steps import choose, drop, finish, names, shown
-from tests.support.files.dicoms import ct, phantom
+from tests.browser.steps import choose, drawn, drop, finish, names, summary
+from tests.support.files.studies import gzipped, series, volume, zipped
 from tests.support.processes.client import png
+
+HEIGHTS = [100.0 + 10 * step for step in range(5)]
 
 DROP = """([name, base64]) => {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -22,149 +20,125 @@ DROP = """([name, base64]) => {
 }"""
 
 
-def packed(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """A zip with these members."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
 def test_a_file_can_be_dropped(open_page: Open) -> None:
     page = open_page()
     data = page.evaluate_handle(DROP, ["dropped.png", base64.b64encode(png(220)).decode()])
     page.dispatch_event("#drop", "dragover", {"dataTransfer": data})
-    assert "over" in str(page.locator("#drop").get_attribute("class"))
+    assert page.locator("body.over").count() == 1
     page.dispatch_event("#drop", "drop", {"dataTransfer": data})
-    assert finish(page, 1)[0][0] == "dropped.png"
+    assert page.locator("body.over").count() == 0
+    assert "dropped.png" in summary(page)
 
 
-def test_an_image_can_be_pasted(open_page: Open) -> None:
+def test_images_can_be_pasted_one_after_the_other(open_page: Open) -> None:
     page = open_page()
     data = page.evaluate_handle(DROP, ["image.png", base64.b64encode(png(220)).decode()])
-    page.evaluate(
-        "data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))", data
-    )
-    assert finish(page, 1)[0][0] == "image.png"
+    paste = "data => document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))"
+    page.evaluate(paste, data)
+    summary(page)
+    page.evaluate(paste, data)
+    assert [row[2] for row in finish(page, 2)] == ["COVID", "COVID"]
 
 
-def test_a_folder_is_dropped_with_all_below_it_in_the_order_of_its_numbers(open_page: Open, tmp_path: Path) -> None:
-    series = tmp_path / "series"
-    (series / "more").mkdir(parents=True)
-    for name in ("2.png", "10.png", "1.png", "more/3.png", ".hidden.png", "DICOMDIR"):
-        (series / name).write_bytes(png(220))
+def test_a_folder_of_pictures_is_a_table_in_the_order_of_its_numbers(open_page: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name in ("2.png", "10.png", "1.png", "more/3.png"):
+        (folder / name).write_bytes(png(220))
     page = open_page()
-    drop(page, series)
+    drop(page, folder)
     finish(page, 4)
-    assert names(page) == ["series/1.png", "series/2.png", "series/10.png", "series/more/3.png"]
-    assert "2 hidden or index files skipped" in page.locator("#state").inner_text()
+    assert names(page) == ["pictures/1.png", "pictures/2.png", "pictures/10.png", "pictures/more/3.png"]
 
 
-def test_a_dicom_series_is_ordered_by_instance_number(open_page: Open, tmp_path: Path) -> None:
-    series = tmp_path / "series"
-    series.mkdir()
-    reference = Dataset()
-    reference.SeriesInstanceUID, reference.InstanceNumber = "1.9", 9
-    for name, uid, number, syntax in (
-        ("a", "1.2", 12, ExplicitVRLittleEndian),
-        ("b", "1.2", 9, ImplicitVRLittleEndian),
-        ("c", "1.3", 1, ExplicitVRLittleEndian),
-        ("d", "1.2", 10, ExplicitVRLittleEndian),
-    ):
-        nested = Sequence([reference])
-        nested.is_undefined_length = name != "d"
-        changes = {"ReferencedImageSequence": nested, "SeriesInstanceUID": uid, "InstanceNumber": number}
-        (series / f"{name}.dcm").write_bytes(ct(phantom(), syntax, **changes))
-    (series / "b.png").write_bytes(png(220))
+def test_pictures_can_be_read_as_one_series(open_page: Open, tmp_path: Path) -> None:
+    for name in ("1", "2", "10"):
+        (tmp_path / f"{name}.png").write_bytes(png(220))
     page = open_page()
-    drop(page, series)
-    finish(page, 5)
-    assert [name.split("/")[-1] for name in names(page)] == ["b.dcm", "d.dcm", "a.dcm", "b.png", "c.dcm"]
+    choose(page, *tmp_path.iterdir())
+    finish(page, 3)
+    page.get_by_role("button", name="Read as one series").click()
+    assert "3 read" in summary(page, "Series probability")
 
 
-def test_a_folder_of_hundreds_of_files_is_read_whole(open_page: Open, tmp_path: Path) -> None:
-    series = tmp_path / "series"
-    series.mkdir()
+def test_a_folder_of_hundreds_of_files_is_sent_whole_and_once(open_page: Open, tmp_path: Path) -> None:
+    folder = tmp_path / "study" / "more"
+    folder.mkdir(parents=True)
     for number in range(230):  # a browser lists a hundred entries at a time
-        (series / f"{number}.nii").write_bytes(b"")
+        (folder / f"{number}.txt").write_text("text")
+    for number, data in enumerate(series(HEIGHTS)):
+        (folder.parent / f"IM{number}").write_bytes(data)
     page = open_page()
-    drop(page, series)
-    assert len(finish(page, 230)) == 230
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    drop(page, folder.parent)
+    text = summary(page)
+    assert "5 read" in text
+    assert "230 other files skipped" in text
+    assert len([url for url in requests if "/predict/study" in url]) == 1
+    assert not any("/explain" in url for url in requests)
 
 
-def test_a_folder_can_be_chosen(open_page: Open, slices: Path) -> None:
-    page = open_page(expected_statuses=(415,))
-    page.set_input_files("#folder", slices)
-    finish(page, 4)
-    assert [name.split("/")[-1] for name in names(page)] == ["black.png", "bright.png", "dark.png", "text.png"]
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
-def test_a_zip_is_read_in_the_browser(open_page: Open, tmp_path: Path, method: int) -> None:
-    members = {"b/2.png": png(60), "b/10.png": png(220), "b/": b"", "__MACOSX/b/._2.png": b"x", "b/scan.nii.gz": b"x"}
+def test_a_folder_can_be_chosen(open_page: Open, tmp_path: Path) -> None:
+    for number, data in enumerate(series(HEIGHTS)):
+        (tmp_path / f"IM{number}").write_bytes(data)
     page = open_page()
-    choose(page, packed(tmp_path / "series.zip", members, method))
-    found = finish(page, 3)
-    assert [row[0] for row in found] == ["series.zip!b/2.png", "series.zip!b/10.png", "series.zip!b/scan.nii.gz"]
-    assert [row[2] for row in found] == ["NonCOVID", "COVID", "A NIfTI volume"]
-    assert "1 hidden or index file skipped" in page.locator("#state").inner_text()
+    page.set_input_files("#folder", tmp_path)
+    assert "5 read" in summary(page)
 
 
-def test_a_zip_that_cannot_be_read_says_why_and_the_rest_goes_on(open_page: Open, tmp_path: Path) -> None:
-    whole = packed(tmp_path / "whole.zip", {"1.png": png(220)}).read_bytes()
-    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
-    packed(tmp_path / "empty.zip", {})
-    flag = whole.rindex(b"PK\x01\x02") + 8
-    (tmp_path / "secret.zip").write_bytes(whole[:flag] + b"\x01" + whole[flag + 1 :])
-    size = whole.rindex(b"PK\x01\x02") + 24
-    (tmp_path / "liar.zip").write_bytes(whole[:size] + b"\x05\0\0\0" + whole[size + 4 :])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("ct.zip", zipped({f"a b/{number}": data for number, data in enumerate(series(HEIGHTS))})),
+        ("ct.nii.gz", gzipped(volume(HEIGHTS).to_bytes())),
+        ("ct.nii", volume(HEIGHTS).to_bytes()),
+    ],
+    ids=["zip", "nifti compressed", "nifti"],
+)
+def test_a_zip_or_a_volume_is_a_study(open_page: Open, tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
     page = open_page()
-    choose(page, *(tmp_path / f"{name}.zip" for name in ("cut", "empty", "liar", "secret", "whole")))
-    found = finish(page, 5)
-    assert [row[0] for row in found] == [
-        "cut.zip",
-        "empty.zip",
-        "liar.zip!1.png",
-        "secret.zip!1.png",
-        "whole.zip!1.png",
-    ]
-    assert [row[1] for row in found[:4]] == [""] * 4
-    assert found[4][2] == "COVID"
-    for step, reason in enumerate(("damaged or incomplete", "holds no files", "damaged or incomplete", "encrypted")):
-        if step:
-            page.keyboard.press("ArrowRight")
-        assert reason in shown(page, found[step][0])
+    choose(page, tmp_path / name)
+    text = summary(page)
+    assert "5 read; 10.0 mm apart" in text
+    assert "ml, lesions" in text
 
 
-def test_volumes_and_archives_name_the_way_to_go(open_page: Open, tmp_path: Path) -> None:
-    (tmp_path / "ct.nii").write_bytes(b"")
-    (tmp_path / "unnamed").write_bytes(b"\0" * 344 + b"n+1\0" + b"\0" * 100)
-    (tmp_path / "series.tar.gz").write_bytes(b"\x1f\x8b" + b"\0" * 100)
+def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: Path) -> None:
+    (tmp_path / "slice").write_bytes(series([100.0])[0])
     page = open_page()
-    choose(page, *sorted(tmp_path.iterdir()))
-    assert [row[2] for row in finish(page, 3)] == ["A NIfTI volume", "Compressed file", "A NIfTI volume"]
-    assert "covid-ct predict scan.nii.gz" in shown(page, "ct.nii")
-    page.keyboard.press("ArrowRight")
-    assert "Unpack it, and drop the folder" in shown(page, "series.tar.gz")
+    choose(page, tmp_path / "slice")
+    assert "1 read" in summary(page)
+    drawn(page, "Slice 1 of 1")
+    assert page.locator("#profile").is_hidden()
 
 
-def test_a_document_that_is_a_zip_inside_is_one_file(open_page: Open, tmp_path: Path) -> None:
-    packed(tmp_path / "report.docx", {"word/document.xml": b"<x/>"})
-    page = open_page(expected_statuses=(415,))
-    choose(page, tmp_path / "report.docx")
-    assert finish(page, 1)[0][2] == "Not a readable image"
+@pytest.mark.parametrize(
+    ("name", "data", "headline", "reason"),
+    [
+        ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "", ""),
+        ("notes", b"text", "No CT slices found", "1 unsupported_image_type"),
+    ],
+    ids=["damaged zip", "text"],
+)
+def test_a_study_that_cannot_be_read_says_why(
+    open_page: Open, tmp_path: Path, name: str, data: bytes, headline: str, reason: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    page = open_page(expected_statuses=(422,))
+    choose(page, tmp_path / name)
+    page.locator("#problem").wait_for()
+    text = page.locator("#problem").inner_text()
+    assert headline in text
+    assert reason in text
+    page.get_by_role("button", name="Choose other files").click()
+    assert page.locator("#drop").is_visible()
 
 
-@pytest.mark.parametrize(("button", "key"), [("choose", "Enter"), ("choose", "Space"), ("choose-folder", "Enter")])
-def test_enter_and_space_open_the_file_chooser(open_page: Open, button: str, key: str) -> None:
+@pytest.mark.parametrize(("sample", "text"), [("Drawn study", "26"), ("Drawn slice", "sample-slice.jpg")])
+def test_a_drawn_sample_can_be_tried_with_one_click(open_page: Open, sample: str, text: str) -> None:
     page = open_page()
-    for _ in range(6):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == button:
-            break
-    # Listening begins before the key: a browser that is asked to report choosers only then may have opened one already.
-    page.on("filechooser", lambda _: None)
-    page.evaluate("0")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press(key)
-    assert chooser.value.element.get_attribute("id") == {"choose": "files", "choose-folder": "folder"}[button]
+    page.get_by_role("button", name=sample).click()
+    assert summary(page)
+    page.locator("#caption", has_text=text).wait_for()

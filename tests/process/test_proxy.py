@@ -136,12 +136,12 @@ def test_the_page_works_behind_a_path_prefix(server: Server, tmp_path: Path) -> 
         links = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
         scripts = client.get("/ct/page/app.js").text
         links += [urljoin("page/", name) for name in re.findall(r'from "(\./[^"]+)"', scripts)]
-        calls = re.findall(r'fetch\("([^"?]+)', client.get("/ct/page/service.js").text)
+        calls = re.findall(r'(?:fetch|upload)\("([^"?]+)', client.get("/ct/page/service.js").text)
         assert {"page/app.js", "page/style.css", "model"} <= set(links)
         assert {
             urljoin("/ct/", link) for link in links if client.get(urljoin("/ct/", link)).status_code != 200
         } == set()
-        assert set(calls) == {"model", "explain"}
+        assert set(calls) == {"model", "explain", "predict/study"}
         files = {"image": ("slice.png", png(), "image/png")}
         origin = {"Origin": f"https://{client.headers['Host']}"}
         assert client.post(urljoin("/ct/", "explain"), files=files, headers=origin).status_code == 200

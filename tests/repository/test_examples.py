@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
 
 from examples.draw_slice import draw_slice
+from examples.draw_study import draw_volume
 from service.imaging.decode import to_input
 from service.model.file import load_on_cpu, read_manifest
 
@@ -21,6 +23,14 @@ def test_committed_slices_are_what_the_script_draws(name: str, disease: bool) ->
         committed = np.asarray(image, dtype=np.int16)
     # one grey level: the last bit of an FFT may differ between processors
     assert np.abs(committed - draw_slice(0, disease=disease)).max() <= 1
+
+
+def test_the_samples_of_the_page_are_what_the_scripts_draw() -> None:
+    page = ROOT / "service" / "web" / "page"
+    with Image.open(page / "sample-slice.jpg") as image:
+        assert np.abs(np.asarray(image, np.int16) - draw_slice(0, disease=True)).mean() < 4
+    study = pydicom.dcmread(page / "sample-study.dcm")
+    assert np.abs(study.pixel_array.astype(np.int16) - draw_volume(0)).mean() < 8
 
 
 def test_the_shipped_model_tells_the_slice_with_lesion_from_the_clear_one() -> None:

@@ -1,116 +1,159 @@
 // The page: takes files, sends them, shows and saves the results.
 
 import { element, find } from "./element.js";
-import { csv, json, save } from "./export.js";
-import { histogram } from "./histogram.js";
-import { filesOf, sourcesOf } from "./intake.js";
-import { Queue } from "./queue.js";
-import { Results } from "./results.js";
+import { csv, entryRow, save, studyRows } from "./export.js";
+import { filesOf, isPicture, sample } from "./intake.js";
+import { Profile } from "./profile.js";
+import { Progress } from "./progress.js";
 import { Service } from "./service.js";
-import { pictureOf, Viewer } from "./viewer.js";
-import { kindOf, outcome, percent, timeLeft } from "./wording.js";
-
-const ANNOUNCEMENTS = 10; // per list, so that a screen reader is not flooded
+import { Slices } from "./slices.js";
+import { Study } from "./study.js";
+import { modelLines, modelScores, problemSummary, sliceSummary } from "./summary.js";
+import { counted, legend, outcome, percent } from "./wording.js";
+import { Viewer } from "./viewer.js";
 
 const service = new Service(askForKey);
-const card = service.model().then((body) => body.card).catch(() => null);
-const queue = new Queue(service, keep, changed);
-const viewer = new Viewer(card);
-const results = new Results(find("table"), find("strip"), show);
+const progress = new Progress();
+const viewer = new Viewer((by) => shown?.step(by));
+const profile = new Profile((index) => shown.select(index));
 
-let planned = false;
-let announced = "";
-let note = "";
+let card = null;
+let shown = null; // a `Study` or `Slices`
+let stop = () => {};
 
-async function take(files) {
+function take(files) {
   if (files.length === 0) return;
-  const old = queue.entries;
-  const found = await sourcesOf([...files]);
-  if (queue.entries !== old) return; // the list was cleared in the meantime
-  note = found.note;
-  find("work").hidden = false;
-  document.body.classList.add("working");
-  results.add(queue.add(found.sources));
-  plan();
+  if (!files.every(isPicture)) readStudy(files);
+  else if (shown instanceof Slices) shown.add(files);
+  else readSlices(files);
 }
 
-/** Keep what the page shows and saves of a response. */
-async function keep(entry, body) {
-  entry.picture = await pictureOf(body);
-  const { slice_png_base64: _slice, overlay_png_base64: _overlay, heatmap: _heatmap, lungs: _lungs, ...answer } = body;
-  entry.answer = answer;
-}
-
-function changed(entry) {
-  if (!results.has(entry)) return;
-  results.update(entry);
-  if (entry === results.selected) show(entry);
-  plan();
-}
-
-function show(entry) {
-  viewer.show(entry, results.ordered.indexOf(entry) + 1, results.ordered.length);
-}
-
-/** Summarise at most once per frame. */
-function plan() {
-  if (planned) return;
-  planned = true;
-  requestAnimationFrame(() => {
-    planned = false;
-    summarise();
-  });
-}
-
-function summarise() {
-  const all = queue.entries.length;
-  const ended = queue.count("done", "failed");
-  const [failed, cancelled] = [queue.count("failed"), queue.count("cancelled")];
-  find("progress").max = Math.max(all, 1);
-  find("progress").value = ended;
-  const parts = [`${ended} of ${all} done`];
-  if (failed) parts.push(`${failed} failed`);
-  if (cancelled) parts.push(`${cancelled} cancelled`);
-  const state = parts.join(" · ");
-  const left = queue.isBusy ? queue.secondsLeft : null;
-  find("state").textContent = [state, ...(left === null ? [] : [timeLeft(left)]), ...(note ? [note] : [])].join(" · ");
-  announce(ended, all, state);
-  find("cancel").hidden = !queue.isBusy;
-  find("resume").hidden = queue.isBusy || cancelled === 0;
-  find("save-csv").disabled = find("save-json").disabled = ended === 0;
-  const answers = queue.entries.filter(({ state }) => state === "done").map(({ answer }) => answer);
-  find("histogram").replaceChildren(histogram(answers.filter((answer) => kindOf(answer) !== "none")));
-  find("counts").replaceChildren(...counts(answers, failed));
-}
-
-/** Announce the progress to screen readers: ten times for a list, and at the end. */
-function announce(ended, all, state) {
-  const [last] = queue.entries.length === 1 ? queue.entries : [];
-  const step = queue.isBusy ? Math.floor((ended / all) * ANNOUNCEMENTS) : `end ${state}`;
-  if (String(step) === announced) return;
-  announced = String(step);
-  find("status").textContent = last?.state === "done" && kindOf(last.answer) !== "none" ? `${outcome(last)}, ${percent(last.answer.probability)}` : state;
-}
-
-function counts(answers, failed) {
-  const numbers = new Map(["yes", "no", "none", "failed"].map((kind) => [kind, { name: kind, count: 0 }]));
-  for (const answer of answers) {
-    const kind = kindOf(answer);
-    const { count } = numbers.get(kind);
-    numbers.set(kind, { name: kind === "none" ? "no result" : answer.label, count: count + 1 });
+async function readStudy(files) {
+  begin();
+  const controller = new AbortController();
+  stop = () => controller.abort();
+  const { signal } = controller;
+  const size = files.reduce((sum, file) => sum + file.size, 0);
+  let isComplete = false;
+  const offerStudy = () => offer([
+    ["CSV", () => save("covid-ct.csv", "text/csv", csv(studyRows(study.answer)))],
+    ["JSON", () => save("covid-ct.json", "application/json", JSON.stringify(study.answer, null, 1))],
+    ...study.downloads,
+  ], isComplete ? study.missing : "The result files are being written…");
+  const study = new Study(viewer, profile, () => card, offerStudy);
+  const onUpload = (share) => {
+    const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
+    progress.show("upload", `Sending ${megabytes(share * size)} of ${megabytes(size)} MB`, share);
+  };
+  const onLine = (line) => {
+    if (signal.aborted) return;
+    if (line.progress) showReading(line.progress);
+    if (line.answer) showStudy(study, line.answer);
+    if (line.picture) study.addPicture(line.picture);
+    if (line.file) study.addFile(line.file);
+    if (line.problem) fail(line.problem);
+  };
+  const onWait = (seconds) => progress.show("wait", `The service is busy; retrying in ${seconds} s…`, null);
+  try {
+    onUpload(0);
+    await service.study(files, { onUpload, onLine, onWait, signal });
+    isComplete = true;
+    if (shown === study) offerStudy();
+  } catch (error) {
+    if (!signal.aborted) fail(error.body ?? { code: "page_failed", title: "The page failed", detail: String(error) });
   }
-  numbers.get("failed").count = failed;
-  return [...numbers].filter(([, { count }]) => count > 0)
-    .map(([kind, { name, count }]) => element("li", { className: kind }, element("strong", { textContent: String(count) }), ` ${name}`));
+}
+
+function showReading({ done, of, seconds_left: left }) {
+  if (done === 0) progress.show("finding", of ? `Reading ${counted(of, "slice")}` : "Unpacking and finding slices", null);
+  else progress.show("reading", `Read ${done} of ${counted(of, "slice")}`, done / of, left);
+}
+
+function showStudy(study, answer) {
+  shown = study;
+  openDesk();
+  study.show(answer);
+  const [first] = answer.series;
+  progress.end(answer.series.length > 1 ? `${answer.series.length} series` : `${first.label ?? "No lungs"}, ${percent(first.probability ?? 0)}`);
+}
+
+function readSlices(files) {
+  begin();
+  const slices = new Slices(service, () => card, showEntry, () => summarise(slices));
+  shown = slices;
+  stop = () => slices.cancel();
+  openDesk();
+  slices.add(files);
+}
+
+function showEntry(entry) {
+  find("summary").replaceChildren(...sliceSummary(entry, card));
+  const involved = entry.answer?.lung_involvement;
+  const finding = entry.answer?.label && involved ? `${percent(involved.both)} of the lungs is lesion` : outcome(entry);
+  viewer.show({ name: entry.name, picture: entry.picture ?? null, caption: entry.name, finding, hasSides: false, legend: entry.picture ? legend(entry.picture.lungs !== null) : "" });
+}
+
+function summarise(slices) {
+  if (shown !== slices) return;
+  const all = slices.entries.length;
+  const ended = slices.count("done", "failed");
+  const parts = [`${ended} of ${all} done`, ...["failed", "cancelled"].map((state) => [slices.count(state), state]).filter(([count]) => count).map((part) => part.join(" "))];
+  const [only] = slices.entries;
+  find("profile").hidden = true;
+  if (all > 1 && !slices.table.isConnected) find("list").append(slices.table);
+  if (all > 1 && slices.count("waiting", "sending")) progress.show("slices", parts.join(" · "), ended / all);
+  else progress.end(all === 1 ? [outcome(only), ...(only.answer?.label ? [percent(only.answer.probability)] : [])].join(", ") : parts.join(" · "));
+  const results = slices.entries.filter(({ state }) => state === "done" || state === "failed");
+  const body = () => results.map(({ name, answer, problem }) => ({ file: name, prediction: answer, problem }));
+  offer(ended === 0 ? [] : [
+    ["CSV", () => save("covid-ct.csv", "text/csv", csv(results.map(entryRow)))],
+    ["JSON", () => save("covid-ct.json", "application/json", JSON.stringify({ note: "Research use only, not a medical device.", results: body() }, null, 1))],
+    ...(all > 1 && ended === all ? [["Read as one series", () => readStudy(slices.entries.map(({ file }) => file))]] : []),
+  ], "");
+}
+
+function offer(downloads, hint) {
+  find("downloads").replaceChildren(...downloads.map(([label, action]) => button(label, action)));
+  find("downloads-hint").textContent = hint;
+}
+
+function button(textContent, action) {
+  const node = element("button", { type: "button", className: "button small", textContent });
+  node.addEventListener("click", action);
+  return node;
+}
+
+/** Forget what is shown, and hide the intake. */
+function begin() {
+  stop();
+  shown = null;
+  document.body.classList.add("working");
+  for (const id of ["intake", "desk", "problem"]) find(id).hidden = true;
+  find("new").hidden = false;
+}
+
+function openDesk() {
+  find("desk").hidden = false;
+  find("summary").replaceChildren();
+  find("list").replaceChildren();
+}
+
+function fail(problem) {
+  progress.end(problem.title);
+  if (shown) {
+    find("downloads-hint").textContent = `The result files could not be written: ${problem.detail}`;
+    return;
+  }
+  find("problem").hidden = false;
+  find("problem").replaceChildren(...problemSummary(problem), button("Choose other files", clear));
 }
 
 function clear() {
-  queue.clear();
-  results.clear();
-  [announced, note] = ["", ""];
-  find("status").textContent = "";
-  find("work").hidden = true;
+  begin();
+  progress.end("");
   document.body.classList.remove("working");
+  find("intake").hidden = false;
+  find("new").hidden = true;
   find("choose").focus();
 }
 
@@ -131,30 +174,21 @@ function askForKey(wasRefused) {
 }
 
 async function showModel() {
-  const known = await card;
-  if (!known) {
-    find("model-state").textContent = "The model card is not available now.";
+  try {
+    ({ card } = await service.model());
+  } catch {
+    find("model-lines").replaceChildren(element("dt", { textContent: "The model card is not available now." }));
     return;
   }
-  const range = ({ value, low, high }) => `${value.toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`;
-  const figures = (metrics) => Object.keys(metrics).length === 0 ? "no scores" : Object.entries(metrics).map(([name, interval]) => `${name === "auc" ? "AUC" : name} ${range(interval)}`).join(", ");
-  const facts = [
-    ["Network", known.architecture],
-    ["Threshold", `${percent(known.threshold)}: ${known.threshold_rule}`],
-    [known.data.test ? `Official test (${known.data.test.count} slices)` : "Official test", figures(known.test_metrics)],
-    ...Object.entries(known.left_out_metrics).map(([source, metrics]) => [`Left-out source: ${source}`, figures(metrics)]),
-    ["Intended use", known.intended_use],
-    ["Limits", known.limits],
-  ];
-  find("model-link").textContent = `${known.name} ${known.version}`;
-  find("model-state").textContent = `${known.name} ${known.version}; scores with 95 % intervals.`;
-  find("model-facts").replaceChildren(...facts.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));
+  find("model-link").textContent = `Model ${card.version}`;
+  find("model-lines").replaceChildren(...modelLines(card));
+  find("model-scores").replaceChildren(...modelScores(card));
 }
 
 function listenForFiles() {
   const over = (is) => (event) => {
     event.preventDefault();
-    find("drop").classList.toggle("over", is);
+    document.body.classList.toggle("over", is);
   };
   for (const kind of ["dragenter", "dragover"]) document.addEventListener(kind, over(true));
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false)(event); });
@@ -162,38 +196,20 @@ function listenForFiles() {
     over(false)(event);
     filesOf(event.dataTransfer).then(take);
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData.files));
-  for (const [button, input] of [["choose", "files"], ["choose-folder", "folder"]]) {
-    find(button).addEventListener("click", () => find(input).click());
+  document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
+  for (const [id, input] of [["choose", "files"], ["choose-folder", "folder"]]) {
+    find(id).addEventListener("click", () => find(input).click());
     find(input).addEventListener("change", (event) => {
       take([...event.target.files]);
       event.target.value = ""; // so that the same file can be chosen again
     });
   }
-}
-
-function listenForKeys() {
-  document.addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || !results.selected || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-    event.preventDefault();
-    results.step(by);
-  });
-}
-
-function listenForButtons() {
-  const ended = () => queue.entries.filter(({ state }) => state === "done" || state === "failed");
-  find("save-csv").addEventListener("click", () => save("covid-ct.csv", "text/csv", csv(ended())));
-  find("save-json").addEventListener("click", () => save("covid-ct.json", "application/json", json(ended(), find("with-maps").checked)));
-  find("cancel").addEventListener("click", () => queue.cancel());
-  find("resume").addEventListener("click", () => queue.resume());
-  find("clear").addEventListener("click", clear);
-  find("previous").addEventListener("click", () => results.step(-1));
-  find("next").addEventListener("click", () => results.step(1));
+  for (const node of document.querySelectorAll("[data-sample]")) {
+    node.addEventListener("click", async () => take([await sample(node.dataset.sample)]));
+  }
 }
 
 listenForFiles();
-listenForKeys();
-listenForButtons();
+find("cancel").addEventListener("click", () => (shown instanceof Slices ? stop() : clear()));
+find("new").addEventListener("click", clear);
 showModel();

@@ -1,35 +1,47 @@
-// Results as files, with the columns of the command line.
-
-import { labelOf } from "./wording.js";
-
-const DECIMALS = 1e4; // of the maps' values, as the service sends them
+// Results as files, with the columns of the command line (covid_ct/rows.py).
 
 const COLUMNS = [
-  ["file", ({ name }) => name],
-  ["probability", ({ answer }) => answer?.probability],
-  ["label", ({ answer }) => answer && labelOf(answer)],
-  ["threshold", ({ answer }) => answer?.threshold],
-  ["operating_point", ({ answer }) => answer?.operating_point],
-  ["lesion_probability", ({ answer }) => answer?.lesion_probability],
-  ["covid_given_lesion", ({ answer }) => answer?.covid_given_lesion],
-  ["lesion_threshold", ({ answer }) => answer?.lesion_threshold],
-  ["lung_involvement", ({ answer }) => answer?.lung_involvement?.both],
-  ["lung_involvement_left", ({ answer }) => answer?.lung_involvement?.left],
-  ["lung_involvement_right", ({ answer }) => answer?.lung_involvement?.right],
-  ["lung_fraction", ({ answer }) => answer?.lung_fraction],
-  ["ood_score", ({ answer }) => answer?.out_of_distribution.score],
-  ["flagged", ({ answer }) => answer?.out_of_distribution.flagged],
-  ["reason", ({ answer }) => answer?.out_of_distribution.reason],
-  ["model", ({ answer }) => answer && `${answer.model.name} ${answer.model.version}`],
-  ["error", ({ problem }) => problem?.code],
-  ["detail", ({ problem }) => problem?.detail],
-  ["note", () => "research use only"],
+  "path", "sha256", "model", "window", "probability", "label", "threshold", "operating_point", "lesion_probability",
+  "covid_given_lesion", "lesion_threshold", "lung_involvement", "lung_involvement_left", "lung_involvement_right",
+  "lung_fraction", "ood_score", "flagged", "reason", "error", "detail",
 ];
 
+const modelOf = (answer) => `${answer.model.name} ${answer.model.version}`;
+
+/** Row of a slice that was read on its own. */
+export function entryRow({ name, answer, problem }) {
+  if (!answer) return { path: name, error: problem?.code, detail: problem?.detail };
+  const { lung_involvement: involved, out_of_distribution: check } = answer;
+  return {
+    ...answer,
+    path: name,
+    model: modelOf(answer),
+    lung_involvement: involved?.both,
+    lung_involvement_left: involved?.left,
+    lung_involvement_right: involved?.right,
+    ood_score: check.score,
+    flagged: check.flagged,
+    reason: check.reason,
+  };
+}
+
+/** Rows of a study: its slices from the feet to the head, then the files that failed. */
+export function studyRows(answer) {
+  const model = modelOf(answer);
+  const slices = answer.series.flatMap(({ slices, threshold, operating_point }) => slices.map((slice) => ({
+    path: slice.frame === null ? slice.name : `${slice.name}#${slice.frame - 1}`,
+    model,
+    probability: slice.probability,
+    lung_involvement: slice.lung_involvement,
+    error: slice.reason,
+    ...(slice.probability !== null && { threshold, operating_point }),
+  })));
+  return [...slices, ...answer.failed.map(({ name, reason, detail }) => ({ path: name, model, error: reason, detail }))];
+}
+
 /** CSV (RFC 4180); values that a spreadsheet would run as formulas become text. */
-export function csv(entries) {
-  const line = (values) => values.map(cell).join(",");
-  return [line(COLUMNS.map(([name]) => name)), ...entries.map((entry) => line(COLUMNS.map(([, of]) => of(entry))))].join("\r\n") + "\r\n";
+export function csv(rows) {
+  return [COLUMNS, ...rows.map((row) => COLUMNS.map((name) => row[name]))].map((values) => `${values.map(cell).join(",")}\r\n`).join("");
 }
 
 function cell(value) {
@@ -38,27 +50,18 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The same and the rest as JSON, without pictures; with the values of the maps if asked. */
-export function json(entries, withMaps) {
-  const results = entries.map(({ name, answer, problem, picture }) => ({
-    file: name,
-    prediction: answer && { ...answer, label: labelOf(answer) || null, ...(withMaps && { heatmap: rows(picture.heatmap), lungs: rows(picture.lungs) }) },
-    problem,
-  }));
-  return JSON.stringify({ note: "Research use only, not a medical device.", results }, null, withMaps ? undefined : 2);
+/** Bytes of a text in base64. */
+export function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+  return bytes;
 }
 
-function rows(map) {
-  if (!map) return null;
-  const values = Array.from(map.values, (value) => Math.round(value * DECIMALS) / DECIMALS);
-  const { width, height } = map;
-  return { width, height, values: Array.from({ length: height }, (_, row) => values.slice(row * width, (row + 1) * width)) };
-}
-
-/** Make the browser save a text. */
-export function save(name, type, text) {
+/** Make the browser save a file. */
+export function save(name, type, content) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.href = URL.createObjectURL(new Blob([content], { type }));
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

@@ -1,66 +1,69 @@
-// Draws maps over a slice, in the colours and with the lines of the service's own pictures (service/imaging/overlay.py).
+// Maps of a slice, in the colours and with the lines of the service's own pictures (service/imaging/overlay.py).
 
-/** Values from here on are enclosed by the contour. */
-export const CONTOUR_VALUE = 0.25;
-
+const CONTOUR_VALUE = 0.25;
 const LUNG_VALUE = 0.5;
 const MAX_OPACITY = 0.6; // the anatomy below the highest values must stay visible
-const COLOURS = [[87, 16, 110], [137, 34, 106], [188, 55, 84], [227, 89, 51], [249, 142, 9], [249, 203, 53], [252, 255, 164]];
 const CONTOUR = "rgb(255, 255, 255)";
 const OUTLINE = "rgb(0, 200, 255)";
-const UNDER_BAR = [110, 110, 110]; // the colour bar shows the colours as they look over grey tissue
-const MARKS = [0, 0.25, 0.5, 0.75, 1];
+const SIDE = 256; // pixels of the colours, enough for a coarse map
+const COLOURS = [[87, 16, 110], [137, 34, 106], [188, 55, 84], [227, 89, 51], [249, 142, 9], [249, 203, 53], [252, 255, 164]];
 const PALETTE = Array.from({ length: 256 }, (_, level) => colourOf(level / 255));
 
-/** A map of the service's answer, compact: `{ width, height, values }`, rows from top to bottom; null for null. */
-export function compact(map) {
-  return map && { width: map.width, height: map.height, values: Float32Array.from(map.values.flat()) };
+/** Pictures ready to draw: `{ image, colours, contour, outline }`, each null where there is none. */
+export async function layersOf({ slice, lesion, lungs }) {
+  const [image, heat, lung] = await Promise.all([createImageBitmap(slice), mapOf(lesion), mapOf(lungs)]);
+  return {
+    image,
+    colours: heat && coloursOf(heat),
+    contour: heat && boundary(heat, CONTOUR_VALUE, image),
+    outline: lung && boundary(lung, LUNG_VALUE, image),
+  };
 }
 
-/** Draw the colours of a map over all of a canvas; `opacity` from 0 to 1 fades them. */
-export function drawColours(canvas, map, opacity) {
-  const { width, height } = canvas;
-  const image = new ImageData(width, height);
-  const columns = places(width, map.width);
-  for (let y = 0, at = 0; y < height; y += 1) {
-    const row = place(y, height, map.height);
-    for (let x = 0; x < width; x += 1, at += 4) {
-      const value = bilinear(map, columns[x], row);
-      if (value <= 0) continue;
-      const level = Math.round(Math.min(value, 1) * 255);
-      [image.data[at], image.data[at + 1], image.data[at + 2]] = PALETTE[level];
-      image.data[at + 3] = level * MAX_OPACITY * opacity;
+/** Draw layers over the rectangle of the image; `width` is that of lines in pixels of the image. */
+export function drawLayers(context, { image, colours, contour, outline }, { opacity = 1, withOutline = true, width = 1 } = {}) {
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0);
+  if (colours && opacity > 0) {
+    context.globalAlpha = opacity;
+    context.drawImage(colours, 0, 0, image.width, image.height);
+    context.globalAlpha = 1;
+    stroke(context, contour, CONTOUR, width);
+  }
+  if (outline && withOutline) stroke(context, outline, OUTLINE, width);
+}
+
+function stroke(context, path, strokeStyle, lineWidth) {
+  Object.assign(context, { strokeStyle, lineWidth, lineCap: "round" });
+  context.stroke(path);
+}
+
+/** A map `{ width, height, values }`, rows from top to bottom, from the service's JSON or its grey PNG; null for null. */
+async function mapOf(source) {
+  if (!source) return null;
+  if (!(source instanceof Blob)) return { ...source, values: source.values.flat() };
+  const image = await createImageBitmap(source);
+  const { width, height } = image;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0);
+  image.close();
+  const { data } = context.getImageData(0, 0, width, height);
+  return { width, height, values: Array.from({ length: width * height }, (_, at) => data[4 * at] / 255) };
+}
+
+function coloursOf(map) {
+  const colours = new ImageData(SIDE, SIDE);
+  const [columns, rows] = [places(map.width), places(map.height)];
+  for (let y = 0, at = 0; y < SIDE; y += 1) {
+    for (let x = 0; x < SIDE; x += 1, at += 4) {
+      const level = Math.round(Math.min(Math.max(bilinear(map, columns[x], rows[y]), 0), 1) * 255);
+      [colours.data[at], colours.data[at + 1], colours.data[at + 2]] = PALETTE[level];
+      colours.data[at + 3] = level * MAX_OPACITY;
     }
   }
-  const layer = new OffscreenCanvas(width, height);
-  layer.getContext("2d").putImageData(image, 0, 0);
-  canvas.getContext("2d").drawImage(layer, 0, 0);
-}
-
-/** Draw the line around the places where a heat map is at least 0.25. */
-export const drawContour = (canvas, map) => drawBoundary(canvas, map, CONTOUR_VALUE, CONTOUR);
-
-/** Draw the outline of the lungs. */
-export const drawLungs = (canvas, map) => drawBoundary(canvas, map, LUNG_VALUE, OUTLINE);
-
-/** Draw the colour bar with its numbers: the colours as they are drawn over grey tissue, and the contour's value. */
-export function drawBar(canvas) {
-  const context = canvas.getContext("2d");
-  const [unit, margin] = [canvas.height / 32, canvas.width / 24];
-  const length = canvas.width - 2 * margin;
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  for (let x = 0; x < length; x += 1) {
-    const share = (x / (length - 1)) * MAX_OPACITY;
-    const mixed = colourOf(x / (length - 1)).map((value, index) => Math.round(share * value + (1 - share) * UNDER_BAR[index]));
-    context.fillStyle = `rgb(${mixed})`;
-    context.fillRect(margin + x, 0, 1.5, 12 * unit);
-  }
-  context.fillStyle = "#d5dfe3";
-  context.font = `${13 * unit}px system-ui, sans-serif`;
-  context.textAlign = "center";
-  for (const mark of MARKS) context.fillText(String(mark), margin + mark * length, 29 * unit);
-  context.fillStyle = CONTOUR;
-  context.fillRect(margin + CONTOUR_VALUE * length - unit, -unit, 2 * unit, 16 * unit);
+  const canvas = new OffscreenCanvas(SIDE, SIDE);
+  canvas.getContext("2d").putImageData(colours, 0, 0);
+  return canvas;
 }
 
 function colourOf(value) {
@@ -70,37 +73,26 @@ function colourOf(value) {
   return [0, 1, 2].map((channel) => Math.round(COLOURS[low][channel] * (1 - share) + COLOURS[low + 1][channel] * share));
 }
 
-/** The two cells that a pixel lies between, and its share of the second one. */
-function place(pixel, pixels, cells) {
-  const at = Math.min(Math.max(((pixel + 0.5) * cells) / pixels - 0.5, 0), cells - 1);
-  const low = Math.floor(at);
-  return { low, high: Math.min(low + 1, cells - 1), share: at - low };
+/** For each pixel the two cells that it lies between, and its share of the second one. */
+function places(cells) {
+  return Array.from({ length: SIDE }, (_, pixel) => {
+    const at = Math.min(Math.max(((pixel + 0.5) * cells) / SIDE - 0.5, 0), cells - 1);
+    const low = Math.floor(at);
+    return { low, high: Math.min(low + 1, cells - 1), share: at - low };
+  });
 }
-
-const places = (pixels, cells) => Array.from({ length: pixels }, (_, pixel) => place(pixel, pixels, cells));
 
 function bilinear({ width, values }, column, row) {
   const across = (y) => values[y * width + column.low] * (1 - column.share) + values[y * width + column.high] * column.share;
   return across(row.low) * (1 - row.share) + across(row.high) * row.share;
 }
 
-function drawBoundary(canvas, map, level, colour) {
-  const context = canvas.getContext("2d");
-  const [across, down] = [canvas.width / map.width, canvas.height / map.height];
-  context.beginPath();
-  for (const [x1, y1, x2, y2] of boundary(map, level)) {
-    context.moveTo(x1 * across, y1 * down);
-    context.lineTo(x2 * across, y2 * down);
-  }
-  Object.assign(context, { strokeStyle: colour, lineWidth: Math.max(canvas.width, canvas.height) / 400, lineCap: "round" });
-  context.stroke();
-}
-
-/** Line pieces between places above and below `level`, in cells: marching squares, closed at the map's edge. */
-function* boundary(map, level) {
+/** The line between places above and below `level`, in pixels of the image: marching squares, closed at the map's edge. */
+function boundary(map, level, image) {
+  const path = new Path2D();
   const inside = (x, y) => x >= 0 && y >= 0 && x < map.width && y < map.height;
   const valueAt = (x, y) => (inside(x, y) ? map.values[y * map.width + x] : Math.min(0, level - 1));
-  const limited = (at, cells) => Math.min(Math.max(at + 0.5, 0), cells);
+  const limited = (at, cells) => Math.min(Math.max(at + 0.5, 0), cells) / cells;
   for (let y = -1; y < map.height; y += 1) {
     for (let x = -1; x < map.width; x += 1) {
       const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]];
@@ -111,9 +103,11 @@ function* boundary(map, level) {
         if (one >= level === other >= level) continue;
         const share = (level - one) / (other - one);
         const [from, to] = [corners[side], corners[(side + 1) % 4]];
-        crossings.push(limited(from[0] + share * (to[0] - from[0]), map.width), limited(from[1] + share * (to[1] - from[1]), map.height));
+        const at = [0, 1].map((axis) => from[axis] + share * (to[axis] - from[axis]));
+        crossings.push([limited(at[0], map.width) * image.width, limited(at[1], map.height) * image.height]);
       }
-      for (let at = 0; at + 3 < crossings.length; at += 4) yield crossings.slice(at, at + 4);
+      crossings.forEach((point, index) => (index % 2 ? path.lineTo(...point) : path.moveTo(...point)));
     }
   }
+  return path;
 }

@@ -1,5 +1,7 @@
 // The routes of the service. Throws problems as `ServiceProblem`, waits while the service is busy, asks for a key.
 
+import { nameOf } from "./intake.js";
+
 const MAX_TRIES = 6;
 const MAX_WAIT_SECONDS = 30;
 
@@ -27,20 +29,26 @@ export class Service {
 
   /** Prediction, maps and pictures for one file; `onWait(seconds)` is called for each wait, `signal` ends it. */
   async explain(file, onWait, signal) {
-    const data = await readable(file);
-    const send = () => {
-      const form = new FormData();
-      form.append("image", data, "image");
-      const headers = { Accept: "application/json", ...(this.#key && { "X-API-Key": this.#key }) };
-      return fetch("explain?max_side=768", { method: "POST", body: form, headers, signal });
-    };
+    const body = formOf([file]);
+    const send = () => fetch("explain?max_side=1024", { method: "POST", body, headers: this.#headers("application/json"), signal });
     return (await this.#call(send, onWait, signal)).json();
+  }
+
+  /** Send a study; `onUpload(share)` and `onLine(line)` are called with the progress and each line of the response. */
+  async study(files, { onUpload, onLine, onWait, signal }) {
+    const body = formOf(files);
+    const send = () => upload("predict/study?uids=true&pictures=true&files=true", body, this.#headers("application/x-ndjson"), { onUpload, onLine, signal });
+    await this.#call(send, onWait, signal);
+  }
+
+  #headers(accept) {
+    return { Accept: accept, ...(this.#key && { "X-API-Key": this.#key }) };
   }
 
   async #call(send, onWait, signal) {
     for (let attempt = 1; ; attempt += 1) {
       const used = this.#key;
-      const response = await reached(send);
+      const response = await reached(send, signal);
       if (response.ok) return response;
       if (response.status === 401) {
         await this.#newKey(used);
@@ -67,6 +75,42 @@ export class Service {
   }
 }
 
+function formOf(files) {
+  const form = new FormData();
+  for (const file of files) form.append("image", file, nameOf(file));
+  return form;
+}
+
+/** Like `fetch`, which can't report the progress of an upload. Calls `onLine` with each line of JSON of a response. */
+function upload(url, body, headers, { onUpload, onLine, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    let read = 0;
+    const readLines = () => {
+      const text = request.status === 200 ? request.responseText : "";
+      for (let end = text.indexOf("\n", read); end >= 0; end = text.indexOf("\n", read)) {
+        const line = JSON.parse(text.slice(read, end));
+        read = end + 1;
+        onLine(line);
+      }
+    };
+    const finish = () => {
+      readLines();
+      const { status } = request;
+      const retry = request.getResponseHeader("Retry-After");
+      resolve(new Response(status === 200 ? "" : request.responseText, { status, headers: retry ? { "Retry-After": retry } : {} }));
+    };
+    request.upload.addEventListener("progress", ({ loaded, total }) => onUpload(loaded / total));
+    request.addEventListener("progress", readLines);
+    request.addEventListener("load", finish);
+    for (const kind of ["error", "abort"]) request.addEventListener(kind, reject);
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.open("POST", url);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.send(body);
+  });
+}
+
 function pause(seconds, signal) {
   return new Promise((resolve) => {
     setTimeout(resolve, seconds * 1000);
@@ -74,27 +118,15 @@ function pause(seconds, signal) {
   });
 }
 
-async function reached(send) {
+async function reached(send, signal) {
   try {
     return await send();
   } catch {
+    signal?.throwIfAborted();
     throw new ServiceProblem({
       code: "unreachable",
-      title: "No response",
-      detail: "The service did not answer, or closed the connection. Is it still running?",
-    });
-  }
-}
-
-/** Read the file once, so that a retry sends the same bytes. */
-async function readable(file) {
-  try {
-    return new Blob([await file.arrayBuffer()]);
-  } catch {
-    throw new ServiceProblem({
-      code: "unreadable_file",
-      title: "Unreadable",
-      detail: "It may be a folder, or have changed since you chose it. Choose files, not folders.",
+      title: "Service not reached",
+      detail: "The service did not answer, or a file has changed or gone since you chose it. Is the service still running? Choose the files again.",
     });
   }
 }

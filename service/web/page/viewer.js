@@ -1,135 +1,122 @@
-// One slice: the image and the map next to each other, and the result in words.
+// The large picture of a slice with its map: fade, zoom and pan, and steps to other slices by wheel and keys.
 
-import { element, find } from "./element.js";
-import { compact, drawBar, drawColours, drawContour, drawLungs } from "./map.js";
-import { answers, checkScore, headline, kindOf, legend, outcome, percent, reason, relation, remedy, timing, worth } from "./wording.js";
+import { find } from "./element.js";
+import { drawLayers, layersOf } from "./map.js";
 
-const SIDE = 768; // pixels of the longer side: lines stay smooth on small slices
-const THUMBNAIL = 112; // pixels, for screens of twice the density
-
-/** Images of a result: the slice as a PNG, the values of the maps, a thumbnail with the map. */
-export async function pictureOf({ slice_png_base64: png, heatmap, lungs }) {
-  const slice = new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
-  const picture = { slice, heatmap: compact(heatmap), lungs: compact(lungs) };
-  const thumbnail = element("canvas");
-  const image = await createImageBitmap(slice);
-  drawSlice(thumbnail, image, THUMBNAIL);
-  drawColours(thumbnail, picture.heatmap, 1);
-  image.close();
-  return { ...picture, thumbnail };
-}
-
-function drawSlice(canvas, image, side) {
-  const scale = side / Math.max(image.width, image.height);
-  canvas.width = Math.max(1, Math.round(image.width * scale));
-  canvas.height = Math.max(1, Math.round(image.height * scale));
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, canvas.width, canvas.height);
-}
+const MAX_ZOOM = 8;
+const ZOOM_STEP = 1.25;
+const NOTCH = 100; // pixels, at least, of a notch of a mouse's wheel, which is one slice
+const TOUCHPAD_STEP = 30; // pixels for one slice
+const LINE = 1.5; // CSS pixels
 
 export class Viewer {
-  #card;
-  #entry = null;
-  #drawn = 0;
+  #step;
+  #item = null;
+  #layers = null;
+  #zoom = 1;
+  #offset = [0, 0];
+  #wheel = 0;
 
-  /** `card` resolves to the model's card, or null. */
-  constructor(card) {
-    this.#card = card;
-    drawBar(find("bar"));
-    find("fade").addEventListener("input", () => this.#draw());
-    find("outline").addEventListener("change", () => this.#draw());
+  /** `step(by)` is called for another slice: positive is down or right. */
+  constructor(step) {
+    this.#step = step;
+    for (const [id, kind] of [["fade", "input"], ["outline", "change"]]) find(id).addEventListener(kind, () => this.#draw());
+    find("zoom-in").addEventListener("click", () => this.#zoomBy(ZOOM_STEP));
+    find("zoom-out").addEventListener("click", () => this.#zoomBy(1 / ZOOM_STEP));
+    find("zoom-fit").addEventListener("click", () => this.#fit());
+    new ResizeObserver(() => this.#draw()).observe(find("frame"));
+    this.#listenForPointer();
+    document.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
-  /** Show a slice, which is the one at `place` (from 1) of `count`. */
-  async show(entry, place, count) {
-    this.#entry = entry;
-    find("viewer-title").textContent = entry.name;
-    find("position").textContent = `${place} of ${count}`;
-    find("previous").setAttribute("aria-disabled", String(place === 1));
-    find("next").setAttribute("aria-disabled", String(place === count));
-    find("pictures").hidden = entry.state !== "done";
-    const card = await this.#card;
-    if (this.#entry !== entry) return;
-    find("answer").replaceChildren(...(entry.state === "done" ? answered(entry.answer, entry.picture, card) : unanswered(entry)));
-    if (entry.state === "done") await this.#draw();
+  /** Show an item: `{ name, picture, caption, finding, hasSides, legend }`; `picture` is null while it is not there. */
+  async show(item) {
+    this.#item = item;
+    find("caption").textContent = item.caption;
+    find("finding").textContent = item.finding;
+    find("frame").classList.toggle("has-sides", item.hasSides);
+    find("legend").textContent = item.legend;
+    const layers = item.picture && (await layersOf(item.picture));
+    if (this.#item !== item) return layers?.image.close();
+    this.#layers?.image.close();
+    this.#layers = layers;
+    this.#draw();
   }
 
-  async #draw() {
-    const entry = this.#entry;
-    if (entry?.state !== "done") return;
-    const turn = (this.#drawn += 1);
-    const { slice, heatmap, lungs } = entry.picture;
-    const image = await createImageBitmap(slice);
-    if (turn === this.#drawn) {
-      const [plain, map, opacity] = [find("slice"), find("map"), find("fade").value / 100];
-      for (const canvas of [plain, map]) drawSlice(canvas, image, SIDE);
-      if (opacity > 0) {
-        drawColours(map, heatmap, opacity);
-        drawContour(map, heatmap);
-      }
-      if (lungs && find("outline").checked) drawLungs(map, lungs);
-      find("outline").disabled = !lungs;
-      find("fade").setAttribute("aria-valuetext", `${find("fade").value} %`);
-      find("map-name").textContent = lungs ? "Lesion map" : "Heat map";
-      find("legend").textContent = legend(entry.picture);
-      plain.setAttribute("aria-label", `Slice ${entry.name}`);
-      map.setAttribute("aria-label", `${lungs ? "Lesion map" : "Heat map"} over ${entry.name}`);
-      map.dataset.of = entry.name;
-    }
-    image.close();
+  #draw() {
+    const [frame, canvas, opacity] = [find("frame"), find("picture"), find("fade").value / 100];
+    const density = window.devicePixelRatio;
+    canvas.width = Math.round(frame.clientWidth * density);
+    canvas.height = Math.round(frame.clientHeight * density);
+    find("fade").setAttribute("aria-valuetext", `${find("fade").value} %`);
+    find("outline").disabled = !this.#layers?.outline;
+    canvas.setAttribute("aria-label", this.#layers ? `${this.#item.name}, with its map` : "No picture");
+    canvas.dataset.of = this.#layers ? this.#item.name : "";
+    if (!this.#layers) return;
+    const { image } = this.#layers;
+    const scale = Math.min(canvas.width / image.width, canvas.height / image.height) * this.#zoom;
+    this.#limitOffset(image, scale / density);
+    const context = canvas.getContext("2d");
+    context.setTransform(scale, 0, 0, scale,
+      canvas.width / 2 + this.#offset[0] * density - (image.width * scale) / 2,
+      canvas.height / 2 + this.#offset[1] * density - (image.height * scale) / 2);
+    drawLayers(context, this.#layers, { opacity, withOutline: find("outline").checked, width: (LINE * density) / scale });
   }
-}
 
-const paragraph = (className, ...children) => element("p", { className }, ...children);
-
-function unanswered(entry) {
-  if (entry.state !== "failed") return [paragraph("hint", entry.note || outcome(entry))];
-  const { code, detail, request_id: id } = entry.problem;
-  return [
-    paragraph("verdict bad", headline(entry.problem)),
-    paragraph("", detail),
-    paragraph("small", id ? `${code} · request ${id}` : code),
-  ];
-}
-
-function answered(answer, picture, card) {
-  const kind = kindOf(answer);
-  const origin = paragraph("small", "Model ", element("a", { href: "#model", textContent: `${answer.model.name} ${answer.model.version}` }), ` · ${timing(answer.timings_milliseconds)}`);
-  if (kind === "none") {
-    return [paragraph("verdict none", `No result: ${lower(reason(answer))}`), paragraph("callout", `${checkScore(answer, card)} ${remedy(answer)}`), origin];
+  #limitOffset(image, scale) {
+    const frame = find("frame");
+    const room = [(image.width * scale - frame.clientWidth) / 2, (image.height * scale - frame.clientHeight) / 2];
+    this.#offset = this.#offset.map((offset, axis) => Math.min(Math.max(offset, -Math.max(room[axis], 0)), Math.max(room[axis], 0)));
   }
-  const words = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has scores for its own threshold only
-  return [
-    paragraph(`verdict ${kind}`, answer.label),
-    paragraph("figure", element("strong", { textContent: percent(answer.probability) }), element("span", { textContent: `probability of COVID-19, ${relation(answer)}` })),
-    bar(answer, kind),
-    facts(answer, card),
-    ...(words ? [paragraph("", words)] : []),
-    origin,
-  ];
-}
 
-const lower = (text) => text[0].toLowerCase() + text.slice(1);
-
-function bar({ probability, threshold }, kind) {
-  const value = element("div", { className: `bar-value ${kind}` });
-  value.style.width = `${probability * 100}%`;
-  const mark = element("div", { className: "bar-mark" });
-  mark.style.left = `${threshold * 100}%`;
-  mark.hidden = threshold === 0; // the lesions decide
-  return element("div", { className: "bar", attributes: { role: "img", "aria-label": `Probability ${percent(probability)}, threshold ${percent(threshold)}` } }, value, mark);
-}
-
-function facts(answer, card) {
-  const { lung_involvement: involved, lung_fraction: fraction } = answer;
-  const rows = [["Check score", checkScore(answer, card)]];
-  const both = answers(answer, card);
-  if (fraction !== null) rows.unshift(["Lungs", `${percent(fraction)} of the image`]);
-  if (involved) {
-    const sides = `left lung ${percent(involved.left)} (on the right of the image), right lung ${percent(involved.right)}`;
-    rows.unshift(["Involvement", `${percent(involved.both)} of the lungs in this slice is lesion: ${sides}`]);
+  /** Zoom, and keep the place at `point`, from the middle of the picture, where it is. */
+  #zoomBy(factor, point = [0, 0]) {
+    const zoom = Math.min(Math.max(this.#zoom * factor, 1), MAX_ZOOM);
+    this.#offset = this.#offset.map((offset, axis) => point[axis] - (point[axis] - offset) * (zoom / this.#zoom));
+    this.#zoom = zoom;
+    find("frame").classList.toggle("zoomed", zoom > 1);
+    this.#draw();
   }
-  if (both) rows.unshift(["Answers", both]);
-  return element("dl", { className: "facts" }, ...rows.flatMap(([term, text]) => [element("dt", { textContent: term }), element("dd", { textContent: text })]));
+
+  #fit() {
+    this.#zoomBy(1 / this.#zoom);
+  }
+
+  #listenForPointer() {
+    const frame = find("frame");
+    frame.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const { clientX, clientY, deltaY, deltaMode, ctrlKey } = event;
+      const { left, top, width, height } = frame.getBoundingClientRect();
+      if (ctrlKey) this.#zoomBy(deltaY < 0 ? ZOOM_STEP : 1 / ZOOM_STEP, [clientX - left - width / 2, clientY - top - height / 2]);
+      else if (deltaMode !== 0 || Math.abs(deltaY) >= NOTCH) this.#step(Math.sign(deltaY));
+      else this.#roll(deltaY);
+    }, { passive: false });
+    frame.addEventListener("pointermove", (event) => {
+      if (!(event.buttons & 1) || this.#zoom === 1) return;
+      this.#offset = [this.#offset[0] + event.movementX, this.#offset[1] + event.movementY];
+      this.#draw();
+    });
+    frame.addEventListener("dblclick", () => (this.#zoom > 1 ? this.#fit() : this.#zoomBy(2)));
+  }
+
+  /** Collect the small steps of a touchpad. */
+  #roll(pixels) {
+    this.#wheel += pixels;
+    const steps = Math.trunc(this.#wheel / TOUCHPAD_STEP);
+    this.#wheel -= steps * TOUCHPAD_STEP;
+    if (steps) this.#step(steps);
+  }
+
+  #onKey(event) {
+    const { target } = event;
+    if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
+    if ((target !== document.body && !target.closest("#desk")) || target.closest("input, select, [role=slider]")) return;
+    const by = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 }[event.key];
+    const zoom = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP, 0: 1 / this.#zoom }[event.key];
+    if (by) this.#step(by);
+    else if (zoom) this.#zoomBy(zoom);
+    else return;
+    event.preventDefault();
+  }
 }

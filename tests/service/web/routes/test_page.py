@@ -36,7 +36,7 @@ async def test_every_file_is_served_with_its_type_and_no_other_is(models: Path) 
 
 
 def test_nothing_of_it_comes_from_elsewhere_or_is_inline() -> None:
-    for path in FOLDER.iterdir():
+    for path in (path for path in FOLDER.iterdir() if path.suffix not in (".dcm", ".jpg")):
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//[a-z]+\.", text), path.name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), path.name

@@ -1,0 +1,147 @@
+// A study that was read: its series with their slices, pictures and result files. One slice is selected.
+
+import { element, find } from "./element.js";
+import { bytesOf, save } from "./export.js";
+import { drawLayers, layersOf } from "./map.js";
+import { seriesSummary } from "./summary.js";
+import { legend, percent, reasonText } from "./wording.js";
+
+const THUMBNAIL = 112; // pixels of a side
+
+const FILES = {
+  "segmentation.dcm": "SEG",
+  "report.dcm": "SR",
+  "lungs.nii.gz": "Lung mask",
+  "lesion.nii.gz": "Lesion mask",
+};
+
+export class Study {
+  #viewer;
+  #card;
+  #onSeries;
+  #pictures = new Map(); // "series/slice" to a picture
+  #profile;
+  #series = null;
+  #index = 0;
+  #files = [];
+  answer = null;
+
+  /** `onSeries()` is called when another series is shown. */
+  constructor(viewer, profile, card, onSeries) {
+    [this.#viewer, this.#profile, this.#card, this.#onSeries] = [viewer, profile, card, onSeries];
+  }
+
+  /** Show the answer. */
+  show(answer) {
+    this.answer = answer;
+    const likely = answer.series.toSorted((one, other) => (other.probability ?? -1) - (one.probability ?? -1));
+    this.#showSeries(likely[0]);
+  }
+
+  /** Keep a line with a picture, and show it if it is wanted now. */
+  async addPicture({ series, index, slice_jpeg: slice, lesion_png: lesion, lungs_png: lungs }) {
+    const blob = (base64, type) => base64 && new Blob([bytesOf(base64)], { type });
+    const picture = { slice: blob(slice, "image/jpeg"), lesion: blob(lesion, "image/png"), lungs: blob(lungs, "image/png") };
+    this.#pictures.set(`${series}/${index}`, picture);
+    if (series !== this.#series.index) return;
+    if (index === this.#index) this.select(index);
+    if (this.#series.key_slices.includes(index)) drawThumbnail(document.querySelector(`[data-key="${index}"] canvas`), picture);
+  }
+
+  /** Keep a line with a result file. */
+  addFile(file) {
+    this.#files.push(file);
+  }
+
+  /** Labels of the result files of the series, each with a function that saves it. */
+  get downloads() {
+    const type = (name) => (name.endsWith(".dcm") ? "application/dicom" : "application/gzip");
+    return this.#files.filter(({ series, name }) => series === this.#series.index && name in FILES)
+      .map(({ name, content }) => [FILES[name], () => save(`covid-ct-${name}`, type(name), bytesOf(content))]);
+  }
+
+  /** Why result files of the series are missing; "" if none is. */
+  get missing() {
+    const file = this.#files.find(({ series, name }) => series === this.#series.index && !(name in FILES));
+    return file ? new TextDecoder().decode(bytesOf(file.content)) : "";
+  }
+
+  /** Show a slice of the series. */
+  select(index) {
+    this.#index = index;
+    const { slices, index: series } = this.#series;
+    const slice = slices[index];
+    const place = `Slice ${index + 1} of ${slices.length}`;
+    const caption = slice.position_mm === null ? place : `${place} · ${slice.position_mm.toFixed(1)} mm`;
+    const finding = findingOf(slice);
+    this.#profile.mark(index, `${caption}, ${finding}`);
+    for (const button of document.querySelectorAll("[data-key]")) button.setAttribute("aria-pressed", String(button.dataset.key === String(index)));
+    const picture = this.#pictures.get(`${series}/${index}`) ?? null;
+    this.#viewer.show({ name: place, picture, caption, finding, hasSides: slice.position_mm !== null, legend: legend(this.#series.lung_involvement !== null) });
+  }
+
+  /** Show the slice `by` places towards the feet. */
+  step(by) {
+    this.select(Math.min(Math.max(this.#index - by, 0), this.#series.slices.length - 1));
+  }
+
+  #showSeries(series) {
+    this.#series = series;
+    find("summary").replaceChildren(...this.#choice(), ...seriesSummary(series, this.answer, this.#card()));
+    find("list").replaceChildren(...this.#keys());
+    this.#profile.draw(bars(series));
+    this.select(series.key_slices[0] ?? series.slices.length >> 1);
+    this.#onSeries();
+  }
+
+  #choice() {
+    if (this.answer.series.length < 2) return [];
+    const options = this.answer.series.map(({ index, slices, label, probability }) => element("option", {
+      value: index,
+      selected: index === this.#series.index,
+      textContent: `Series ${index + 1}: ${slices.length} slices, ${label ? `${label} ${percent(probability)}` : "no lungs"}`,
+    }));
+    const select = element("select", { attributes: { "aria-label": "Series" } }, ...options);
+    select.addEventListener("change", () => {
+      this.#showSeries(this.answer.series[select.value]);
+      find("summary").querySelector("select").focus();
+    });
+    return [select];
+  }
+
+  #keys() {
+    const buttons = this.#series.key_slices.map((index) => {
+      const canvas = element("canvas", { width: THUMBNAIL, height: THUMBNAIL, attributes: { "aria-hidden": "true" } });
+      const button = element("button", { type: "button", className: "key-button", attributes: { "data-key": index } }, canvas, `Slice ${index + 1}`);
+      button.addEventListener("click", () => this.select(index));
+      const picture = this.#pictures.get(`${this.#series.index}/${index}`);
+      if (picture) drawThumbnail(canvas, picture);
+      return button;
+    });
+    return buttons.length ? [element("h2", { textContent: "Key slices" }), element("div", { className: "keys" }, ...buttons)] : [];
+  }
+}
+
+async function drawThumbnail(canvas, picture) {
+  const layers = await layersOf(picture);
+  const scale = THUMBNAIL / Math.max(layers.image.width, layers.image.height);
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, (THUMBNAIL - layers.image.width * scale) / 2, (THUMBNAIL - layers.image.height * scale) / 2);
+  drawLayers(context, layers, { withOutline: false, width: 1 / scale });
+  layers.image.close();
+}
+
+function findingOf({ probability, lung_involvement: involvement, reason }) {
+  if (reason) return reasonText(reason);
+  return involvement === null ? `probability ${percent(probability)}` : `${percent(involvement)} of the lungs is lesion`;
+}
+
+/** Bars of the profile. Slices that were not read have the value of the nearest one below that was. */
+function bars({ slices, key_slices: keys }) {
+  let last = null;
+  return slices.map(({ reason, lung_involvement: involvement, probability, index }) => {
+    if (reason !== "not_read") last = reason ? null : involvement ?? probability;
+    const kind = reason === null || reason === "not_read" ? "lungs" : reason === "no_lungs" ? "empty" : "failed";
+    return { kind, value: last, isKey: keys.includes(index) };
+  });
+}
