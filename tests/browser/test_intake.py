@@ -117,7 +117,7 @@ def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "data", "headline", "reason"),
     [
-        ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "", ""),
+        ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "Damaged zip", "Pack it again"),
         ("notes", b"text", "No CT slices found", "1 unsupported_image_type"),
     ],
     ids=["damaged zip", "text"],

@@ -2,11 +2,12 @@
 
 import csv
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from covid_ct.rows import COLUMNS
+from covid_ct.rows import Row
 from tests.browser.conftest import Open
 from tests.browser.steps import SUMS, Gate, choose, drawn, finish, names, pixels, rows, summary
 from tests.support.processes.client import png
@@ -166,7 +167,7 @@ def test_results_are_saved_as_csv_and_json(open_page: Open, slices: Path, tmp_pa
     with files["CSV"].open(newline="") as file:
         table = csv.DictReader(file)
         saved = list(table)
-    assert tuple(table.fieldnames or ()) == COLUMNS
+    assert tuple(table.fieldnames or ()) == tuple(field.name for field in fields(Row))
     assert [row["path"] for row in saved] == ["'=cmd.png", "black.png", "text.png"]  # no spreadsheet runs a file's name
     assert [(row["label"], row["reason"], row["error"]) for row in saved] == [
         ("COVID", "", ""),

@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
-from covid_ct.rows import COLUMNS
+from covid_ct.rows import Row
 from tests.browser.conftest import Open
 from tests.browser.steps import Gate, choose, drawn, pixels, summary
 from tests.support.files.dicoms import ct
@@ -32,8 +34,11 @@ def study(tmp_path: Path) -> Path:
 
 def dark(height: float) -> bytes:
     """A black slice of the same series, in which the tiny network finds no lungs."""
-    ids = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": f"1.2.3.{height}"}
-    place = {"ImagePositionPatient": [-157.5, -157.5, height], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    ids: dict[str, Any] = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": f"1.2.3.{height}"}
+    place: dict[str, Any] = {
+        "ImagePositionPatient": [-157.5, -157.5, height],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    }
     return ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000, PixelSpacing=[5, 5], **place, **ids)
 
 
@@ -159,10 +164,11 @@ def test_results_are_saved_as_csv_json_seg_and_sr(open_page: Open, study: Path, 
         content[name] = path.read_bytes()
     table = csv.DictReader(io.StringIO(content["CSV"].decode()))
     rows = list(table)
-    assert tuple(table.fieldnames or ()) == COLUMNS
+    assert tuple(table.fieldnames or ()) == tuple(field.name for field in fields(Row))
     assert [row["path"] for row in rows] == [*(f"IM{number}" for number in range(COUNT)), "damaged"]
     assert [row["error"] for row in rows] == [""] * 8 + ["no_lungs"] * 2 + ["damaged_image"]
     (answer,) = json.loads(content["JSON"])["series"]
+    assert (rows[0]["series"], rows[0]["instance"], rows[0]["position_mm"]) == ("1.2.3", "1.2.3.1", "100")
     assert float(rows[0]["probability"]) == answer["slices"][0]["probability"]
     assert [pydicom.dcmread(io.BytesIO(content[kind])).Modality for kind in ("SEG", "SR")] == ["SEG", "SR"]
 

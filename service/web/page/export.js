@@ -1,9 +1,9 @@
 // Results as files, with the columns of the command line (covid_ct/rows.py).
 
 const COLUMNS = [
-  "path", "sha256", "model", "window", "probability", "label", "threshold", "operating_point", "lesion_probability",
-  "covid_given_lesion", "lesion_threshold", "lung_involvement", "lung_involvement_left", "lung_involvement_right",
-  "lung_fraction", "ood_score", "flagged", "reason", "error", "detail",
+  "path", "sha256", "model", "window", "study", "series", "instance", "position_mm", "probability", "label", "threshold",
+  "operating_point", "lesion_probability", "covid_given_lesion", "lesion_threshold", "lung_involvement",
+  "lung_involvement_left", "lung_involvement_right", "lung_fraction", "ood_score", "flagged", "reason", "error", "detail",
 ];
 
 const modelOf = (answer) => `${answer.model.name} ${answer.model.version}`;
@@ -28,9 +28,13 @@ export function entryRow({ name, answer, problem }) {
 /** Rows of a study: its slices from the feet to the head, then the files that failed. */
 export function studyRows(answer) {
   const model = modelOf(answer);
-  const slices = answer.series.flatMap(({ slices, threshold, operating_point }) => slices.map((slice) => ({
+  const slices = answer.series.flatMap(({ slices, threshold, operating_point, study_uid: study, series_uid: series }) => slices.map((slice) => ({
     path: slice.frame === null ? slice.name : `${slice.name}#${slice.frame - 1}`,
     model,
+    study,
+    series,
+    instance: slice.instance_uid,
+    position_mm: slice.position_mm,
     probability: slice.probability,
     lung_involvement: slice.lung_involvement,
     error: slice.reason,

@@ -82,6 +82,7 @@ const ADVICE = {
   several_panels: "Several slices in one image",
   unsupported_image_type: "Not a readable image",
   damaged_image: "Damaged file",
+  damaged_archive: "Damaged zip",
   empty_file: "Empty file",
   image_too_small: "Image too small",
   too_many_pixels: "Image too large",
