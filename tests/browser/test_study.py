@@ -34,12 +34,16 @@ def study(tmp_path: Path) -> Path:
 
 def dark(height: float) -> bytes:
     """A black slice of the same series, in which the tiny network finds no lungs."""
-    ids: dict[str, Any] = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": f"1.2.3.{height}"}
-    place: dict[str, Any] = {
+    elements: dict[str, Any] = {
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.2.3",
+        "SOPInstanceUID": f"1.2.3.{height}",
         "ImagePositionPatient": [-157.5, -157.5, height],
         "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [5, 5],
+        "RescaleIntercept": -3000,
     }
-    return ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000, PixelSpacing=[5, 5], **place, **ids)
+    return ct(np.zeros((64, 64), np.uint16), **elements)
 
 
 def test_a_study_has_label_probability_involvement_severity_volumes_and_what_was_left_out(

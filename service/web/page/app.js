@@ -136,6 +136,7 @@ function openDesk() {
   find("desk").hidden = false;
   find("summary").replaceChildren();
   find("list").replaceChildren();
+  find("side").focus({ preventScroll: true });
 }
 
 function fail(problem) {
