@@ -1,4 +1,4 @@
-"""The command `draw-sources`: everything that a first run of `train` needs, drawn in seconds."""
+"""The command `draw-sources`: all inputs of a first run of `train`, drawn in seconds."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ WEIGHTS_NAME: Final = "vgg19_bn.pth"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Draw the sources and write random weights; a folder that has them is left as it is.
+    """Draw the sources and write random weights; a folder that already has them does not change.
 
     Raises:
         TrainingError: the folder has other files.
@@ -25,5 +25,5 @@ def run(options: argparse.Namespace) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise TrainingError(f"{folder}: the folder has files; pass a new one")
     write_sources(folder)
-    write_random_weights(folder / WEIGHTS_NAME)  # last: it says that all is there
+    write_random_weights(folder / WEIGHTS_NAME)  # last: its presence shows that all files are there
     say(f"written: {folder}; now: python -m training train --config demo")

@@ -108,7 +108,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
-    """Add the options of a run: its folder, named `option`, and what it computes with."""
+    """Add the options of a run: its folder, named `option`, device, precision and threads."""
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -129,7 +129,7 @@ def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
-        help="autocast format of training (auto: what the device multiplies in hardware)",
+        help="autocast format of training (auto: the fastest that the device computes in hardware)",
     )
 
 
@@ -182,7 +182,7 @@ def _device(text: str) -> str:
 
 
 def _version(text: str) -> str:
-    """Accept what can be part of a file name and has an order."""
+    """Accept a version, which can be part of a file name and has an order."""
     try:
         return str(Version(text))
     except InvalidVersion as error:

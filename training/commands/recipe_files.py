@@ -18,7 +18,7 @@ _NOT_OF_A_RECIPE: Final = {
     *("command", "config", "quiet", "run", "out", "fresh", "check", "threads"),
     *("release", "release_anyway", "export_anyway"),
 }
-"""Options that say where a run goes and what happens to it, not what it is."""
+"""Options that are not part of a recipe: folders, output and what happens to the result."""
 
 
 def preset_names() -> list[str]:

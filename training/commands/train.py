@@ -1,4 +1,4 @@
-"""The command `train`: everything from public data to the model that ships."""
+"""The command `train`: from public data to the model that ships."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ from training.run.run_folder import check_folder, claim_run_folder, locked
 
 
 def run(options: argparse.Namespace) -> None:
-    """Check all inputs, train or resume, print the results, and release the model if that was asked for."""
+    """Check all inputs, train or resume, print the results, and release the model with --release."""
     recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
     _check_options(options)
     use_threads(options.threads)

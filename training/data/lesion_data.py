@@ -1,4 +1,4 @@
-"""Everything that the recipe `lesion` reads, checked as a whole before anything is trained."""
+"""All inputs of the recipe `lesion`, read and checked before the training."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from training.errors import TrainingError
 T = TypeVar("T")
 
 TEST: Final = "official test"
-"""Use of the slices that nothing may be trained on."""
+"""Use of the slices that are never trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class LesionData:
         patients_are_known: whether the groups of test are patients.
         known_papers: names of test slices that share a paper or a patient with a training slice.
         corrections: path of a COVID-CT slice -> its true label, None where it has none.
-        other: pictures that are no chest slices; every second one is for the finder, the others for judging.
-        unseen: further chest slices that are never trained on, for judging the checks.
+        other: pictures that are not chest slices; every second one trains the finder, the others measure refusals.
+        unseen: further chest slices that are never trained on, for measuring refusals.
     """
 
     train: list[CtSlice]
@@ -71,7 +71,7 @@ class LesionData:
 
 @dataclass(slots=True)
 class LesionInputs:
-    """What was read, and what is wrong with it.
+    """The slices that were read, and their problems.
 
     Attributes:
         slices: by use: `--data`, `official test`, `--labelled DIR` and so on.
@@ -126,8 +126,7 @@ def _collected(inputs: LesionInputs, read: Callable[[], T]) -> T | None:
 
 
 def _readers(paths: LesionPaths) -> dict[str, Callable[[], list[CtSlice]]]:
-    """Readers of the sources beside COVID-CT by use, those to train on in the order of training."""
-
+    """Return the readers of all sources but COVID-CT by use; training sources are in the order of training."""
     readers: dict[str, Callable[[], list[CtSlice]]] = {}
     for folder in paths.labelled:
         readers[f"--labelled {folder}"] = partial(read_labelled, folder)
@@ -141,7 +140,7 @@ def _readers(paths: LesionPaths) -> dict[str, Callable[[], list[CtSlice]]]:
 
 
 def _complete(inputs: LesionInputs, paths: LesionPaths, covid_ct: CovidCt, corrections: dict[str, int | None]) -> None:
-    """Add COVID-CT, and put everything together if all of it could be read."""
+    """Add COVID-CT, and combine all sources if each could be read."""
     train, test = covid_ct.train_and_val(), covid_ct.test
     everyone = Split("all", train.slices + test.slices)
     patients = known_patients(paths.patients, paths.data, everyone)
@@ -181,7 +180,7 @@ def _check_folders_differ(paths: LesionPaths) -> None:
 
 
 def _check_names_differ(inputs: LesionInputs) -> None:
-    """Check that source and file name identify a slice, as in the list of what is left out."""
+    """Check that source and file name identify a slice, which the list of left-out slices needs."""
     uses: dict[str, str] = {}
     for use, slices in inputs.slices.items():
         for name in {_name(slice_) for slice_ in slices}:

@@ -1,4 +1,4 @@
-"""A table of what was read: slices, classes, groups and masks of each source."""
+"""A table of the sources: slices, classes, groups and masks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

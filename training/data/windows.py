@@ -1,4 +1,4 @@
-"""Slices in another window than they were stored in, as far as their grey values allow."""
+"""Slices shown in another window than the stored one, within the limits of their grey values."""
 
 from typing import Final
 
@@ -13,18 +13,18 @@ _TISSUE: Final = 50.0
 """Hounsfield units of the darker half of a lung, and of the brighter half of all else."""
 
 _CLIPPED: Final = 0.98
-"""Grey from which on a slice may have been brighter than its window."""
+"""Smallest grey that may be clipped by the window."""
 
 _BONE: Final = 900.0
-"""Hounsfield units that bone may have above the end of the window."""
+"""Largest Hounsfield units of bone above the end of the window."""
 
 _ROUNDING: Final = 1e-4
 
 
 def estimate_hounsfield(grey: Grey, lung: NDArray[np.floating]) -> Grey:
-    """Estimate Hounsfield units from lung and tissue, whatever window a slice is stored in: float32 (H, W).
+    """Estimate Hounsfield units from lung and tissue, for a slice stored in any window: float32 (H, W).
 
-    What the window has cut off stays cut off: lung and tissue lie inside a lung window.
+    Values clipped by the window stay clipped; lung and tissue lie inside a lung window.
 
     Args:
         grey: float32 (H, W), 0 to 1.
@@ -45,7 +45,7 @@ def show(hounsfield: Grey, window: tuple[float, float]) -> Grey:
 
 
 def with_bone(hounsfield: Grey, grey: Grey, rng: np.random.Generator) -> Grey:
-    """Draw bone where a slice is white, which its window cut off: float32 (H, W)."""
+    """Draw bone where the window clipped a slice to white: float32 (H, W)."""
     noise = cv2.GaussianBlur(rng.random(grey.shape, np.float32), (0, 0), 3)
     spread = (noise - noise.min()) / max(1e-6, float(np.ptp(noise)))
     return np.asarray(hounsfield + (grey > _CLIPPED) * spread * rng.uniform(0, _BONE), np.float32)

@@ -16,7 +16,7 @@ LOSS_TOLERANCE: Final = 0.02
 
 
 class PlattCalibration(Record):
-    """Calibrated log odds are slope times the network's plus offset (Platt 1999); 1 and 0 leave them as they are."""
+    """Slope and offset of log odds (Platt 1999): calibrated = slope x log odds + offset. 1 and 0 change nothing."""
 
     slope: float
     offset: float

@@ -1,6 +1,6 @@
-"""Random changes of a picture that say nothing about disease: window, blur, noise, JPEG, letters, arrows, frames.
+"""Random changes of a picture without relation to disease: window, blur, noise, JPEG, letters, arrows, frames.
 
-Each is applied to both classes alike, so that none of them tells a class.
+Each is applied to both classes in the same way, so that none reveals a class.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def change_window(grey: Grey, rng: np.random.Generator, strong: bool = True) -> 
 
 
 def degrade(grey: Grey, rng: np.random.Generator) -> Grey:
-    """Reduce, blur, sharpen, add noise and compress, each at times."""
+    """Reduce, blur, sharpen, add noise and compress, each with some probability."""
     height, width = grey.shape
     if rng.random() < 0.3:
         scale = rng.uniform(0.35, 1)
@@ -55,7 +55,7 @@ def degrade(grey: Grey, rng: np.random.Generator) -> Grey:
 
 
 def draw_marks(grey: Grey, rng: np.random.Generator, probability: float) -> Grey:
-    """Draw one to three letters, arrows, frames, outlines or scales, as figures of papers have them."""
+    """Draw one to three letters, arrows, frames, outlines or scales, like in figures of papers."""
     if rng.random() > probability:
         return grey
     picture = np.ascontiguousarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
@@ -65,7 +65,7 @@ def draw_marks(grey: Grey, rng: np.random.Generator, probability: float) -> Grey
 
 
 def jitter_tone(grey: Grey, rng: np.random.Generator) -> Grey:
-    """Change brightness, contrast and gamma a little, as an imperfect tone does."""
+    """Change brightness, contrast and gamma a little, like an imperfect tone."""
     grey = _clipped(grey * rng.normal(1, 0.07) + rng.normal(0, 0.035))
     if rng.random() < 0.4:
         grey = _clipped(grey ** np.exp(rng.normal(0, 0.2)))
@@ -83,7 +83,7 @@ def _blurred(grey: Grey, sigma: float) -> Grey:
 def _compressed(grey: Grey, quality: int) -> Grey:
     _, data = cv2.imencode(".jpg", (grey * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    assert decoded is not None  # noqa: S101 - what was encoded a line above
+    assert decoded is not None  # noqa: S101 - encoded a line above
     return np.asarray(decoded, np.float32) / np.float32(255)
 
 

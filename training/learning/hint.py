@@ -43,7 +43,7 @@ class HintedNetwork(nn.Module):
         norm = cast(nn.BatchNorm2d, layers[place - 1])
         self.register_buffer("scale", norm.weight.detach().abs().clamp_min(1e-3)[:, None, None].clone())
         self.regressor = nn.Conv2d(norm.num_features, norm.num_features, 1)
-        with torch.no_grad():  # the network is ImageNet's at the start, so there is no error
+        with torch.no_grad():  # at the start the network has ImageNet's weights, so there is no error
             nn.init.zeros_(cast(nn.Parameter, self.regressor.bias))
             self.regressor.weight.copy_(torch.diag(1 / self.scale[:, 0, 0])[:, :, None, None])
 

@@ -31,7 +31,7 @@ from training.run.stages import computed_once, resumed_network
 _SOURCE: Final = "covid-ct"
 
 _LARGE: Final = 500
-"""Labelled slices from which a source with both classes has a share of its own."""
+"""Fewest labelled slices of a source with both classes that has a separate share."""
 
 STAGES: Final = 9
 """Number of stages of a run: four here, then left-out predictions, test, refusals, export, and the check of files."""

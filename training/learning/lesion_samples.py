@@ -226,7 +226,7 @@ def to_cells(mask: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def share_of(slice_: CtSlice, shares: Mapping[str | None, float]) -> str | None:
-    """Return the key of a slice's share: its source, or None if the source has no share of its own."""
+    """Return the key of a slice's share: its source, or None if the source has no separate share."""
     return slice_.source if slice_.source in shares else None
 
 

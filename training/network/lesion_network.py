@@ -1,4 +1,4 @@
-"""The network that reads lung and lesion inside the lung box and rests its answer on them alone."""
+"""The network that finds lung and lesion inside the lung box and predicts from them alone."""
 
 from typing import Final, cast
 
@@ -8,13 +8,13 @@ from torch import nn
 from training.network.vgg import Features, Normalise, activations_of, empty_vgg, initialise_weights
 
 ACTIVATIONS: Final = ("3_4", "4_4", "5_4")
-"""Maps that the decoder sees, at 1/4, 1/8 and 1/16 of the picture."""
+"""Input maps of the decoder, at 1/4, 1/8 and 1/16 of the picture."""
 
 STRIDE: Final = 4
 """Pixels of the picture a cell of the decoder's maps."""
 
 BOUND: Final = 3.0
-"""Largest log odds that appearance may give or take: it never overrules that there is no lesion."""
+"""Largest absolute log odds of appearance, so that it never outweighs the absence of lesions."""
 
 _NO_SHARE: Final = 0.003
 _USUAL_SHARE: Final = 0.03
@@ -49,7 +49,7 @@ class LesionDecoder(nn.Module):
 
 
 class Appearance(nn.Module):
-    """Appearance as it is trained: log odds of COVID-19 against other disease, within -BOUND and BOUND.
+    """Appearance head of the training: log odds of COVID-19 against other disease, within -BOUND and BOUND.
 
     Features are averaged over the lung and over the lesions alone, so nothing outside a lung adds to them.
     """
@@ -88,8 +88,8 @@ class Appearance(nn.Module):
 class AppearanceProbe(nn.Module):
     """Log odds of COVID-19 against other disease: one linear layer on averages and deviations of 5_4 over the lesions.
 
-    It is fitted to the trained network's maps and orders left-out papers and SARS-CoV-2-CT better than `Appearance`,
-    which was trained with them (0.95 and 0.91; 0.74 and 0.47, docs/experiments.md).
+    It is fitted to the trained network's maps. On left-out papers and SARS-CoV-2-CT it orders slices better than
+    `Appearance`, which is trained with the network (AUC 0.95 and 0.74, 0.91 and 0.47; docs/experiments.md).
     """
 
     mean: torch.Tensor
@@ -125,7 +125,7 @@ class AppearanceProbe(nn.Module):
 
 
 class Evidence(nn.Module):
-    """P(lesion) as it is trained: rising with the lesion share. The model file has `surest_lesion` instead."""
+    """Lesion head of the training, which rises with the lesion share. The model file has `surest_lesion` instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class LesionNetwork(nn.Module):
     """VGG-19-BN's maps, the decoder of lung and lesion, and the evidence drawn from them.
 
     `forward`: float (N, 1, 192, 256), the picture inside the lung box with its tone set -> logits of lung and lesion
-    (N, 2, 48, 64), log odds of lesion (N,), log odds of COVID by appearance (N,); the last two teach the trunk alone.
+    (N, 2, 48, 64), log odds of lesion (N,), log odds of COVID by appearance (N,); the last two only train the trunk.
     """
 
     map_channels: int
@@ -169,7 +169,7 @@ class LesionNetwork(nn.Module):
     def read(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Compute the same from VGG's maps."""
         cells = self.decoder(maps)
-        # labels teach what to make of a lesion, never where one is: masks alone teach that
+        # no gradient: labels train the appearance of a lesion; only masks train its place
         lung = torch.sigmoid(cells[:, :1]).detach()
         lesion = torch.sigmoid(cells[:, 1:]).detach() * lung
         share = lesion.sum((1, 2, 3)) / (lung.sum((1, 2, 3)) + 1.0)

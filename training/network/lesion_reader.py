@@ -16,7 +16,7 @@ MAP_SIZE: Final = 80
 """Cells a side of the returned maps, which cover the whole slice."""
 
 UNCALIBRATED: Final = (1.0, 0.0)
-"""Slope and offset that leave log odds as they are."""
+"""Slope and offset without effect."""
 
 FEWEST_LUNG: Final = 0.006
 """Smallest share of the slice that readable lungs take."""
@@ -90,7 +90,7 @@ class LesionReader(nn.Module):
 
     @torch.jit.export
     def check(self, lung: torch.Tensor, kind: torch.Tensor, views: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Score the reasons to refuse a picture, from what `look` found: float32 (N,) by name."""
+        """Score the reasons to refuse a picture, from the results of `look`: float32 (N,) by name."""
         judged, shown = torch.sigmoid(kind), torch.sigmoid(views)
         area = (lung > 0.5).float().mean((1, 2, 3))
         return {
@@ -124,7 +124,7 @@ class LesionReader(nn.Module):
 
 
 def dequantised(maps: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return int8 maps as float32, others as they are."""
+    """Convert int8 maps to float32."""
     return [map_.dequantize() if map_.is_quantized else map_ for map_ in maps]
 
 

@@ -1,4 +1,4 @@
-"""The box around the lungs: where it lies, the picture inside it, and the tone that every scanner's slice is given.
+"""The box around the lungs: its place, the picture inside it, and the tone of that picture.
 
 TorchScript compiles these functions into the model file; it sees no globals, so constants are default arguments.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 MARGIN: Final = 0.06
-"""Share of the box's side that is added on each side: the box holds 98 % of the lungs' area along each axis."""
+"""Share of the box's side that is added on each side. Without it the box holds 98 % of the lungs along each axis."""
 
 DARK: Final = 0.15
 BRIGHT: Final = 0.80
@@ -57,7 +57,7 @@ def place_back(inside: torch.Tensor, box: torch.Tensor, height: int, width: int)
 
 
 def set_tone(grey: torch.Tensor, lung: torch.Tensor, to_dark: float = DARK, to_bright: float = BRIGHT) -> torch.Tensor:
-    """Give aerated lung and soft tissue the same grey in every slice, whatever window the slice was shown in.
+    """Give aerated lung and soft tissue the same grey in every slice, in any window.
 
     Aerated lung is the mean of the lung's darker half, tissue that of the brighter half outside the lungs.
 

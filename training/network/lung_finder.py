@@ -1,4 +1,4 @@
-"""A small network that finds the lungs in a whole slice and tells other pictures from axial chest slices."""
+"""A small network that finds the lungs in a whole slice, and detects pictures that are not axial chest slices."""
 
 from typing import Final
 
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 INPUT_SIZE: Final = 128
-"""Pixels, side of the square picture that the finder sees."""
+"""Pixels, side of the finder's square input."""
 
 
 class LungFinder(nn.Module):
-    """Finds lungs at a quarter of the usual cost of one VGG block, so that the large network sees the lungs alone.
+    """Finds lungs at a quarter of the cost of one VGG block, so that the large network sees only the lungs.
 
     A U-Net (Ronneberger et al. 2015, arXiv 1505.04597) of four levels.
 

@@ -1,4 +1,4 @@
-"""A small network that tells slices that can't be read from others: turned, inverted, or in another window."""
+"""A small network that detects unreadable slices: turned, inverted, or in another window."""
 
 from typing import Final
 
@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 VIEWS: Final = ("turned", "inverted", "wrong_window")
-"""What the network looks for, in the order of its outputs."""
+"""Views that the network detects, in the order of its outputs."""
 
 
 class ViewChecker(nn.Module):
-    """Tells whether a slice is turned, inverted or in a window that shows no lungs.
+    """Detects slices that are turned, inverted or in a window that shows no lungs.
 
-    `forward`: float (N, 1, 128, 128), grey from 0 to 1, as the lung finder sees it -> float32 logits (N, 3) of VIEWS.
+    `forward`: float (N, 1, 128, 128), grey from 0 to 1, like for the lung finder -> float32 logits (N, 3) of VIEWS.
     """
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96)) -> None:

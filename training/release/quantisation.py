@@ -47,7 +47,7 @@ def quantise(reader: LesionReader, slices: Iterable[torch.Tensor]) -> LesionRead
         with torch.inference_mode():
             for slice_ in progress(slices, "calibrating int8", "slice"):
                 quantised(slice_)
-        with int8_packed_by_onednn():  # as in the service, so that its answers are those of the card
+        with int8_packed_by_onednn():  # as in the service, so that its predictions are those of the card
             for part in (quantised.features, *_wrapped(quantised)):
                 quantization.convert(part, inplace=True)  # type: ignore[no-untyped-call]
     return quantised

@@ -1,4 +1,4 @@
-"""Other numbers of steps for a run: what was trained stays, what was made from it goes."""
+"""Change of the number of steps of a run: checkpoints stay, results of the trained networks are deleted."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _MADE_AFTER_TRAINING: Final = (
 
 @first_only
 def take_lengths(folder: Path, steps: Mapping[str, int]) -> None:
-    """Take the numbers of steps of a run; with others than before, everything after the training is made again.
+    """Store the numbers of steps of a run; if they changed, delete everything made after the training.
 
     Args:
         folder: of the run.

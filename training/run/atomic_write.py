@@ -1,4 +1,4 @@
-"""Writing of files that are complete or absent, even if the process is killed while it writes."""
+"""Writing of files that are complete or absent, even if the process is killed."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from training.errors import TrainingError
 from training.run.written_files import record_written
 
 PARTIAL_SUFFIX: Final = ".partial"
-"""Of files that are not complete; a killed process leaves some."""
+"""Suffix of incomplete files; a killed process leaves some."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        # torch.save hides the error of a full disk behind one of its own
+        # torch.save raises an error of its own on a full disk
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise

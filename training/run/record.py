@@ -57,7 +57,7 @@ def _attributes(kind: type) -> list[tuple[str, str]]:
 
 
 class Provenance(Record):
-    """Everything that a result was made from.
+    """Recipe, data, code, libraries and machine of a result.
 
     Attributes:
         config: the recipe.
@@ -65,7 +65,7 @@ class Provenance(Record):
         git_commit: of the code, as in `git_commit`.
         versions: of Python and the libraries that figures may depend on.
         machine: device, number format and loading processes.
-        inputs: SHA-256 of each file that is no slice, such as weights and tables, and of everything known of slices.
+        inputs: SHA-256 of each file other than slices, such as weights and tables, and of slices with labels and masks.
         command: the command line.
         date: when the record was made, UTC, ISO 8601.
         processor: of the machine.
@@ -119,7 +119,7 @@ _LIBRARIES: Final = (
     "torch", "torchvision", "numpy", "scipy", "scikit-learn", "opencv-python-headless", "pillow", "imagecodecs",
     "pydicom", "pydantic",
 )  # fmt: skip
-"""Everything that computes a figure or decodes a slice."""
+"""Libraries that compute a figure or decode a slice."""
 
 
 _FIELDS: Final = {
@@ -181,7 +181,7 @@ _FIELDS: Final = {
 def make_provenance(
     config: Mapping[str, JsonValue], data: Mapping[str, SplitFingerprint], inputs: Mapping[str, str], machine: str
 ) -> Provenance:
-    """Describe what a result is made from, now, with this code on this machine."""
+    """Record recipe, data, code, libraries and machine of a result."""
     return Provenance(
         config=dict(config),
         data=dict(data),
