@@ -135,8 +135,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
         if self._has_ended and self.cycle.response_complete:
             self.transport.close()
-        if not self.transport.is_closing():
-            self._time_reading()
+        self._time_reading()
 
     def pause_writing(self) -> None:
         """Start the time limit for a client that does not read its response."""
@@ -194,6 +193,8 @@ class Connection(H11Protocol):
 
     def _time_reading(self) -> None:
         """Start the time limit of a head, or of a body after its response, when it begins; stop it when it ends."""
+        if self.transport.is_closing():
+            return
         state = self.conn.their_state
         is_head = state is h11.IDLE and (not self.conn.requests or bool(self.conn.trailing_data[0]))
         is_unread = state is h11.SEND_BODY and self.cycle.response_complete

@@ -146,6 +146,7 @@ def test_what_is_no_http_is_a_400_and_harms_nobody(server: Server, data: bytes) 
     status, code = problem(exchange(server, data))
     assert (status, code) in {(400, "malformed_request"), (404, "not_found")}
     assert is_well(server)
+    assert "Traceback" not in server.output()
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/model"])
@@ -336,9 +337,10 @@ def test_answers_that_nobody_reads_hold_little_memory(server: Server) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b" " * 60_000 + b"\0\r\n\r\n",
         chunked(FORM, b"X: " + b"\t" * 60_000 + b"\0\r\n\r\n"),
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;" + b" " * 60_000 + b"\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;e=" + b"e" * 60_000 + b"\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200_000,
     ],
-    ids=["header", "trailer", "chunk extension", "tiny chunks"],
+    ids=["header", "trailer", "blank extension", "long extension", "tiny chunks"],
 )
 def test_what_costs_the_parser_much_time_is_refused_at_once(server: Server, data: bytes) -> None:
     started = time.monotonic()
