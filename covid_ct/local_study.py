@@ -73,7 +73,7 @@ def _slices(file: SourceFile, decoders: BlockingCage, options: ReadOptions) -> I
     try:
         yield from decoders.study_slices(file.data, file.name, options)
     except ServiceError as error:
-        yield error
+        yield error.without_frames()
 
 
 def predict_study(study: Study, predictor: "Predictor", report: Report = lambda _: None) -> None:

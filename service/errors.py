@@ -1,6 +1,7 @@
 """Errors of the service, independent of the web framework."""
 
 from enum import StrEnum
+from typing import Self
 
 
 class ErrorCode(StrEnum):
@@ -102,6 +103,11 @@ class ServiceError(Exception):
         self.code = code or self.code
         self.title = title or self.title
         self.retry_after_seconds = retry_after_seconds
+
+    def without_frames(self) -> Self:
+        """Forget where the error was raised: a kept error would keep the file that its frames hold."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class MalformedRequestError(ServiceError):

@@ -1,6 +1,7 @@
 """State of the running service: the current model, and everything that outlives a model."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -161,4 +162,5 @@ class ServiceState:
 async def _return_memory() -> None:
     while True:
         await asyncio.sleep(_RETURN_MEMORY_SECONDS)
+        gc.collect()  # errors and their frames, which hold uploads, are in cycles
         return_freed_memory()

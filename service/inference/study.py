@@ -162,9 +162,9 @@ class StudyReader:
         except UnusableImageError as error:
             if error.code == ErrorCode.STUDY_TOO_LARGE:
                 raise
-            self._others.append(NotASlice(index, name, error))
+            self._others.append(NotASlice(index, name, error.without_frames()))
         except UnsupportedImageError as error:
-            self._others.append(NotASlice(index, name, error))
+            self._others.append(NotASlice(index, name, error.without_frames()))
 
     async def _read_place(self, index: int, name: str, content: "_Content") -> bool:
         """Whether the start of a file was enough to know the place of a thin slice."""

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import io
+import tracemalloc
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import cast
@@ -33,7 +35,9 @@ class SlowDecoders:
         for _ in range(20):
             await asyncio.sleep(0)
         self.held.remove(len(data))
-        yield UnusableImageError("no slice")
+        if data:
+            raise UnusableImageError("no slice")
+        yield UnusableImageError("no bytes")
 
 
 async def read(sizes: list[int]) -> SlowDecoders:
@@ -58,3 +62,21 @@ async def test_the_files_read_at_a_time_have_at_most_the_size_of_a_body(size: in
 
 async def test_small_files_are_read_several_at_a_time() -> None:
     assert (await read([200] * 12)).most_files == 4
+
+
+async def test_a_refused_file_of_a_study_does_not_stay_in_memory() -> None:
+    """Its error stays, whose frames hold the file; cycles would keep them until garbage is collected."""
+    decoders = SlowDecoders()
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(), cage=decoders))
+    async with open_study(state, ReadOptions(64, DecodeLimits())) as reader:
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for number in range(20):
+                await reader.add(f"{number}.dcm", io.BytesIO(bytes(128) + b"DICM" + bytes(1_000_000)))
+            with pytest.raises(UnusableImageError):
+                await reader.finish()
+            assert tracemalloc.get_traced_memory()[0] < 5_000_000
+        finally:
+            tracemalloc.stop()
+            gc.enable()
