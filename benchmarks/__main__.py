@@ -48,13 +48,13 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
         precisions.insert(1, "bf16")
     bare = {precision: BareLoop(models, precision, IMAGE.read_bytes()) for precision in precisions}
     everyone = contenders(models, usable_processors(), precisions, options.peers)
-    rows = [_row(each) for each in everyone]
+    rows = [_row(contender) for contender in everyone]
     for turn in range(options.rounds):
         order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))  # so that a drift affects all equally
         for place in order:
             contender = everyone[place]
             rows[place] = take_turn(contender, rows[place], bare[contender.precision], IMAGE, options.seconds, work)
-    ours = [each for each in everyone if each.name == OURS]
+    ours = [contender for contender in everyone if contender.name == OURS]
     if (best := _best_peer(everyone, rows)) is not None and "int8" in bare:
         fair = with_int8_file(best)
         row = _row(fair)
@@ -72,8 +72,8 @@ def _measure(options: argparse.Namespace, work: Path) -> Results:
         image=IMAGE.relative_to(ROOT).as_posix(),
         seconds=options.seconds,
         rows=rows,
-        paces=[pace for each in ours for pace in measure_paces(each, IMAGE, work / "log", options.paced_seconds)],
-        idle=[measure_idle(each, bare[each.precision], IMAGE, work / "log") for each in ours],
+        paces=[pace for service in ours for pace in measure_paces(service, IMAGE, work / "log", options.paced_seconds)],
+        idle=[measure_idle(service, bare[service.precision], IMAGE, work / "log") for service in ours],
         decoding=measure_decoding(ours[-1], IMAGE, options.seconds, options.rounds, work),
     )
 

@@ -80,7 +80,7 @@ def contenders(models: Path, processors: int, precisions: list[Precision], peers
         precisions: precisions to measure the service in.
         peers: names of the peers to measure.
     """
-    rows = [_ours(models, each) for each in precisions]
+    rows = [_ours(models, precision) for precision in precisions]
     for peer in peers:
         rows.append(_peer(peer, models, "as documented", 1, tuned=False))
         if peer != "mlserver":  # its workers do not run custom routes

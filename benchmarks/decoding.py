@@ -36,8 +36,8 @@ def measure_decoding(contender: Contender, image: Path, seconds: int, rounds: in
     dicom.write_bytes(lossless_dicom(image))
     png_rates, dicom_rates = [], []
     with contender.running(work / "log") as process:
-        for each in (image, dicom):
-            wait_for_answer(process, contender.url, each.read_bytes())
+        for file in (image, dicom):
+            wait_for_answer(process, contender.url, file.read_bytes())
         for _ in range(rounds):
             png_rates.append(load_with_wrk(contender.url, image, _CONNECTIONS, seconds).rate)
             dicom_rates.append(load_with_wrk(contender.url, dicom, _CONNECTIONS, seconds).rate)

@@ -42,7 +42,7 @@ def throughput(results: Results) -> str:
     head = [
         "",
         "setting",
-        *(f"{each}" for each in connections),
+        *(str(number) for number in connections),
         f"ms at {_LATENCY_SHOWN}",
         "failed",
         "start, s",
@@ -53,7 +53,7 @@ def throughput(results: Results) -> str:
         if row.failure:
             rows.append([_name(row), row.setting, f"did not run: {row.failure}", *[""] * (len(connections) + 3)])
         else:
-            shares = [f"{row.rate(each):.2f} ({row.of_bare(each):.2f})" for each in connections]
+            shares = [f"{row.rate(number):.2f} ({row.of_bare(number):.2f})" for number in connections]
             latency = "{:.0f} / {:.0f}".format(*row.latency_ms(_LATENCY_SHOWN))
             footprint = [f"{row.start_seconds:.1f}", f"{row.peak_mib:.0f}"]
             rows.append([_name(row), row.setting, *shares, latency, f"{row.failed}", *footprint])
@@ -64,11 +64,13 @@ def targets(results: Results) -> str:
     """List targets and measured values, one column for each precision of the service."""
     ours = [row for row in _ran(results) if row.name == OURS]
     precisions = [row.setting for row in ours]
-    found = [*_over_peers(results), *_of_ours(ours), *_below_and_idle(results)]
+    measured = [*_over_peers(results), *_of_ours(ours), *_below_and_idle(results)]
     if results.decoding is not None:
         what = f"rate of 512 x 512 lossless JPEG DICOM over that of PNG, {results.decoding.connections} connections"
-        found.append((what, "0.9 or more", {results.decoding.precision: f"{results.decoding.share:.2f}"}))
-    rows = [[what, wanted, *(values.get(each, "") for each in precisions)] for what, wanted, values in found]
+        measured.append((what, "0.9 or more", {results.decoding.precision: f"{results.decoding.share:.2f}"}))
+    rows = [
+        [what, wanted, *(values.get(precision, "") for precision in precisions)] for what, wanted, values in measured
+    ]
     return table(["", "wanted", *precisions], rows)
 
 
@@ -90,10 +92,14 @@ def _over_peers(results: Results) -> Iterable[_Target]:
 
 
 def _of_ours(ours: Sequence[Row]) -> Iterable[_Target]:
-    shares = {row.setting: [f"{row.of_bare(each):.2f}" for each in row.connections] for row in ours}
+    shares = {row.setting: [f"{row.of_bare(number):.2f}" for number in row.connections] for row in ours}
     of_bare = "share of the bare network's rate"
-    yield f"{of_bare}, 1 connection", "0.95 or more", {name: each[0] for name, each in shares.items()}
-    yield f"{of_bare}, more connections", "1.0 or more", {name: ", ".join(each[1:]) for name, each in shares.items()}
+    yield f"{of_bare}, 1 connection", "0.95 or more", {name: values[0] for name, values in shares.items()}
+    yield (
+        f"{of_bare}, more connections",
+        "1.0 or more",
+        {name: ", ".join(values[1:]) for name, values in shares.items()},
+    )
     yield "start to first answer, s", "3 or less", {row.setting: f"{row.start_seconds:.1f}" for row in ours}
     yield "peak memory, MiB", "700 or less", {row.setting: f"{row.peak_mib:.0f}" for row in ours}
 
@@ -102,7 +108,8 @@ def _below_and_idle(results: Results) -> Iterable[_Target]:
     ratios: dict[str, dict[str, str]] = {}
     for pace in results.paces:
         what = f"p99 / p50 at {pace.share:.0%} of capacity, {pace.arrivals} arrivals"
-        ratios.setdefault(what, {})[pace.precision] = f"{pace.p99_ms / pace.p50_ms:.2f}"
+        refused = f" ({pace.failed} of {pace.count + pace.failed} refused)" if pace.failed else ""
+        ratios.setdefault(what, {})[pace.precision] = f"{pace.p99_ms / pace.p50_ms:.2f}{refused}"
     for what, values in ratios.items():
         yield what, "1.5 or less", values
     added = {idle.precision: f"{idle.above_ms:.1f}" for idle in results.idle}
@@ -114,7 +121,7 @@ def draw_throughput(results: Results) -> Figure:
     figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     axes = figure.subplots()
     for row in _ran(results):
-        rates = [row.rate(each) for each in row.connections]
+        rates = [row.rate(number) for number in row.connections]
         style = "o-" if row.name == OURS else "x--"
         axes.plot(row.connections, rates, style, label=f"{row.name}, {row.setting}")
     for precision in dict.fromkeys(row.precision for row in _ran(results)):
@@ -122,7 +129,7 @@ def draw_throughput(results: Results) -> Figure:
         axes.axhline(median(bare), color="grey", linestyle=":")
         axes.annotate(f"bare {precision}", (1, median(bare)), fontsize=8, va="bottom")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(_connections(results), [f"{each}" for each in _connections(results)])
+    axes.set_xticks(_connections(results), [str(number) for number in _connections(results)])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("connections")
     axes.set_ylabel("answers per second")

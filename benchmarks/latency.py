@@ -29,12 +29,14 @@ def measure_paces(contender: Contender, image: Path, log: Path, seconds: int) ->
         rate = _SHARE * capacity
         count = max(100, round(seconds * rate))
         for arrivals, gaps in (("steady", steady(rate, count)), ("poisson", poisson(rate, count))):
-            times = quantiles((1000 * each for each in send_at_pace(contender.url, data, gaps)), n=100)
+            answered = send_at_pace(contender.url, data, gaps)
+            times = quantiles((1000 * duration for duration in answered), n=100)
             pace = Pace(
                 precision=contender.precision,
                 arrivals=arrivals,
                 share=_SHARE,
-                count=count,
+                count=len(answered),
+                failed=count - len(answered),
                 p50_ms=times[49],
                 p99_ms=times[98],
             )

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -142,10 +143,10 @@ def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
         gaps: seconds before each request.
 
     Returns:
-        Seconds from sending to the answer, in the order of sending.
+        Seconds from sending to the answer, in the order of sending; refused requests (503) are left out.
 
     Raises:
-        httpx2.HTTPStatusError: an answer had an error status.
+        httpx2.HTTPStatusError: an answer had another error status.
     """
     return asyncio.run(_send_at_pace(url, image, gaps))
 
@@ -153,9 +154,12 @@ def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
 async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
     async with httpx2.AsyncClient(timeout=300) as client:
 
-        async def ask() -> float:
+        async def ask() -> float | None:
             started = time.perf_counter()
-            (await client.post(url, files={"image": image})).raise_for_status()
+            response = await client.post(url, files={"image": image})
+            if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                return None
+            response.raise_for_status()
             return time.perf_counter() - started
 
         due = time.perf_counter()
@@ -164,7 +168,7 @@ async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float
             due += gap
             await asyncio.sleep(due - time.perf_counter())
             tasks.append(asyncio.create_task(ask()))
-        return list(await asyncio.gather(*tasks))
+        return [seconds for seconds in await asyncio.gather(*tasks) if seconds is not None]
 
 
 def steady(rate: float, count: int) -> list[float]:

@@ -77,7 +77,7 @@ class Row(Record):
     def stages_ms(self, connections: int) -> dict[str, float]:
         """Median over rounds of the mean of each stage."""
         stages = [visit.stages_ms[connections] for visit in self.visits]
-        return {stage: median(each[stage] for each in stages) for stage in stages[0]}
+        return {stage: median(visit[stage] for visit in stages) for stage in stages[0]}
 
     @property
     def failed(self) -> int:
@@ -92,6 +92,7 @@ class Pace(Record):
         precision: of the network.
         arrivals: steady or poisson.
         share: rate divided by the capacity.
+        failed: requests that were refused, not in the quantiles.
         p50_ms, p99_ms: quantiles over `count` requests, milliseconds.
     """
 
@@ -99,6 +100,7 @@ class Pace(Record):
     arrivals: str
     share: float
     count: int
+    failed: int = 0
     p50_ms: float
     p99_ms: float
 

@@ -53,12 +53,12 @@ def _stages(contender: Contender) -> dict[str, tuple[float, float]]:
     if contender.name != OURS:
         return {}
     text = httpx2.get(f"{contender.origin}/metrics").raise_for_status().text
-    found: dict[str, dict[str, float]] = {}
+    stages: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(text):
         if family.name == "covidct_stage_duration_seconds":
             for sample in family.samples:
-                found.setdefault(sample.labels["stage"], {})[sample.name.rpartition("_")[2]] = sample.value
-    return {stage: (values["sum"], values["count"]) for stage, values in found.items()}
+                stages.setdefault(sample.labels["stage"], {})[sample.name.rpartition("_")[2]] = sample.value
+    return {stage: (values["sum"], values["count"]) for stage, values in stages.items()}
 
 
 def _means(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, float]:

@@ -149,9 +149,9 @@ def _measure_service(options: argparse.Namespace, device: torch.device) -> tuple
     with _service(options.models, device):
         asyncio.run(load(_PORT, image, 1, 0.1))
         for connections in _CONNECTIONS:
-            found = asyncio.run(load(_PORT, image, connections, options.seconds))
-            loads.append(found)
-            print(f"{connections} connections: {found.rate:.0f} answers/s, p99 {found.p99_ms:.0f} ms", flush=True)
+            measured = asyncio.run(load(_PORT, image, connections, options.seconds))
+            loads.append(measured)
+            print(f"{connections} connections: {measured.rate:.0f} answers/s, p99 {measured.p99_ms:.0f} ms", flush=True)
     return loads, ""
 
 

@@ -29,14 +29,14 @@ async def load(port: int, image: bytes, connections: int, seconds: float) -> Loa
     request = _request(image)
     until = time.perf_counter() + seconds
     started = time.perf_counter()
-    found = await asyncio.gather(*(_ask_again(port, request, until) for _ in range(connections)))
+    clients = await asyncio.gather(*(_ask_again(port, request, until) for _ in range(connections)))
     elapsed = time.perf_counter() - started
-    times = sorted(each for good, _ in found for each in good)
+    times = sorted(seconds for answered, _ in clients for seconds in answered)
     cuts = quantiles(times, n=100) if len(times) > 1 else [float("nan")] * 99
     return Load(
         connections=connections,
         answers=len(times),
-        failed=sum(failed for _, failed in found),
+        failed=sum(failed for _, failed in clients),
         rate=len(times) / elapsed,
         p50_ms=1000 * cuts[49],
         p99_ms=1000 * cuts[98],
