@@ -18,6 +18,7 @@ from covid_ct.files.sources import PathLike, open_source, study_sources
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
 from service.api_study import StudyAnswer, StudyLine, StudyProgress
+from service.imaging.series.files import natural_order
 from service.imaging.window import Window
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def _point(name: str | None) -> dict[str, Any]:
 
 
 _SENT: Final = "study/"
-"""Start of the names under which the files of a study are sent; their number follows."""
+"""Start of the names under which the files of a study are sent; numbers of folder and file follow."""
 
 
 class _StudyForm:
@@ -332,15 +333,23 @@ class _StudyForm:
 
     def __init__(self, paths: PathLike | Iterable[PathLike]) -> None:
         self._paths = [source.path for source in study_sources(paths)]
+        in_order = sorted(self._paths, key=natural_order)  # of pictures, the order of the names is that of the slices
+        folders = list(dict.fromkeys(map(_folder, in_order)))
+        numbers = {folder: number for number, folder in enumerate(folders)}
+        self._names = {path: f"{_SENT}{numbers[_folder(path)]}/{rank}" for rank, path in enumerate(in_order)}
 
     def fields(self) -> list[tuple[str, tuple[str, "_LaterFile"]]]:
         """Build the fields of the form, for one request."""
-        return [("image", (f"{_SENT}{number:06d}", _LaterFile(path))) for number, path in enumerate(self._paths)]
+        return [("image", (self._names[path], _LaterFile(path))) for path in self._paths]
 
     def named(self, answer: StudyAnswer) -> StudyAnswer:
         """Replace the numbers in an answer by the paths; files in zips keep their names."""
-        names = {f"{_SENT}{number:06d}": path for number, path in enumerate(self._paths)}
-        return answer.renamed(lambda name: names.get(name, name))
+        paths = {name: path for path, name in self._names.items()}
+        return answer.renamed(lambda name: paths.get(name, name))
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 class _LaterFile:

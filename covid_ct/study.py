@@ -13,6 +13,7 @@ from covid_ct.predict import line_start
 from covid_ct.rows import printable
 from service import DISCLAIMER
 from service.api_study import SeriesAnswer, StudyAnswer, StudyProgress
+from service.dicom_out.files import MISSING
 from service.errors import ServiceError
 
 
@@ -36,6 +37,8 @@ def study(options: Namespace) -> int:
     print(shown.model_dump_json(indent=1) if options.json else "\n".join(_lines(answer)))
     for name, data in results.files.items():
         write_file(options.dicom / name, data)
+        if name.endswith(MISSING):
+            print(f"{name.removesuffix(MISSING)}: {data.decode()}", file=sys.stderr)
     print(DISCLAIMER, file=sys.stderr)
     for other in answer.failed:
         print(f"failed: {printable(other.name or 'a file')}: {other.detail} ({other.reason})", file=sys.stderr)
@@ -91,7 +94,8 @@ def _series_lines(series: SeriesAnswer) -> Iterator[str]:
         yield f"involvement   {both} (left {left}, right {right}), {series.severity}"
     if series.lung_volume_ml is not None and series.lesion_volume_ml is not None:
         yield f"volume        lungs {series.lung_volume_ml:.0f} ml, lesions {series.lesion_volume_ml:.0f} ml"
-    yield f"key slices    {', '.join(map(str, series.key_slices))} of 0 to {len(series.slices) - 1}, from the feet"
+    order = "in the order of names" if series.spacing_mm is None else "from the feet"
+    yield f"key slices    {', '.join(map(str, series.key_slices))} of 0 to {len(series.slices) - 1}, {order}"
 
 
 def _show(progress: StudyProgress) -> None:

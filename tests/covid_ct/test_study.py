@@ -11,6 +11,7 @@ from covid_ct.__main__ import main
 from service.api_study import StudyAnswer
 from tests.support.files.dicoms import PATIENT, ct, phantom
 from tests.support.files.studies import series, volume, zipped
+from tests.support.processes.client import png
 from tests.support.processes.server import Server
 
 HEIGHTS = [50.0 + 10 * step for step in range(6)]
@@ -117,6 +118,17 @@ def test_a_service_gives_the_answer_of_this_machine(
     remote = answer_of(capsys, str(study), "--url", server.url)
     assert remote.series == local.series
     assert remote.skipped == local.skipped
+
+
+def test_pictures_are_in_the_order_of_their_names_for_a_service_too(
+    server: Server, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in (1, 2, 10):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(png(100 + number))
+    for options in (["--models", str(models)], ["--url", server.url]):
+        slices = answer_of(capsys, str(tmp_path / "pictures"), "--uids", *options).series[0].slices
+        assert [Path(slice_.name or "").stem for slice_ in slices] == ["1", "2", "10"]
 
 
 def test_a_failed_file_of_a_service_is_named_by_its_path(

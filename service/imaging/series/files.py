@@ -113,7 +113,7 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
     elif not first:
         picture = decode(data, options.limits)
         path, (_, rows, columns) = PurePosixPath(name), picture.shape
-        place = Place(("pictures", str(path.parent)), rows, columns, _natural(path.name))
+        place = Place(("pictures", str(path.parent)), rows, columns, natural_order(path.name))
         yield _slice(place, 0, picture, options, has_hounsfield=False)
 
 
@@ -197,6 +197,6 @@ def _slice(
     return StudySlice(place, frame, network_input, picture if options.keep_pictures else None, has_hounsfield)
 
 
-def _natural(name: str) -> tuple[float | str, ...]:
-    """Split a name into text and numbers, so that 10 sorts after 9."""
+def natural_order(name: str) -> tuple[float | str, ...]:
+    """Return a key for sorting names, in which 10 comes after 9."""
     return tuple(float(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name))
