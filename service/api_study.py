@@ -213,7 +213,7 @@ class StudyProgress(_Answer):
     """Line of progress of a study, in `application/x-ndjson`."""
 
     done: int = Field(description="slices with an answer")
-    of: int = Field(description="slices to read")
+    of: int = Field(description="slices to read; before the first one is read, slices found so far")
     seconds_left: float | None = Field(description="estimate; null before the first slice")
 
 

@@ -65,7 +65,7 @@ async function readStudy(files) {
 }
 
 function showReading({ done, of, seconds_left: left }) {
-  if (done === 0) progress.show("finding", of ? `Reading ${counted(of, "slice")}` : "Unpacking and finding slices", null);
+  if (done === 0) progress.show("finding", of ? `Reading the files: ${counted(of, "slice")} so far` : "Reading the files", null);
   else progress.show("reading", `Read ${done} of ${counted(of, "slice")}`, done / of, left);
 }
 

@@ -4,6 +4,7 @@ import { drawing, element, find } from "./element.js";
 
 const WIDTH = 100; // of the drawing; its height is the number of slices
 const PAGE = 10; // slices
+const THIN = 100; // slices, from which on there is no room between their bars
 const BANDS = [0.1, 0.25, 0.5, 0.75, 1]; // upper ends of the scale
 
 const label = (...texts) => element("p", {}, ...texts.map((textContent) => element("span", { textContent })));
@@ -52,7 +53,8 @@ export class Profile {
   }
 
   #bars({ kind, value, isKey }, y, end) {
-    const bar = (name, width) => drawing("rect", { class: name, x: 0, y: y + 0.05, width, height: 0.9 });
+    const height = this.#slices.length < THIN ? 0.9 : 1;
+    const bar = (name, width) => drawing("rect", { class: name, x: 0, y, width, height });
     return [bar(`back ${kind}`, WIDTH), ...(value ? [bar(isKey ? "amount key-slice" : "amount", (value / end) * WIDTH)] : [])];
   }
 

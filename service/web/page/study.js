@@ -77,7 +77,7 @@ export class Study {
     this.#profile.mark(index, `${caption}, ${finding}`);
     for (const button of document.querySelectorAll("[data-key]")) button.setAttribute("aria-pressed", String(button.dataset.key === String(index)));
     const picture = this.#pictures.get(`${series}/${index}`) ?? null;
-    this.#viewer.show({ name: place, picture, caption, finding, hasSides: slice.position_mm !== null, legend: legend(this.#series.lung_involvement !== null) });
+    this.#viewer.show({ name: place, picture, caption, finding, hasSides: slice.position_mm !== null, legend: `${legend(this.#series.lung_involvement !== null)} Bars: lesion in each slice.` });
   }
 
   /** Show the slice `by` places towards the feet. */
@@ -136,12 +136,12 @@ function findingOf({ probability, lung_involvement: involvement, reason }) {
   return involvement === null ? `probability ${percent(probability)}` : `${percent(involvement)} of the lungs is lesion`;
 }
 
-/** Bars of the profile. Slices that were not read have the value of the nearest one below that was. */
+/** Bars of the profile. Slices that were not read are like the nearest one below that was. */
 function bars({ slices, key_slices: keys }) {
-  let last = null;
+  let last = {};
   return slices.map(({ reason, lung_involvement: involvement, probability, index }) => {
-    if (reason !== "not_read") last = reason ? null : involvement ?? probability;
-    const kind = reason === null || reason === "not_read" ? "lungs" : reason === "no_lungs" ? "empty" : "failed";
-    return { kind, value: last, isKey: keys.includes(index) };
+    if (reason === null) last = { kind: "lungs", value: involvement ?? probability };
+    else if (reason !== "not_read") last = { kind: reason === "no_lungs" ? "empty" : "failed", value: null };
+    return { ...last, isKey: keys.includes(index) };
   });
 }

@@ -52,7 +52,7 @@ export function worth(label, card) {
 
 /** The legend of the map. */
 export function legend(hasLungs) {
-  if (hasLungs) return "Colour: probability of lesion inside the lungs, on one scale for every slice. White line: 0.25. Blue line: the lungs.";
+  if (hasLungs) return "Colour: probability of lesion in the lungs. White line: 0.25. Blue line: the lungs.";
   return "Colour: activity of the network, relative to the highest in this slice. White line: 0.25. Do not compare two slices by it.";
 }
 

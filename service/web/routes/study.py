@@ -190,12 +190,12 @@ class _Work:
             files: kind of the SEG; None yields no files.
         """
         queue: asyncio.Queue[StudyProgress | None] = asyncio.Queue()
-        progress: StudyProgress | None = StudyProgress(done=0, of=self.reader.count, seconds_left=None)
+        progress: StudyProgress | None = self._found_so_far()
         task = asyncio.create_task(self.study(queue))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while progress is not None:
-                yield _line("progress", progress)
+                yield _line("progress", progress if progress.done else self._found_so_far())
                 with suppress(TimeoutError):
                     progress = await asyncio.wait_for(queue.get(), _LINE_SECONDS)
             yield self._last(task)
@@ -205,6 +205,9 @@ class _Work:
                     yield line
         finally:
             task.cancel()
+
+    def _found_so_far(self) -> StudyProgress:
+        return StudyProgress(done=0, of=self.reader.count, seconds_left=None)
 
     def _more(self, study: Study, files: Kind | None) -> Iterator[bytes]:
         """Yield the lines after the result."""
