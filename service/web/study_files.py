@@ -1,5 +1,6 @@
 """Result of a study as a zip or as lines: the answer, pictures, and the result files of each series."""
 
+import asyncio
 import io
 import zipfile
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 """Date of the files in a zip, so that the same result gives the same zip."""
 
 
-def study_zip(
+async def study_zip(
     study: Study, answer: StudyAnswer, model: ServedModel, point: OperatingPoint, kind: Kind = "binary"
 ) -> bytes:
-    """Build the zip.
+    """Build the zip in a thread, a file at a time, so that it can be cancelled in between.
 
     Args:
         study: read, with pictures and headers of its slices.
@@ -32,8 +33,9 @@ def study_zip(
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         _write(archive, "study.json", answer.model_dump_json(indent=1).encode())
-        for name, data in study_files(study, model.card, point, model.predictor.sha256, kind):
-            _write(archive, name, data)
+        files = study_files(study, model.card, point, model.predictor.sha256, kind)
+        while (named := await asyncio.to_thread(next, files, None)) is not None:
+            await asyncio.to_thread(_write, archive, *named)
     return file.getvalue()
 
 

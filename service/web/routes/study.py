@@ -127,7 +127,7 @@ async def predict_study(
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
             return Response(work.answer(study).model_dump_json(), media_type=_JSON)
-        data = await asyncio.to_thread(study_zip, study, work.answer(study), model, point, segmentation)
+        data = await cancel_on_disconnect(request, work.zip(study, segmentation))
         return Response(data, media_type=_ZIP)
 
 
@@ -163,6 +163,11 @@ class _Work:
     def answer(self, study: Study) -> StudyAnswer:
         """Build the result."""
         return StudyAnswer.of(study, self.model.card, self.point, uids=self.uids, request_id=self.request_id)
+
+    async def zip(self, study: Study, kind: Kind) -> bytes:
+        """Build the result as a zip."""
+        async with self.in_time():
+            return await study_zip(study, self.answer(study), self.model, self.point, kind)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
