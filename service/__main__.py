@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None, signals: StartSignals | None = 
     except ValidationError as error:
         print(f"error: {_first(error)}", file=sys.stderr)
         return 1
-    for contradiction in (found := settings.contradictions()):
+    for contradiction in (contradictions := settings.contradictions()):
         print(f"error: {contradiction}", file=sys.stderr)
-    if found:
+    if contradictions:
         return 1
     configure_logging(settings.log_level)
     _log_too_many_threads(settings.threads)

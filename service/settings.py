@@ -179,25 +179,25 @@ class Settings(BaseSettings):
 
     def contradictions(self) -> list[str]:
         """List settings that cannot apply together, one line for each; empty if all can."""
-        found = []
+        contradictions = []
         for name in ("header_timeout_seconds", "receive_timeout_seconds"):
             seconds = getattr(self, name)
             if name in self.model_fields_set and seconds > self.request_timeout_seconds:
-                found.append(
+                contradictions.append(
                     f"{_variable(name)}={seconds:g} can never apply: COVIDCT_REQUEST_TIMEOUT_SECONDS="
                     f"{self.request_timeout_seconds:g} ends a request before; raise that, or lower this"
                 )
         if self.queue_max_length < self.max_images_per_request:
-            found.append(
+            contradictions.append(
                 f"COVIDCT_QUEUE_MAX_LENGTH={self.queue_max_length} is less than COVIDCT_MAX_IMAGES_PER_REQUEST="
                 f"{self.max_images_per_request}: one request could fill the queue; raise the first, or lower the second"
             )
         if self.max_connections <= self.max_concurrent_requests:
-            found.append(
+            contradictions.append(
                 f"COVIDCT_MAX_CONNECTIONS={self.max_connections} leaves no place for health and metrics next to "
                 f"COVIDCT_MAX_CONCURRENT_REQUESTS={self.max_concurrent_requests}; raise the first, or lower the second"
             )
-        return found
+        return contradictions
 
 
 def _in_brackets(name: str) -> str:

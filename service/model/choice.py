@@ -56,17 +56,17 @@ def choose(folder: Path, device: str = "auto", precision: WantedPrecision = "aut
         ModelFileError: no manifest, no such device, or no file for the precision; one line.
     """
     try:
-        found = choose_device(device)
+        chosen = choose_device(device)
     except ValueError as error:
         raise ModelFileError(f"device {device}: {error}") from error
     manifest = read_manifest(folder)
-    possible = possible_precisions(precision, found, manifest)
+    possible = possible_precisions(precision, chosen, manifest)
     milliseconds: dict[Precision, float] = {}
     if len(possible) > 1:
         measured = measure_precisions(tuple(possible))
         milliseconds = dict(sorted(measured.items(), key=lambda item: item[1]))
     fastest = next(iter(milliseconds), possible[0])
-    return Choice(manifest, choose_file(manifest, fastest), found, fastest, milliseconds)
+    return Choice(manifest, choose_file(manifest, fastest), chosen, fastest, milliseconds)
 
 
 def possible_precisions(wanted: WantedPrecision, device: torch.device, manifest: Manifest) -> list[Precision]:
@@ -82,7 +82,7 @@ def possible_precisions(wanted: WantedPrecision, device: torch.device, manifest:
         raise ModelFileError(f"precision int8: int8 files compute on a CPU, not on {device.type}; use auto")
     if wanted == "auto" and device.type == "cpu":
         supported: dict[Precision, bool] = {"int8": has_int8(), "bf16": has_native_bf16(device), "fp32": True}
-        possible = [each for each in supported if supported[each] and _stored_as(each) in stored]
+        possible = [name for name in supported if supported[name] and _stored_as(name) in stored]
         wanted = "fp32"  # named if none is possible
     else:
         wanted = "fp16" if wanted == "auto" else wanted

@@ -83,11 +83,11 @@ def read_outputs(
     Raises:
         ModelFileError: an output is missing or has another shape; one line.
     """
-    wanted = ["probability", "heatmap", *checks]
+    names = ["probability", "heatmap", *checks]
     for group in (LUNG_OUTPUTS, ANSWERS):
         if any(name in outputs for name in group):
-            wanted += group
-    rows = {name: _rows(outputs, name, count) for name in wanted}
+            names += group
+    rows = {name: _rows(outputs, name, count) for name in names}
     return [_prediction({name: values[i] for name, values in rows.items()}, checks) for i in range(count)]
 
 
@@ -95,10 +95,10 @@ def _rows(outputs: Mapping[str, "torch.Tensor"], name: str, count: int) -> NDArr
     if name not in outputs:
         raise ModelFileError(f"the network has no output {name!r}; its outputs are {', '.join(sorted(outputs))}")
     rows: NDArray[np.float32] = outputs[name][:count].float().cpu().numpy()
-    wanted = _ROW_SHAPES.get(name, ())
+    sides = _ROW_SHAPES.get(name, ())
     shape = rows.shape[1:]
-    if len(shape) != len(wanted) or any(w is not None and w != s for w, s in zip(wanted, shape, strict=True)):
-        expected = ", ".join(["N", *("any" if side is None else str(side) for side in wanted)])
+    if len(shape) != len(sides) or any(w is not None and w != s for w, s in zip(sides, shape, strict=True)):
+        expected = ", ".join(["N", *("any" if side is None else str(side) for side in sides)])
         raise ModelFileError(f"the network's output {name!r} has the shape {list(rows.shape)}; it must be [{expected}]")
     return rows
 

@@ -94,5 +94,5 @@ def _digest(key: str) -> bytes:
 
 def _is_among(key: str | None, digests: Iterable[bytes]) -> bool:
     """Compare with all digests, in constant time."""
-    found = _digest(key or "")
-    return any([hmac.compare_digest(found, each) for each in digests])  # noqa: C419 - a generator would stop early
+    digest = _digest(key or "")
+    return any([hmac.compare_digest(digest, known) for known in digests])  # noqa: C419 - a generator would stop early

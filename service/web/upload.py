@@ -101,10 +101,10 @@ async def read_uploads(request: Request, max_images: int) -> list[NamedFile]:
     """
 
     def files(form: FormData) -> list[UploadFile]:
-        found = _files(form)
-        if len(found) > max_images:
-            raise too_many_images(len(found), max_images)
-        return found
+        uploads = _files(form)
+        if len(uploads) > max_images:
+            raise too_many_images(len(uploads), max_images)
+        return uploads
 
     try:
         return await _read(request, max_images + MAX_PARTS, files)
@@ -116,10 +116,10 @@ async def read_uploads(request: Request, max_images: int) -> list[NamedFile]:
         ) from error
 
 
-def too_many_images(found: int, max_images: int) -> TooManyImagesError:
+def too_many_images(count: int, max_images: int) -> TooManyImagesError:
     """Build the refusal of a request with more than `max_images` images."""
     return TooManyImagesError(
-        f"The request has {found} images, and the limit is {max_images}; send them in several requests."
+        f"The request has {count} images, and the limit is {max_images}; send them in several requests."
     )
 
 
@@ -211,9 +211,9 @@ def _only_file(form: FormData) -> list[UploadFile]:
 def _files(form: FormData) -> list[UploadFile]:
     parts = form.getlist(FIELD)
     if not parts:
-        found = ", ".join(sorted({repr(name[:40]) for name in form})) or "none"
+        names = ", ".join(sorted({repr(name[:40]) for name in form})) or "none"
         raise MalformedRequestError(
-            f"The form has no field {FIELD!r}; the fields found: {found}. Send the file as {FIELD!r}.",
+            f"The form has no field {FIELD!r}; the fields found: {names}. Send the file as {FIELD!r}.",
             code=ErrorCode.MISSING_IMAGE,
         )
     files = [part for part in parts if isinstance(part, UploadFile)]

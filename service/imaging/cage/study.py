@@ -94,16 +94,16 @@ def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> 
     return slice_, header
 
 
-def _place(found: dict[str, Any], header: bytes) -> Place:
-    plane, source = found["plane"], found["source"]
+def _place(fields: dict[str, Any], header: bytes) -> Place:
+    plane, source = fields["plane"], fields["source"]
     return Place(
-        series=tuple(str(part) for part in found["series"]),
-        rows=int(found["rows"]),
-        columns=int(found["columns"]),
-        order=tuple(part if isinstance(part, str) else float(part) for part in found["order"]),
-        acquisition=None if found["acquisition"] is None else int(found["acquisition"]),
+        series=tuple(str(part) for part in fields["series"]),
+        rows=int(fields["rows"]),
+        columns=int(fields["columns"]),
+        order=tuple(part if isinstance(part, str) else float(part) for part in fields["order"]),
+        acquisition=None if fields["acquisition"] is None else int(fields["acquisition"]),
         plane=None if plane is None else _plane(plane),
-        turn=Turn(**{name: bool(value) for name, value in found["turn"].items()}),
+        turn=Turn(**{name: bool(value) for name, value in fields["turn"].items()}),
         source=None
         if source is None
         else SourceFrame(
@@ -115,9 +115,9 @@ def _place(found: dict[str, Any], header: bytes) -> Place:
     )
 
 
-def _plane(found: dict[str, Any]) -> Plane:
+def _plane(fields: dict[str, Any]) -> Plane:
     (x, y, z), row, column, (between_rows, between_columns) = (
-        [float(value) for value in found[name]]
+        [float(value) for value in fields[name]]
         for name in ("position", "row_direction", "column_direction", "pixel_spacing")
     )
     return Plane(

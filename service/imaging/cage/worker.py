@@ -133,11 +133,11 @@ class _Memory:
     """The limit of the address space.
 
     Args:
-        most: bytes beyond what an idle worker has.
+        max_bytes: beyond those of an idle worker.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         self._status: int | None = None
         with suppress(OSError):  # not Linux
@@ -148,7 +148,7 @@ class _Memory:
 
     def limit(self, more: int) -> None:
         """Set the limit, with `more` bytes for the copies of a file."""
-        self._soft = self._base + self._most + more
+        self._soft = self._base + self._max_bytes + more
         if self._hard == resource.RLIM_INFINITY or self._soft < self._hard:
             with suppress(OSError, ValueError):  # not of this system
                 resource.setrlimit(resource.RLIMIT_AS, (self._soft, self._hard))
@@ -165,7 +165,7 @@ class _Memory:
         """Whether the machine has less memory than the limit allows."""
         try:
             resource.setrlimit(resource.RLIMIT_AS, (self._hard, self._hard))
-            mmap.mmap(-1, self._most).close()
+            mmap.mmap(-1, self._max_bytes).close()
         except (OSError, ValueError, MemoryError):
             return True
         return False

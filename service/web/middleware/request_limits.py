@@ -93,5 +93,5 @@ class RequestLimitsMiddleware:
 
         return counting_receive
 
-    def _too_large(self, found: str) -> BodyTooLargeError:
-        return BodyTooLargeError(f"The limit of a request body is {self._limits.max_body_bytes} bytes, and {found}.")
+    def _too_large(self, size: str) -> BodyTooLargeError:
+        return BodyTooLargeError(f"The limit of a request body is {self._limits.max_body_bytes} bytes, and {size}.")

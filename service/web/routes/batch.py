@@ -59,15 +59,15 @@ async def _one(
     request_id: str,
     index: int,
 ) -> BatchResult:
-    own, file = stages.copy(), files[index]
+    stages, file = stages.copy(), files[index]
     try:
-        _, assessment = await assess_image(file.data, model, state, own, point)
+        _, assessment = await assess_image(file.data, model, state, stages, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason
         _log.exception("unexpected error", extra={"fields": {"request_id": request_id, "index": index}})
         failure = ServiceError("The service failed; its log has the reason under this request id.")
     else:
-        prediction = prediction_body(assessment, model, request_id, own)
+        prediction = prediction_body(assessment, model, request_id, stages)
         return BatchResult(index=index, name=file.name, prediction=prediction, problem=None)
     return BatchResult(index=index, name=file.name, prediction=None, problem=problem_body(failure, request_id))

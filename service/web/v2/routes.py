@@ -170,12 +170,12 @@ def _parse(
 
 
 async def _assess(rows: _Rows, model: ServedModel, state: ServiceState, stages: StageTimer, index: int) -> Assessment:
-    row, own = rows[index], stages.copy()
+    row, stages = rows[index], stages.copy()
     try:
         if isinstance(row, bytes):
-            _, assessment = await assess_image(row, model, state, own)
+            _, assessment = await assess_image(row, model, state, stages)
         else:
-            _, assessment = await assess_slice(row, model, state, own)
+            _, assessment = await assess_slice(row, model, state, stages)
     except ServiceError as error:
         if len(rows) == 1 or not (isinstance(error, _OF_THE_IMAGE) or error.code == ErrorCode.NOT_FINITE):
             raise
@@ -189,17 +189,20 @@ def _requested(asked: InferRequest, model: ServedModel) -> list[RequestedOutput]
     """Return the outputs that the client wants; default: all."""
     names = [output.name for output in outputs_of(model)]
     wanted = asked.outputs or [RequestedOutput(name=name) for name in names]
-    for each in wanted:
-        if each.name not in names:
-            raise MalformedRequestError(f"Unknown output {each.name!r}; known outputs: {', '.join(names)}.")
-        if each.parameters.has_classification or each.parameters.has_shared_memory:
-            raise MalformedRequestError(f"Output {each.name!r}: only the parameter binary_data is supported.")
+    for requested in wanted:
+        if requested.name not in names:
+            raise MalformedRequestError(f"Unknown output {requested.name!r}; known outputs: {', '.join(names)}.")
+        if requested.parameters.has_classification or requested.parameters.has_shared_memory:
+            raise MalformedRequestError(f"Output {requested.name!r}: only the parameter binary_data is supported.")
     return wanted
 
 
 def _answer(asked: InferRequest, assessments: Sequence[Assessment], model: ServedModel, request_id: str) -> Response:
     columns = columns_of(assessments, model)
-    parts = [output(each.name, columns[each.name], asked.wants_binary(each)) for each in _requested(asked, model)]
+    parts = [
+        output(requested.name, columns[requested.name], asked.wants_binary(requested))
+        for requested in _requested(asked, model)
+    ]
     body = InferResponse(
         id=asked.id or request_id,
         model_name=model.card.name,

@@ -73,8 +73,8 @@ class InferRequest(_Message):
 
     def wants_binary(self, output: RequestedOutput) -> bool:
         """Whether the client wants this output as bytes."""
-        own = output.parameters.binary_data
-        return bool(self.parameters.binary_data_output if own is None else own)
+        binary = output.parameters.binary_data
+        return bool(self.parameters.binary_data_output if binary is None else binary)
 
 
 class TensorOut(_Message):

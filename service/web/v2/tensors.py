@@ -21,7 +21,8 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 _MAX_PARTS: Final = 100_000
 _MAX_VALUES: Final = 3_000_000
-"""Of JSON: nobody else is answered while it is parsed, 0.3 s for so many values, and 30 times that for empty lists."""
+"""Limits of JSON. While it is parsed, 0.3 s for so many values, no other request is answered; a list takes 30 times as
+long as a value."""
 
 
 def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, bytes]:

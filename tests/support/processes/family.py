@@ -8,30 +8,30 @@ import psutil
 
 
 def descendants(process_id: int) -> list[psutil.Process]:
-    """Its children and theirs, without those that have ended."""
+    """List its children and theirs, without those that have ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [each for each in psutil.Process(process_id).children(recursive=True) if is_running(each)]
+        return [child for child in psutil.Process(process_id).children(recursive=True) if is_running(child)]
     return []
 
 
 def workers(process_id: int) -> list[psutil.Process]:
-    """Its decoding workers: the children of its fork server."""
-    found = []
+    """List its decoding workers: the children of its fork server."""
+    running = []
     for child in psutil.Process(process_id).children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [each for each in child.children() if is_running(each)]
-    return found
+            running += [worker for worker in child.children() if is_running(worker)]
+    return running
 
 
 def is_running(process: psutil.Process) -> bool:
-    """Whether it has not ended; a process whose end nobody has noticed has ended."""
+    """Whether it has not ended; a process that waits to be reaped has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def used(process: psutil.Process) -> float:
-    """Its processor time in seconds."""
+    """Return its processor time in seconds."""
     with contextlib.suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
         return float(times.user + times.system)
