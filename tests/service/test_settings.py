@@ -6,6 +6,12 @@ from service.settings import Settings, is_loopback
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def _unchanged_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the logging of this process, whose stream a test closes."""
+    monkeypatch.setattr("service.__main__.configure_logging", lambda _: None)
+
+
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("ct", False)])  # noqa: S104
 def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
