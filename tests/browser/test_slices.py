@@ -10,6 +10,7 @@ import pytest
 from covid_ct.rows import Row
 from tests.browser.conftest import Open
 from tests.browser.steps import SUMS, Gate, choose, drawn, finish, names, pixels, rows, summary
+from tests.support.files.studies import series, zipped
 from tests.support.processes.client import png
 from tests.support.processes.server import running
 
@@ -151,6 +152,21 @@ def test_a_run_says_the_time_left_and_can_be_cancelled(open_page: Open, tmp_path
     gate.open()
     choose(page, paths[0])
     assert "COVID" in summary(page)
+
+
+def test_a_study_takes_the_place_of_pictures_that_are_still_being_read(
+    open_page: Open, pictures: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "ct.zip").write_bytes(zipped({str(n): data for n, data in enumerate(series([100.0, 110.0, 120.0]))}))
+    page = open_page()
+    gate = Gate(page)
+    choose(page, *pictures)
+    page.wait_for_function("() => document.querySelectorAll('tbody tr.sending').length === 2")
+    choose(page, tmp_path / "ct.zip")
+    assert "3 read" in summary(page)
+    gate.held.clear()  # the page has given them up
+    assert page.locator("table tbody .sending").count() == 0
+    assert page.locator("#caption").inner_text().startswith("Slice ")
 
 
 def test_results_are_saved_as_csv_and_json(open_page: Open, slices: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ function showStudy(study, answer) {
 
 function readSlices(files) {
   begin();
-  const slices = new Slices(service, () => card, showEntry, () => summarise(slices));
+  const slices = new Slices(service, () => card, (entry) => shown === slices && showEntry(entry), () => summarise(slices));
   shown = slices;
   stop = () => slices.cancel();
   openDesk();
