@@ -1,4 +1,4 @@
-"""Hyperparameters of the shipped model's recipe: lungs first, then lung and lesion, then the answer from both."""
+"""Hyperparameters of the shipped model's recipe: lung finder, then lung and lesion, then the probability."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ class LesionRecipe(BaseModel):
     )
     steps: int = Field(default=8000, gt=0, description="optimiser steps of the lesion network, on all sources")
     left_out_steps: int = Field(
-        default=8000, gt=0, description="the same for the network that the left-out sources are answered by"
+        default=8000, gt=0, description="optimiser steps of the network without the left-out sources"
     )
     warm_up_steps: int = Field(
         default=200, gt=0, description="first steps, in which the learning rate rises; then it is constant"
@@ -35,7 +35,7 @@ class LesionRecipe(BaseModel):
         default=14, ge=1, le=40, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
     )
     hint_weight: float = Field(
-        default=1.0, ge=0, description="weight of the loss that keeps ImageNet's 5_1 readable in the network's own"
+        default=1.0, ge=0, description="weight of the loss that keeps ImageNet's 5_1 predictable from the network's 5_1"
     )
     box_height: int = Field(
         default=192, gt=0, multiple_of=16, description="pixels of the lung box's picture from top to bottom"
@@ -55,10 +55,10 @@ class LesionRecipe(BaseModel):
 
 
 LEFT_OUT_PARTS: Final = 4
-"""One of so many groups of COVID-CT, and of the volumes with lesion masks, is left out."""
+"""One of this number of groups of COVID-CT, and of the volumes with lesion masks, is left out."""
 
 LENGTHS: Final = ("steps", "left_out_steps")
-"""Fields that a run may be lengthened or shortened by; what was trained stays."""
+"""Fields that may change in a run, which keeps its checkpoints."""
 
 NO_OPTIONS: Final = ("name", "architecture")
-"""Fields that are no options of the command line."""
+"""Fields without an option on the command line."""

@@ -55,7 +55,7 @@ class LesionData:
         patients_are_known: whether the groups of test are patients.
         known_papers: names of test slices that share a paper or a patient with a training slice.
         corrections: path of a COVID-CT slice -> its true label, None where it has none.
-        other: pictures that are not chest slices; every second one trains the finder, the others measure refusals.
+        other: pictures that are not chest slices, for training and for measuring refusals.
         unseen: further chest slices that are never trained on, for measuring refusals.
     """
 
@@ -67,6 +67,16 @@ class LesionData:
     corrections: Mapping[str, int | None]
     other: list[CtSlice]
     unseen: list[CtSlice]
+
+    @property
+    def other_for_training(self) -> list[CtSlice]:
+        """Every second one of the other pictures."""
+        return self.other[::2]
+
+    @property
+    def other_for_refusals(self) -> list[CtSlice]:
+        """The other pictures that are not trained on."""
+        return self.other[1::2]
 
 
 @dataclass(slots=True)

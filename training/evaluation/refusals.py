@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ from training.network.lung_finder import shrink
 from training.run.machine import Machine
 from training.run.progress import progress
 from training.run.record import Record
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Lung: TypeAlias = NDArray[np.float32]
+"""Probability of lung, (64, 64)."""
 
 CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {
     "several_panels": 0.5,
@@ -80,7 +84,10 @@ def measure_refusals(
     generator = np.random.default_rng(seed)
     sources = sorted({slice_.source for slice_ in slices})
     sampled = {name: _sample([slice_ for slice_ in slices if slice_.source == name], generator) for name in sources}
-    few = {name: _sample(members, generator, _MOST_ALTERED) for name, members in sampled.items()}
+    few = {
+        name: [(slice_, _find_lung(reader, slice_)) for slice_ in _sample(members, generator, _MOST_ALTERED)]
+        for name, members in sampled.items()
+    }
     generated = {
         kind: [CtSlice(kind, str(i), str(i), "other", to_input(image, SLICE_SIZE)[0]) for i, image in enumerate(images)]
         for kind, images in generated_images(seed).items()
@@ -92,42 +99,44 @@ def measure_refusals(
         others={name: _shares(reader, members, machine, name) for name, members in {**others, **generated}.items()},
         altered={
             name: {
-                source: _shares(reader, [change(slice_) for slice_ in members], machine, f"{source}, {name}")
+                source: _shares(reader, [_altered(alter, *pair) for pair in members], machine, f"{source}, {name}")
                 for source, members in few.items()
             }
-            for name, change in _alterations(reader).items()
+            for name, alter in _ALTERATIONS.items()
         },
     )
 
 
-def _alterations(reader: LesionReader) -> dict[str, Callable[[CtSlice], CtSlice]]:
-    """Return every alteration of slices by name; windows need the lungs that the reader finds."""
-    turns: dict[str, Callable[[CtSlice], CtSlice]] = {
-        "turned by 90 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 1)),
-        "turned by 180 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 2)),
-        "turned by 270 degrees": lambda slice_: _with_grey(slice_, np.rot90(slice_.grey, 3)),
-        "upside down": lambda slice_: _with_grey(slice_, np.flipud(slice_.grey)),
-        "inverted": lambda slice_: _with_grey(slice_, 255 - slice_.grey),
-    }
-    windows = {
-        f"{kind} window {centre:g}/{width:g}": partial(_in_window, reader, (centre, width))
-        for kind, chosen in (("refused", _REFUSED_WINDOWS), ("lung", _LUNG_WINDOWS))
-        for centre, width in chosen
-    }
-    return turns | windows
-
-
-def _in_window(reader: LesionReader, window: tuple[float, float], slice_: CtSlice) -> CtSlice:
+def _find_lung(reader: LesionReader, slice_: CtSlice) -> Lung:
+    """Find the lungs, which other windows need."""
     grey = slice_.grey.astype(np.float32) / np.float32(255)
-    device = reader.normalise.mean.device
     with torch.inference_mode():
-        cells, _ = reader.finder(shrink(torch.from_numpy(grey)[None, None].to(device)))
-    lung = torch.sigmoid(cells)[0, 0].cpu().numpy()
-    return _with_grey(slice_, np.rint(show(estimate_hounsfield(grey, lung), window) * 255).astype(np.uint8))
+        cells, _ = reader.finder(shrink(torch.from_numpy(grey)[None, None].to(reader.normalise.mean.device)))
+    lung: Lung = torch.sigmoid(cells)[0, 0].cpu().numpy()
+    return lung
 
 
-def _with_grey(slice_: CtSlice, grey: NDArray[np.uint8]) -> CtSlice:
-    return replace(slice_, grey=np.ascontiguousarray(grey))
+def _in_window(window: tuple[float, float], pixels: Pixels, lung: Lung) -> Pixels:
+    grey = pixels.astype(np.float32) / np.float32(255)
+    return np.rint(show(estimate_hounsfield(grey, lung), window) * 255).astype(np.uint8)
+
+
+_ALTERATIONS: Final[dict[str, Callable[[Pixels, Lung], Pixels]]] = {
+    "turned by 90 degrees": lambda pixels, _: np.rot90(pixels, 1),
+    "turned by 180 degrees": lambda pixels, _: np.rot90(pixels, 2),
+    "turned by 270 degrees": lambda pixels, _: np.rot90(pixels, 3),
+    "upside down": lambda pixels, _: np.flipud(pixels),
+    "inverted": lambda pixels, _: 255 - pixels,
+    **{
+        f"{kind} window {centre:g}/{width:g}": partial(_in_window, (centre, width))
+        for kind, windows in (("refused", _REFUSED_WINDOWS), ("lung", _LUNG_WINDOWS))
+        for centre, width in windows
+    },
+}
+
+
+def _altered(alter: Callable[[Pixels, Lung], Pixels], slice_: CtSlice, lung: Lung) -> CtSlice:
+    return replace(slice_, grey=np.ascontiguousarray(alter(slice_.grey, lung)))
 
 
 def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, name: str) -> RefusalShares:
@@ -136,8 +145,9 @@ def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, n
     with torch.inference_mode():
         for start in progress(range(0, len(slices), 32), f"checking {name}", "batch"):
             greys = np.stack([slice_.grey for slice_ in slices[start : start + 32]])
-            _, _, lung, kind, views = reader.look(torch.from_numpy(greys)[:, None].to(machine.device))
-            scores = reader.check(lung, kind, views)
+            seen = shrink(torch.from_numpy(greys)[:, None].to(machine.device).float() / 255)
+            cells, kind = reader.finder(seen)
+            scores = reader.check(torch.sigmoid(cells), kind, reader.views(seen))
             rows.append(torch.stack([scores[check] for check in CHECKS], dim=1).cpu().numpy())
     fired = np.concatenate(rows) > np.array([CHECK_THRESHOLDS[check] for check in CHECKS])
     return RefusalShares(

@@ -12,6 +12,7 @@ from training.data.ct_slices import CtSlice
 from training.data.left_out import choose_left_out, read_left_out, write_left_out
 from training.learning.appearance_fit import fit_appearance
 from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.learning.lung_crops import FoundLungs, resumed_lungs
 from training.learning.lung_pictures import LungPictures
@@ -24,7 +25,6 @@ from training.network.view_checker import ViewChecker
 from training.network.weights import load_features
 from training.run.machine import Machine
 from training.run.processes import current
-from training.run.progress import stage
 from training.run.seeding import derive_seed, seed_everything
 from training.run.stages import computed_once, resumed_network
 
@@ -32,9 +32,6 @@ _SOURCE: Final = "covid-ct"
 
 _LARGE: Final = 500
 """Fewest labelled slices of a source with both classes that has a separate share."""
-
-STAGES: Final = 9
-"""Number of stages of a run: four here, then left-out predictions, test, refusals, export, and the check of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +93,19 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     left_out_network, network = (_new_network(settings, name) for name in ("left-out", "network"))
     weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
     left_out_network.features.load_state_dict(network.features.state_dict())
-    stage(1, STAGES, "the lung finder and the view checker")
+    LesionStage.SMALL_NETWORKS.announce()
     finder = _finder(settings, slices, other)
     lungs = resumed_lungs(folder / "lungs.npz", finder, slices)
     views = _views(settings, slices, lungs, other)
-    stage(2, STAGES, f"a network without {sum(left_out)} left-out slices")
+    LesionStage.LEFT_OUT_NETWORK.announce()
     seen = [index for index, out in enumerate(left_out) if not out]
     left_out_network = _train(
         settings, left_out_network, slices, lungs, seen, folder / "left-out.ckpt", recipe.left_out_steps
     )
-    stage(3, STAGES, f"the network on all {len(slices)} slices")
+    LesionStage.NETWORK.announce()
     every = list(range(len(slices)))
     network = _train(settings, network, slices, lungs, every, folder / "network.ckpt", recipe.steps)
-    stage(4, STAGES, "the appearance of lungs")
+    LesionStage.APPEARANCE.announce()
     fitted = FittedLesions(
         finder,
         views,

@@ -179,7 +179,7 @@ class _State:
         self.average = {name: value.clone() for name, value in hinted.trainable().items()}
         self.step = 0
         self.running: dict[str, float] = {}
-        self._started = time.perf_counter()  # of this process, less what earlier ones took
+        self._started = time.perf_counter()  # of this process, minus the time of earlier ones
 
     def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Move the averages on by one step."""
@@ -254,7 +254,7 @@ def _step(
 
 @contextmanager
 def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
-    """Draw the mask of each slice from its own seed, whatever slices are in the batch of this process."""
+    """Draw the mask of each slice from its seed, so that it does not depend on the other slices of the batch."""
 
     def drop(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
         (values,) = inputs

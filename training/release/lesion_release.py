@@ -24,7 +24,8 @@ from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.predictions import Predictions, resumed_predictions
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE, Refusals, measure_refusals
 from training.evaluation.scores import score
-from training.learning.lesion_fit import STAGES, FittedLesions, LesionFitSettings, fit_lesions
+from training.learning.lesion_fit import FittedLesions, LesionFitSettings, fit_lesions
+from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import training_seconds
 from training.learning.lung_crops import resumed_lungs
 from training.network.lesion_reader import LesionReader
@@ -38,7 +39,7 @@ from training.release.publish import find_damaged, publish, staging_folder
 from training.release.run_record import ModelName, read_finished
 from training.run.machine import peak_memory_bytes
 from training.run.processes import current
-from training.run.progress import say, stage
+from training.run.progress import say
 from training.run.record import Provenance, make_provenance, write_schema
 from training.run.stages import resumed_record
 
@@ -90,7 +91,7 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
         say(f"{job.models_folder}: this run is finished; --fresh repeats it")
         current().leave_to_first()
         return finished
-    fitted = fit_lesions(job.fit, data.train, data.other[::2])
+    fitted = fit_lesions(job.fit, data.train, data.other_for_training)
     lungs = resumed_lungs(job.fit.run_folder / "lungs.npz", fitted.finder, data.train)
     save_plot(draw_samples(job.fit, data.train, lungs), job.fit.run_folder / "samples.png")
     trained = time.perf_counter()
@@ -113,7 +114,7 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
 
 
 def _predict_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Predictions:
-    stage(5, STAGES, "predictions for left-out slices, calibration, thresholds")
+    LesionStage.JUDGEMENT.announce()
     appearance, size = fitted.left_out_appearance, job.fit.recipe.box_size
     reader = LesionReader(fitted.finder, fitted.views, fitted.left_out_network, appearance, size).eval()
     machine = job.fit.machine
@@ -122,7 +123,7 @@ def _predict_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[
 
 
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
-    stage(6, STAGES, "the only look at test")
+    LesionStage.TEST.announce()
     machine, recipe = job.fit.machine, job.fit.recipe
     of_lesion, of_covid = (
         (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
@@ -151,8 +152,8 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
         recipe.seed,
         patients_are_known=data.patients_are_known,
     )
-    stage(7, STAGES, "refusals")
-    others = {"photographs": data.other[1::2]} if data.other else {}
+    LesionStage.REFUSALS.announce()
+    others = {"photographs": data.other_for_refusals} if data.other_for_refusals else {}
     slices = [*data.train, *data.test, *data.unseen]
     measure = partial(measure_refusals, reader, slices, others, machine, recipe.seed)
     refusals = resumed_record(job.fit.run_folder / "checks.json", Refusals, measure)
@@ -163,7 +164,7 @@ def _export(
     job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement, tested: _Tested
 ) -> LesionRunRecord:
     """Write the model files into the staging folder, check them, and build the record."""
-    stage(8, STAGES, "export")
+    LesionStage.EXPORT.announce()
     folder, staging = job.fit.run_folder, staging_folder(job.models_folder)
     provenance = make_provenance(
         job.fit.recipe.model_dump(mode="json"), job.fingerprints(data), job.inputs, str(job.fit.machine)
@@ -179,7 +180,7 @@ def _export(
             ),
             lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
         )
-    stage(9, STAGES, "a check of the files")
+    LesionStage.CHECK.announce()
     plain, seed = tested.predictions["plain"], job.fit.recipe.seed
     agreement = {
         file.name: resumed_record(

@@ -46,11 +46,6 @@ def warn(line: str) -> None:
     _print(f"warning: {line}")
 
 
-def stage(number: int, total: int, title: str) -> None:
-    """Announce a stage of a run: `3/9 the network on all 540 slices`."""
-    say(f"{number}/{total} {title}")
-
-
 class Progress(Generic[T]):
     """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute.
 

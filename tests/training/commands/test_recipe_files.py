@@ -44,6 +44,13 @@ def test_every_preset_has_options_that_there_are(name: str) -> None:
         assert getattr(options, option.replace("-", "_")) is not None
 
 
+def test_the_demo_names_every_number_of_steps_so_that_it_stays_short() -> None:
+    options = read_recipe_file("demo", "train")
+    steps = [name.replace("_", "-") for name in LesionRecipe.model_fields if name.endswith("steps")]
+    assert len(steps) == 6
+    assert all(options[name] <= 80 for name in steps)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
