@@ -27,7 +27,8 @@ def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
         patients: their patients, from `training.data.patients`.
     """
     papers = [
-        _paper_of(each.path) if each.label else patient for each, patient in zip(split.slices, patients, strict=True)
+        _paper_of(slice_.path) if slice_.label else patient
+        for slice_, patient in zip(split.slices, patients, strict=True)
     ]
     _, paper = np.unique(papers, return_inverse=True)
     _, patient = np.unique(patients, return_inverse=True)

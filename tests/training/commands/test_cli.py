@@ -49,17 +49,17 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
 ) -> None:
     write_models(tmp_path / "new")
     write_models(tmp_path / "old", classifier_card(), TinyClassifier())
-    own = tmp_path / "hospital"
-    own.mkdir()
+    hospital = tmp_path / "hospital"
+    hospital.mkdir()
     rows = ["file,label,source,patient"]
     for number in range(8):
         grey = np.full((64, 64), 250 if number == 0 else 60 + 20 * number, np.uint8)
-        Image.fromarray(grey).save(own / f"{number}.png")
+        Image.fromarray(grey).save(hospital / f"{number}.png")
         rows.append(f"{number}.png,{'COVID' if number % 2 else 'NonCOVID'},hospital,{number // 4}")
-    (own / "slices.csv").write_text("\n".join(rows) + "\n")
+    (hospital / "slices.csv").write_text("\n".join(rows) + "\n")
     models = ["--models", str(tmp_path / "new"), "--models", str(tmp_path / "old")]
     written = [tmp_path / "scores.json", tmp_path / "answers.csv"]
-    command = ["evaluate", "--labelled", str(own), *models, "--json", str(written[0]), "--csv", str(written[1])]
+    command = ["evaluate", "--labelled", str(hospital), *models, "--json", str(written[0]), "--csv", str(written[1])]
     card = tiny_card().model_copy(update={"checks": {"wrong_window": 0.9}})
     write_models(tmp_path / "new", card)
     assert main(command) == 0
@@ -73,9 +73,13 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
     scores = json.loads(written[0].read_text())
     assert [file["sets"]["hospital"]["refused"] for file in scores["files"]] == [1, 0]
     assert scores["files"][0]["sets"]["hospital"]["answered"]["count"] == 7
-    answers = list(csv.DictReader(written[1].read_text().splitlines()))
-    assert len(answers) == 16
-    assert (answers[0]["file"], answers[0]["patient"], answers[0]["refused"]) == ("0.png", "hospital 0", "1")
+    predictions = list(csv.DictReader(written[1].read_text().splitlines()))
+    assert len(predictions) == 16
+    assert (predictions[0]["file"], predictions[0]["patient"], predictions[0]["refused"]) == (
+        "0.png",
+        "hospital 0",
+        "1",
+    )
 
 
 def test_evaluate_leaves_out_slices_that_are_in_covid_ct_too(
@@ -86,9 +90,9 @@ def test_evaluate_leaves_out_slices_that_are_in_covid_ct_too(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    own = write_labelled(tmp_path / "hospital", 2)
-    Image.fromarray(data.train.slices[0].pixels[0]).save(own / "COVID" / "copy.png")
-    command = ["evaluate", "--data", str(data_root), "--counts", "any", "--labelled", str(own)]
+    hospital = write_labelled(tmp_path / "hospital", 2)
+    Image.fromarray(data.train.slices[0].pixels[0]).save(hospital / "COVID" / "copy.png")
+    command = ["evaluate", "--data", str(data_root), "--counts", "any", "--labelled", str(hospital)]
     assert main([*command, "--models", str(job.models_folder)]) == 0
     captured = capsys.readouterr()
     assert "1 slices left out, which are in COVID-CT too" in captured.err
@@ -240,7 +244,7 @@ def test_a_run_that_filled_the_disk_continues_with_the_same_command(
     def fill_the_disk_at_last(*args: Any, **options: Any) -> tuple[int, str]:
         handle, name = mkstemp(*args, **options)
         written.append(name)
-        if sum("last.pt" in each for each in written) == 2:
+        if sum("last.pt" in path for path in written) == 2:
             os.close(handle)
             handle = os.open("/dev/full", os.O_WRONLY)
         return handle, name

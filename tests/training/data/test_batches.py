@@ -12,7 +12,7 @@ def test_plain_inputs_are_exactly_those_of_the_service(data: CovidCt, recipe: Re
     size = recipe.input_size
     images = plain_inputs(data.test, size)
     assert (images.shape, images.dtype) == ((8, 1, size, size), torch.uint8)
-    at = [each.path for each in data.test.slices].index("CT_COVID/covid-test%0.png")
+    at = [slice_.path for slice_ in data.test.slices].index("CT_COVID/covid-test%0.png")
     files = small_files(small_lists({"train": 8, "val": 4, "test": 4}))
     np.testing.assert_array_equal(images[at].numpy(), to_input(decode(files["COVID"]["covid-test%0.png"]), size))
 

@@ -32,14 +32,14 @@ def test_zips_and_unzipped_folders_read_alike(tmp_path: Path) -> None:
     zipped, unzipped = (read_covid_ct(root, counts=None) for root in roots)
     for a, b in zip(zipped, unzipped, strict=True):
         assert a.fingerprint() == b.fingerprint()
-        assert [each.path for each in a.slices] == [each.path for each in b.slices]
+        assert [slice_.path for slice_ in a.slices] == [slice_.path for slice_ in b.slices]
 
 
 def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
     assert len(data.train.slices) == 16
-    for each in data.train.slices:
-        assert each.label == int(each.path.startswith("CT_COVID/"))
-        assert "%" in each.path
+    for slice_ in data.train.slices:
+        assert slice_.label == int(slice_.path.startswith("CT_COVID/"))
+        assert "%" in slice_.path
 
 
 def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:
@@ -47,7 +47,7 @@ def test_train_and_validation_together_are_train_then_validation_and_nothing_of_
 
 
 def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> None:
-    hashes = sorted(each.sha256 for each in data.val.slices)
+    hashes = sorted(slice_.sha256 for slice_ in data.val.slices)
     assert data.val.fingerprint().sha256 == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     assert data.val.fingerprint().count == 8
 
@@ -128,7 +128,7 @@ def test_excluded_slices_are_not_read_and_an_unknown_one_is_refused(data_root: P
     table.write_text("file,class,why\ncovid-train%0.png,COVID,a control\n")
     data = read_data(data_root, "any", table)
     assert len(data.train.slices) == 15
-    assert "CT_COVID/covid-train%0.png" not in {each.path for each in data.train.slices}
+    assert "CT_COVID/covid-train%0.png" not in {slice_.path for slice_ in data.train.slices}
     table.write_text("file,class\ncovid-trian%0.png,COVID\n")
     with pytest.raises(TrainingError, match=r"--exclude: CT_COVID/covid-trian%0\.png is in no split list"):
         read_data(data_root, "any", table)

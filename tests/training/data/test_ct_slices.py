@@ -14,18 +14,18 @@ from training.errors import TrainingError
 
 def test_folders_of_both_classes_are_read_with_their_labels(tmp_path: Path) -> None:
     slices = read_labelled(write_labelled(tmp_path / "hospital", count=2))
-    assert [(each.source, each.label) for each in slices] == [("hospital", 0)] * 2 + [("hospital", 1)] * 2
-    assert all(each.grey.shape == (SLICE_SIZE, SLICE_SIZE) for each in slices)
+    assert [(slice_.source, slice_.label) for slice_ in slices] == [("hospital", 0)] * 2 + [("hospital", 1)] * 2
+    assert all(slice_.grey.shape == (SLICE_SIZE, SLICE_SIZE) for slice_ in slices)
 
 
 def test_masks_are_read_at_the_size_of_the_slice(tmp_path: Path) -> None:
-    clear = [each for each in read_lesions(write_lesions(tmp_path / "lesions")) if each.name == "0-2.png"]
-    (each,) = clear
-    assert each.lung is not None
-    assert each.lesion is not None
-    assert each.lung.shape == each.grey.shape
-    assert each.grey[each.lung].mean() < each.grey[~each.lung].mean()
-    assert not each.lesion.any()
+    clear = [slice_ for slice_ in read_lesions(write_lesions(tmp_path / "lesions")) if slice_.name == "0-2.png"]
+    (slice_,) = clear
+    assert slice_.lung is not None
+    assert slice_.lesion is not None
+    assert slice_.lung.shape == slice_.grey.shape
+    assert slice_.grey[slice_.lung].mean() < slice_.grey[~slice_.lung].mean()
+    assert not slice_.lesion.any()
 
 
 def test_a_table_may_have_one_class_lungs_and_slices_without_lesion(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_table_may_have_one_class_lungs_and_slices_without_lesion(tmp_path: Pa
         "file,label,source,patient,lesions\na.png,NonCOVID,emphysema,1,none\nb.png,NonCOVID,emphysema,,\n"
     )
     clear, unknown = read_labelled(tmp_path)
-    assert [(each.source, each.group, each.label) for each in (clear, unknown)] == [
+    assert [(slice_.source, slice_.group, slice_.label) for slice_ in (clear, unknown)] == [
         ("emphysema", "1", 0),
         ("emphysema", "b.png", 0),
     ]

@@ -14,8 +14,8 @@ def test_a_number_in_both_classes_is_of_two_patients(data: CovidCt, tmp_path: Pa
     groups = read_patients(write_patients(tmp_path / "patients.csv", data.train), data.train)
     assert len(groups) == 16
     assert set(groups) == {f"{label} Patient {i}" for label in ("COVID", "NonCOVID") for i in range(4)}
-    for each, group in zip(data.train.slices, groups, strict=True):
-        assert each.path.startswith(f"CT_{group.split()[0]}/")
+    for slice_, group in zip(data.train.slices, groups, strict=True):
+        assert slice_.path.startswith(f"CT_{group.split()[0]}/")
 
 
 def test_rows_may_be_in_any_order(data: CovidCt, tmp_path: Path) -> None:

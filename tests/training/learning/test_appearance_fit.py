@@ -23,7 +23,9 @@ def test_each_group_has_its_share_and_a_large_source_less_than_its_number() -> N
 
     def total(source: str, label: int) -> float:
         return float(
-            sum(w for w, each in zip(weights, slices, strict=True) if (each.source, each.label) == (source, label))
+            sum(
+                w for w, slice_ in zip(weights, slices, strict=True) if (slice_.source, slice_.label) == (source, label)
+            )
         )
 
     assert total("covid-ct", 0) == pytest.approx(total("covid-ct", 1)) == pytest.approx(0.5)

@@ -29,7 +29,7 @@ def test_a_network_that_is_still_imagenets_makes_no_error(frozen: int) -> None:
 
 def test_an_error_reaches_every_layer_before_the_hint_that_is_not_frozen() -> None:
     hinted = _hinted()
-    layers = [list(each.parameters()) for each in hinted.network.features]
+    layers = [list(layer.parameters()) for layer in hinted.network.features]
     with torch.no_grad():
         layers[37][0].add_(1.0)  # scale of the batch norm of 4_4
     _, errors = hinted(_pictures(2), torch.ones(2, dtype=torch.bool))

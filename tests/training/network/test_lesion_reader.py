@@ -63,7 +63,7 @@ def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
         answer = _reader(Nothing())(torch.zeros(1, 1, 320, 320, dtype=torch.uint8))
     assert answer["no_lungs"].item() == 1.0
     assert answer["lung_fraction"].item() == 0.0
-    assert all(torch.isfinite(each).all() for each in answer.values())
+    assert all(torch.isfinite(value).all() for value in answer.values())
 
 
 def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:

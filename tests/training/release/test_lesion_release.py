@@ -186,7 +186,7 @@ def test_two_whole_runs_of_one_seed_write_the_same_bytes(run: Path, options: lis
     assert sum(name.endswith(".pt") for name in first) == 2
     for name in first.keys() - {MANIFEST_NAME, CARD_NAME}:  # these state date, time and command
         assert first[name].read_bytes() == second[name].read_bytes(), name
-    one, other = (json.loads(each[MANIFEST_NAME].read_text()) for each in (first, second))
+    one, other = (json.loads(files[MANIFEST_NAME].read_text()) for files in (first, second))
     for name in ("command", "date", "wall_time_seconds", "peak_memory_bytes"):
         one.pop(name), other.pop(name)
     assert one == other
@@ -203,7 +203,7 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert {"python", "torch", "numpy", "scikit-learn", "imagecodecs"} <= metrics["versions"].keys()
     assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()
     assert {"test", "test_corrected", "test_without_notes"} <= metrics["splits"].keys()
-    assert all(each["figures"] for each in metrics["agreement"].values()), "the int8 file has a whole row too"
+    assert all(file["figures"] for file in metrics["agreement"].values()), "the int8 file has a whole row too"
     for point in metrics["judgement"]["operating_points"].values():
         assert point["low"] <= point["threshold"] + point["lesion_threshold"] <= point["high"]
         assert point["sources"]["hospital"]["unknown"]["positives"] == 3
@@ -239,5 +239,5 @@ def test_a_run_folder_of_another_recipe_is_refused(
 
 def test_probabilities_of_the_files_agree(run: Path) -> None:
     grey = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 1, 320, 320)).astype(np.uint8))
-    answers = [load_on_cpu(run / "model", file).network(grey) for file in read_manifest(run / "model").files]
-    assert answers[0]["probability"].item() == pytest.approx(answers[1]["probability"].item(), abs=0.1)
+    outputs = [load_on_cpu(run / "model", file).network(grey) for file in read_manifest(run / "model").files]
+    assert outputs[0]["probability"].item() == pytest.approx(outputs[1]["probability"].item(), abs=0.1)

@@ -53,7 +53,7 @@ def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
 def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
     """The finder's first one, those that end in one or two channels, and the view checker, which is small."""
     plain = [
-        name for name, each in quantised.named_modules() if type(each) is nn.Conv2d and not name.startswith("views.")
+        name for name, part in quantised.named_modules() if type(part) is nn.Conv2d and not name.startswith("views.")
     ]
     assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
 
@@ -61,17 +61,17 @@ def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
 def test_int8_answers_have_the_same_bits_with_any_number_of_threads(quantised: LesionReader) -> None:
     """So a slice gets the same answer alone, with all threads, as under load, with one."""
     noise = torch.randint(0, 256, (1, 1, 320, 320), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    answers = []
+    outputs = []
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 4):
             torch.set_num_threads(threads)
             with torch.inference_mode():
-                answers.append(quantised(noise))
+                outputs.append(quantised(noise))
     finally:
         torch.set_num_threads(before)
-    for other in answers[1:]:
-        assert all(torch.equal(value, other[name]) for name, value in answers[0].items())
+    for other in outputs[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in outputs[0].items())
 
 
 def test_the_quantised_network_can_be_a_model_file(quantised: LesionReader) -> None:

@@ -90,7 +90,7 @@ def test_checkpoints_are_rare_where_epochs_are_short_and_the_last_one_is_written
     assert written.count("last.pt") == 1
     again = FineTuning(network, two, machine, tmp_path)
     assert again.resume()
-    assert [each.epoch for each in again.history] == [0, 1, 2]
+    assert [record.epoch for record in again.history] == [0, 1, 2]
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
 
 

@@ -25,8 +25,8 @@ def test_the_same_again_trains_nothing_and_ends_with_the_same_network(
     first, second = fit(settings, data), fit(settings, data)
     assert tuple(first.history) == tuple(second.history) == report.history
     assert first.kept_epoch == report.kept_epoch
-    answers = [predict_logits(each.network, data.val, settings.machine, 32) for each in (first, second)]
-    torch.testing.assert_close(*answers, rtol=0, atol=0)
+    logits = [predict_logits(fitted.network, data.val, settings.machine, 32) for fitted in (first, second)]
+    torch.testing.assert_close(*logits, rtol=0, atol=0)
 
 
 def test_another_recipe_in_the_same_run_folder_is_refused_and_nothing_is_lost(

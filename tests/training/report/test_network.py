@@ -58,7 +58,7 @@ def test_the_deployable_answers_probability_and_heatmap(network: SliceNetwork) -
     expected = torch.softmax(network(slices(3)), 1)[:, 1]
     torch.testing.assert_close(outputs["probability"], expected, rtol=0, atol=1e-5)
     assert outputs["heatmap"].shape[0] == 3
-    assert {each.dtype for each in outputs.values()} == {torch.float32}
+    assert {output.dtype for output in outputs.values()} == {torch.float32}
 
 
 def test_the_heatmap_is_activity_relative_to_its_strongest_place(network: SliceNetwork) -> None:

@@ -36,9 +36,9 @@ def test_the_manifest_pins_the_file_and_the_service_can_load_it(job: ReportJob, 
     assert (card.name, card.version, card.input_size) == ("covid-ct", "1.2.3", 32)
     assert (card.precision, card.checks, card.threshold) == ("fp16", {}, 0.5)
     batch = torch.from_numpy(synthetic_slice(card.self_check.seed, card.input_size))[None]
-    answers = artifact.network(batch)
-    assert answers.keys() == {"probability", "heatmap"}
-    assert answers["probability"].item() == pytest.approx(card.self_check.probability, abs=1e-4)
+    outputs = artifact.network(batch)
+    assert outputs.keys() == {"probability", "heatmap"}
+    assert outputs["probability"].item() == pytest.approx(card.self_check.probability, abs=1e-4)
 
 
 def test_metrics_json_is_the_record_and_agrees_with_the_card(job: ReportJob, report: ReportRunRecord) -> None:
@@ -64,7 +64,7 @@ def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(
         written = list(csv.DictReader(file))
     for split in (data.val, data.test):
         rows = [row for row in written if row["split"] == split.name]
-        assert [row["path"] for row in rows] == [each.path for each in split.slices]
+        assert [row["path"] for row in rows] == [slice_.path for slice_ in split.slices]
         hits = [(float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows]
         assert sum(hits) / len(hits) == pytest.approx(report.splits[split.name].figures["accuracy"].value)
     assert len(written) == 16

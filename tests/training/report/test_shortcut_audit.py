@@ -13,20 +13,20 @@ from training.report.shortcut_audit import audit_shortcuts, header_rule
 
 
 def with_formats(split: Split, formats: tuple[str, str]) -> Split:
-    return Split(split.name, tuple(replace(each, encoding=formats[each.label]) for each in split.slices))
+    return Split(split.name, tuple(replace(slice_, encoding=formats[slice_.label]) for slice_ in split.slices))
 
 
 def test_altering_keeps_labels_and_paths(data: CovidCt) -> None:
     for name, alter in ALTERATIONS.items():
         changed = altered(data.test, alter)
         assert [(s.path, s.label) for s in changed.slices] == [(s.path, s.label) for s in data.test.slices], name
-        for each in changed.slices:
-            assert each.pixels.dtype == np.uint8
-            assert each.pixels.shape[0] == 1
+        for slice_ in changed.slices:
+            assert slice_.pixels.dtype == np.uint8
+            assert slice_.pixels.shape[0] == 1
 
 
 def test_reencoding_gives_every_slice_the_same_size(data: CovidCt) -> None:
-    assert {reencode(each.pixels).shape for each in data.test.slices} == {(1, 256, 256)}
+    assert {reencode(slice_.pixels).shape for slice_ in data.test.slices} == {(1, 256, 256)}
 
 
 def test_scaling_goes_down_to_half_of_the_input_and_up_to_twice_the_slice() -> None:
@@ -64,16 +64,16 @@ def test_the_audit_shows_changes_and_scores_within_a_format(data: CovidCt) -> No
     """A predictor that looks at brightness is hardly moved; one that looks at the size is."""
 
     def by_brightness(split: Split) -> torch.Tensor:
-        return torch.tensor([float(each.pixels.mean()) / 255 for each in split.slices])
+        return torch.tensor([float(slice_.pixels.mean()) / 255 for slice_ in split.slices])
 
     def by_size(split: Split) -> torch.Tensor:
-        return torch.tensor([float(each.pixels.shape[1] == 48) * each.label for each in split.slices])
+        return torch.tensor([float(slice_.pixels.shape[1] == 48) * slice_.label for slice_ in split.slices])
 
     for predict, moved in ((by_brightness, False), (by_size, True)):
-        answers = predict(data.test)
-        plain = score(answers, data.test.labels, 0.5, seed=0)
+        probabilities = predict(data.test)
+        plain = score(probabilities, data.test.labels, 0.5, seed=0)
         changed = {"reencoded": predict(altered(data.test, reencode))}
-        audit = audit_shortcuts(data, plain, answers, changed, seed=0)
+        audit = audit_shortcuts(data, plain, probabilities, changed, seed=0)
         assert (audit.variants["reencoded"].auc_change < -0.2) == moved
         (subset,) = audit.formats.values()
         assert (subset.count, subset.positives) == (8, 4)
@@ -82,7 +82,7 @@ def test_the_audit_shows_changes_and_scores_within_a_format(data: CovidCt) -> No
 
 
 def test_formats_are_read_from_the_files_themselves(data: CovidCt) -> None:
-    assert {each.encoding for split in data for each in split.slices} == {"PNG L"}
+    assert {slice_.encoding for split in data for slice_ in split.slices} == {"PNG L"}
     file = io.BytesIO()
     Image.new("RGBA", (20, 20)).save(file, "PNG")
     with Image.open(file) as image:

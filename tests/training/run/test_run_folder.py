@@ -126,4 +126,4 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, kind: s
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(raised.value)
     assert path.read_text() == "old"
-    assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]
+    assert [path_.name for path_ in tmp_path.iterdir()] == ["last.pt"]
