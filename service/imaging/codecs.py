@@ -1,135 +1,147 @@
-"""Decodes compressed frames of DICOM files with the codecs of imagecodecs.
+"""Decodes compressed frames for pydicom, as one of its decoding plugins, with the codecs of imagecodecs.
 
-They are libjpeg-turbo (every JPEG), OpenJPEG (JPEG 2000 and HTJ2K) and CharLS (JPEG-LS). imagecodecs also has OpenJPH,
-which hangs on damaged HTJ2K streams, and two other codecs for lossless JPEG, which read fewer kinds.
+They are libjpeg-turbo (every JPEG), CharLS (JPEG-LS), OpenJPEG (JPEG 2000 and HTJ2K) and libjxl (JPEG XL). imagecodecs
+also has OpenJPH, which hangs on damaged HTJ2K streams, and two other codecs for lossless JPEG, which read fewer kinds.
+pydicom imports this module when the first compressed file is decoded.
 """
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom.uid import JPEGLossless, JPEGLosslessSV1
 
-from service.errors import ErrorCode, damaged_image, unsupported
-from service.imaging.jpeg_headers import (
-    StreamHeader,
-    is_ycc,
-    jpeg_2000_header,
-    jpeg_header,
-    unread_process,
-    with_more_bits,
-    with_stuffed_ones,
-)
+from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 
-JPEG_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
-"""Baseline, extended (12 bits), lossless with any predictor, lossless with predictor 1."""
+_END: Final = b"\xff\xd9"
+"""The last marker of a JPEG, JPEG-LS or JPEG 2000 stream."""
 
-JPEG_LS_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
-JPEG_2000_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+_SCAN: Final = b"\xff\xda"
+_MARKER: Final = re.compile(rb"(?<!\xff)\xff+(?=[\x01-\xfe])")
+"""Start of a marker in the entropy-coded data of a JPEG, in which a data byte 0xFF is followed by zero."""
 
-_COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422")
-
-_END_OF_CODESTREAM: Final = b"\xff\xd9"
+_RESTARTS: Final = re.compile(rb"\xff([\xd0-\xd7])")
+_BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
+_FILLER: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
+"""Without a marker: a truncated stream decodes differently with it than with zeros."""
 
 
-def decode_stream(frame: bytes, syntax: str, rows: int, columns: int, samples: int, photometric: str) -> NDArray[Any]:
-    """Decode one compressed frame.
+def is_available(_: str) -> bool:
+    """Whether the codecs are installed, which pydicom asks each plugin."""
+    return True
 
-    Args:
-        frame: the stream, possibly padded.
-        syntax: UID of one of the syntaxes above.
-        rows, columns, samples: size in the DICOM header; a stream of another size is refused before it is decoded.
-        photometric: of the DICOM header; colours are returned as RGB.
 
-    Returns:
-        (rows, columns) or (rows, columns, 3), 8 or 16 bits, signed if a JPEG 2000 stream is.
+def decode_jpeg(frame: bytes, runner: DecodeRunner) -> bytes:
+    """Decode a JPEG of 2 to 16 bits, lossy or lossless; colours become RGB unless it is lossless.
+
+    libjpeg replaces missing bits by zeros with a warning, which imagecodecs does not pass on. The stream is decoded
+    again with filler behind its data: other pixels mean that bits are missing.
 
     Raises:
-        UnusableImageError: damaged, truncated, or of a kind that no codec reads.
+        ValueError: truncated, or of another size than the DICOM header says.
+        RuntimeError: damaged, or of a kind that libjpeg does not read.
     """
-    read_header, decode = _codec(syntax)
-    header = read_header(frame)
-    if header is None:
-        raise damaged_image("its compressed pixels have no readable header")
-    if (header.columns, header.rows, header.components) != (columns, rows, samples):
-        raise damaged_image(
-            f"its compressed pixels are of another size, {header.columns} x {header.rows} with {header.components} "
-            f"samples each, than its header says, {columns} x {rows} with {samples}"
-        )
-    if not 2 <= header.precision <= 16:
-        raise unsupported(
-            f"The compressed pixels have {header.precision} bits a sample; 2 to 16 bits are read.",
+    colours: dict[str, Any] = {}
+    if runner.samples_per_pixel == 3 and runner.transfer_syntax not in (JPEGLossless, JPEGLosslessSV1):
+        colours = {"colorspace": "RGB" if runner.photometric_interpretation == "RGB" else "YCBCR"}
+        colours["outcolorspace"] = "RGB"
+        runner.set_option("photometric_interpretation", "RGB")
+    start = frame.find(_SCAN) + len(_SCAN)
+    frame = frame[:start] + _BARE_ONES.sub(b"\xff\0", frame[start:])  # some encoders do not stuff the last byte
+    pixels = imagecodecs.jpeg8_decode(frame, **colours)
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(_with_filler(frame), **colours)):
+        raise ValueError("truncated")
+    return _checked(pixels, runner)
+
+
+def decode_jpeg_ls(frame: bytes, runner: DecodeRunner) -> bytes:
+    """Decode JPEG-LS; some encoders write zeros before the end marker, and the last byte may be a zero too.
+
+    Raises:
+        ValueError: of another size than the DICOM header says.
+        RuntimeError: damaged or truncated.
+    """
+    data = frame.rstrip(b"\0").removesuffix(_END)  # without an end marker CharLS needs seconds for a refusal
+    bare = data.rstrip(b"\0")
+    return _checked(_first(imagecodecs.jpegls_decode, data + _END, bare + _END, bare + b"\0" + _END), runner)
+
+
+def decode_jpeg_2000(frame: bytes, runner: DecodeRunner) -> bytes:
+    """Decode JPEG 2000, and add a missing end marker; the last byte may be padding.
+
+    Raises:
+        ValueError: of another size than the DICOM header says.
+        RuntimeError: damaged or truncated.
+    """
+    streams = [frame] if frame.rstrip(b"\0").endswith(_END) else [frame + _END, frame[:-1] + _END]
+    return _checked(_first(lambda stream: imagecodecs.jpeg2k_decode(stream, numthreads=1), *streams), runner)
+
+
+def decode_jpeg_xl(frame: bytes, runner: DecodeRunner) -> bytes:
+    """Decode JPEG XL.
+
+    Raises:
+        ValueError: of another size than the DICOM header says.
+        RuntimeError: damaged or truncated.
+    """
+    return _checked(imagecodecs.jpegxl_decode(frame, numthreads=1), runner)
+
+
+def unread_stream(message: str) -> UnusableImageError | None:
+    """Build the refusal of a stream that a codec does not read, by the codec's message; None if it is damaged."""
+    if "another size" in message:
+        return damaged_image("its compressed pixels are of another size than its header says")
+    if re.search(r"samples need|precision", message):
+        return unsupported(
+            "The compressed pixels have more bits than BitsAllocated (0028,0100) says, or more than 16.",
             "gdcmconv --raw in.dcm out.dcm",
             ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
         )
-    pixels = decode(frame, photometric)
-    if pixels.shape[:2] != (rows, columns) or pixels.size != rows * columns * samples or pixels.dtype.itemsize > 2:
-        raise damaged_image("its pixels are of another size than its header says")
-    return pixels
-
-
-Decode = Callable[[bytes, str], NDArray[Any]]
-
-
-def _codec(syntax: str) -> tuple[Callable[[bytes], StreamHeader | None], Decode]:
-    if syntax in JPEG_SYNTAXES:
-        return jpeg_header, _jpeg
-    if syntax in JPEG_LS_SYNTAXES:
-        return jpeg_header, _jpeg_ls
-    return jpeg_2000_header, _jpeg_2000
-
-
-def _jpeg(frame: bytes, photometric: str) -> NDArray[Any]:
-    import imagecodecs
-
-    process = unread_process(frame)
-    if process is not None:
-        raise unsupported(
-            f"The JPEG stream is {process}, which is not read.",
+    if re.search(r"process|omitted", message):
+        return unsupported(
+            "The JPEG stream is hierarchical or arithmetically coded, which is not read.",
             "gdcmconv --raw in.dcm out.dcm",
             ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
         )
-    lossless = b"\xff\xc3\x00" in frame[: frame.find(b"\xff\xda")]
-    colours: dict[str, Any] = {}
-    if photometric in _COLOURS and not lossless:
-        ycc = photometric.startswith("YBR") or is_ycc(frame)
-        colours = {"colorspace": "YCBCR" if ycc else "RGB", "outcolorspace": "RGB"}
-    frame = with_stuffed_ones(frame)
-    pixels = imagecodecs.jpeg8_decode(frame, **colours)
-    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(with_more_bits(frame), **colours)):
-        raise damaged_image("its JPEG stream is truncated")
-    return np.asarray(pixels)
+    return None
 
 
-def _jpeg_ls(frame: bytes, _: str) -> NDArray[Any]:
-    """Decode JPEG-LS, without the zeros that some encoders write before the end marker.
+def _first(decode: Callable[[bytes], NDArray[Any]], *streams: bytes) -> NDArray[Any]:
+    """Decode the first stream that can be decoded; raise the error of the last one."""
+    for stream in streams[:-1]:
+        with suppress(RuntimeError):
+            return decode(stream)
+    return decode(streams[-1])
 
-    The last byte of a stream may be zero too, so one zero is tried before the end marker if none fails.
+
+def _checked(pixels: NDArray[Any], runner: DecodeRunner) -> bytes:
+    """Check the size of decoded pixels, and tell pydicom their kind."""
+    shape = (runner.rows, runner.columns, runner.samples_per_pixel)
+    if pixels.reshape(*pixels.shape[:2], -1).shape != shape:
+        raise ValueError(f"of another size, {pixels.shape}, than the header says, {shape}")
+    bits = 8 * pixels.dtype.itemsize
+    if bits > runner.bits_allocated:
+        raise ValueError(f"samples need {bits} bits")
+    runner.set_option("bits_allocated", bits)
+    runner.set_option("pixel_representation", int(pixels.dtype.kind == "i"))
+    runner.set_option("planar_configuration", 0)
+    return pixels.tobytes()
+
+
+def _with_filler(frame: bytes) -> bytes:
+    """Insert filler before every marker behind the first scan's header, and a restart interval before the last one.
+
+    Encoders pad with less than a byte, so their padding does not matter.
     """
-    import imagecodecs
-
-    if not frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
-        frame += _END_OF_CODESTREAM  # CharLS needs seconds to refuse a stream without an end
-    try:
-        return np.asarray(imagecodecs.jpegls_decode(frame))
-    except imagecodecs.JpeglsError:
-        end = frame.rfind(_END_OF_CODESTREAM)
-        body = frame[:end].rstrip(b"\0") if end > 0 else b""
-        if not body or len(body) == end:
-            raise
-    try:
-        return np.asarray(imagecodecs.jpegls_decode(body + _END_OF_CODESTREAM))
-    except imagecodecs.JpeglsError:
-        return np.asarray(imagecodecs.jpegls_decode(body + b"\0" + _END_OF_CODESTREAM))
-
-
-def _jpeg_2000(frame: bytes, _: str) -> NDArray[Any]:
-    """Decode JPEG 2000, and add a missing end marker; OpenJPEG still refuses truncated tiles."""
-    import imagecodecs
-
-    if frame.rstrip(b"\0").endswith(_END_OF_CODESTREAM):
-        return np.asarray(imagecodecs.jpeg2k_decode(frame, numthreads=1))
-    try:
-        return np.asarray(imagecodecs.jpeg2k_decode(frame + _END_OF_CODESTREAM, numthreads=1))
-    except imagecodecs.Jpeg2kError:  # the last byte may be padding
-        return np.asarray(imagecodecs.jpeg2k_decode(frame[:-1] + _END_OF_CODESTREAM, numthreads=1))
+    start = frame.find(_SCAN) + len(_SCAN)
+    start += int.from_bytes(frame[start : start + 2], "big")
+    data = frame[start:].rstrip(b"\0").removesuffix(_END)
+    restarts = _RESTARTS.findall(data)
+    following = 0xD0 + (restarts[-1][0] + 1) % 8 if restarts else 0xD0
+    data = _MARKER.sub(lambda marker: _FILLER + marker[0], data)
+    return b"".join((frame[:start], data, _FILLER, bytes((0xFF, following)), _FILLER, _END))

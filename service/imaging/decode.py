@@ -26,7 +26,7 @@ from service.imaging.other_files import (
     without_text,
 )
 from service.imaging.other_formats import has_known_signature, unsupported_format
-from service.imaging.tiff import decode_page, deep_grey, is_tiff, read_page, unread_page
+from service.imaging.tiff import deep_grey, full_page, is_tiff, is_usual, open_tiff, unread_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -140,21 +140,20 @@ def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
-    page = read_page(data)
-    check_size(max(page.width, page.tile_width), max(page.height, page.tile_height), limits)
-    check_size(page.width, page.height, limits)
-    if page.is_followed:
-        raise _several_frames("several pages")
-    if not page.is_usual:
-        return ImageOps.exif_transpose(deep_grey(data, page))
-    image = _open(data)
-    if image is None:
-        raise unread_page(page)
+    with open_tiff(data) as file:
+        page, is_followed = full_page(file)
+        check_size(max(page.imagewidth, page.tilewidth), max(page.imagelength, page.tilelength), limits)
+        check_size(page.imagewidth, page.imagelength, limits)
+        if is_followed:
+            raise _several_frames("several pages")
+        if not is_usual(page):
+            return ImageOps.exif_transpose(deep_grey(page))
+        image = _open(data)
+        if image is None:
+            raise unread_page(page)
     with image:
         _seek(image, page.index)
         check_size(*image.size, limits)
-        if page.compression != 1:  # Pillow's libtiff would report a damaged file on standard error
-            decode_page(data, page)
         return _grey(_load(image))
 
 

@@ -1,34 +1,38 @@
 """Decodes DICOM files of computed tomography to grey frames: Hounsfield units through a window.
 
-Only the elements listed in `dicom_header` are read, so a name in the header reaches no message, log or warning. pydicom
-and the codecs are imported when the first DICOM file arrives, to keep the service's start short.
+No text of the header reaches a message, log or warning, because it may be a name. pydicom and the codecs are imported
+when the first DICOM file arrives, to keep the service's start short.
 """
 
 import logging
 import re
 import struct
 import warnings
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import damaged_image, limit_exceeded
-from service.imaging.codecs import decode_stream
-from service.imaging.dicom_checks import Header, check_frame_type, check_header, upright
-from service.imaging.dicom_header import NATIVE, RLE, read_elements
+from service.imaging.dicom_checks import Header, check_frame_type, check_header
+from service.imaging.dicom_header import NATIVE, PLUGINS, Elements, read_elements
 from service.imaging.dicom_values import grey_table, has_hounsfield
 from service.imaging.failures import decoding
+from service.imaging.orientation import upright
 from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.pixels.decoders.base import Decoder
 
-_COMPRESSED_SLACK: Final = 64 * 1024
-"""Bytes. A compressed frame may have twice the size of its pixels and this; larger ones are refused."""
+_FIRST_ELEMENT: Final = re.compile(
+    rb"[\x02\x08]\0.\0(?:(?:UI|CS|UL|DA|TM|LO|SH|OB)|[\x02-\x80]\0\0\0)",
+    re.DOTALL,  # explicit or implicit
+)
+"""Of a file without a preamble: group 2 or 8, with a kind of value, or a short length."""
 
-_ITEM: Final = b"\xfe\xff\x00\xe0"
+_EMPTY_TABLE: Final = b"\xfe\xff\x00\xe0\0\0\0\0"
 
 
 class DicomFile:
@@ -36,12 +40,13 @@ class DicomFile:
 
     Attributes:
         header: what it announces.
-        dataset: its elements, of those that `dicom_header` lists.
+        dataset: its elements before the pixels.
     """
 
-    def __init__(self, dataset: "Dataset", header: Header) -> None:
+    def __init__(self, elements: Elements, header: Header) -> None:
         self.header = header
-        self.dataset = dataset
+        self.dataset = elements.dataset
+        self._elements = elements
 
     def frame(self, index: int, window: Window = LUNG) -> NDArray[np.uint8]:
         """Decode one frame, and bring it upright.
@@ -61,14 +66,15 @@ class DicomFile:
             UnusableImageError: damaged, a localizer, not axial, of a kind that is not read, or an element is malformed.
         """
         silence_readers()
-        with decoding("its pixels can't be decoded"):
+        with decoding("its pixels can't be decoded; they are truncated or damaged"):
             check_frame_type(functional_groups(self.dataset, index, "CTImageFrameTypeSequence"))
             turn = upright(self.dataset, functional_groups(self.dataset, index, "PlaneOrientationSequence"))
-            pixels = self._decode(index)
+            pixels, is_signed = self._decode(index)
             if self.header.samples == 3:
                 grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
             else:
-                grey = self._grey(pixels, index, window)
+                groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
+                grey = grey_table(self.dataset, groups, self.header, is_signed, window)[pixels]
             return np.ascontiguousarray(turn(grey))
 
     def uses_window(self, index: int) -> bool:
@@ -80,30 +86,47 @@ class DicomFile:
         groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
         return has_hounsfield(self.dataset, groups, self.header)
 
-    def _decode(self, index: int) -> NDArray[Any]:
-        header, data = self.header, self.dataset.PixelData
-        if header.syntax not in NATIVE:
-            frame = _compressed_frame(data, header, index)
-            if header.syntax != RLE:
-                size = (header.rows, header.columns, header.samples)
-                return decode_stream(frame, header.syntax, *size, header.photometric)
-        elif header.swapped:
-            data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
-        return _pixels_of_pydicom(data, header, index)
+    @cached_property
+    def _pixels(self) -> bytes:
+        is_native = self.header.syntax in NATIVE
+        pixels = self._elements.pixels
+        return pixels if is_native else _without_needless_table(pixels, self.header.frames)
 
-    def _grey(self, pixels: NDArray[Any], index: int, window: Window) -> NDArray[np.uint8]:
-        """Map samples to grey. If header and JPEG 2000 stream disagree on the sign, the stream decides."""
-        kind = "i" if pixels.dtype.kind == "i" else "u"
-        size = self.header.bits // 8
-        samples = pixels.astype(f"{kind}{size}", copy=False)
-        groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
-        table = grey_table(self.dataset, groups, self.header, self.header.signed or kind == "i", window)
-        return np.asarray(table[np.ascontiguousarray(samples).view(f"u{size}")], dtype=np.uint8)
+    def _decode(self, index: int) -> tuple[NDArray[Any], bool]:
+        """Decode a frame with all bits of its samples, also those above BitsStored.
+
+        Returns:
+            uint8 or uint16 (rows, columns), or uint8 (rows, columns, 3); and whether the samples are signed: if header
+            and JPEG 2000 stream disagree, the stream decides.
+        """
+        header = self.header
+        options: dict[str, Any] = {
+            "rows": header.rows,
+            "columns": header.columns,
+            "number_of_frames": header.frames,
+            "samples_per_pixel": header.samples,
+            "bits_allocated": header.bits,
+            "bits_stored": header.bits,
+            "pixel_representation": 0,
+            "photometric_interpretation": header.photometric,
+            "planar_configuration": header.planar,
+            "pixel_keyword": "PixelData",
+            "pixel_vr": self._elements.pixel_vr,
+            "apply_j2k_sign_correction": False,
+            "apply_jls_sign_correction": False,
+        }
+        try:
+            pixels, properties = _decoder(header.syntax).as_array(self._pixels, index=index, **options)
+        except RuntimeError as error:  # from a plugin; it has the messages of its errors
+            from service.imaging.codecs import unread_stream
+
+            raise unread_stream(str(error)) or error from None
+        return pixels, header.signed or properties["pixel_representation"] == 1
 
 
 def is_dicom(data: bytes) -> bool:
     """Whether the bytes start like DICOM: `DICM`, also after a preamble, or a plausible first element."""
-    return data[128:132] == b"DICM" or data[:6] == b"DICM\x02\x00" or _begins_with_element(data)
+    return data[128:132] == b"DICM" or data[:6] == b"DICM\x02\x00" or _FIRST_ELEMENT.match(data) is not None
 
 
 def open_dicom(data: bytes, *, is_whole: bool = True) -> DicomFile:
@@ -120,7 +143,7 @@ def open_dicom(data: bytes, *, is_whole: bool = True) -> DicomFile:
     silence_readers()
     with decoding("its DICOM header can't be read"):
         elements = read_elements(data)
-        return DicomFile(elements.dataset, check_header(elements, is_whole=is_whole))
+        return DicomFile(elements, check_header(elements, is_whole=is_whole))
 
 
 def silence_readers() -> None:
@@ -136,85 +159,34 @@ def silence_readers() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
-def _pixels_of_pydicom(data: bytes, header: Header, index: int) -> NDArray[Any]:
-    """Decode native or RLE pixels with all their bits, including bits above BitsStored."""
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
+@cache
+def _decoder(syntax: str) -> "Decoder":
+    """Build pydicom's decoder of a transfer syntax, with one plugin if it is compressed."""
+    from pydicom.pixels.decoders.base import Decoder
+    from pydicom.uid import UID, RLELossless
 
-    options: dict[str, Any] = {
-        "rows": header.rows,
-        "columns": header.columns,
-        "number_of_frames": header.frames,
-        "samples_per_pixel": header.samples,
-        "bits_allocated": header.bits,
-        "bits_stored": header.bits,
-        "pixel_representation": 0,
-        "photometric_interpretation": header.photometric,
-        "planar_configuration": header.planar,
-        "pixel_keyword": "PixelData",
-        "pixel_vr": "OW" if header.bits > 8 else "OB",
-    }
-    plugin = "pydicom" if header.syntax == RLE else ""
-    pixels, _ = get_decoder(UID(header.syntax)).as_array(data, index=index, decoding_plugin=plugin, **options)
-    if pixels.shape[:2] != (header.rows, header.columns):
-        raise damaged_image("its pixels are of another size than its header says")
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    uid = UID(syntax)
+    decoder = Decoder(uid if uid.is_transfer_syntax else RLELossless)  # pydicom 3.0 does not know JPEG XL
+    if syntax in PLUGINS:
+        decoder.add_plugin("plugin", PLUGINS[syntax])
+    return decoder
 
 
-def _compressed_frame(data: bytes, header: Header, index: int) -> bytes:
-    """Return the stream of a frame.
+def _without_needless_table(pixels: bytes, frames: int) -> bytes:
+    """Drop the table of offsets, which is often wrong, unless frames have several fragments."""
+    from pydicom.encaps import parse_fragments
 
-    With one frame it is all fragments; with as many fragments as frames it is one fragment; else pydicom finds it.
-    """
-    from pydicom.encaps import get_frame
-
-    fragments = _fragments(data)
-    if header.frames == 1:
-        frame = b"".join(fragments)
-    elif len(fragments) == header.frames:
-        frame = fragments[index]
-    else:
-        frame = get_frame(data, index, number_of_frames=header.frames)
-    limit = 2 * header.rows * header.columns * header.samples * (header.bits // 8) + _COMPRESSED_SLACK
-    if len(frame) > limit:
-        raise limit_exceeded(f"a compressed frame has {len(frame)} bytes, and {limit} are allowed for its size")
-    return frame
-
-
-def _fragments(data: bytes) -> list[bytes]:
-    """Split encapsulated pixel data (PS3.5 A.4) into fragments, without the offset table, which is often wrong."""
-    found, at = [], 0
-    while data[at : at + 4] == _ITEM:
-        (length,) = struct.unpack_from("<I", data, at + 4)
-        if at + 8 + length > len(data):
-            raise damaged_image("its compressed pixels are truncated")
-        found.append(data[at + 8 : at + 8 + length])
-        at += 8 + length
-    if len(found) < 2:
-        raise damaged_image("its compressed pixels are truncated, or have no fragments")
-    return found[1:]
+    (length,) = struct.unpack_from("<I", pixels, 4)
+    fragments = pixels[8 + length :]
+    count, _ = parse_fragments(fragments)
+    return _EMPTY_TABLE + fragments if frames in (1, count) else pixels
 
 
 def functional_groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
     """Find the functional groups of a frame (PS3.3 C.7.6.16): first its own, then the shared ones."""
-    found: list[Dataset] = []
+    groups: list[Dataset] = []
     for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(sequence) or []
         if at < len(items):
-            found.extend((items[at].get(name) or [])[:1])
-    return found
-
-
-def _begins_with_element(data: bytes) -> bool:
-    """Whether the bytes start with an element of group 2 or 8, then one of group 2, 8 or 16, without preamble."""
-    if len(data) < 20 or data[:2] not in (b"\x02\x00", b"\x08\x00"):
-        return False
-    group, element, length = struct.unpack_from("<HHI", data)
-    if data[4:6] in (b"UI", b"CS", b"UL", b"DA", b"TM", b"LO", b"SH", b"OB"):
-        length = (
-            4 + struct.unpack_from("<I", data, 8)[0] if data[4:6] == b"OB" else struct.unpack_from("<H", data, 6)[0]
-        )
-    if length % 2 or length > 128 or 8 + length + 4 > len(data):
-        return False
-    following = struct.unpack_from("<HH", data, 8 + length)
-    return following[0] in (2, 8, 16) and following > (group, element)
+            groups.extend((items[at].get(name) or [])[:1])
+    return groups

@@ -1,4 +1,4 @@
-"""Header elements of a CT image file, read before any pixel is decoded."""
+"""Elements of a CT image file, read up to its pixels before any of them is decoded."""
 
 import io
 import math
@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, limit_exceeded, malformed_element, unsupported
-from service.imaging.codecs import JPEG_2000_SYNTAXES, JPEG_LS_SYNTAXES, JPEG_SYNTAXES
+from service.errors import ErrorCode, malformed_element, unsupported
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -21,80 +20,22 @@ BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 RLE: Final = "1.2.840.10008.1.2.5"
 
 NATIVE: Final = frozenset((IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN))
-COMPRESSED: Final = frozenset((RLE, *JPEG_SYNTAXES, *JPEG_LS_SYNTAXES, *JPEG_2000_SYNTAXES))
 
-PIXEL_DATA: Final = 0x7FE00010
-
-_PIXELS: Final = 0x7FE0
-"""Group of the pixels."""
-
-_TAGS: Final = (
-    0x00080008,  # ImageType
-    0x00080016,  # SOPClassUID
-    0x00080018,  # SOPInstanceUID
-    0x00080060,  # Modality
-    0x00180050,  # SliceThickness
-    0x0020000D,  # StudyInstanceUID
-    0x0020000E,  # SeriesInstanceUID
-    0x00200012,  # AcquisitionNumber
-    0x00200013,  # InstanceNumber
-    0x00200032,  # ImagePositionPatient
-    0x00200037,  # ImageOrientationPatient
-    0x00280002,  # SamplesPerPixel
-    0x00280004,  # PhotometricInterpretation
-    0x00280006,  # PlanarConfiguration
-    0x00280008,  # NumberOfFrames
-    0x00280010,  # Rows
-    0x00280011,  # Columns
-    0x00280030,  # PixelSpacing
-    0x00280100,  # BitsAllocated
-    0x00280101,  # BitsStored
-    0x00280102,  # HighBit
-    0x00280103,  # PixelRepresentation
-    0x00280120,  # PixelPaddingValue
-    0x00280121,  # PixelPaddingRangeLimit
-    0x00281050,  # WindowCenter
-    0x00281051,  # WindowWidth
-    0x00281052,  # RescaleIntercept
-    0x00281053,  # RescaleSlope
-    0x00281054,  # RescaleType
-    *(0x00281100 + n for n in (1, 2, 3)),  # descriptors of the red, green and blue palette
-    *(0x00281200 + n for n in (1, 2, 3)),  # their data
-    0x00281221,  # segmented data of the red palette
-    0x00283000,  # ModalityLUTSequence
-    0x00420011,  # EncapsulatedDocument
-    0x52009229,  # SharedFunctionalGroupsSequence
-    0x52009230,  # PerFrameFunctionalGroupsSequence
-    0x7FE00008,  # FloatPixelData
-    0x7FE00009,  # DoubleFloatPixelData
-    PIXEL_DATA,
+_CODECS: Final = (
+    ("decode_jpeg", (50, 51, 57, 70)),  # baseline, extended (12 bits), lossless with any predictor and with the first
+    ("decode_jpeg_ls", (80, 81)),
+    ("decode_jpeg_2000", (90, 91, 201, 202, 203)),  # the last three are HTJ2K
+    ("decode_jpeg_xl", (110, 111, 112)),
 )
 
-_MAX_ELEMENTS: Final = 20_000
-"""Elements at the top level; a CT slice has a few hundred, and each takes time."""
+PLUGINS: Final = {RLE: ("pydicom.pixels.decoders.rle", "_decode_frame")} | {
+    f"1.2.840.10008.1.2.4.{number}": ("service.imaging.codecs", name) for name, numbers in _CODECS for number in numbers
+}
+"""Transfer syntaxes of compressed pixels, with module and function of their decoder."""
 
-_MAX_ITEMS: Final = 100_000
-"""Items of all sequences, and fragments; an enhanced CT of 600 slices has some 10,000. Each takes time."""
-
-_MAX_VALUE_BYTES: Final = 256 * 1024
-"""Bytes of an element that is neither a sequence nor pixels; the largest, a palette, has half as many."""
-
-_MAX_INFLATED: Final = 64 * 1024 * 1024
-"""Maximum bytes of a deflated data set; a CT slice of 4096 x 4096 has half as many."""
-
-_ITEM_BYTES: Final = 8
-"""Of an empty item."""
-
-_ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-"""Tag of an item, little and big endian."""
-
-_LARGE: Final = frozenset((0x00283000, 0x00420011, 0x52009229, 0x52009230, 0x7FE00008, 0x7FE00009, PIXEL_DATA))
-"""Sequences, documents and pixels."""
-
-_READ: Final = frozenset(_TAGS)
-
+_PIXELS: Final = 0x7FE00010
+_FLOAT_PIXELS: Final = (0x7FE00008, 0x7FE00009)
 _UNDEFINED: Final = 0xFFFFFFFF
-_SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +45,47 @@ class Elements:
     Attributes:
         syntax: UID of the transfer syntax.
         sop_class: UID of the class, of the data set or else of the file meta information; may be empty.
-        dataset: the elements of `_TAGS`.
-        truncated: whether an element announces more bytes than the file has.
+        dataset: the elements before the pixels.
+        pixels: value of the pixel data; if compressed, all until the end of the file. Empty if there are none.
+        pixel_vr: value representation of the pixel data; empty in an implicit file.
+        is_float: whether the pixels are floating-point numbers, which are not read.
+        is_truncated: whether the last element announces more bytes than the file has.
     """
 
     syntax: str
     sop_class: str
     dataset: "Dataset"
-    truncated: bool
+    pixels: bytes
+    pixel_vr: str
+    is_float: bool
+    is_truncated: bool
 
 
 def read_elements(data: bytes) -> Elements:
-    """Read the transfer syntax and the elements of `_TAGS`; stop after the pixels.
+    """Read the elements of a DICOM file.
+
+    Args:
+        data: a whole file, with or without preamble.
 
     Raises:
-        UnusableImageError: unsupported transfer syntax, or a limit is exceeded.
+        UnusableImageError: its transfer syntax is not read.
+        Exception: nearly any, if it is damaged; the text may quote the header.
     """
     start, syntax, sop_class = _read_meta(data)
     _check_syntax(syntax)
-    body = _inflated(data[start:]) if syntax == DEFLATED else data[start:]
-    dataset, truncated = _read_dataset(body, syntax)
-    return Elements(syntax, str(dataset.get("SOPClassUID") or sop_class), dataset, truncated)
+    dataset, end = _read_dataset(data, start, syntax)
+    body, stop = end.file.getvalue(), None
+    if end.length != _UNDEFINED:
+        stop = end.value + end.length
+    return Elements(
+        syntax=syntax,
+        sop_class=str(dataset.get("SOPClassUID") or sop_class),
+        dataset=dataset,
+        pixels=body[end.value : stop] if end.tag == _PIXELS else b"",
+        pixel_vr=end.vr,
+        is_float=end.tag in _FLOAT_PIXELS,
+        is_truncated=not dataset or (stop or 0) > len(body),
+    )
 
 
 def before_pixels(data: bytes) -> bytes:
@@ -133,17 +94,13 @@ def before_pixels(data: bytes) -> bytes:
     Args:
         data: a whole file whose header `read_elements` reads.
     """
-    from pydicom.filereader import data_element_generator
-
     start, syntax, _ = _read_meta(data)
-    file = io.BytesIO(_inflated(data[start:]) if syntax == DEFLATED else data[start:])
-    skipped = data_element_generator(
-        file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=lambda tag, *_: tag >> 16 >= _PIXELS, specific_tags=[]
-    )
-    for _ in skipped:
-        pass
-    body = file.getvalue()[: file.tell()]
-    return data[:start] + (_deflated(body) if syntax == DEFLATED else body)
+    _, end = _read_dataset(data, start, syntax)
+    header = end.file.getvalue()[: end.file.tell()]
+    if syntax == DEFLATED:
+        stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        header = stream.compress(header) + stream.flush()
+    return data[:start] + header
 
 
 def _read_meta(data: bytes) -> tuple[int, str, str]:
@@ -155,7 +112,7 @@ def _read_meta(data: bytes) -> tuple[int, str, str]:
     file.seek(start)
     syntax = sop_class = ""
     if data[start : start + 2] == b"\x02\x00":
-        meta = read_dataset(file, False, True, stop_when=_Watch(file, len(data), only_group=2))
+        meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
         syntax = str(meta.get("TransferSyntaxUID") or "").strip()
         sop_class = str(meta.get("MediaStorageSOPClassUID") or "").strip()
         start = file.tell()
@@ -165,7 +122,7 @@ def _read_meta(data: bytes) -> tuple[int, str, str]:
 
 
 def _check_syntax(syntax: str) -> None:
-    if syntax not in NATIVE | COMPRESSED:
+    if syntax not in NATIVE | PLUGINS.keys():
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
         raise unsupported(
             f"The file's transfer syntax {known} is not supported.",
@@ -174,76 +131,36 @@ def _check_syntax(syntax: str) -> None:
         )
 
 
-def _read_dataset(body: bytes, syntax: str) -> tuple["Dataset", bool]:
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.filereader import data_element_generator
-    from pydicom.tag import Tag
+class _End:
+    """Stop condition of a reader: the pixels, or the end of the file.
+
+    Attributes:
+        file: the data set; its position is behind the last element that was read.
+        tag, vr, length: of the last element that was seen.
+        value: position of its value.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self.file = file
+        self.tag, self.vr, self.length, self.value = 0, "", 0, 0
+
+    def __call__(self, tag: int, vr: str | None, length: int) -> bool:
+        self.tag, self.vr, self.length, self.value = tag, vr or "", length, self.file.tell()
+        return tag == _PIXELS or tag in _FLOAT_PIXELS
+
+
+def _read_dataset(data: bytes, start: int, syntax: str) -> tuple["Dataset", _End]:
+    """Read the elements before the pixels."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset
     from pydicom.uid import UID
 
-    if len(body) > _ITEM_BYTES * _MAX_ITEMS and sum(body.count(item) for item in _ITEMS) > _MAX_ITEMS:
-        raise limit_exceeded(f"its sequences have more than {_MAX_ITEMS} items")
-    if syntax in COMPRESSED:  # closes pixel data that lack it; behind complete pixel data it is not read
-        body += _SEQUENCE_DELIMITER
-    file, dataset = io.BytesIO(body), Dataset()
+    body = data[start:]
+    end = _End(io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(body) if syntax == DEFLATED else body))
+    dataset = read_dataset(end.file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=end)
     dataset.file_meta = FileMetaDataset()  # tables of words need its byte order
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    watch = _Watch(file, len(body))
-    elements = data_element_generator(
-        file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=watch, specific_tags=[Tag(tag) for tag in _TAGS]
-    )
-    truncated = False
-    try:
-        for element in elements:
-            dataset[element.tag] = element
-    except EOFError:
-        truncated = True
-    if watch.count > _MAX_ELEMENTS:
-        raise limit_exceeded(f"its header has more than {_MAX_ELEMENTS} elements")
-    if watch.too_large is not None:
-        raise limit_exceeded(f"its element {_named(watch.too_large)} has more than {_MAX_VALUE_BYTES} bytes")
-    return dataset, truncated or watch.truncated or watch.count == 0
-
-
-class _Watch:
-    """Stop condition for reading: too many elements, the start of another group, or the end of the pixels."""
-
-    def __init__(self, file: io.BytesIO, size: int, only_group: int | None = None) -> None:
-        self.count = 0
-        self.truncated = False
-        self.too_large: int | None = None
-        self._file = file
-        self._size = size
-        self._only_group = only_group
-        self._after_pixels = False
-
-    def __call__(self, tag: int, _: object, length: int) -> bool:
-        if self._after_pixels or (self._only_group is not None and tag >> 16 != self._only_group):
-            return True
-        self.count += 1
-        self._after_pixels = tag == PIXEL_DATA
-        if length == _UNDEFINED:
-            return self.count > _MAX_ELEMENTS
-        self.truncated |= self._file.tell() + length > self._size
-        if length > _MAX_VALUE_BYTES and tag in _READ and tag not in _LARGE:
-            self.too_large = tag
-        return self.count > _MAX_ELEMENTS or self.too_large is not None
-
-
-def _named(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-def _inflated(data: bytes) -> bytes:
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = stream.decompress(data, _MAX_INFLATED)
-    if stream.unconsumed_tail:
-        raise limit_exceeded(f"its deflated content is larger than {_MAX_INFLATED} bytes")
-    return inflated
-
-
-def _deflated(data: bytes) -> bytes:
-    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return stream.compress(data) + stream.flush()
+    return dataset, end
 
 
 def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:
@@ -258,16 +175,16 @@ def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:
     """
     element: Any = dataset.get_item(tag)
     value = None if element is None else element.value
-    if isinstance(value, bytes | str):
-        text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
-        parts = [part.strip(" \0").replace(",", ".") for part in text.split("\\")]
-    else:
-        several = [] if value is None else value if isinstance(value, Iterable) else [value]
-        parts = [str(part) for part in several]
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace")
+    if isinstance(value, str):
+        value = value.split("\\")
+    parts = [] if value is None else value if isinstance(value, Iterable) else [value]
+    texts = [str(part).strip(" \0").replace(",", ".") for part in parts]
     try:
-        found = [float(part) for part in parts if part]
+        values = [float(text) for text in texts if text]
     except ValueError:
         raise malformed_element(name, tag, "is not a number") from None
-    if not all(math.isfinite(number) for number in found):
+    if not all(math.isfinite(number) for number in values):
         raise malformed_element(name, tag, "is not a finite number")
-    return found
+    return values

@@ -62,9 +62,8 @@ def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) 
     if header.photometric == "PALETTE COLOR" or header.samples > 1:
         return False
     if dataset.get("ModalityLUTSequence"):
-        kind = dataset.ModalityLUTSequence[0].get("ModalityLUTType")
-        _check_unit("ModalityLUTType (0028,3004)", kind)
-        return str(kind or "HU").startswith("HU")
+        _check_unit("ModalityLUTType (0028,3004)", dataset.ModalityLUTSequence[0].get("ModalityLUTType"))
+        return True
     rescale = _rescale(dataset, groups)
     if rescale is None and header.stored > 8:
         raise _not_hounsfield(
@@ -76,23 +75,10 @@ def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) 
 def _windowed(
     values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"], header: Header, window: Window
 ) -> NDArray[np.uint8]:
-    table = _modality_table(values, dataset)
-    rescale = _rescale(dataset, groups)
-    is_hounsfield = has_hounsfield(dataset, groups, header)
-    if table is not None:
-        known, full_range = table, (table.min(), table.max())
-    else:
-        known = values.astype(np.float64)
-        full_range = (known.min(), known.max())
-        if is_hounsfield and rescale is not None:
-            known = known * rescale[0] + rescale[1]
-    if is_hounsfield:  # which are the same in MONOCHROME1: it says how to show them
-        return window.grey(known)
-    own = _own_window(dataset) if header.stored > 8 else None
-    if own is None:
-        low, high = full_range
-        own = Window((low + high) / 2, max(high - low, 1.0))
-    grey = own.grey(known)
+    if has_hounsfield(dataset, groups, header):  # which are the same in MONOCHROME1: it says how to show them
+        return window.grey(_hounsfield(values, dataset, groups))
+    low, high = int(values.min()), int(values.max())
+    grey = Window((low + high) / 2, high - low).grey(values.astype(np.float64))
     return 255 - grey if header.photometric == "MONOCHROME1" else grey
 
 
@@ -104,12 +90,9 @@ def _rescale(dataset: "Dataset", groups: list["Dataset"]) -> tuple[float, float]
     for place in (*groups, dataset):
         intercepts = numbers(place, "RescaleIntercept", 0x00281052)
         slopes = numbers(place, "RescaleSlope", 0x00281053) or [1.0]
-        for name, tag, found in (
-            ("RescaleIntercept", 0x00281052, intercepts),
-            ("RescaleSlope", 0x00281053, slopes),
-        ):
-            if len(set(found)) > 1:
-                raise malformed_element(name, tag, f"has {len(found)} different values")
+        for name, tag, values in (("RescaleIntercept", 0x00281052, intercepts), ("RescaleSlope", 0x00281053, slopes)):
+            if len(set(values)) > 1:
+                raise malformed_element(name, tag, f"has {len(values)} different values")
         if not intercepts:
             continue
         _check_unit("RescaleType (0028,1054)", place.get("RescaleType"))
@@ -134,11 +117,12 @@ def _not_hounsfield(what: str) -> UnusableImageError:
     )
 
 
-def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.float64] | None:
+def _hounsfield(values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"]) -> NDArray[np.float64]:
     from pydicom.pixels.processing import apply_modality_lut
 
     if not dataset.get("ModalityLUTSequence"):
-        return None
+        slope, intercept = _rescale(dataset, groups) or _IDENTITY
+        return values.astype(np.float64) * slope + intercept
     try:
         return np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
     except MemoryError:
@@ -150,12 +134,6 @@ def _modality_table(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np
 def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]:
     from pydicom.pixels.processing import apply_color_lut
 
-    if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        raise unsupported(
-            "The DICOM file has a segmented palette, which is not read.",
-            CONVERT_COLOUR,
-            ErrorCode.UNSUPPORTED_COLOUR_MODE,
-        )
     try:
         colours: NDArray[Any] = np.asarray(apply_color_lut(values, dataset))
     except MemoryError:
@@ -180,27 +158,17 @@ def _padding(
     raw: NDArray[np.int64], values: NDArray[np.int64], dataset: "Dataset", header: Header
 ) -> NDArray[np.bool_]:
     """Find the samples that are padding. The header may give their value with either sign, masked or not."""
-    found = dataset.get("PixelPaddingValue")
-    if not isinstance(found, int) or header.samples != 1:
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int):
         return np.zeros(raw.shape, dtype=bool)
     limit = dataset.get("PixelPaddingRangeLimit")
-    ends = (found, limit if isinstance(limit, int) else found)
     period = 1 << header.bits
-    if min(ends) == max(ends):
-        return np.asarray((raw == found % period) | (values == found) | (values == found - period))
-    low, high = sorted(_as_sample(end, values, period) for end in ends)
-    return np.asarray((values >= low) & (values <= high))
+    ends = (_as_sample(end, values, period) for end in (value, limit if isinstance(limit, int) else value))
+    low, high = sorted(ends)
+    return np.asarray((raw == value % period) | ((values >= low) & (values <= high)))
 
 
 def _as_sample(value: int, values: NDArray[np.int64], period: int) -> int:
     """Bring a value of the header into the range of the samples if it was read with the other sign."""
-    if value > values.max() and value - period >= values.min():
-        return value - period
-    return value + period if value < values.min() and value + period <= values.max() else value
-
-
-def _own_window(dataset: "Dataset") -> Window | None:
-    """Return the first window of the file, or None."""
-    centres = numbers(dataset, "WindowCenter", 0x00281050)
-    widths = numbers(dataset, "WindowWidth", 0x00281051)
-    return Window(centres[0], widths[0]) if centres and widths and widths[0] > 0 else None
+    low, high = values.min(), values.max()
+    return next((number for number in (value, value - period, value + period) if low <= number <= high), value)

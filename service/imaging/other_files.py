@@ -1,5 +1,6 @@
 """Kinds of JPEG, PNG and BMP that Pillow does not read right: read by another codec, or refused with their kind."""
 
+import re
 from typing import Final
 
 import numpy as np
@@ -7,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
-from service.imaging.jpeg_headers import jpeg_header, unread_process
 
+_START_OF_FRAME: Final = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]\0")
+_START_OF_SCAN: Final = b"\xff\xda"
 _CONVERT_JPEG: Final = "ffmpeg -i in.jpg out.png"
 _CONVERT_BMP: Final = "magick in.bmp out.png"
 _BIT_FIELDS: Final = 3
@@ -21,12 +23,11 @@ _BMP_COMPRESSIONS: Final = (0, 1, 2, 3, 6)
 
 def other_jpeg(data: bytes) -> UnusableImageError:
     """Build the refusal of a JPEG that Pillow does not open: damaged, or of a kind that is read in DICOM alone."""
-    header = jpeg_header(data)
-    if header is None:
+    if not _START_OF_FRAME.search(data[: max(data.find(_START_OF_SCAN), 0)]):
         return damaged_image("its JPEG header can't be read")
-    process = unread_process(data) or "lossless, JPEG-LS or of 12 bits"
     return unsupported(
-        f"The JPEG has {header.components} components of {header.precision} bits; it is {process}, which is not read.",
+        "The JPEG is lossless, JPEG-LS, hierarchical, arithmetically coded, not of 8 bits, or of an unusual number of "
+        "components, which is not read.",
         _CONVERT_JPEG,
         ErrorCode.UNSUPPORTED_ENCODING,
     )

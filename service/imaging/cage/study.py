@@ -9,7 +9,7 @@ import numpy as np
 from service.errors import ServiceError, damaged_image
 from service.imaging.cage.messages import Head
 from service.imaging.decode import DecodeLimits, Slice
-from service.imaging.dicom_checks import Turn
+from service.imaging.orientation import Turn
 from service.imaging.series.files import ReadOptions, StudySlice, study_slices
 from service.imaging.series.geometry import SourceFrame
 from service.imaging.series.place import Place, Plane

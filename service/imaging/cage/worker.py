@@ -34,9 +34,10 @@ _KEPT_BYTES: Final = 16 * 1024 * 1024
 _MAX_DETAIL: Final = 4000
 """Maximum characters of an error message."""
 
-_CODECS: Final = ("jpeg8", "jpeg2k", "jpegls", "png", "tiff")
+_CODECS: Final = ("jpeg8", "jpeg2k", "jpegls", "jpegxl")
+_TIFF_CODECS: Final = ("bitorder", "delta", "lzma", "lzw", "packbits", "packints", "zlib", "zstd")
 
-_UNUSED: Final = ("gdcm", "pylibjpeg", "requests", "scipy")
+_UNUSED: Final = ("gdcm", "jpeg_ls", "pylibjpeg", "requests", "scipy")
 """Optional packages of pydicom and nibabel, which are never used and need half of the memory."""
 
 
@@ -47,12 +48,12 @@ def prepare() -> None:
     import imagecodecs
     import nibabel.nifti2
     import nibabel.orientations  # noqa: F401 - for the workers
-    import pydicom.encaps
-    import pydicom.filereader
-    import pydicom.pixels.processing  # noqa: F401 - for the workers
+    import tifffile  # noqa: F401 - for the workers
+
+    import service.imaging.codecs  # noqa: F401 - for the workers; pydicom.pixels imports pydicom.pixels.processing
 
     Image.init()
-    for codec in _CODECS:
+    for codec in _CODECS + _TIFF_CODECS:
         getattr(imagecodecs, f"{codec}_decode")
     gc.collect()
     gc.freeze()  # so that the memory stays shared

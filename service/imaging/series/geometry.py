@@ -8,7 +8,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.dicom_checks import Turn
+from service.imaging.orientation import Turn
 
 UPRIGHT: Final = Turn()
 """Slices that are stored upright."""

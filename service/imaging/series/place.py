@@ -7,8 +7,9 @@ import numpy as np
 
 from service.errors import ServiceError
 from service.imaging.dicom import DicomFile, functional_groups
-from service.imaging.dicom_checks import Turn, check_frame_type, upright
+from service.imaging.dicom_checks import check_frame_type
 from service.imaging.dicom_header import numbers
+from service.imaging.orientation import Turn, upright
 from service.imaging.series.geometry import UPRIGHT, SourceFrame
 
 if TYPE_CHECKING:

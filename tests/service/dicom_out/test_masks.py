@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps, interpolate
-from service.imaging.dicom_checks import Turn
+from service.imaging.orientation import Turn
 from tests.support.files.ball_series import maps, series
 
 OFFSETS = np.arange(5.0)

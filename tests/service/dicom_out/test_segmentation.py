@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps
 from service.dicom_out.segmentation import segmentation
 from service.dicom_out.source import SourceHeaderError, read_source
-from service.imaging.dicom_checks import Turn
+from service.imaging.orientation import Turn
 from tests.service.dicom_out.objects import DEVICE, dciodvfy, frame_values, read_segmentation
 from tests.support.files.ball_series import BALL, BALL_ML, LUNG_ML, LUNGS, SPACING, maps, series
 

@@ -1,8 +1,8 @@
 """Every compressed transfer syntax, from several encoders: same samples, no truncation missed, no crash."""
 
+import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID, RLELossless
 
 from service.errors import ServiceError, UnusableImageError
-from service.imaging.codecs import decode_stream
+from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import decode
-from tests.support.files.dicoms import ct, ct_dataset, lossless_jpeg, phantom, written
+from service.imaging.dicom_header import PLUGINS
+from tests.support.files.dicoms import compressed_dataset, ct, ct_dataset, lossless_jpeg, phantom, written
 from tests.support.files.lossless_stream import lossless_stream
-from tests.support.processes.server import ROOT
 
 SYNTAX = "1.2.840.10008.1.2.4."
 STORED = phantom()
@@ -30,16 +32,31 @@ NOISE = np.random.default_rng(0).integers(0, 1 << 16, (33, 47), dtype=np.uint16)
 
 
 def decoded(stream: bytes, number: int, pixels: NDArray[Any], photometric: str = "MONOCHROME2") -> NDArray[Any]:
-    samples = 3 if pixels.ndim == 3 else 1
-    rows, columns = pixels.shape[0], pixels.shape[1]
-    return decode_stream(stream, f"{SYNTAX}{number}", rows, columns, samples, photometric)
+    """What pydicom returns with the plugin."""
+    decoder = Decoder(UID(f"{SYNTAX}{number}"))
+    decoder.add_plugin("imagecodecs", PLUGINS[f"{SYNTAX}{number}"])
+    options: dict[str, Any] = {
+        "rows": pixels.shape[0],
+        "columns": pixels.shape[1],
+        "samples_per_pixel": 3 if pixels.ndim == 3 else 1,
+        "number_of_frames": 1,
+        "bits_allocated": 8 * pixels.dtype.itemsize,
+        "bits_stored": 8 * pixels.dtype.itemsize,
+        "pixel_representation": 0,
+        "photometric_interpretation": photometric,
+        "planar_configuration": 0,
+        "pixel_keyword": "PixelData",
+    }
+    samples, _ = decoder.as_array(encapsulate([stream]), **options)
+    return samples
 
 
 def in_dicom(stream: bytes, number: int, pixels: NDArray[Any] = STORED, **changes: Any) -> bytes:
     """The stream as the pixels of a CT file."""
-    dataset = ct_dataset(pixels, f"{SYNTAX}{number}", PixelData=encapsulate([stream]), **changes)
+    known = 201 if number == 110 else number  # pydicom 3.0 does not know JPEG XL
+    dataset = ct_dataset(pixels, f"{SYNTAX}{known}", PixelData=encapsulate([stream]), **changes)
     dataset["PixelData"].is_undefined_length = True
-    return written(dataset)
+    return written(dataset).replace(f"{SYNTAX}{known}".encode(), f"{SYNTAX}{number}".encode())
 
 
 @pytest.mark.parametrize("predictor", range(1, 8))
@@ -87,6 +104,7 @@ STREAMS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "jpeg-ls": (80, lambda: bytes(imagecodecs.jpegls_encode(STORED))),
     "jpeg 2000": (90, lambda: bytes(imagecodecs.jpeg2k_encode(STORED, codecformat="j2k", reversible=True, level=0))),
     "htj2k": (201, lambda: bytes(imagecodecs.htj2k_encode(STORED))),
+    "jpeg xl": (110, lambda: bytes(imagecodecs.jpegxl_encode(STORED, lossless=True))),
 }
 
 
@@ -114,7 +132,7 @@ def test_a_restart_interval_that_lacks_bytes_is_refused() -> None:
     stream = lossless_stream(STORED, restart_rows=8)
     at = stream.index(b"\xff\xd2")
     with pytest.raises(UnusableImageError, match="truncated"):
-        decoded(stream[: at - 40] + stream[at:], 70, STORED)
+        decode(in_dicom(stream[: at - 40] + stream[at:], 70))
 
 
 @pytest.mark.parametrize(
@@ -131,14 +149,14 @@ def test_padding_around_the_end_marker_changes_nothing(number: int, stream: byte
     np.testing.assert_array_equal(decode(in_dicom(stream, number)), decode(ct(STORED)))
 
 
-def test_a_size_of_the_stream_that_the_header_has_not_is_refused_before_any_work() -> None:
+@pytest.mark.parametrize(("rows", "code"), [(65535, "limit_exceeded"), (63, "damaged_image")])
+def test_a_stream_of_another_size_than_its_header_says_is_refused(cage: BlockingCage, rows: int, code: str) -> None:
     stream = bytearray(STREAMS["lossless"][1]())
     at = stream.index(b"\xff\xc3") + 5
-    stream[at : at + 4] = b"\xff" * 4
-    began = time.perf_counter()
-    with pytest.raises(UnusableImageError, match="65535 x 65535"):
-        decoded(bytes(stream), 70, STORED)
-    assert time.perf_counter() - began < 1
+    stream[at : at + 4] = rows.to_bytes(2, "big") * 2
+    with pytest.raises(UnusableImageError) as caught:
+        cage.decode(in_dicom(bytes(stream), 70))
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -179,32 +197,26 @@ def test_a_wrong_offset_table_of_a_single_frame_is_not_used() -> None:
     np.testing.assert_array_equal(decode(written(dataset)), decode(ct(STORED)))
 
 
-SCRIPT = """
-import pathlib, random, sys
-from service.errors import ServiceError
-from service.imaging.decode import decode
-data = pathlib.Path(sys.argv[1]).read_bytes()
-random.seed(0)
-outcomes = {True: 0, False: 0}
-for number in range(2000):
-    damaged = bytearray(data)
-    end = len(data) if number % 2 else min(len(data), 1100)
+def damaged(data: bytes) -> bytes:
+    """The file with a few random bytes, in its header or behind it, and sometimes cut."""
+    changed = bytearray(data)
+    first, end = random.choice([(560, 1100), (800, len(data))])
     for _ in range(random.randint(1, 12)):
-        damaged[random.randrange(800 if number % 2 else 560, end)] = random.randrange(256)
-    try:
-        decode(bytes(damaged[: random.randrange(900, len(data))] if number % 10 == 0 else damaged))
-        outcomes[True] += 1
-    except ServiceError:
-        outcomes[False] += 1
-print('alive', sum(outcomes.values()), outcomes[False] > 100)
-"""
+        changed[random.randrange(first, min(end, len(data)))] = random.randrange(256)
+    return bytes(changed[: random.randrange(900, len(data))] if random.random() < 0.1 else changed)
 
 
-@pytest.mark.parametrize("name", STREAMS)
-def test_2000_damaged_streams_do_not_take_the_process_down(tmp_path: Path, name: str) -> None:
-    """A crash in C would be no exception, so it is tried in its own process; GDCM and OpenJPH did not pass this."""
-    number, write = STREAMS[name]
-    (tmp_path / "whole").write_bytes(in_dicom(write(), number))
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "whole")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "alive 2000 True", "")
+@pytest.mark.parametrize("name", [*STREAMS, "rle"])
+def test_2000_damaged_streams_crash_no_decoder(cage: BlockingCage, name: str) -> None:
+    """GDCM and OpenJPH did not pass this."""
+    random.seed(0)
+    number, write = STREAMS.get(name, (0, bytes))
+    whole = in_dicom(write(), number) if number else written(compressed_dataset(STORED, RLELossless))
+    refusals = []
+    for _ in range(2000):
+        try:
+            cage.decode(damaged(whole))
+        except ServiceError as error:
+            refusals.append(error.detail)
+    assert len(refusals) > 100
+    assert not [detail for detail in refusals if "crashed" in detail]

@@ -2,10 +2,7 @@
 
 import io
 import struct
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -17,7 +14,6 @@ from PIL import Image
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
 from tests.support.files.lying_files import chunk
-from tests.support.processes.server import ROOT
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
 DEEP = GREY.astype(np.uint16) * 257
@@ -147,7 +143,7 @@ def deep_png_with_transparent_grey() -> bytes:
             bytes(imagecodecs.jpeg8_encode(DEEP, lossless=True, bitspersample=16)), "lossless", id="lossless JPEG"
         ),
         pytest.param(bytes(imagecodecs.jpegls_encode(GREY)), "JPEG-LS", id="JPEG-LS"),
-        pytest.param(bytes(imagecodecs.jpeg8_encode(DEEP >> 4, bitspersample=12)), "of 12 bits", id="12-bit JPEG"),
+        pytest.param(bytes(imagecodecs.jpeg8_encode(DEEP >> 4, bitspersample=12)), "not of 8 bits", id="12-bit JPEG"),
         pytest.param(deep_png_with_transparent_grey(), "transparent colour", id="16-bit PNG with a transparent colour"),
         pytest.param(premultiplied(), "multiplied by their transparency", id="premultiplied TIFF"),
     ],
@@ -218,20 +214,3 @@ def test_a_strange_tag_of_a_valid_tiff_is_no_warning(recwarn: pytest.WarningsRec
     )
     np.testing.assert_array_equal(decode(data)[0], GREY)
     assert not recwarn.list
-
-
-def test_libtiffs_lines_do_not_reach_standard_error(tmp_path: Path) -> None:
-    """Their text comes from C, so it is looked for on the stream of a process of its own."""
-    (tmp_path / "lzw").write_bytes(saved(Image.fromarray(GREY), "TIFF", compression="tiff_lzw"))
-    script = (
-        "import pathlib, random, sys, warnings\nwarnings.simplefilter('ignore')\n"
-        "from service.errors import ServiceError\nfrom service.imaging.decode import decode\n"
-        "data = pathlib.Path(sys.argv[1]).read_bytes()\nrandom.seed(0)\nrefused = 0\n"
-        "for _ in range(2000):\n    damaged = bytearray(data)\n    for _ in range(6):\n"
-        "        damaged[random.randrange(8, len(data))] = random.randrange(256)\n"
-        "    try:\n        decode(bytes(damaged))\n    except ServiceError:\n        refused += 1\n"
-        "print(refused > 500)\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "lzw")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")

@@ -16,8 +16,8 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from service.dicom_out.masks import SeriesMaps, SliceMaps
-from service.imaging.dicom_checks import Turn
 from service.imaging.lung_borders import lung_borders
+from service.imaging.orientation import Turn
 from service.imaging.series.geometry import UPRIGHT, SourceFrame, VolumeGeometry
 
 BALL: Final = np.array([-70.0, 12.0, 8.0])

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from service.imaging.dicom_checks import Turn
+from service.imaging.orientation import Turn
 from service.imaging.series.geometry import UPRIGHT, VolumeGeometry
 
 
