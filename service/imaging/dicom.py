@@ -147,16 +147,17 @@ def open_dicom(data: bytes, *, is_whole: bool = True) -> DicomFile:
 
 
 def silence_readers() -> None:
-    """Silence the warnings of pydicom and Pillow.
+    """Silence the warnings of pydicom, Pillow and tifffile.
 
-    pydicom's quote the header, which is patient data. Pillow's are about a client's file, and Python would keep each
+    pydicom's quote the header, which is patient data. The others are about a client's file, and Python would keep each
     distinct text for ever. Done at each use, because a test or a library may have reset the filters. Never undone,
     because all threads share the filters.
     """
-    pattern = r"(pydicom|PIL|service\.imaging)"
+    pattern = r"(pydicom|PIL|tifffile|service\.imaging)"
     if ("ignore", None, Warning, re.compile(pattern), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=pattern)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    for name in ("pydicom", "tifffile"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @cache

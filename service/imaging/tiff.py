@@ -23,6 +23,12 @@ _COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 5000
 """None, CCITT, LZW, JPEG, Deflate (two numbers), PackBits, LZMA, Zstandard."""
 
 _ORIENTATION: Final = 274
+_NUMBERS: Final = (
+    "bitspersample", "compression", "imagelength", "imagewidth", "photometric", "planarconfig", "sampleformat",
+    "samplesperpixel", "subfiletype", "tilelength", "tilewidth",
+)  # fmt: skip
+"""Attributes of a page that tifffile does not make numbers if their tags are malformed."""
+
 _REDUCED_OR_MASK: Final = 0b101
 _MAX_PAGES: Final = 100
 """Thumbnails and masks that are looked at."""
@@ -56,8 +62,10 @@ def full_page(file: "TiffFile") -> tuple["TiffPage", bool]:
     """
     with decoding("its TIFF directory can't be read"):
         pages: list[Any] = list(islice(file.pages, _MAX_PAGES))
-        full = [page for page in pages if not page.subfiletype & _REDUCED_OR_MASK]
-        page = (full or pages)[0]
+    if not pages or not all(isinstance(getattr(page, name), int) for page in pages for name in _NUMBERS):
+        raise damaged_image("its TIFF tags are invalid")
+    full = [page for page in pages if not page.subfiletype & _REDUCED_OR_MASK]
+    page = (full or pages)[0]
     if page.compression not in _COMPRESSIONS:
         raise unsupported(
             f"The TIFF has compression {int(page.compression)}, which is not read.",
@@ -106,7 +114,7 @@ def deep_grey(page: "TiffPage") -> Image.Image:
     picture = Image.fromarray(np.ascontiguousarray(colour.squeeze(-1) if colours == 1 else colour)).convert("L")
     if page.extrasamples:  # transparency, over black
         picture = Image.composite(picture, Image.new("L", picture.size), Image.fromarray(grey[..., -1]))
-    picture.getexif()[_ORIENTATION] = int(page.tags.valueof(_ORIENTATION, 1))
+    picture.getexif()[_ORIENTATION] = page.tags.valueof(_ORIENTATION, 1)
     return picture
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from service.errors import UnusableImageError
+from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import decode
 from tests.support.files.lying_files import chunk
 
@@ -79,6 +81,19 @@ def twelve_bits(values: NDArray[np.uint16]) -> bytes:
 )
 def test_a_tiff_has_its_right_grey(data: bytes) -> None:
     assert np.abs(decode(data)[0].astype(int) - GREY).max() <= 1
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "lzma", "zstd"])
+def test_a_deep_tiff_of_every_compression_is_read_and_a_cut_one_is_damaged(
+    cage: BlockingCage, compression: str | None
+) -> None:
+    """In the cage, because its workers can't import a codec."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, DEEP, compression=compression, predictor=compression == "zlib")
+    np.testing.assert_array_equal(cage.decode(file.getvalue()).slice_[0], GREY)
+    with pytest.raises(UnusableImageError) as caught:
+        cage.decode(file.getvalue()[:-9])
+    assert caught.value.code == "damaged_image"
 
 
 @pytest.mark.parametrize(
