@@ -31,7 +31,7 @@ def decoding(what: str) -> Iterator[None]:
     except (ServiceError, MemoryError):
         raise
     except Exception as error:
-        if re.search(r"\bmemory\b", str(error), re.IGNORECASE):
+        if re.search(r"\bmemory\b|unable to allocate", str(error), re.IGNORECASE):
             raise MemoryError from None
         if isinstance(error, _FAULTS) and _place(error).startswith(_OUR_FOLDER):
             raise

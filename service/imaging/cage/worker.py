@@ -163,10 +163,10 @@ class _Memory:
         return self._peak() > self._soft - _SMALL_BYTES
 
     def is_scarce(self) -> bool:
-        """Whether the machine has less memory than the limit allows."""
+        """Whether the machine has much less memory than the limit allows."""
         try:
             resource.setrlimit(resource.RLIMIT_AS, (self._hard, self._hard))
-            mmap.mmap(-1, self._max_bytes).close()
+            mmap.mmap(-1, self._max_bytes // 2).close()  # half: it raises the peak, and the limit must stay above
         except (OSError, ValueError, MemoryError):
             return True
         return False

@@ -81,6 +81,7 @@ def test_lossless_colour_gives_its_samples() -> None:
     np.testing.assert_array_equal(decoded(bytes(stream), 70, COLOUR, "RGB"), COLOUR)
 
 
+@pytest.mark.filterwarnings("ignore:The .0028,0004. 'Photometric:UserWarning")
 def test_colours_of_a_lossy_jpeg_are_rgb_whatever_the_stream_holds() -> None:
     stream = bytes(imagecodecs.jpeg8_encode(COLOUR, level=100, subsampling="444"))
     for photometric in ("YBR_FULL_422", "YBR_FULL", "RGB"):  # the last is wrong, as the stream's own marker says
