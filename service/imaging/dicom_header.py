@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, malformed_element, unsupported
+from service.errors import ErrorCode, limit_exceeded, malformed_element, unsupported
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -36,6 +36,15 @@ PLUGINS: Final = {RLE: ("pydicom.pixels.decoders.rle", "_decode_frame")} | {
 _PIXELS: Final = 0x7FE00010
 _FLOAT_PIXELS: Final = (0x7FE00008, 0x7FE00009)
 _UNDEFINED: Final = 0xFFFFFFFF
+
+_MAX_ITEMS: Final = 100_000
+"""Items of all sequences, and fragments; an enhanced CT of 600 slices has some 10,000. A million take seconds."""
+
+_ITEM_BYTES: Final = 8
+"""Of an empty item."""
+
+_ITEMS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+"""Tag of an item, little and big endian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,11 @@ def _read_dataset(data: bytes, start: int, syntax: str) -> tuple["Dataset", _End
     from pydicom.uid import UID
 
     body = data[start:]
-    end = _End(io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(body) if syntax == DEFLATED else body))
+    if syntax == DEFLATED:
+        body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body)
+    if len(body) > _ITEM_BYTES * _MAX_ITEMS and sum(body.count(item) for item in _ITEMS) > _MAX_ITEMS:
+        raise limit_exceeded(f"its sequences have more than {_MAX_ITEMS} items")
+    end = _End(io.BytesIO(body))
     dataset = read_dataset(end.file, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=end)
     dataset.file_meta = FileMetaDataset()  # tables of words need its byte order
     dataset.file_meta.TransferSyntaxUID = UID(syntax)

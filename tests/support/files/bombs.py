@@ -225,7 +225,7 @@ BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
     ),
     "JPEG of two sizes": ("unsupported_encoding", jpeg_of_two_sizes),
     "JPEG of two sizes in DICOM": ("limit_exceeded", lambda: compressed(jpeg_of_two_sizes(), f"{_JPEG}70", 64, {})),
-    "JPEG 2000 of two sizes": ("damaged_image", lambda: compressed(jp2_of_two_sizes(), f"{_JPEG}90", 64, _8_BITS)),
+    "JPEG 2000 of two sizes": ("limit_exceeded", lambda: compressed(jp2_of_two_sizes(), f"{_JPEG}90", 64, _8_BITS)),
     "GIF of many frames": ("several_frames", gif_of_many_frames),
     "RLE of long segments": (None, rle_of_long_segments),
     "palette of long segments": (None, palette_of_long_segments),
