@@ -155,8 +155,9 @@ class _Memory:
                 resource.setrlimit(resource.RLIMIT_AS, (self._soft, self._hard))
 
     def has_grown(self) -> bool:
-        """Whether the worker has kept so much memory of its files that a new one is smaller."""
-        return self._status_bytes("RssAnon") - self._kept > _KEPT_BYTES
+        """Whether the worker has kept so much memory of its files that a new one is smaller, or its peak is useless."""
+        has_high_peak = self._peak() - self._base > self._max_bytes // 2  # the next file would seem to need as much
+        return has_high_peak or self._status_bytes("RssAnon") - self._kept > _KEPT_BYTES
 
     def is_exhausted(self) -> bool:
         """Whether the limit was reached, up to a few small pieces."""

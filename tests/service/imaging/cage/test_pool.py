@@ -97,6 +97,9 @@ async def test_errors_of_a_file_keep_their_kind_code_and_text() -> None:
             await cage.decode(encoded(Image.new("L", (96, 96)), "PNG"), DecodeLimits(max_pixels=5))
         assert empty.value.code == "empty_file"
         assert cage.workers() == before, "an honest refusal costs no process"
+        for _ in range(4):
+            with pytest.raises(UnusableImageError, match="damaged"):
+                await cage.decode(png()[:70])
         assert cage.endings == []
 
 
