@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import httpx2
 
 Answer = TypeVar("Answer", bound=BaseModel)
+T = TypeVar("T")
 
 LOCAL: Final = "http://127.0.0.1:8000"
 
@@ -185,15 +186,8 @@ class Client:
         """
         form = _StudyForm(paths)
         query = _study_query(every_mm, uids, operating_point)
-        for attempt in range(1, self._retry.attempts + 1):
-            headers = {"Accept": "application/x-ndjson"}
-            parts: dict[str, Any] = {"files": form.fields(), "params": query, "headers": headers}
-            with _translate_transport_errors(), self._http.stream("POST", "/predict/study", **parts) as response:
-                seconds = self._retry.wait(attempt, response)
-                if seconds is None:
-                    return form.named(_last_line(response, report))
-            self._sleep(seconds)
-        raise ClientError("a retry policy needs at least one attempt")
+        parts = {"params": query, "headers": {"Accept": "application/x-ndjson"}}
+        return form.named(self._ask("POST", "/predict/study", parts, lambda answer: _last_line(answer, report), form))
 
     def study_results(
         self,
@@ -217,7 +211,7 @@ class Client:
             "params": _study_query(every_mm, uids, operating_point),
             "timeout": _STUDY_SECONDS,
         }
-        status, body = self._respond("POST", "/predict/study", parts, form)
+        status, body = self._ask("POST", "/predict/study", parts, _whole, form)
         if status >= 400:
             _parsed(status, body, Problem)
         try:
@@ -241,20 +235,23 @@ class Client:
             return False
 
     def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
-        return _parsed(*self._respond(method, path, parts), kind)
+        return _parsed(*self._ask(method, path, parts, _whole), kind)
 
-    def _respond(
-        self, method: str, path: str, parts: dict[str, Any], form: "_StudyForm | None" = None
-    ) -> tuple[int, bytes]:
-        """Send a request until the service is not busy: status and body of the answer."""
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        parts: dict[str, Any],
+        read: Callable[["httpx2.Response"], T],
+        form: "_StudyForm | None" = None,
+    ) -> T:
+        """Send a request until the service is not busy, and read the answer; `form` is opened anew for each."""
         for attempt in range(1, self._retry.attempts + 1):
-            if form is not None:
-                parts["files"] = form.fields()
-            with _translate_transport_errors(), self._http.stream(method, path, **parts) as response:
-                body = _body(response)
-            seconds = self._retry.wait(attempt, response)
-            if seconds is None:
-                return response.status_code, body
+            files: dict[str, Any] = {} if form is None else {"files": form.fields()}
+            with _translate_transport_errors(), self._http.stream(method, path, **parts, **files) as response:
+                seconds = self._retry.wait(attempt, response)
+                if seconds is None:
+                    return read(response)
             self._sleep(seconds)
         raise ClientError("a retry policy needs at least one attempt")
 
@@ -394,6 +391,11 @@ def _translate_transport_errors() -> Iterator[None]:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
         raise UnreachableError(f"no answer from the service: {str(error) or type(error).__name__}") from error
+
+
+def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
+    """Read status and body of an answer."""
+    return response.status_code, _body(response)
 
 
 def _body(response: "httpx2.Response") -> bytes:

@@ -114,8 +114,7 @@ def predict_archive(
         ClientError: no model, no cluster, a URI that can't be listed, or an output of something else.
     """
     paths = list(paths)
-    kind = SeriesRow if by_series else Row
-    folder = Output.open(output, form, window_mark(window), kind)
+    folder = Output.open(output, form, window_mark(window), SeriesRow if by_series else Row)
     progress = Progress(kept=folder.kept)
     for key in _keys(paths, by_series):
         progress.total += 1
@@ -123,7 +122,7 @@ def predict_archive(
     if progress.files == progress.total:
         return progress
     with cluster(address) as workers:
-        settings = WorkerSettings(models.absolute(), device, window, operating_point, kind)
+        settings = WorkerSettings(models.absolute(), device, window, operating_point)
         most = max(_WAVE_PARTS, _PARTS_A_WORKER * workers.size)
         parts = _parts_of_studies(paths, folder.done) if by_series else _parts_of_files(paths, folder.done)
         while wave := list(islice(parts, most)):

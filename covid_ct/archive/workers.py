@@ -1,13 +1,13 @@
 """Rows of an archive's files on the machines of a Ray cluster, through Ray Data."""
 
 import hashlib
-import json
 import os
+import pickle
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,13 +33,12 @@ _QUIET: Final = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Settings of every worker: models folder at the same path on every machine, device, window, threshold, rows."""
+    """Settings of every worker: models folder at the same path on every machine, device, window, threshold."""
 
     models: Path
     device: str
     window: Window
     operating_point: str | None = None
-    kind: type[Row] = Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +61,6 @@ class Chunk:
         keys = "".join(source.key for source in self.sources)
         return hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
 
-    def to_json(self) -> bytes:
-        """Return the chunk as JSON, which keeps names that are not Unicode."""
-        return json.dumps([self.number, [astuple(source) for source in self.sources], self.study]).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> "Chunk":
-        """Read a chunk from `to_json`."""
-        number, sources, study = json.loads(data)
-        return cls(number, tuple(_source(*fields) for fields in sources), study)
-
-
-def _source(path: str, named: bool, stamp: str, member: int | None, problem: list[str] | None) -> Source:
-    return Source(path, named, stamp, member, (problem[0], problem[1]) if problem else None)
-
 
 @dataclass(frozen=True, slots=True)
 class ChunkRows:
@@ -96,17 +81,6 @@ class ChunkRows:
     files: tuple[FileRows, ...]
     counts: Counts
     problem: str = ""
-
-    def to_json(self) -> bytes:
-        """Return the rows as JSON."""
-        return json.dumps(astuple(self)).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes, kind: type[Row] = Row) -> "ChunkRows":
-        """Read rows of a kind from `to_json`."""
-        number, model, rows, files, counts, problem = json.loads(data)
-        read = tuple(kind(*row) for row in rows), tuple(FileRows(*file) for file in files)
-        return cls(number, model, *read, Counts(*counts), problem)
 
 
 class Cluster(Protocol):
@@ -202,7 +176,7 @@ class _RayCluster:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         on_gpus = self._gpus > 0 and settings.device != "cpu"
-        items = [{"chunk": chunk.to_json()} for chunk in chunks]
+        items = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]  # JSON has no names that are not Unicode
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Ray 2.64 will have another way to limit retries
             results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -216,7 +190,7 @@ class _RayCluster:
             )
         try:
             for result in results.iter_rows():
-                chunk = ChunkRows.from_json(result["rows"], settings.kind)
+                chunk: ChunkRows = pickle.loads(result["rows"])  # noqa: S301 - Ray pickles the workers themselves
                 if chunk.problem:
                     raise ClientError(chunk.problem)
                 yield chunk
@@ -239,7 +213,8 @@ class _Worker:
             self._problem = f"on a machine of the cluster: {error}"
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        return {"rows": [self._rows(Chunk.from_json(data)).to_json() for data in batch["chunk"]]}
+        chunks = [pickle.loads(data) for data in batch["chunk"]]  # noqa: S301 - as above
+        return {"rows": [pickle.dumps(self._rows(chunk)) for chunk in chunks]}
 
     def _rows(self, chunk: Chunk) -> ChunkRows:
         if self._engine is None:
