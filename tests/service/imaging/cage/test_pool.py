@@ -113,6 +113,15 @@ async def test_a_fault_of_the_program_is_no_error_of_the_file_and_is_logged(capl
 
 
 @pytest.mark.anyio
+async def test_every_damaged_file_is_called_damaged() -> None:
+    async with caged() as cage:
+        for _ in range(3):
+            with pytest.raises(UnusableImageError) as refused:
+                await cage.decode(ct(phantom())[:-4000])
+            assert refused.value.code == "damaged_image"
+
+
+@pytest.mark.anyio
 async def test_a_file_that_needs_too_much_time_is_refused_by_name_and_its_worker_is_replaced() -> None:
     async with caged(seconds=0.5) as cage:
         with pytest.raises(UnusableImageError, match=r"more than 0\.5 seconds of processor time") as refused:
