@@ -16,5 +16,5 @@ def test_good_slices_are_answered_as_usual_during_an_attack_and_memory_comes_bac
     assert outcome.probabilities[0] < 1
     assert outcome.statuses <= {200, 415, 422, 503, 504}
     assert median(outcome.seconds) < 3 * max(outcome.usual_seconds)
-    assert outcome.peak < 1200
+    assert outcome.peak < 1500
     assert outcome.after < 1.1 * outcome.before
