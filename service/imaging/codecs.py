@@ -22,7 +22,7 @@ _END: Final = b"\xff\xd9"
 """The last marker of a JPEG, JPEG-LS or JPEG 2000 stream."""
 
 _SCAN: Final = b"\xff\xda"
-_MARKER: Final = re.compile(rb"(?<!\xff)\xff+(?=[\x01-\xfe])")
+_MARKER: Final = re.compile(rb"\xff(?<!\xff\xff)\xff*+(?=[\x01-\xfe])")
 """Start of a marker in the entropy-coded data of a JPEG, in which a data byte 0xFF is followed by zero."""
 
 _RESTARTS: Final = re.compile(rb"\xff([\xd0-\xd7])")
