@@ -56,7 +56,7 @@ class StudySliceAnswer(_Answer):
 
 
 class WarningAnswer(_Answer):
-    """Unusual positions of a series, which is still read."""
+    """What is unusual in a series, which is still read."""
 
     code: SeriesWarning
     detail: str
@@ -116,7 +116,7 @@ class SeriesAnswer(_Answer):
             slices_without_lungs=reasons.count("no_lungs"),
             slices_not_read=reasons.count("not_read"),
             slices_failed=sum(reason not in (None, "no_lungs", "not_read") for reason in reasons),
-            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.series.warnings.items()],
+            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.warnings(found).items()],
             probability=found and found.probability,
             lesion_probability=found and found.lesion_probability,
             covid_given_lesion=found and found.covid_given_lesion,

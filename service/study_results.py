@@ -83,7 +83,7 @@ def _findings(series: SeriesToRead, assessment: SeriesAssessment) -> Findings:
         severity=assessment.severity,
         involvement=None if involvement is None else (involvement.both, involvement.left, involvement.right),
         volumes_ml=volumes,
-        remarks=(f"Rule: {RULE}.", *series.series.warnings.values()),
+        remarks=(f"Rule: {RULE}.", *series.warnings(assessment).values()),
     )
 
 

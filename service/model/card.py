@@ -3,10 +3,11 @@
 import builtins
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from service.errors import MalformedRequestError
 
@@ -122,6 +123,11 @@ class LocalCalibration(_Record):
     figures: dict[str, Interval]
 
 
+def _without_unknown_range(rule: str) -> str:
+    """Remove a range of thresholds that is not known, as model 2.0.1 has it."""
+    return re.sub(r";[^;]*None to None$", "", rule)
+
+
 class ModelCard(_Record):
     """The model card, stored inside the model file.
 
@@ -154,7 +160,7 @@ class ModelCard(_Record):
     labels: tuple[str, str]
     positive_label: str
     threshold: float = Field(ge=0, le=1)
-    threshold_rule: str
+    threshold_rule: Annotated[str, AfterValidator(_without_unknown_range)]
     operating_points: dict[str, Annotated[float, Field(ge=0, le=1)]]
     lesion_thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
     purposes: dict[str, str] = {}

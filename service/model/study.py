@@ -9,7 +9,7 @@ import numpy as np
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
 from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice
-from service.imaging.series.grouping import Series, group_series
+from service.imaging.series.grouping import Series, SeriesWarning, group_series
 from service.model.assess_series import SeriesAssessment, assess_series
 from service.model.card import ModelCard, OperatingPoint
 from service.model.prediction import NetworkPrediction
@@ -20,6 +20,10 @@ their slices, so every 12 mm, moved involvement by 0.7 points at most; docs/expe
 
 THIN_MM: Final = 2.5
 """Series with less than this between their slices are thin: not every slice is read unless asked."""
+
+_FEW_SLICES: Final = 3
+_FEW_ML: Final = 300.0
+"""Below either, the result does not describe whole lungs; those of adults have 2 to 6 litres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,18 @@ class SeriesToRead:
         geometry = None if self.series.geometry is None else self.series.geometry.select(seen)
         found = assess_series([self.slices[index].prediction for index in seen], geometry, card, point)
         return found and found.renumbered(seen)
+
+    def warnings(self, assessment: SeriesAssessment | None) -> dict[SeriesWarning, str]:
+        """Return the warnings of its positions, and one if the result rests on little lung."""
+        if assessment is None:
+            return self.series.warnings
+        with_lungs = sum(slice_.prediction is not None for slice_ in self.slices)
+        volume = assessment.lung_volume_ml
+        if with_lungs >= _FEW_SLICES and (volume is None or volume >= _FEW_ML):
+            return self.series.warnings
+        amount = "" if volume is None else f", {volume:.0f} ml"
+        detail = f"Only {with_lungs} of {len(self.slices)} slices show lungs{amount}: this is no result of whole lungs."
+        return self.series.warnings | {SeriesWarning.FEW_LUNGS: detail}
 
 
 @dataclass(slots=True)

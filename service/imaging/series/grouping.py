@@ -28,13 +28,14 @@ _TILT_DEGREES: Final = 1.0
 
 
 class SeriesWarning(StrEnum):
-    """Unusual positions of a series, which is still read."""
+    """What is unusual in a series, which is still read."""
 
     NO_POSITIONS = "no_positions"
     DUPLICATE_POSITIONS = "duplicate_positions"
     GAPS = "gaps"
     MIXED_SPACING = "mixed_spacing"
     TILTED = "tilted"
+    FEW_LUNGS = "few_lungs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,11 +72,10 @@ export function modelScores(card) {
   const cell = (tag, textContent, scope) => element(tag, { textContent, ...(scope && { scope }) });
   const rows = tests.map(([test, metrics]) => element("tr", {}, cell("th", test, "row"), ...names.map((name) => cell("td", metrics[name] ? interval(metrics[name]) : "-"))));
   const points = Object.entries(card.operating_points).map(([name, threshold]) => `${name} ${percent(threshold)}`).join(", ");
-  const rule = card.threshold_rule.replace(/;[^;]*None to None$/, ""); // as model 2.0.1 says it
   return [
     element("table", {}, element("caption", { textContent: "Scores with 95 % intervals" }),
       element("thead", {}, element("tr", {}, cell("th", "Test", "col"), ...names.map((name) => cell("th", name.replaceAll("_", " "), "col")))), element("tbody", {}, ...rows)),
-    paragraph("", `Thresholds: ${points}. Default: ${percent(card.threshold)}, ${rule}.`),
+    paragraph("", `Thresholds: ${points}. Default: ${percent(card.threshold)}, ${card.threshold_rule}.`),
     paragraph("", `Network: ${card.architecture}.`),
   ];
 }

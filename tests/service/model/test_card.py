@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from service.errors import ModelFileError
-from service.model.card import OperatingPoint
+from service.model.card import ModelCard, OperatingPoint
 from service.model.file import load_model, read_manifest
 from tests.support.networks.tiny import TinyNetwork, tiny_card
 
@@ -66,6 +66,14 @@ def test_an_operating_point_may_have_a_threshold_of_the_lesion_too() -> None:
     assert [card.label_of(0.1, lesion, triage) for lesion in (0.39, 0.4)] == ["NonCOVID", "COVID"]
     assert [card.label_of(p, 0.9, card.operating_point()) for p in (0.49, 0.5)] == ["NonCOVID", "COVID"]
     assert card.label_of(0.5, None, card.operating_point()) == "COVID"
+
+
+def test_a_range_of_thresholds_that_is_not_known_is_left_out() -> None:
+    unknown = {"threshold_rule": "highest accuracy; on resampled patients the rule chooses None to None"}
+    known = {"threshold_rule": "highest accuracy; on resampled patients it chooses 0.5 to 0.6"}
+    card = tiny_card().model_dump()
+    assert ModelCard.model_validate(card | unknown).threshold_rule == "highest accuracy"
+    assert ModelCard.model_validate(card | known).threshold_rule == known["threshold_rule"]
 
 
 def test_names_of_2_0_stay_valid() -> None:

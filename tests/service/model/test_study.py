@@ -6,6 +6,7 @@ import pytest
 from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
+from service.imaging.series.grouping import SeriesWarning
 from service.model.prediction import NetworkPrediction
 from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
 from tests.support.files.studies import series
@@ -89,6 +90,17 @@ def test_slices_that_are_not_read_are_stood_for_by_their_neighbours() -> None:
     assert other.lung_volume_ml is not None
     assert one.lung_volume_ml / 15 == pytest.approx(other.lung_volume_ml / 11)
     assert set(one.key_slices) <= set(read.wanted)
+
+
+@pytest.mark.parametrize(("lungs", "is_few"), [(2, True), (5, False)])
+def test_a_result_that_rests_on_little_lung_says_so(lungs: int, is_few: bool) -> None:
+    read = planned(steps(5, 6))
+    for index, slice_ in enumerate(read.slices):
+        slice_.answer = prediction() if index < lungs else NO_LUNGS
+    warnings = read.warnings(read.assess(CARD, CARD.operating_point(None)))
+    assert (SeriesWarning.FEW_LUNGS in warnings) == is_few
+    if is_few:
+        assert "2 of 6 slices" in warnings[SeriesWarning.FEW_LUNGS]
 
 
 def test_duplicates_and_companions_are_no_failures() -> None:
