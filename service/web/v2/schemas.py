@@ -1,8 +1,11 @@
 """Bodies of requests and responses of the Open Inference Protocol (V2)."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+
+_MAX_TENSORS: Final = 16
+"""Inputs, or outputs, of a request: a list without a limit keeps an error, 1 kB, for each malformed element."""
 
 T = TypeVar("T")
 
@@ -67,8 +70,10 @@ class InferRequest(_Message):
     """JSON header of a request."""
 
     id: str | None = None
-    inputs: list[TensorIn] = Field(min_length=1)
-    outputs: list[RequestedOutput] | None = Field(default=None, max_length=16, description="unset: all of them")
+    inputs: list[TensorIn] = Field(min_length=1, max_length=_MAX_TENSORS)
+    outputs: list[RequestedOutput] | None = Field(
+        default=None, max_length=_MAX_TENSORS, description="unset: all of them"
+    )
     parameters: _NullIsAbsent[RequestParameters] = RequestParameters()
 
     def wants_binary(self, output: RequestedOutput) -> bool:
