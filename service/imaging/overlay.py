@@ -77,7 +77,7 @@ def with_colour_bar(picture: Image.Image) -> Image.Image:
 
     A picture too small for the numbers gets a black margin at the bottom.
     """
-    unit = max(10, picture.height // 40)  # height of the numbers
+    unit = max(10, min(picture.size) // 40)  # height of the numbers; not by the height alone: a tower gets no wider
     font = ImageFont.load_default(size=unit)
     height = max(picture.height, 7 * unit)
     framed = Image.new("RGB", (picture.width + 5 * unit, height))

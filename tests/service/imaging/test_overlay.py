@@ -99,6 +99,11 @@ def test_the_colour_bar_goes_from_0_at_the_foot_to_1_and_leaves_the_picture_as_i
     assert np.count_nonzero(np.diff((numbers > 100).astype(int)) == 1) == 5, "numbers, one below the other"
 
 
+@pytest.mark.parametrize(("size", "framed"), [((16, 48_000), (66, 48_000)), ((48_000, 16), (48_050, 70))])
+def test_the_colour_bar_of_a_long_picture_is_narrow(size: tuple[int, int], framed: tuple[int, int]) -> None:
+    assert with_colour_bar(Image.new("RGB", size)).size == framed
+
+
 @pytest.mark.parametrize("side", [64, 100])
 def test_a_longest_side_makes_pictures_smaller_and_never_larger(side: int) -> None:
     heatmap = np.ones((4, 4), np.float32)
