@@ -96,7 +96,7 @@ class StudyReader:
         """
         with ExitStack() as stack:
             while self._zips:
-                await self._add_zip(stack.enter_context(self._open(self._zips.pop(0))))
+                await self._add_zip(stack.enter_context(await self._open(self._zips.pop(0))))
             await self._wait()
             self._found.sort(key=lambda slice_: slice_.file)
             study = plan_study(self._found, self._others, every_mm)
@@ -109,9 +109,10 @@ class StudyReader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _open(self, file: io.BytesIO) -> Archive:
+    async def _open(self, file: io.BytesIO) -> Archive:
         size = int(self._state.settings.max_study_bytes)
-        return Archive(file, ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size))
+        limits = ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size)
+        return await asyncio.to_thread(Archive, file, limits)
 
     async def _add_zip(self, archive: Archive) -> None:
         for number in range(len(archive)):

@@ -1,6 +1,5 @@
 """Reads the files of a zip, one at a time, in memory, within limits."""
 
-import io
 import re
 import stat
 import struct
@@ -14,11 +13,15 @@ from service.errors import ErrorCode, ServiceError, UnusableImageError
 _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of a zip, and of an empty one."""
 
-_END: Final = struct.Struct("<4s4H2LH")
-"""End of central directory (APPNOTE 4.3.16): signature, disks, counts, size and offset of the directory, comment."""
+_ENTRY_SIGNATURE: Final = b"PK\x01\x02"
+_ENTRY_SIZE: Final = 46
+"""Bytes of an entry of the central directory (APPNOTE 4.3.12) before its name, extra fields and comment."""
 
-_ENTRY_BYTES: Final = 46 + 512
+_ENTRY_BYTES: Final = _ENTRY_SIZE + 256
 """Bytes in the central directory for each file that is allowed: a long name and some extra fields."""
+
+_MAX_EXTRA_BYTES: Final = 1024
+"""Of a file; packers write 30 to 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,30 +103,50 @@ class Archive:
 
 
 def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
-    _check_directory(file, limits)
     try:
-        return zipfile.ZipFile(file)
+        archive = zipfile.ZipFile(_ListReader(file, limits))
+    except ServiceError:
+        raise
     except Exception:  # noqa: BLE001 - zipfile raises nearly anything on hostile bytes
         raise UnusableImageError(
             "The zip is damaged: its list of files can't be read. Pack it again, and send the whole file.",
             code=ErrorCode.DAMAGED_ARCHIVE,
         ) from None
+    archive.fp = file
+    return archive
 
 
-def _check_directory(file: BinaryIO, limits: ArchiveLimits) -> None:
-    """Refuse a list of files that is longer than the limit, before zipfile reads it whole."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _END.size - 0xFFFF))  # the comment after it may be as long
-    tail = file.read()
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + _END.size:
-        return  # which zipfile refuses
-    directory = _END.unpack_from(tail, at)[5]
-    if directory == 0xFFFFFFFF:  # Zip64: the record of 56 bytes lies before, and its locator of 20 bytes
-        record = tail.rfind(b"PK\x06\x06", 0, at)
-        directory = struct.unpack_from("<Q", tail, record + 40)[0] if record >= 0 and len(tail) >= record + 48 else 0
-    if directory > limits.max_files * _ENTRY_BYTES:
-        raise _too_large(f"has a list of files of {directory} bytes, and the limit is {limits.max_files} files")
+class _ListReader:
+    """Reads the list of files for zipfile, and refuses one that takes long to parse, wherever the zip says it lies."""
+
+    def __init__(self, file: BinaryIO, limits: ArchiveLimits) -> None:
+        self.seek = file.seek
+        self.tell = file.tell
+        self._file = file
+        self._limits = limits
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the file; zipfile reads the whole list at once."""
+        if size > self._limits.max_files * _ENTRY_BYTES:
+            raise _too_large(f"has a list of files of {size} bytes, and the limit is {self._limits.max_files} files")
+        data = self._file.read(size)
+        if data.startswith(_ENTRY_SIGNATURE):
+            _check_extra_fields(data)
+        return data
+
+
+def _check_extra_fields(entries: bytes) -> None:
+    """Refuse long extra fields: zipfile copies the rest of them for each field."""
+    at = 0
+    while at + _ENTRY_SIZE <= len(entries):
+        name, extra, comment = struct.unpack_from("<3H", entries, at + 28)
+        if extra > _MAX_EXTRA_BYTES:
+            raise UnusableImageError(
+                f"The zip has {extra} bytes of extra fields for a file, and the limit is {_MAX_EXTRA_BYTES}. Pack the "
+                "files again.",
+                code=ErrorCode.ARCHIVE_TOO_LARGE,
+            )
+        at += _ENTRY_SIZE + name + extra + comment
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | ServiceError:

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import io
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -62,6 +63,22 @@ async def test_the_files_read_at_a_time_have_at_most_the_size_of_a_body(size: in
 
 async def test_small_files_are_read_several_at_a_time() -> None:
     assert (await read([200] * 12)).most_files == 4
+
+
+async def test_the_list_of_a_zip_is_read_beside_the_event_loop() -> None:
+    class Watched(io.BytesIO):
+        def seek(self, *args: int) -> int:
+            threads.add(threading.get_ident())
+            return super().seek(*args)
+
+    threads: set[int] = set()
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(), cage=SlowDecoders()))
+    async with open_study(state, ReadOptions(64, DecodeLimits())) as reader:
+        await reader.add("study.zip", Watched(zipped({".hidden": b"1"})))
+        with pytest.raises(UnusableImageError):
+            await reader.finish()
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_refused_file_of_a_study_does_not_stay_in_memory() -> None:

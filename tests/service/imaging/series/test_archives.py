@@ -128,6 +128,34 @@ def test_a_long_list_of_files_is_refused_before_it_is_read() -> None:
         read(data, ArchiveLimits(max_files=10))
 
 
+def test_a_long_list_is_refused_when_its_end_record_holds_the_signature_again() -> None:
+    data = bytearray(zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b"")))
+    data[-18:-14] = b"PK\x05\x06"  # the numbers of disks
+    with pytest.raises(ServiceError, match="list of files"):
+        read(bytes(data), ArchiveLimits(max_files=10))
+
+
+def test_a_long_list_is_refused_when_only_the_record_of_zip64_tells_its_size() -> None:
+    data = bytearray(zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b"")))
+    size, offset = struct.unpack_from("<2L", data, len(data) - 10)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 300, 300, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(data) - 22, 1)
+    struct.pack_into("<L", data, len(data) - 10, 0)
+    with pytest.raises(ServiceError, match="list of files"):
+        read(bytes(data[:-22] + record + locator + data[-22:]), ArchiveLimits(max_files=10))
+
+
+def test_long_extra_fields_are_refused_before_they_are_parsed() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"1")
+        member = zipfile.ZipInfo("b")
+        member.extra = b"\xfe\xca\0\0" * 16_000
+        archive.writestr(member, b"2")
+    with pytest.raises(ServiceError, match="64000 bytes of extra fields"):
+        read(file.getvalue())
+
+
 @pytest.mark.parametrize("data", [b"PK\x03\x04", b"PK\x03\x04" + zlib.compress(bytes(1000)), zipped({"a": b"1"})[:-30]])
 def test_a_damaged_zip_is_refused(data: bytes) -> None:
     with pytest.raises(ServiceError) as caught:
