@@ -13,6 +13,7 @@ from typing import Any, Final
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.pixels.decoders import rle
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import JPEGLossless, JPEGLosslessSV1
 
@@ -90,6 +91,20 @@ def decode_jpeg_xl(frame: bytes, runner: DecodeRunner) -> bytes:
         RuntimeError: damaged or truncated.
     """
     return _checked(imagecodecs.jpegxl_decode(frame, numthreads=1), runner)
+
+
+def decode_rle(frame: bytes, runner: DecodeRunner) -> bytearray:
+    """Decode RLE with pydicom, which drops excess samples: those of a row or a column more are no padding.
+
+    Raises:
+        ValueError: damaged, truncated, or of another size than the DICOM header says.
+    """
+    samples = runner.rows * runner.columns + min(runner.rows, runner.columns)
+    try:
+        rle._rle_decode_frame(frame, 1, samples, runner.samples_per_pixel, runner.bits_allocated)  # noqa: SLF001
+    except ValueError:
+        return rle._decode_frame(frame, runner)  # noqa: SLF001
+    raise ValueError("of another size than the header says")
 
 
 def unread_stream(message: str) -> UnusableImageError | None:

@@ -181,14 +181,20 @@ def _check_kind(header: Header) -> None:
 
 
 def _check_frames(header: Header, pixels: bytes) -> None:
-    """Compare the number of frames with the pixels that are there; missing compressed ones are found by decoding."""
+    """Compare the announced pixels with those that are there; missing compressed ones are found by decoding."""
     if header.syntax in NATIVE:
-        subsampled = header.photometric == "YBR_FULL_422"
-        frame_bytes = header.rows * header.columns * (2 if subsampled else header.samples * (header.bits // 8))
+        pixel_bytes = 2 if header.photometric == "YBR_FULL_422" else header.samples * (header.bits // 8)
+        frame_bytes = header.rows * header.columns * pixel_bytes
         needed = frame_bytes * header.frames
         if len(pixels) < needed:
             raise damaged_image(f"it has {len(pixels)} of {needed} bytes of pixels: it is truncated")
         frames = len(pixels) // frame_bytes
+        padding = min(header.rows, header.columns) * pixel_bytes - 1  # less than a row or a column
+        if frames == header.frames and len(pixels) > needed + padding:
+            raise damaged_image(
+                f"it has {len(pixels)} bytes of pixels, and {header.frames} frames of {header.columns} x {header.rows} "
+                f"need {needed}: Rows or Columns is wrong"
+            )
     else:
         frames = _compressed_frames(header.syntax, pixels)
     if frames > header.frames:

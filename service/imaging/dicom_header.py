@@ -28,7 +28,7 @@ _CODECS: Final = (
     ("decode_jpeg_xl", (110, 111, 112)),
 )
 
-PLUGINS: Final = {RLE: ("pydicom.pixels.decoders.rle", "_decode_frame")} | {
+PLUGINS: Final = {RLE: ("service.imaging.codecs", "decode_rle")} | {
     f"1.2.840.10008.1.2.4.{number}": ("service.imaging.codecs", name) for name, numbers in _CODECS for number in numbers
 }
 """Transfer syntaxes of compressed pixels, with module and function of their decoder."""

@@ -113,6 +113,23 @@ def test_more_frames_than_announced_are_a_named_contradiction(syntax: str) -> No
     assert caught.value.code == "damaged_image"
 
 
+@pytest.mark.parametrize("size", [(63, 64), (64, 63), (40, 64), (64, 40)])
+@pytest.mark.parametrize("syntax", [EXPLICIT, DEFLATED, RLELossless, JPEGLSLossless])
+def test_more_pixels_than_rows_and_columns_announce_are_another_size(syntax: str, size: tuple[int, int]) -> None:
+    dataset = ct_dataset(STORED, syntax)
+    if syntax in (RLELossless, JPEGLSLossless):
+        dataset = compressed_dataset(STORED, syntax)
+    dataset.Rows, dataset.Columns = size
+    with pytest.raises(UnusableImageError, match=r"Rows or Columns is wrong|of another size than its header") as caught:
+        decode(written(dataset))
+    assert caught.value.code == "damaged_image"
+
+
+def test_fewer_bytes_than_a_row_behind_the_pixels_are_padding() -> None:
+    padded = ct(STORED, PixelData=STORED.tobytes() + bytes(2 * 64 - 2))
+    np.testing.assert_array_equal(decode(padded), decode(ct(STORED)))
+
+
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
 def test_a_file_cut_before_its_pixels_keeps_every_other_element(syntax: str) -> None:
     dataset = ct_dataset(phantom(), syntax, StudyDescription="chest")
