@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> None:
     inputs = read_lesion_inputs(_paths(options), allow_copies=options.allow_copies)
     weights, leave_out = "", tuple(options.leave_out)
     with inputs.collecting():
-        weights = check_weights(recipe.architecture, options.weights)
+        if options.weights or not options.check:  # a check downloads nothing
+            weights = check_weights(recipe.architecture, options.weights)
     with inputs.collecting():
         leave_out = leave_out or _with_both_classes(inputs)
         if inputs.data is not None:

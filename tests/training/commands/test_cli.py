@@ -186,6 +186,8 @@ def test_check_prints_the_table_and_every_problem_and_claims_nothing(
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:3] == ["read", "for", "source"]
     assert out[-1] == "all inputs can be used"
+    assert main(command) == 0, "a check downloads no weights"
+    capsys.readouterr()
     shutil.rmtree(sources / "clear")
     (sources / "clear").mkdir()
     assert main([*command, "--weights", str(weights)]) == 1
