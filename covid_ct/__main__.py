@@ -203,7 +203,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--format",
         choices=("table", "csv", "jsonl", "parquet"),
-        help="output format (default: table, or the suffix of --output)",
+        help="output format (default: table, or the suffix of --output); parquet needs --engine ray",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to this file; rows that it already has are kept"

@@ -123,8 +123,8 @@ def chosen_format(wanted: Format | Literal["parquet"] | None, output: Path | Non
     """
     suffixes: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl"}
     form: Format | Literal["parquet"] | None = wanted or (suffixes.get(output.suffix.lower()) if output else "table")
-    if form == "parquet":
-        raise UsageError("--format parquet needs --engine ray")
+    if form == "parquet" or (wanted is None and output and output.suffix.lower() == ".parquet"):
+        raise UsageError("parquet needs --engine ray, with --output DIR")
     if form is None or (output and form == "table"):
         raise UsageError("--output needs --format csv or jsonl, or a name that ends in .csv or .jsonl")
     if output and output.exists() and not output.is_file():

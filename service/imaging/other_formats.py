@@ -55,12 +55,13 @@ def is_nifti(data: bytes) -> bool:
 
 
 def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
-    """Build the refusal of a file in none of `formats`, with its kind if it is known."""
+    """Build the refusal of a file in none of `formats`, with its kind and the command that converts it, if known."""
     kind, command = _kind(data)
-    found = f", but {kind}" if kind else ""
+    but = f", but {kind}" if kind else ""
+    convert = f" Convert it with: {command}" if command else ""
     return UnsupportedImageError(
-        f"The content is not an image of a supported type{found}; send one of {', '.join(formats)}, DICOM. The type is "
-        f"detected from the content, not from the name. Convert it with: {command}"
+        f"The content is not an image of a supported type{but}; send one of {', '.join(formats)}, DICOM. The type is "
+        f"detected from the content, not from the name.{convert}"
     )
 
 
@@ -70,4 +71,4 @@ def _kind(data: bytes) -> tuple[str, str]:
     for at, signature, kind, command in _KINDS:
         if data[at : at + len(signature)] == signature:
             return kind, command
-    return "", "magick in out.png"
+    return "", ""

@@ -112,7 +112,6 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
     "a NIfTI": (ErrorCode.UNSUPPORTED_IMAGE_TYPE, VOLUME, "a NIfTI volume", "covid-ct predict"),
     "a packed NIfTI": (ErrorCode.UNSUPPORTED_IMAGE_TYPE, gzip.compress(VOLUME), "a NIfTI volume", "covid-ct predict"),
     "a Netpbm": (ErrorCode.UNSUPPORTED_IMAGE_TYPE, saved(PICTURE, "PPM"), "a Netpbm image", "magick"),
-    "unknown": (ErrorCode.UNSUPPORTED_IMAGE_TYPE, b"text", "not an image of a supported type", "magick"),
     "a signed TIFF": (ErrorCode.UNSUPPORTED_SAMPLE_DEPTH, deep_tiff(t339=2), "signed samples of 16 bits", "magick"),
     "32 bits in DICOM": (
         ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
@@ -215,6 +214,12 @@ def test_an_unsupported_kind_is_named_with_the_command_that_converts_it(name: st
     assert kind in error.detail
     assert f"Convert it with: {command}" in error.detail
     assert has_right_words(error), error.detail
+
+
+def test_no_command_converts_a_file_of_unknown_kind() -> None:
+    error = refused(partial(decode, b"text"))
+    assert error.code == ErrorCode.UNSUPPORTED_IMAGE_TYPE
+    assert error.detail.endswith("The type is detected from the content, not from the name.")
 
 
 @pytest.mark.parametrize("name", REST)
