@@ -27,6 +27,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.server.parser import MAX_HEAD_BYTES, Parser, make_h11_linear
 from service.settings import Settings
+from service.web.app import STUDY_ROUTES
 from service.web.problems import problem_response
 
 _SLACK_SECONDS: Final = 2.0
@@ -122,12 +123,16 @@ class Connection(H11Protocol):
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's always closes the connection
         """Keep the connection for the response to a complete request: the client may have closed its sending side only.
 
+        A study takes minutes, which are not spent for a client that has probably disconnected: its connection closes.
+
         Returns:
             Whether the connection stays open. A client that has disconnected is noticed when the response is sent.
         """
         self._has_ended = True
         cycle = self._cycle
-        return cycle is not None and not cycle.response_complete and not cycle.more_body
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        return STUDY_ROUTES.match(cycle.scope["path"]) is None
 
     def on_response_complete(self) -> None:
         """Start the next request, or wait for it."""

@@ -86,3 +86,19 @@ async def test_a_body_that_its_route_reads_has_the_time_of_the_route(service: Se
     await asyncio.sleep(0.3)  # longer than an unread body may take
     writer.write(b"half")
     assert (await reader.read()).startswith(b"HTTP/1.1 204")
+
+
+async def test_a_client_that_closes_its_sending_side_leaves_its_study(service: Service) -> None:
+    reader, writer = await service.open(REQUEST.replace(b"GET /", b"GET /predict/study"))
+    await service.asked.acquire()
+    writer.write_eof()
+    assert await reader.read() == b""
+    service.go.set()
+
+
+async def test_a_client_that_closes_its_sending_side_waits_for_another_answer(service: Service) -> None:
+    reader, writer = await service.open(REQUEST)
+    await service.asked.acquire()
+    writer.write_eof()
+    service.go.set()
+    assert (await reader.read()).startswith(b"HTTP/1.1 204")
