@@ -9,10 +9,13 @@ from typing import Final
 import numpy as np
 
 from service.imaging.series.geometry import VolumeGeometry
-from service.imaging.series.place import Place, Plane
+from service.imaging.series.place import Place
 
 _SAME_DIRECTION: Final = 0.01
 """Largest difference between components of directions of one stack."""
+
+_SAME_SPACING: Final = 0.01
+"""Largest difference between pixel spacings of one stack, as a part of them."""
 
 _SAME_POSITION: Final = 0.01
 """Distance in mm below which two slices lie at the same position."""
@@ -68,28 +71,30 @@ def group_series(places: Sequence[Place]) -> list[Series]:
     Returns:
         The series in the order of their first slices in `places`.
     """
-    stacks: list[list[int]] = []
+    groups: dict[tuple[object, ...], list[int]] = {}
     for index, place in enumerate(places):
-        stack = next((stack for stack in stacks if _same_stack(places[stack[0]], place)), None)
-        if stack is None:
-            stacks.append([index])
-        else:
-            stack.append(index)
+        key = (place.series, place.rows, place.columns, place.turn, place.plane is None)
+        groups.setdefault(key, []).append(index)
+    stacks = sorted(stack for group in groups.values() for stack in _parallel(group, places))
     return [series for stack in stacks for series in _by_acquisition(stack, places)]
 
 
-def _same_stack(one: Place, other: Place) -> bool:
-    key = (one.series, one.rows, one.columns, one.turn)
-    if key != (other.series, other.rows, other.columns, other.turn):
-        return False
-    if one.plane is None or other.plane is None:
-        return one.plane is other.plane
-    same_directions = np.allclose(_directions(one.plane), _directions(other.plane), rtol=0, atol=_SAME_DIRECTION)
-    return same_directions and np.allclose(one.plane.pixel_spacing, other.plane.pixel_spacing, rtol=0.01)
-
-
-def _directions(plane: Plane) -> tuple[float, ...]:
-    return plane.row_direction + plane.column_direction
+def _parallel(group: list[int], places: Sequence[Place]) -> list[list[int]]:
+    """Split slices into stacks of those that have the direction and pixel spacing of the first one."""
+    planes = [plane for index in group if (plane := places[index].plane)]
+    if not planes:
+        return [group]
+    directions = np.array([plane.row_direction + plane.column_direction for plane in planes])
+    spacings = np.array([plane.pixel_spacing for plane in planes])
+    rest, stacks = np.arange(len(group)), []
+    while len(rest):
+        first = rest[0]
+        is_same = (np.abs(directions[rest] - directions[first]) <= _SAME_DIRECTION).all(axis=1)
+        is_same &= (np.abs(spacings[rest] - spacings[first]) <= _SAME_SPACING * spacings[first]).all(axis=1)
+        is_same[0] = True  # also if it is not a number
+        stacks.append([group[index] for index in rest[is_same]])
+        rest = rest[~is_same]
+    return stacks
 
 
 def _by_acquisition(stack: list[int], places: Sequence[Place]) -> list[Series]:

@@ -1,4 +1,6 @@
+import dataclasses
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -150,3 +152,14 @@ def test_frames_of_an_enhanced_file_have_places_of_their_own() -> None:
     assert found.slices == (1, 2, 0)
     assert found.geometry is not None
     assert [source.frame for source in found.geometry.sources] == [2, 3, 1]
+
+
+def test_two_thousand_slices_with_other_pixel_spacings_are_grouped_in_seconds() -> None:
+    (place,) = places(series([10.0]))
+    assert place.plane is not None
+    spacings = [1e-6 * 1.0125**number for number in range(2000)]
+    planes = [dataclasses.replace(place.plane, pixel_spacing=(spacing, spacing)) for spacing in spacings]
+    began = time.process_time()
+    found = group_series([dataclasses.replace(place, plane=plane) for plane in planes])
+    assert time.process_time() - began < 10  # comparing all pairs takes a minute
+    assert [series_.slices for series_ in found] == [(index,) for index in range(2000)]
