@@ -113,6 +113,23 @@ def to_input(ct_slice: Slice, size: int) -> Slice:
     return np.array(resized, dtype=np.uint8)[np.newaxis]  # a copy, so that torch can share its memory
 
 
+def reduced(ct_slice: Slice, side: int | None) -> Slice:
+    """Reduce a slice so that no side is longer than `side` pixels; None, and a smaller slice, change nothing.
+
+    Args:
+        ct_slice: uint8 (1, H, W).
+        side: longest side of the result.
+
+    Returns:
+        uint8 (1, h, w), with the same aspect ratio.
+    """
+    if side is None or max(ct_slice.shape) <= side:
+        return ct_slice
+    image = Image.fromarray(ct_slice[0])
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _to_slice(image)
+
+
 def check_size(width: int, height: int, limits: DecodeLimits) -> None:
     """Check the size of an image in pixels.
 

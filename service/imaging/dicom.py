@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.imaging.dicom_checks import Header, check_frame_type, check_header
-from service.imaging.dicom_header import NATIVE, PLUGINS, Elements, read_elements
+from service.imaging.dicom_header import NATIVE, PLUGINS, Elements, items_of, read_elements
 from service.imaging.dicom_values import grey_table, has_hounsfield
 from service.imaging.failures import decoding
 from service.imaging.orientation import upright
@@ -187,7 +187,6 @@ def functional_groups(dataset: "Dataset", index: int, name: str) -> list["Datase
     """Find the functional groups of a frame (PS3.3 C.7.6.16): first its own, then the shared ones."""
     groups: list[Dataset] = []
     for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
-        items = dataset.get(sequence) or []
-        if at < len(items):
-            groups.extend((items[at].get(name) or [])[:1])
+        for item in items_of(dataset, sequence)[at : at + 1]:
+            groups.extend(items_of(item, name)[:1])
     return groups

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, malformed_element, unsupported
-from service.imaging.dicom_header import NATIVE, RLE, Elements
+from service.imaging.dicom_header import NATIVE, RLE, Elements, texts
 from service.imaging.failures import decoding
 from service.imaging.window import LUNG
 
@@ -84,7 +84,7 @@ def check_frame_type(groups: list["Dataset"]) -> None:
         UnusableImageError: it is a localizer.
     """
     for group in groups:
-        _refuse_localizer(group.get("FrameType"), "FrameType (0008,9007)")
+        _refuse_localizer(texts(group, "FrameType"), "FrameType (0008,9007)")
 
 
 def _check_content(elements: Elements) -> None:
@@ -107,7 +107,7 @@ def _check_content(elements: Elements) -> None:
         raise UnusableImageError(
             f"The DICOM file is of {shown}, and the model knows CT slices only.", code=ErrorCode.NOT_CT
         )
-    _refuse_localizer(dataset.get("ImageType"), "ImageType (0008,0008)")
+    _refuse_localizer(texts(dataset, "ImageType"), "ImageType (0008,0008)")
     if elements.is_float:
         raise unsupported(
             "The DICOM file has floating-point samples; send 8 or 16 bits.",
@@ -116,8 +116,8 @@ def _check_content(elements: Elements) -> None:
         )
 
 
-def _refuse_localizer(values: Any, element: str) -> None:
-    if "LOCALIZER" in ([values] if isinstance(values, str) else list(values or [])):
+def _refuse_localizer(values: list[str], element: str) -> None:
+    if "LOCALIZER" in values:
         raise UnusableImageError(
             f"The DICOM file is a localizer (scout), by its {element}; send an axial slice of the series.",
             code=ErrorCode.LOCALIZER,

@@ -4,11 +4,11 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, limit_exceeded, malformed_element, unsupported
+from service.errors import ErrorCode, damaged_image, limit_exceeded, malformed_element, unsupported
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -201,3 +201,26 @@ def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:
     if not all(math.isfinite(number) for number in values):
         raise malformed_element(name, tag, "is not a finite number")
     return values
+
+
+def items_of(dataset: "Dataset", name: str) -> Sequence["Dataset"]:
+    """List the items of a sequence; an absent or empty one has none.
+
+    Raises:
+        UnusableImageError: the element is no sequence.
+    """
+    from pydicom.sequence import Sequence as Items
+
+    value = dataset.get(name)
+    if not value:
+        return []
+    if not isinstance(value, Items):
+        raise damaged_image(f"its {name} is not a sequence")
+    return value
+
+
+def texts(dataset: "Dataset", name: str) -> list[str]:
+    """List the values of an element as text, whatever its kind."""
+    value = dataset.get(name)
+    parts = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    return [str(part) for part in parts if part is not None]

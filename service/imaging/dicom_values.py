@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, malformed_element, unsupported
 from service.imaging.dicom_checks import CONVERT_COLOUR, Header
-from service.imaging.dicom_header import numbers
+from service.imaging.dicom_header import items_of, numbers
 from service.imaging.window import Window
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) 
     """
     if header.photometric == "PALETTE COLOR" or header.samples > 1:
         return False
-    if dataset.get("ModalityLUTSequence"):
-        _check_unit("ModalityLUTType (0028,3004)", dataset.ModalityLUTSequence[0].get("ModalityLUTType"))
+    for table in items_of(dataset, "ModalityLUTSequence")[:1]:
+        _check_unit("ModalityLUTType (0028,3004)", table.get("ModalityLUTType"))
         return True
     rescale = _rescale(dataset, groups)
     if rescale is None and header.stored > 8:

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
@@ -13,7 +14,7 @@ from service.errors import ErrorCode, ServiceError, UnsupportedImageError, Unusa
 from service.imaging.dicom import is_dicom
 from service.imaging.overlay import grey_image, jpeg
 from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
-from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
+from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
 from service.inference.pipeline import infer
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
@@ -40,11 +41,10 @@ _START_BYTES: Final = 32 * 1024
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
 
-_PREVIEW_SIDE: Final = 1024
-"""Longest side of a preview in pixels: 2,000 of them take about 100 MB."""
-
 _RETRY_SECONDS: Final = 0.1
 """Pause of a study while single slices fill the queue."""
+
+_log = logging.getLogger("covidct.study")
 
 
 class StudyReader:
@@ -61,6 +61,7 @@ class StudyReader:
 
     def __init__(self, state: ServiceState, options: ReadOptions, previews: bool = False) -> None:
         self._state = state
+        options = replace(options, picture_side=PICTURE_SIDE)
         self._options = replace(options, keep_pictures=True, thin_mm=0.0) if previews else options
         self._previews = previews
         self._room = asyncio.Semaphore(_FILES_AT_ONCE)
@@ -99,7 +100,7 @@ class StudyReader:
                 await self._add_zip(stack.enter_context(await self._open(self._zips.pop(0))))
             await self._wait()
             self._found.sort(key=lambda slice_: slice_.file)
-            study = plan_study(self._found, self._others, every_mm)
+            study = await asyncio.to_thread(plan_study, self._found, self._others, every_mm)
             await self._decode(study)
         return study
 
@@ -150,7 +151,7 @@ class StudyReader:
                 return
             data = await content.read()
             if isinstance(data, ServiceError):
-                raise data
+                raise data  # noqa: TRY301 - an error of the file as any other
             refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
@@ -160,12 +161,8 @@ class StudyReader:
                         self._add_slice(FoundSlice(index, name, kept, preview), content)
                     else:
                         self._others.append(NotASlice(index, name, slice_))
-        except UnusableImageError as error:
-            if error.code == ErrorCode.STUDY_TOO_LARGE:
-                raise
-            self._others.append(NotASlice(index, name, error.without_frames()))
-        except UnsupportedImageError as error:
-            self._others.append(NotASlice(index, name, error.without_frames()))
+        except Exception as error:  # noqa: BLE001 - one file must not end the study
+            self._others.append(NotASlice(index, name, _error_of_file(error)))
 
     async def _read_place(self, index: int, name: str, content: "_Content") -> bool:
         """Whether the start of a file was enough to know the place of a thin slice."""
@@ -199,16 +196,17 @@ class StudyReader:
         try:
             data = await content.read()
             if isinstance(data, ServiceError):
-                raise data
+                raise data  # noqa: TRY301 - an error of the file as any other
             options = frames_to_decode(slices, self._options)
             decoded = self._state.cage.study_slices(data, slices[0].found.name, options)
             async with aclosing(decoded) as pixels:
                 for slice_ in slices:
                     set_decoded(slice_, await anext(pixels))
-        except (UnusableImageError, UnsupportedImageError) as error:
+        except Exception as error:  # noqa: BLE001 - as in _read
+            reason = _error_of_file(error)
             for slice_ in slices:
                 if slice_.found.read.network_input is None and slice_.answer is None:
-                    slice_.answer = error
+                    slice_.answer = reason
 
     def _check(self) -> None:
         """Raise the error of a file that ended reading, or the limit of slices."""
@@ -284,8 +282,21 @@ class _ZippedFile:
         return await asyncio.to_thread(self.archive.read_start, self.number, _START_BYTES)
 
 
+def _error_of_file(error: Exception) -> ServiceError:
+    """Return the reason why a file has no slice; raise an error that is not of this file alone."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, ServiceError):
+        is_of_file = isinstance(error, UnusableImageError | UnsupportedImageError)
+        if error.code == ErrorCode.STUDY_TOO_LARGE or not (is_of_file or error.code == ErrorCode.INTERNAL_ERROR):
+            raise error
+        return error.without_frames()
+    _log.error("unexpected error in a file of a study", exc_info=error)
+    return ServiceError("The service failed at the file; the log has the reason. Please report it.")
+
+
 def _preview(slice_: StudySlice) -> bytes | None:
-    return None if slice_.picture is None else jpeg(grey_image(slice_.picture, _PREVIEW_SIDE))
+    return None if slice_.picture is None else jpeg(grey_image(slice_.picture))
 
 
 @asynccontextmanager

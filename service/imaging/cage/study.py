@@ -89,7 +89,7 @@ def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> 
         header = payload[area : area + int(head["header"])] or header
         place = _place(head["place"], header)
         slice_ = StudySlice(place, int(head["frame"]), network_input, picture, bool(head["has_hounsfield"]))
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise damaged_image("a decoder crashed on it") from None
     return slice_, header
 

@@ -10,9 +10,10 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
-from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, to_input
+from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, reduced, to_input
 from service.imaging.dicom import DicomFile, is_dicom, open_dicom
-from service.imaging.dicom_header import before_pixels
+from service.imaging.dicom_header import before_pixels, texts
+from service.imaging.failures import decoding
 from service.imaging.other_formats import has_known_signature, unsupported_format
 from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
 from service.imaging.series.place import Place, Plane, place_of_frame, slice_thickness, vector
@@ -37,6 +38,11 @@ _SECONDARY_CAPTURES: Final = "1.2.840.10008.5.1.4.1.1.7"
 _SCREEN: Final = re.compile(r"SCREEN SAVE|DOSE|\bPROT\b|REPORT")
 """In ImageType: a screenshot, dose report or protocol, which some scanners store as CT images."""
 
+_HEADER: Final = "its DICOM header can't be read"
+
+PICTURE_SIDE: Final = 512
+"""Longest side in pixels of the pictures that a study keeps: the size of a usual slice."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -46,7 +52,8 @@ class ReadOptions:
         input_size: side of the network's input in pixels.
         limits: of each file.
         window: for Hounsfield units.
-        keep_pictures: whether to keep the slices in their own size too.
+        keep_pictures: whether to keep the slices for pictures too.
+        picture_side: longest side of kept pictures in pixels, larger ones are reduced; None keeps their own size.
         keep_headers: whether to keep the DICOM headers, see `SourceFrame.header`.
         thin_mm: of slices thinner than this, only the place is read: a series of them is read in steps.
         frames: which frames of the file to read, in this order; None: all.
@@ -58,6 +65,7 @@ class ReadOptions:
     limits: DecodeLimits
     window: Window = LUNG
     keep_pictures: bool = False
+    picture_side: int | None = None
     keep_headers: bool = False
     thin_mm: float = 0.0
     frames: tuple[int, ...] | None = None
@@ -73,7 +81,7 @@ class StudySlice:
         place: series and position.
         frame: index in its file, from 0.
         network_input: uint8 (1, S, S); None if only the place was read.
-        picture: uint8 (1, H, W), upright, in its own size; None unless pictures are kept.
+        picture: uint8 (1, H, W), upright; None unless pictures are kept.
         has_hounsfield: whether the window of `ReadOptions` applies.
     """
 
@@ -141,22 +149,24 @@ def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> I
 
 def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[StudySlice | ServiceError]:
     file = open_dicom(data)
-    _check_file(file, options)
-    is_thin = options.frames is None and _is_thin(file, options)
-    header = before_pixels(data) if options.keep_headers and not is_thin else b""
+    with decoding(_HEADER):
+        _check_file(file, options)
+        is_thin = options.frames is None and _is_thin(file, options)
+        header = before_pixels(data) if options.keep_headers and not is_thin else b""
     frames = range(file.header.frames) if options.frames is None else options.frames
     for index in frames[first:]:
         try:
-            place = place_of_frame(file, index, header)
+            with decoding(_HEADER):
+                place, has_hounsfield = place_of_frame(file, index, header), file.uses_window(index)
             picture = None if is_thin else file.frame(index, options.window)[None]
-            yield _slice(place, index, picture, options, file.uses_window(index))
+            yield _slice(place, index, picture, options, has_hounsfield)
         except ServiceError as error:
             yield error
 
 
 def _slice_of_start(start: bytes, options: ReadOptions) -> Iterator[StudySlice]:
     """Yield the place of a thin slice from the start of its file; nothing if the whole file must be read."""
-    with suppress(ServiceError):  # which the whole file has too, with its reason
+    with suppress(ServiceError), decoding(_HEADER):  # the whole file has the error too, with its reason
         file = open_dicom(start, is_whole=False)
         _check_file(file, options)
         if file.header.frames == 1 and _is_thin(file, options):
@@ -181,8 +191,7 @@ def _is_thin(file: DicomFile, options: ReadOptions) -> bool:
 
 
 def _refuse_screens(file: DicomFile) -> None:
-    image_type = file.dataset.get("ImageType") or []
-    kinds = " ".join([image_type] if isinstance(image_type, str) else image_type)
+    kinds = " ".join(texts(file.dataset, "ImageType"))
     if str(file.dataset.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURES) or _SCREEN.search(kinds):
         raise UnusableImageError(
             "The DICOM file is a screenshot or a report (secondary capture), not a slice of the scanner.",
@@ -194,7 +203,8 @@ def _slice(
     place: Place, frame: int, picture: Slice | None, options: ReadOptions, has_hounsfield: bool = True
 ) -> StudySlice:
     network_input = None if picture is None else to_input(picture, options.input_size)
-    return StudySlice(place, frame, network_input, picture if options.keep_pictures else None, has_hounsfield)
+    kept = reduced(picture, options.picture_side) if picture is not None and options.keep_pictures else None
+    return StudySlice(place, frame, network_input, kept, has_hounsfield)
 
 
 def natural_order(name: str) -> tuple[float | str, ...]:

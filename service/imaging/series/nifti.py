@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, limit_exceeded, unsupported
 from service.imaging.decode import DecodeLimits, Slice, check_size
+from service.imaging.failures import decoding
 from service.imaging.other_formats import is_nifti as starts_like_nifti
 from service.imaging.series.geometry import VolumeGeometry
+from service.imaging.series.place import MOST_MM
 from service.imaging.window import LUNG, Window
 
 MAX_VOXEL_BYTES: Final = 1024**3
@@ -25,12 +27,20 @@ _CHUNK: Final = 1024 * 1024
 _HEADER_BYTES: Final = 540
 """Bytes of the header of NIfTI-2; version 1 has 348."""
 
+_HEADER: Final = "the NIfTI header can't be read"
+
 _AIR: Final = -1024.0
 
 _GZIP: Final = b"\x1f\x8b"
 
 _LONGEST_QUATERNION: Final = 1.001
 """Larger excess lengths of a quaternion are not rounding errors."""
+
+_LEAST_MM: Final = 1e-6
+"""Smaller voxels are damage."""
+
+_LEAST_VOLUME: Final = 1e-6
+"""Of a box with edges of 1 along the axes; below, two axes lead in the same direction."""
 
 _UNIT_MM: Final = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """Millimetres of a spatial unit: unknown, metre, millimetre, micrometre."""
@@ -88,7 +98,8 @@ def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX
     Raises:
         UnusableImageError: damaged, not a volume, of colours or complex numbers, or beyond a limit.
     """
-    layout = _layout(data, limits)
+    with decoding(_HEADER):
+        layout = _layout(data, limits)
     size = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
     if size > max_bytes:
         raise limit_exceeded(f"the NIfTI file announces {size} bytes, and the limit is {max_bytes}")
@@ -105,9 +116,10 @@ def nifti_geometry(data: bytes, limits: DecodeLimits = _LIMITS) -> VolumeGeometr
     Raises:
         UnusableImageError: as in `open_nifti`, as far as the header shows it.
     """
-    layout = _layout(data, limits)
-    depth_last = [layout.shape[axis] for axis in _axes(layout.orientation)]
-    return _geometry(_upright_affine(layout), tuple(depth_last))
+    with decoding(_HEADER):
+        layout = _layout(data, limits)
+        depth_last = [layout.shape[axis] for axis in _axes(layout.orientation)]
+        return _geometry(_upright_affine(layout), tuple(depth_last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +205,7 @@ def _header(start: bytes) -> Any:
         header = kind(start[:size], check=False)
         header.get_data_dtype()
     except Exception:  # noqa: BLE001 - nibabel raises nearly anything on hostile bytes
-        raise damaged_image("the NIfTI header can't be read") from None
+        raise damaged_image(_HEADER) from None
     return header
 
 
@@ -257,16 +269,30 @@ def _affine(header: Any) -> NDArray[np.float64]:
     """Return the matrix (4, 4) from voxels to mm: the sform if it is usable, else the qform, else the voxel sizes.
 
     Without a usable form the first axis is taken to lead to the patient's left, as nibabel does.
+
+    Raises:
+        UnusableImageError: none is usable.
     """
-    for code, read in (("sform_code", _sform), ("qform_code", _qform)):
-        if int(header[code]) > 0:
-            affine = read(header)
-            if np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-9:
-                break
-    else:
-        affine = np.asarray(header.get_base_affine(), dtype=np.float64)
     scale = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    return np.diag([scale, scale, scale, 1.0]) @ affine
+    forms = [read for code, read in (("sform_code", _sform), ("qform_code", _qform)) if int(header[code]) > 0]
+    for read in (*forms, _voxel_sizes):
+        with np.errstate(all="ignore"):
+            affine: NDArray[np.float64] = np.diag([scale, scale, scale, 1.0]) @ read(header)
+        if _is_usable(affine):
+            return affine
+    raise damaged_image("the NIfTI header has no usable voxel sizes or positions")
+
+
+def _is_usable(affine: NDArray[np.float64]) -> bool:
+    """Whether a matrix from voxels to mm is finite, and its axes lead in different directions."""
+    if not (np.abs(affine) < MOST_MM).all():
+        return False
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(sizes.min() > _LEAST_MM and abs(np.linalg.det(affine[:3, :3] / sizes)) > _LEAST_VOLUME)
+
+
+def _voxel_sizes(header: Any) -> NDArray[np.float64]:
+    return np.asarray(header.get_base_affine(), dtype=np.float64)
 
 
 def _sform(header: Any) -> NDArray[np.float64]:

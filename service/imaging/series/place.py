@@ -1,7 +1,7 @@
 """Place of a slice: the series and stack it belongs to, and its position in the patient."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Vector: TypeAlias = tuple[float, float, float]
+
+MOST_MM: Final = 1e6
+"""Positions and distances from here on are damage: a kilometre."""
+
+_MOST: Final = 2**63
+"""Larger whole numbers are damage; an integer string has at most 12 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ def _plane(dataset: "Dataset", index: int) -> Plane | None:
     spacing = _numbers(_places(dataset, index, "PixelMeasuresSequence"), "PixelSpacing", 0x00280030, 2)
     if position is None or directions is None or spacing is None or min(spacing) <= 0:
         return None
+    if max(map(abs, position + spacing)) > MOST_MM:
+        return None
     x, y, z = position
     return Plane((x, y, z), *directions, (spacing[0], spacing[1]))
 
@@ -149,6 +157,7 @@ def _text(dataset: "Dataset", name: str) -> str:
 
 def _whole(dataset: "Dataset", name: str) -> int | None:
     try:
-        return int(dataset.get(name))
-    except (TypeError, ValueError):
+        number = int(dataset.get(name))
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if abs(number) < _MOST else None

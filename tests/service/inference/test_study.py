@@ -8,15 +8,18 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from PIL import Image
 from pydantic import ByteSize
 
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.decode import DecodeLimits
-from service.imaging.series.files import ReadOptions
+from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.inference.service_state import ServiceState
 from service.inference.study import open_study
+from service.model.study import Study
 from service.settings import Settings
 from tests.support.files.studies import zipped
+from tests.support.processes.client import png
 
 pytestmark = pytest.mark.anyio
 
@@ -97,3 +100,43 @@ async def test_a_refused_file_of_a_study_does_not_stay_in_memory() -> None:
         finally:
             tracemalloc.stop()
             gc.enable()
+
+
+class Decoders:
+    """Decoders in this process, with a fault at DICOM files."""
+
+    async def study_slices(
+        self, data: bytes, name: str, options: ReadOptions
+    ) -> AsyncIterator[StudySlice | ServiceError]:
+        if data[128:132] == b"DICM":
+            raise ZeroDivisionError
+        for slice_ in read_study_file(data, name, options):
+            yield slice_
+
+
+async def study_of(files: list[bytes], options: ReadOptions, *, previews: bool = False) -> Study:
+    """The study of these files, before it is read."""
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(), cage=Decoders()))
+    async with open_study(state, options, previews) as reader:
+        for number, data in enumerate(files):
+            await reader.add(str(number), io.BytesIO(data))
+        return await reader.finish()
+
+
+async def test_a_fault_at_a_file_is_a_row_of_the_study() -> None:
+    study = await study_of([png(), bytes(128) + b"DICM" + bytes(8)], ReadOptions(64, DecodeLimits()))
+    assert [len(series.slices) for series in study.series] == [1]
+    assert [(other.name, other.error.code) for other in study.others] == [("1", "internal_error")]
+
+
+@pytest.mark.parametrize("previews", [False, True])
+async def test_pictures_that_are_kept_are_small(previews: bool) -> None:
+    options = ReadOptions(64, DecodeLimits(), keep_pictures=True)
+    study = await study_of([png(side=1500)], options, previews=previews)
+    slice_ = study.series[0].slices[0].found
+    if slice_.preview is None:
+        assert slice_.read.picture is not None
+        assert slice_.read.picture.nbytes <= 512**2
+    else:
+        assert slice_.read.picture is None
+        assert Image.open(io.BytesIO(slice_.preview)).width == 512

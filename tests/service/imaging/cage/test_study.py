@@ -89,3 +89,12 @@ def test_a_worker_that_lies_has_a_damaged_file(name: str, value: object) -> None
         unpack_slice(head | {name: value}, payload, 32, b"")
     with pytest.raises(ServiceError, match="crashed"):
         unpack_slice(head, payload[:100], 32, b"")
+
+
+def test_a_number_beyond_all_limits_from_a_worker_is_damage() -> None:
+    (packed,) = pack_slices(study_order("a", PLAIN) | {"start": 0}, series([10.0])[0])
+    assert not isinstance(packed, ServiceError)
+    head, parts = packed
+    head["place"]["order"] = [10**400]
+    with pytest.raises(ServiceError, match="damaged"):
+        unpack_slice(head, b"".join(parts), PLAIN.input_size, b"")

@@ -1,3 +1,4 @@
+import contextlib
 import io
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import RLELossless
 
-from service.errors import ServiceError
+from service.errors import ServiceError, UnusableImageError
 from service.imaging.decode import DecodeLimits, decode, to_input
 from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import group_series
@@ -180,3 +181,38 @@ def test_the_places_of_a_thin_volume_are_read_without_its_voxels() -> None:
     whole, thin = read(data, "a.nii"), read(data[:-3000], "a.nii", THIN)
     assert [slice_.place for slice_ in thin] == [slice_.place for slice_ in whole]
     assert all(slice_.network_input is None for slice_ in thin)
+
+
+def test_pictures_are_reduced_to_the_longest_side_that_is_asked_for() -> None:
+    options = replace(WHOLE, picture_side=128)
+    sizes = [read(picture(side), options=options)[0].picture for side in (40, 300)]
+    assert [kept is not None and kept.shape for kept in sizes] == [(1, 40, 40), (1, 128, 128)]
+
+
+WRONG_KINDS = [
+    pytest.param(0x52009229, "OV", bytes(8), id="shared groups"),
+    pytest.param(0x52009230, "SL", [1], id="groups of frames"),
+    pytest.param(0x52009230, "UT", "text", id="groups of frames as text"),
+    pytest.param(0x00283000, "LO", ["1", "2"], id="table"),
+    pytest.param(0x00080008, "UL", [1, 2], id="numbers as image type"),
+    pytest.param(0x00080008, "OB", b"1e400 ", id="bytes as image type"),
+    pytest.param(0x00200013, "LT", "9" * 400, id="number of 400 digits"),
+]
+
+
+@pytest.mark.parametrize(("tag", "kind", "value"), WRONG_KINDS)
+def test_an_element_of_a_wrong_kind_is_damage_or_ignored(tag: int, kind: str, value: Any) -> None:
+    dataset = ct_dataset(phantom())
+    dataset.add_new(tag, kind, value)
+    for found in read_study_file(written(dataset), "a", WHOLE):
+        assert isinstance(found, StudySlice) or found.code == "damaged_image"
+    with contextlib.suppress(UnusableImageError):
+        decode(written(dataset))
+
+
+@pytest.mark.parametrize("number", ["inf", "1e400", "9" * 400])
+def test_an_instance_number_that_is_no_number_is_ignored(number: str) -> None:
+    dataset = ct_dataset(phantom())
+    dataset.add_new("InstanceNumber", "LT", number)
+    (slice_,) = read(written(dataset).replace(b"\x20\0\x13\0LT", b"\x20\0\x13\0IS"))
+    assert slice_.place.order == (0, 0)

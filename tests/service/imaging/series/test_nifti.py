@@ -1,12 +1,13 @@
 import struct
 import tracemalloc
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
 from service.errors import ServiceError
-from service.imaging.series.nifti import is_nifti, open_nifti
+from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
 from service.imaging.window import LUNG
 from tests.support.files.studies import gzipped, volume
 
@@ -132,3 +133,32 @@ def test_a_nifti_is_known_by_its_bytes(data: bytes) -> None:
     assert is_nifti("a", data)
     assert is_nifti("a", gzipped(data))
     assert not is_nifti("a.nii", b"\x89PNG")
+
+
+UNUSABLE = [
+    pytest.param(np.diag([1e200, 1e200, 1e200, 1]), {}, id="huge"),
+    pytest.param(np.diag([1e306, 1, 1, 1]), {"xyzt_units": 1}, id="huge metres"),
+    pytest.param(None, {"pixdim": [1, 0, 0, 0, 1, 1, 1, 1]}, id="no size"),
+    pytest.param(None, {"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, id="not a number"),
+    pytest.param(None, {"pixdim": [1, np.inf, 1, 1, 1, 1, 1, 1]}, id="infinite"),
+]
+
+
+@pytest.mark.parametrize(("affine", "fields"), UNUSABLE)
+def test_a_volume_without_usable_sizes_is_damage(affine: np.ndarray | None, fields: dict[str, Any]) -> None:
+    image = nibabel.Nifti2Image(np.zeros((64, 64, 3), np.int16), np.eye(4))
+    header = image.header.copy()
+    header["sform_code"], header["qform_code"] = int(affine is not None), 0
+    if affine is not None:
+        header["srow_x"], header["srow_y"], header["srow_z"] = affine[:3]
+        header["pixdim"][1:4] = 0
+    for name, value in fields.items():
+        header[name] = value
+    header["vox_offset"], header["magic"] = 544, image.header["magic"]
+    with pytest.raises(ServiceError, match="no usable voxel sizes"):
+        nifti_geometry(header.binaryblock + bytes(4 + 64 * 64 * 3 * 2))
+
+
+def test_a_singular_sform_is_not_used(data: bytes) -> None:
+    singular = changed(changed(data, SFORM_CODE, "<h", 1), SROW, "<12f", *[1, 1, 0, 0] * 3)
+    assert (read(singular) == read(data)).all()
