@@ -126,7 +126,8 @@ async def predict_study(
             return _Lines(work.lines(segmentation if files else None), stack.pop_all())
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
-            return Response(work.answer(study).model_dump_json(), media_type=_JSON)
+            answer = await asyncio.to_thread(work.answer, study)
+            return Response(answer.model_dump_json(), media_type=_JSON)
         data = await cancel_on_disconnect(request, work.zip(study, segmentation))
         return Response(data, media_type=_ZIP)
 
@@ -161,13 +162,14 @@ class _Work:
         return study
 
     def answer(self, study: Study) -> StudyAnswer:
-        """Build the result."""
+        """Build the result, which takes a second of thousands of series."""
         return StudyAnswer.of(study, self.model.card, self.point, uids=self.uids, request_id=self.request_id)
 
     async def zip(self, study: Study, kind: Kind) -> bytes:
         """Build the result as a zip."""
         async with self.in_time():
-            return await study_zip(study, self.answer(study), self.model, self.point, kind)
+            answer = await asyncio.to_thread(self.answer, study)
+            return await study_zip(study, answer, self.model, self.point, kind)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
@@ -203,7 +205,7 @@ class _Work:
                 yield _line("progress", progress if progress.done else self._found_so_far())
                 with suppress(TimeoutError):
                     progress = await asyncio.wait_for(queue.get(), _LINE_SECONDS)
-            yield self._last(task)
+            yield await asyncio.to_thread(self._last, task)
             if task.exception() is None:
                 more = self._more(task.result(), files)
                 while (line := await asyncio.to_thread(next, more, None)) is not None:
