@@ -17,6 +17,11 @@ SLOW = [Path(__file__).parent / name for name in ("process", "training/release",
 """Folders whose files take longest, from seconds to half a minute."""
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a zip holds the time, so that the processes of a run would collect other tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow files first: processes take files in this order, and none should begin a slow one at the end."""
     items.sort(key=_place)
