@@ -13,7 +13,17 @@ from covid_ct.engines import Engine
 from covid_ct.errors import ClientError, ProblemError, SourceError, UsageError
 from covid_ct.files.slices import SourceSlice, slices_of
 from covid_ct.files.sources import SourceFile, list_sources, read_sources
-from covid_ct.rows import Format, Row, RowKey, SeriesRow, in_anatomical_order, printable, read_rows, writer_to
+from covid_ct.rows import (
+    Format,
+    Row,
+    RowKey,
+    SeriesRow,
+    in_anatomical_order,
+    printable,
+    read_rows,
+    with_answer,
+    writer_to,
+)
 from service import DISCLAIMER
 from service.errors import ServiceError
 from service.imaging.series.files import COMPANIONS, StudySlice
@@ -219,19 +229,10 @@ def _predicted(row: Row, engine: Engine, slice_: SourceSlice) -> Row:
         prediction = engine.predict(slice_)
     except Exception as error:  # noqa: BLE001 - a fault of this program in one slice does not end the run
         return failed_row(row, error)
-    involvement, check = prediction.lung_involvement, prediction.out_of_distribution
+    check = prediction.out_of_distribution
     return replace(
-        row,
-        probability=prediction.probability,
-        label=prediction.label or "",
-        threshold=prediction.threshold,
-        operating_point=prediction.operating_point,
-        lesion_probability=prediction.lesion_probability,
-        covid_given_lesion=prediction.covid_given_lesion,
+        with_answer(row, prediction),
         lesion_threshold=prediction.lesion_threshold,
-        lung_involvement=involvement.both if involvement else None,
-        lung_involvement_left=involvement.left if involvement else None,
-        lung_involvement_right=involvement.right if involvement else None,
         lung_fraction=prediction.lung_fraction,
         ood_score=check.score,
         flagged=check.flagged,

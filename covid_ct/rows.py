@@ -8,13 +8,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
 from covid_ct.errors import ClientError
+from service.api import SlicePrediction
+from service.api_study import SeriesAnswer
 from service.errors import ErrorCode
 
 Format: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -117,6 +119,26 @@ class SeriesRow(Row):
     def is_without_lungs(self) -> bool:
         """Whether this is a series without lungs in a study that has others."""
         return self.error == ErrorCode.NO_LUNGS
+
+
+R = TypeVar("R", bound=Row)
+
+
+def with_answer(row: R, answer: SlicePrediction | SeriesAnswer) -> R:
+    """Fill the columns that a slice and a series have in common."""
+    involvement = answer.lung_involvement
+    return replace(
+        row,
+        probability=answer.probability,
+        label=answer.label or "",
+        threshold=answer.threshold,
+        operating_point=answer.operating_point,
+        lesion_probability=answer.lesion_probability,
+        covid_given_lesion=answer.covid_given_lesion,
+        lung_involvement=involvement.both if involvement else None,
+        lung_involvement_left=involvement.left if involvement else None,
+        lung_involvement_right=involvement.right if involvement else None,
+    )
 
 
 T = TypeVar("T")

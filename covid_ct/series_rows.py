@@ -11,7 +11,7 @@ from covid_ct.engines import Engine
 from covid_ct.errors import ClientError
 from covid_ct.files.sources import Source, read_sources, study_sources
 from covid_ct.predict import Counts, failed_row, window_mark
-from covid_ct.rows import Row, RowKey, SeriesRow, printable
+from covid_ct.rows import Row, RowKey, SeriesRow, printable, with_answer
 from service.api_study import SeriesAnswer, StudyAnswer
 from service.errors import ErrorCode, ServiceError
 from service.imaging.window import Window
@@ -86,21 +86,11 @@ def rows_of_study(
 
 
 def _series_row(row: SeriesRow, series: SeriesAnswer) -> SeriesRow:
-    involvement = series.lung_involvement
     without_lungs = series.probability is None
     return replace(
-        row,
+        with_answer(row, series),
         study=series.study_uid or "",
         series=series.series_uid or "",
-        probability=series.probability,
-        label=series.label or "",
-        threshold=series.threshold,
-        operating_point=series.operating_point,
-        lesion_probability=series.lesion_probability,
-        covid_given_lesion=series.covid_given_lesion,
-        lung_involvement=involvement.both if involvement else None,
-        lung_involvement_left=involvement.left if involvement else None,
-        lung_involvement_right=involvement.right if involvement else None,
         error=ErrorCode.NO_LUNGS if without_lungs else "",
         detail="No slice of the series shows lungs." if without_lungs else "",
         rows=series.rows,

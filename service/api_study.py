@@ -56,7 +56,7 @@ class StudySliceAnswer(_Answer):
 
 
 class WarningAnswer(_Answer):
-    """What is unusual in a series, which is still read."""
+    """Unusual property of a series; the series is read nevertheless."""
 
     code: SeriesWarning
     detail: str

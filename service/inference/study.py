@@ -150,8 +150,6 @@ class StudyReader:
             if self._is_thin and await self._read_place(index, name, content):
                 return
             data = await content.read()
-            if isinstance(data, ServiceError):
-                raise data  # noqa: TRY301 - an error of the file as any other
             refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
@@ -195,8 +193,6 @@ class StudyReader:
     async def _decode_file(self, content: "_Content", slices: Sequence[SeriesSlice]) -> None:
         try:
             data = await content.read()
-            if isinstance(data, ServiceError):
-                raise data  # noqa: TRY301 - an error of the file as any other
             options = frames_to_decode(slices, self._options)
             decoded = self._state.cage.study_slices(data, slices[0].found.name, options)
             async with aclosing(decoded) as pixels:
@@ -232,8 +228,8 @@ class _Content(Protocol):
         """Bytes of the file."""
         ...
 
-    async def read(self) -> bytes | ServiceError:
-        """Return the whole file, or why it is unreadable."""
+    async def read(self) -> bytes:
+        """Return the whole file; raises `ServiceError` if it is unreadable."""
         ...
 
     async def read_start(self) -> bytes:
@@ -273,9 +269,12 @@ class _ZippedFile:
         """See `_Content.size`; what the zip announces, which bounds it."""
         return self.archive.size(self.number)
 
-    async def read(self) -> bytes | ServiceError:
+    async def read(self) -> bytes:
         """See `_Content.read`."""
-        return await asyncio.to_thread(self.archive.read, self.number)
+        data = await asyncio.to_thread(self.archive.read, self.number)
+        if isinstance(data, ServiceError):
+            raise data
+        return data
 
     async def read_start(self) -> bytes:
         """See `_Content.read_start`."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import Open
-from tests.browser.steps import choose, drawn, finish, names, summary
+from tests.browser.steps import busy_at_first, choose, drawn, finish, names, summary
 from tests.support.files.studies import series, zipped
 from tests.support.networks.tiny import write_models
 from tests.support.processes.server import Server, running
@@ -92,16 +92,7 @@ def test_a_key_is_asked_for_once_and_kept_out_of_storage(open_page: Open, slices
 
 def test_a_busy_service_is_asked_again(open_page: Open, slices: Path) -> None:
     page = open_page(expected_statuses=(503,))
-    tries = []
-
-    def busy_at_first(route: object) -> None:
-        tries.append(1)
-        if len(tries) == 1:
-            route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")  # type: ignore[attr-defined]
-        else:
-            route.continue_()  # type: ignore[attr-defined]
-
-    page.route("**/explain*", busy_at_first)
+    tries = busy_at_first(page, "**/explain*")
     choose(page, slices / "bright.png")
     page.get_by_text("The service is busy; retrying in 1 s").wait_for()
     assert "COVID" in summary(page)

@@ -31,7 +31,7 @@ _TILT_DEGREES: Final = 1.0
 
 
 class SeriesWarning(StrEnum):
-    """What is unusual in a series, which is still read."""
+    """Unusual property of a series; the series is read nevertheless."""
 
     NO_POSITIONS = "no_positions"
     DUPLICATE_POSITIONS = "duplicate_positions"
