@@ -19,23 +19,20 @@ class LesionRecipe(BaseModel):
     view_steps: int = Field(
         default=3000, gt=0, description="optimiser steps of the view checker; batch and rate are the lung finder's"
     )
-    steps: int = Field(default=8000, gt=0, description="optimiser steps of the lesion network, on all sources")
+    steps: int = Field(default=1000, gt=0, description="optimiser steps of the lesion network, on all sources")
     left_out_steps: int = Field(
-        default=8000, gt=0, description="optimiser steps of the network without the left-out sources"
+        default=1000, gt=0, description="optimiser steps of the network without the left-out sources"
     )
     warm_up_steps: int = Field(
-        default=200, gt=0, description="first steps, in which the learning rate rises; then it is constant"
+        default=100, gt=0, description="first steps, in which the learning rate rises; then it is constant"
     )
-    cool_down_steps: int = Field(default=300, ge=0, description="last steps, in which the learning rate falls to zero")
+    cool_down_steps: int = Field(default=900, ge=0, description="last steps, in which the learning rate falls to zero")
     batch_size: int = Field(default=12, gt=0, description="slices in a batch of the lesion network")
     learning_rate: float = Field(
-        default=5e-5, gt=0, description="learning rate of VGG's convolutions; new layers have ten times as much"
+        default=1e-4, gt=0, description="learning rate of VGG's convolutions; new layers have ten times as much"
     )
     frozen_layers: int = Field(
         default=14, ge=1, le=40, description="first layers of VGG that keep ImageNet's weights; 14 are blocks 1 and 2"
-    )
-    hint_weight: float = Field(
-        default=1.0, ge=0, description="weight of the loss that keeps ImageNet's 5_1 predictable from the network's 5_1"
     )
     box_height: int = Field(
         default=192, gt=0, multiple_of=16, description="pixels of the lung box's picture from top to bottom"

@@ -192,7 +192,6 @@ def _train(
         cool_down=recipe.cool_down_steps,
         learning_rate=recipe.learning_rate,
         frozen=recipe.frozen_layers,
-        hint=recipe.hint_weight,
         machine=settings.machine,
         checkpoint=checkpoint,
     )

@@ -28,9 +28,6 @@ _PASTED: Final = 0.45
 _OF_CLEAR: Final = 0.7
 """Weight of a slice that is known to have no lesion, without a drawn mask."""
 
-_HINTED: Final = 3
-"""Every third slice of a batch gets the hint of ImageNet's layers. For all slices it costs a quarter of a step."""
-
 
 class Batch(NamedTuple):
     """Slices and targets of one step, with a weight for each target.
@@ -40,7 +37,6 @@ class Batch(NamedTuple):
         lesion, lung: float32 (N, 1, H / 4, W / 4), share of each cell inside the mask.
         lesion_weight, lung_weight, label_weight: float32 (N,), 0 where the target is not known.
         label: float32 (N,), 1 is COVID.
-        hinted: bool (N,), whether a slice gets a hint.
         seeds: int64 (N,), of all random changes of each slice.
     """
 
@@ -51,7 +47,6 @@ class Batch(NamedTuple):
     lung_weight: torch.Tensor
     label: torch.Tensor
     label_weight: torch.Tensor
-    hinted: torch.Tensor
     seeds: torch.Tensor
 
 
@@ -127,7 +122,6 @@ class LesionSamples:
             lung_weight=column([0.3 if sample.crop.lung is None else 1.0 for sample in samples]),
             label=column([sample.label for sample in samples]),
             label_weight=column([sample.label_weight for sample in samples]),
-            hinted=torch.tensor([place % _HINTED == 0 for place in places]),
             seeds=torch.from_numpy(seeds[list(places)]),
         )
 

@@ -1,4 +1,4 @@
-"""Training of the lesion network: lung, lesion, label and ImageNet's hint at once, with checkpoints and snapshots."""
+"""Training of the lesion network: lung, lesion and label at once, with checkpoints and snapshots."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.learning.hint import HintedNetwork
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.network.lesion_network import LesionNetwork, log_probability
 from training.run.atomic_write import write_atomically
@@ -47,7 +46,6 @@ class LesionTraining:
         cool_down: last steps, in which it falls to zero.
         learning_rate: of VGG's convolutions; everything new has ten times as much.
         frozen: how many of VGG's first layers keep ImageNet's weights (14: blocks 1 and 2).
-        hint: weight of the hint's loss.
         machine: device and number format.
         checkpoint: file that a killed run resumes from.
     """
@@ -58,7 +56,6 @@ class LesionTraining:
     cool_down: int
     learning_rate: float
     frozen: int
-    hint: float
     machine: Machine
     checkpoint: Path
 
@@ -93,14 +90,16 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
         TrainingError: the checkpoint is damaged or of another run.
     """
     device = training.machine.device
-    hinted = HintedNetwork(network, training.frozen)
-    hinted.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()  # batch norms keep ImageNet's statistics
+    for layer in list(network.features)[: training.frozen]:
+        layer.requires_grad_(False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     finished = training.snapshot_path(training.steps)
     if not current().lacks(finished):
-        read_snapshot(finished, hinted)
+        read_snapshot(finished, network)
         return network
-    optimiser = _optimiser(hinted, training)
-    state = _State(hinted, optimiser, samples)
+    optimiser = _optimiser(network, training)
+    state = _State(network, optimiser, samples)
     state.restore(training.checkpoint)
     processes = current()
     processes.check_same(state.step, f"the step of {training.checkpoint}")
@@ -109,7 +108,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     places = processes.places(training.batch_size)
     if not places:
         raise TrainingError(f"--batch-size {training.batch_size}: fewer slices than processes")
-    parallel = DistributedDataParallel(hinted) if processes.count > 1 else hinted
+    parallel = DistributedDataParallel(network) if processes.count > 1 else network
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
         waiting = drawing.submit(samples.batch, training.batch_size, places)
@@ -119,7 +118,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             waiting = drawing.submit(samples.batch, training.batch_size, places)
             for group in optimiser.param_groups:
                 group["lr"] = group["largest_lr"] * training.rate(step)
-            losses = _step(hinted, parallel, batch, training, optimiser)
+            losses = _step(network, parallel, batch, training, optimiser)
             state.advance(step + 1, losses)
             bar.set_postfix(state.running)
             if processes.is_first and training.has_snapshot(step + 1):
@@ -141,24 +140,28 @@ def training_seconds(losses_path: Path) -> float:
     return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
-def read_snapshot(path: Path, hinted: HintedNetwork) -> None:
+def read_snapshot(path: Path, network: LesionNetwork) -> None:
     """Take the averaged weights of a snapshot.
 
     Raises:
         TrainingError: the file is damaged or of another run.
     """
     with restoring(path):
-        _take(hinted, torch.load(path, map_location="cpu", weights_only=True))
+        _take(network, torch.load(path, map_location="cpu", weights_only=True))
 
 
-def _take(hinted: HintedNetwork, weights: Mapping[str, torch.Tensor]) -> None:
-    for name, value in hinted.trainable().items():
+def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
+
+
+def _take(network: LesionNetwork, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, value in _trainable(network).items():
         value.copy_(weights[name])
 
 
-def _optimiser(hinted: HintedNetwork, training: LesionTraining) -> torch.optim.Optimizer:
-    trunk = [weight for weight in hinted.network.features.parameters() if weight.requires_grad]
-    new = [weight for name, weight in hinted.named_parameters() if weight.requires_grad and ".features." not in name]
+def _optimiser(network: LesionNetwork, training: LesionTraining) -> torch.optim.Optimizer:
+    trunk = [weight for weight in network.features.parameters() if weight.requires_grad]
+    new = [weight for name, weight in network.named_parameters() if not name.startswith("features.")]
     groups = [
         {"params": trunk, "largest_lr": training.learning_rate},
         {"params": new, "largest_lr": _NEW_LAYERS * training.learning_rate},
@@ -171,12 +174,12 @@ class _State:
 
     def __init__(
         self,
-        hinted: HintedNetwork,
+        network: LesionNetwork,
         optimiser: torch.optim.Optimizer,
         samples: LesionSamples,
     ) -> None:
-        self._hinted, self._optimiser, self._samples = hinted, optimiser, samples
-        self.average = {name: value.clone() for name, value in hinted.trainable().items()}
+        self._network, self._optimiser, self._samples = network, optimiser, samples
+        self.average = {name: value.clone() for name, value in _trainable(network).items()}
         self.step = 0
         self.running: dict[str, float] = {}
         self._started = time.perf_counter()  # of this process, minus the time of earlier ones
@@ -184,7 +187,7 @@ class _State:
     def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Move the averages on by one step."""
         self.step = step
-        for name, value in self._hinted.trainable().items():
+        for name, value in _trainable(self._network).items():
             self.average[name].lerp_(value, _AVERAGED / (step + _AVERAGED))
         self.running = {name: 0.97 * self.running.get(name, value) + 0.03 * value for name, value in losses.items()}
 
@@ -201,7 +204,7 @@ class _State:
     def save(self, path: Path, position: Mapping[str, Any]) -> None:
         """Write the checkpoint; the file appears whole or not at all."""
         state = {
-            "weights": self._hinted.trainable(),
+            "weights": _trainable(self._network),
             "average": self.average,
             "optimiser": self._optimiser.state_dict(),
             "step": self.step,
@@ -213,7 +216,7 @@ class _State:
 
     def take_average(self) -> None:
         """Give the network its averaged weights."""
-        _take(self._hinted, self.average)
+        _take(self._network, self.average)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, if there is one."""
@@ -221,7 +224,7 @@ class _State:
             return
         with restoring(path):
             state = torch.load(path, map_location="cpu", weights_only=True)
-            _take(self._hinted, state["weights"])
+            _take(self._network, state["weights"])
             for name, value in self.average.items():
                 value.copy_(state["average"][name])
             self._optimiser.load_state_dict(state["optimiser"])
@@ -231,20 +234,19 @@ class _State:
 
 
 def _step(
-    hinted: HintedNetwork,
+    network: LesionNetwork,
     parallel: nn.Module,
     batch: Batch,
     training: LesionTraining,
     optimiser: torch.optim.Optimizer,
 ) -> dict[str, float]:
     batch = Batch(*(tensor.to(training.machine.device) for tensor in batch))
-    with seeded_dropout(hinted.network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
-        outputs, hints = parallel(batch.pictures, batch.hinted)
-    losses = _losses(outputs, hints, batch)
+    with seeded_dropout(network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
+        outputs = parallel(batch.pictures)
+    losses = _losses(outputs, batch)
     optimiser.zero_grad()
     # gradients are averaged over processes, and each has its part of the sum over the whole batch
     loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
-    loss = loss + training.hint * losses["hint"]
     (current().count * loss).backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], 5.0)
     optimiser.step()
@@ -270,16 +272,14 @@ def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
         layer.train(was_training)
 
 
-def _losses(
-    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], hints: torch.Tensor, batch: Batch
-) -> dict[str, torch.Tensor]:
-    """Cross-entropy of lesion, lung, label; overlap of lesions (soft Dice, Milletari et al. 2016, 1606.04797); hints.
+def _losses(outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+    """Cross-entropy of lesion, lung and label; overlap of lesions (soft Dice, Milletari et al. 2016, 1606.04797).
 
     Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
     """
-    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
+    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
     totals = current().sum(torch.stack([weight.sum() for weight in weights])).clamp_min(1.0)
-    of_lesion, of_lung, of_label, of_hint = (weight / total for weight, total in zip(weights, totals, strict=True))
+    of_lesion, of_lung, of_label = (weight / total for weight, total in zip(weights, totals, strict=True))
     cells, lesion_odds, appearance_odds = outputs
     lung, lesion = cells[:, :1], cells[:, 1:]
     entropy = nn.functional.binary_cross_entropy_with_logits
@@ -294,5 +294,4 @@ def _losses(
         "overlap": ((1 - (2 * both + 20) / (total + 20)) * of_lesion).sum(),
         "lung": (entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)) * of_lung).sum(),
         "label": (label * of_label).sum(),
-        "hint": (hints * of_hint[batch.hinted]).sum(),
     }

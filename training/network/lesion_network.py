@@ -164,10 +164,7 @@ class LesionNetwork(nn.Module):
         self.evidence = Evidence()
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.read(self.features(self.normalise(255 * picture)))
-
-    def read(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Compute the same from VGG's maps."""
+        maps = self.features(self.normalise(255 * picture))
         cells = self.decoder(maps)
         # no gradient: labels train the appearance of a lesion; only masks train its place
         lung = torch.sigmoid(cells[:, :1]).detach()

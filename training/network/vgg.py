@@ -60,14 +60,10 @@ class Features(nn.Sequential):
         self.places = places
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return self.at(x, self.places)
-
-    def at(self, x: torch.Tensor, places: list[int]) -> list[torch.Tensor]:
-        """Return the outputs of these layers, first one first."""
         maps: list[torch.Tensor] = []
         for place, layer in enumerate(self):
             x = layer(x)
-            if place in places:
+            if place in self.places:
                 maps.append(x)
         return maps
 

@@ -52,9 +52,9 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
     rng = np.random.default_rng(0)
     samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), SHARES, parallel.BOX_SIZE, rng)
     batch = samples.batch(5)
-    outputs, hints = (torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)), torch.rand(5)
-    whole = lesion_training._losses(outputs, hints[batch.hinted], batch)
-    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight, batch.hinted.float())
+    outputs = torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)
+    whole = lesion_training._losses(outputs, batch)
+    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
     totals = torch.stack([weight.sum() for weight in weights])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
     parts = []
@@ -63,7 +63,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
         places = list(Processes(rank, 2).places(5))
         part = type(batch)(*(tensor[places] for tensor in batch))
         first, second, third = (tensor[places] for tensor in outputs)
-        parts.append(lesion_training._losses((first, second, third), hints[places][part.hinted], part))
+        parts.append(lesion_training._losses((first, second, third), part))
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
 
@@ -102,7 +102,7 @@ def test_the_rate_rises_is_constant_and_falls_to_zero() -> None:
 
 def _training(checkpoint: Path, steps: int, cool_down: int = 0) -> LesionTraining:
     machine = Machine(torch.device("cpu"), None, 0)
-    return LesionTraining(steps, 2, 2, cool_down, 1e-3, 14, 1.0, machine, checkpoint)
+    return LesionTraining(steps, 2, 2, cool_down, 1e-3, 14, machine, checkpoint)
 
 
 def _train(network: LesionNetwork, folder: Path, steps: int) -> LesionNetwork:
