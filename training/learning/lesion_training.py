@@ -89,11 +89,8 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     Raises:
         TrainingError: the checkpoint is damaged or of another run.
     """
-    device = training.machine.device
-    network.eval()  # batch norms keep ImageNet's statistics
-    for layer in list(network.features)[: training.frozen]:
-        layer.requires_grad_(False)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _freeze(network, training.frozen)
+    network.to(training.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     finished = training.snapshot_path(training.steps)
     if not current().lacks(finished):
         read_snapshot(finished, network)
@@ -157,6 +154,12 @@ def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:
 def _take(network: LesionNetwork, weights: Mapping[str, torch.Tensor]) -> None:
     for name, value in _trainable(network).items():
         value.copy_(weights[name])
+
+
+def _freeze(network: LesionNetwork, layers: int) -> None:
+    network.eval()  # batch norms keep ImageNet's statistics
+    for layer in list(network.features)[:layers]:
+        layer.requires_grad_(False)
 
 
 def _optimiser(network: LesionNetwork, training: LesionTraining) -> torch.optim.Optimizer:
