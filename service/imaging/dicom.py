@@ -74,7 +74,7 @@ class DicomFile:
                 grey = np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
             else:
                 groups = functional_groups(self.dataset, index, "PixelValueTransformationSequence")
-                grey = grey_table(self.dataset, groups, self.header, is_signed, window)[pixels]
+                grey = grey_table(self.dataset, groups, self.header, is_signed, window).take(pixels)
             return np.ascontiguousarray(turn(grey))
 
     def uses_window(self, index: int) -> bool:
@@ -157,7 +157,8 @@ def silence_readers() -> None:
     if ("ignore", None, Warning, re.compile(pattern), 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=pattern)
     for name in ("pydicom", "tifffile"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        if (logger := logging.getLogger(name)).level <= logging.CRITICAL:
+            logger.setLevel(logging.CRITICAL + 1)  # clears a cache of all loggers
 
 
 @cache

@@ -1,9 +1,11 @@
 """Maps stored samples of a CT frame to grey: mask, sign, Hounsfield units, window.
 
-The grey of every possible sample is computed once into a table, which is cheaper than arithmetic for every pixel.
+The grey of every possible sample is computed into a table, which is cheaper than arithmetic for every pixel.
 """
 
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _IDENTITY: Final = (1.0, 0.0)
+
+_KEPT_TABLES: Final = 8
+"""Tables that a process keeps, of 64 KiB: the slices of a series share one, which costs a third of decoding a slice."""
 
 _UNITS: Final = ("", "HU", "HU_MOD", "US")
 """Rescale types (PS3.3 C.11.1.1.2) of Hounsfield units, modified ones, and none that is said."""
@@ -36,21 +41,20 @@ def grey_table(
         window: for Hounsfield units.
 
     Returns:
-        uint8 (256,) or (65536,), indexed by the bits of a sample.
+        uint8 (256,) or (65536,), indexed by the bits of a sample; it may be shared, so it must not be changed.
 
     Raises:
         UnusableImageError: an element that is needed is malformed, or a palette is coloured.
     """
-    raw = np.arange(1 << header.bits, dtype=np.int64)
-    values = raw >> header.shift & (1 << header.stored) - 1
-    if signed:
-        values -= (values >> header.stored - 1) << header.stored
+    samples = _Samples(header.bits, header.stored, header.shift, signed)
+    padding = _padding_of(dataset)
     if header.photometric == "PALETTE COLOR":
-        grey = _palette(values, dataset)
-    else:
-        grey = _windowed(values, dataset, groups, header, window)
-    grey[_padding(raw, values, dataset, header)] = 0
-    return grey
+        return samples.without_padding(_palette(samples.values(), dataset), padding)
+    if not has_hounsfield(dataset, groups, header):
+        return _picture_table(samples, header.photometric == "MONOCHROME1", padding)
+    if dataset.get("ModalityLUTSequence"):
+        return samples.without_padding(window.grey(_hounsfield(samples.values(), dataset)), padding)
+    return _rescaled_table(samples, _rescale(dataset, groups) or _IDENTITY, window, padding)
 
 
 def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) -> bool:
@@ -72,14 +76,47 @@ def has_hounsfield(dataset: "Dataset", groups: list["Dataset"], header: Header) 
     return rescale is not None and not (header.stored <= 8 and rescale == _IDENTITY)
 
 
-def _windowed(
-    values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"], header: Header, window: Window
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Layout of the stored samples."""
+
+    bits: int
+    stored: int
+    shift: int
+    signed: bool
+
+    def values(self) -> NDArray[np.int64]:
+        """Return the value of every possible sample."""
+        values = np.arange(1 << self.bits, dtype=np.int64) >> self.shift & (1 << self.stored) - 1
+        if self.signed:
+            values -= (values >> self.stored - 1) << self.stored
+        return values
+
+    def without_padding(self, grey: NDArray[np.uint8], padding: tuple[int, int] | None) -> NDArray[np.uint8]:
+        """Set the samples between two padding values to black. The values may have either sign, masked or not."""
+        if padding is not None:
+            raw, values = np.arange(1 << self.bits, dtype=np.int64), self.values()
+            low, high = sorted(_as_sample(end, values, 1 << self.bits) for end in padding)
+            grey[(raw == padding[0] % (1 << self.bits)) | ((values >= low) & (values <= high))] = 0
+        return grey
+
+
+@lru_cache(_KEPT_TABLES)
+def _rescaled_table(
+    samples: _Samples, rescale: tuple[float, float], window: Window, padding: tuple[int, int] | None
 ) -> NDArray[np.uint8]:
-    if has_hounsfield(dataset, groups, header):  # which are the same in MONOCHROME1: it says how to show them
-        return window.grey(_hounsfield(values, dataset, groups))
+    """Compute the table of slope and intercept; these are Hounsfield units in MONOCHROME1 too."""
+    slope, intercept = rescale
+    grey = window.grey(samples.values().astype(np.float64) * slope + intercept)
+    return samples.without_padding(grey, padding)
+
+
+@lru_cache(_KEPT_TABLES)
+def _picture_table(samples: _Samples, is_inverted: bool, padding: tuple[int, int] | None) -> NDArray[np.uint8]:
+    values = samples.values()
     low, high = int(values.min()), int(values.max())
     grey = Window((low + high) / 2, high - low).grey(values.astype(np.float64))
-    return 255 - grey if header.photometric == "MONOCHROME1" else grey
+    return samples.without_padding(255 - grey if is_inverted else grey, padding)
 
 
 def _rescale(dataset: "Dataset", groups: list["Dataset"]) -> tuple[float, float] | None:
@@ -117,12 +154,9 @@ def _not_hounsfield(what: str) -> UnusableImageError:
     )
 
 
-def _hounsfield(values: NDArray[np.int64], dataset: "Dataset", groups: list["Dataset"]) -> NDArray[np.float64]:
+def _hounsfield(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.float64]:
     from pydicom.pixels.processing import apply_modality_lut
 
-    if not dataset.get("ModalityLUTSequence"):
-        slope, intercept = _rescale(dataset, groups) or _IDENTITY
-        return values.astype(np.float64) * slope + intercept
     try:
         return np.asarray(apply_modality_lut(values, dataset), dtype=np.float64)
     except MemoryError:
@@ -154,18 +188,12 @@ def _palette(values: NDArray[np.int64], dataset: "Dataset") -> NDArray[np.uint8]
     return grey.clip(0, 255).astype(np.uint8)
 
 
-def _padding(
-    raw: NDArray[np.int64], values: NDArray[np.int64], dataset: "Dataset", header: Header
-) -> NDArray[np.bool_]:
-    """Find the samples that are padding. The header may give their value with either sign, masked or not."""
-    value = dataset.get("PixelPaddingValue")
+def _padding_of(dataset: "Dataset") -> tuple[int, int] | None:
+    """Return first and last padding value of the header; None if it has none."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
-        return np.zeros(raw.shape, dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    period = 1 << header.bits
-    ends = (_as_sample(end, values, period) for end in (value, limit if isinstance(limit, int) else value))
-    low, high = sorted(ends)
-    return np.asarray((raw == value % period) | ((values >= low) & (values <= high)))
+        return None
+    return value, limit if isinstance(limit, int) else value
 
 
 def _as_sample(value: int, values: NDArray[np.int64], period: int) -> int:
