@@ -169,18 +169,26 @@ class _Forks:
         """Handle orders until the control socket is closed, then end all workers."""
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        try:
+            while self._handle_events():
+                pass
+        finally:
+            _forget_signals()  # workers end after this object and its sockets
+            for descriptor in self._workers:
+                self._end(descriptor)
+
+    def _handle_events(self) -> bool:
+        """Wait for events and handle them; return False if the control socket was closed."""
         serving = True
-        while serving:
-            for descriptor, _ in self._poll.poll():
-                if descriptor == self._ended.fileno():
-                    self._ended.recv(4096)
-                    self._reap()
-                elif descriptor == self._control.fileno():
-                    serving = self._fork()
-                elif descriptor in self._workers:
-                    self._end(descriptor)
-        for descriptor in self._workers:
-            self._end(descriptor)
+        for descriptor, _ in self._poll.poll():
+            if descriptor == self._ended.fileno():
+                self._ended.recv(4096)
+                self._reap()
+            elif descriptor == self._control.fileno():
+                serving = self._fork()
+            elif descriptor in self._workers:
+                self._end(descriptor)
+        return serving
 
     def _fork(self) -> bool:
         """Fork one worker; return False if the control socket was closed."""
@@ -204,8 +212,7 @@ class _Forks:
 
         status = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _forget_signals()
             others = [other for _, other in self._workers.values()]
             for other in (self._control, self._ended, self._wake, *others):
                 other.close()
@@ -231,3 +238,8 @@ class _Forks:
             with suppress(OSError):
                 connection.send(STATUS.pack(os.waitstatus_to_exitcode(status)), socket.MSG_DONTWAIT)
             connection.close()
+
+
+def _forget_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
