@@ -93,18 +93,24 @@ def decode_jpeg_xl(frame: bytes, runner: DecodeRunner) -> bytes:
     return _checked(imagecodecs.jpegxl_decode(frame, numthreads=1), runner)
 
 
-def decode_rle(frame: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode RLE with pydicom, which drops excess samples: those of a row or a column more are no padding.
+def decode_rle(frame: bytes, runner: DecodeRunner) -> bytes | bytearray:
+    """Decode RLE. Frames with less than a row or a column of padding are decoded by pydicom, which drops it.
 
     Raises:
-        ValueError: damaged, truncated, or of another size than the DICOM header says.
+        ValueError: of another size than the DICOM header says.
+        RuntimeError: damaged or truncated.
     """
-    samples = runner.rows * runner.columns + min(runner.rows, runner.columns)
-    try:
-        rle._rle_decode_frame(frame, 1, samples, runner.samples_per_pixel, runner.bits_allocated)  # noqa: SLF001
-    except ValueError:
+    planes = runner.samples_per_pixel * runner.bits_allocated // 8
+    pixels: bytes = imagecodecs.dicomrle_decode(frame, f"<u{runner.bits_allocated // 8}")
+    excess = len(pixels) - runner.rows * runner.columns * planes
+    if excess < 0:
+        raise ValueError("truncated")
+    if excess >= min(runner.rows, runner.columns) * planes:
+        raise ValueError(f"of another size than the header says, by {excess} bytes")
+    if excess:
         return rle._decode_frame(frame, runner)  # noqa: SLF001
-    raise ValueError("of another size than the header says")
+    runner.set_option("planar_configuration", 1)
+    return pixels
 
 
 def unread_stream(message: str) -> UnusableImageError | None:

@@ -10,22 +10,12 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from service.errors import ErrorCode, UnusableImageError, unsupported
 from service.imaging.dicom import is_dicom, open_dicom, silence_readers
 from service.imaging.failures import decoding
-from service.imaging.other_files import (
-    LongTextError,
-    check_bmp,
-    check_png,
-    other_jpeg,
-    raise_if_long_text,
-    to_8_bits,
-    unread_bmp,
-    without_text,
-)
-from service.imaging.other_formats import has_known_signature, unsupported_format
+from service.imaging.other_formats import has_known_signature, unread_jpeg, unsupported_format
 from service.imaging.tiff import deep_grey, full_page, is_tiff, is_usual, open_tiff, unread_page
 from service.imaging.window import LUNG, Window
 
@@ -43,6 +33,12 @@ MAX_PIXELS: Final = 4096 * 4096
 
 MAX_FRAMES: Final = 1000
 """Maximum frames of a file of a study; a chest CT at half a millimetre has about 700 slices."""
+
+
+_MAX_PALETTE_BYTES: Final = 4 * 256
+
+_MAX_TEXT_BYTES: Final = 2**30
+"""Texts and colour profiles of a PNG, in place of Pillow's 1 MiB; the memory of a worker is limited from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +85,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         raise UnusableImageError("The file is empty: 0 bytes were received.", code=ErrorCode.EMPTY_FILE)
     if is_tiff(data):
         return _to_slice(_read_tiff(data, limits))
-    if data[:2] == b"BM":
-        check_bmp(data)
-    try:
-        return _to_slice(_read_picture(data, limits))
-    except LongTextError:
-        return _to_slice(_read_picture(without_text(data), limits))
+    return _to_slice(_read_picture(data, limits))
 
 
 def to_input(ct_slice: Slice, size: int) -> Slice:
@@ -146,13 +137,14 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
 
 
 def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_BYTES
     image = _open(data)
     if image is None:
-        raise other_jpeg(data)
+        raise unread_jpeg(data)
     with image:
         check_size(*image.size, limits)
         _check_animation(image)
-        check_png(image, data)
+        _check_kind(image, data)
         return _grey(_load(image))
 
 
@@ -193,9 +185,8 @@ def _open(data: bytes) -> Image.Image | None:
         except Image.DecompressionBombError:
             raise _too_many_pixels("more than the decoder accepts") from None
         except Exception as error:
-            if str(error).startswith("Unsupported BMP"):
-                raise unread_bmp(data) from error
-            raise_if_long_text(error)
+            if str(error).startswith("Unsupported BMP"):  # with kind and number
+                raise _unsupported_kind(f"{error}.", "magick in.bmp out.png") from None
             raise
 
 
@@ -220,12 +211,19 @@ def _check_animation(image: Image.Image) -> None:
 def _load(image: Image.Image) -> Image.Image:
     """Decode the pixels, upright."""
     with decoding("it is truncated or damaged; the pixels can't be decoded"):
-        try:
-            image.load()
-            return ImageOps.exif_transpose(image)
-        except Exception as error:
-            raise_if_long_text(error)
-            raise
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _check_kind(image: Image.Image, data: bytes) -> None:
+    """Refuse pictures that Pillow opens and then fails to read, or misreads."""
+    if image.format == "PNG" and data[24] == 16 and "transparency" in image.info:  # compared with samples of 8 bits
+        raise _unsupported_kind(
+            "The PNG has samples of 16 bits and a transparent colour, which is not read.",
+            "magick in.png -depth 8 out.png",
+        )
+    if image.palette and len(image.palette.palette) > _MAX_PALETTE_BYTES:
+        raise _unsupported_kind("The BMP has a palette of more than 256 colours.", "magick in.bmp out.png")
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -233,19 +231,13 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode in ("La", "RGBa"):
-        raise unsupported(
+        raise _unsupported_kind(
             "The file has colours that are multiplied by their transparency, which is not read.",
             "magick in.tif -alpha off out.png",
-            ErrorCode.UNSUPPORTED_ENCODING,
         )
     if image.mode.startswith("I;16"):
-        return Image.fromarray(to_8_bits(np.array(image)))
-    if image.mode in ("I", "F"):
-        raise unsupported(
-            "The file has 32-bit samples, which have no defined grey value; send 8 or 16 bits a sample.",
-            "magick in -depth 8 out.png",
-            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
-        )
+        samples = np.array(image, dtype=np.uint32)
+        return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
     try:
         if image.has_transparency_data:
             layer = image.convert("RGBA")
@@ -263,6 +255,10 @@ def _grey(image: Image.Image) -> Image.Image:
 
 def _to_slice(image: Image.Image) -> Slice:
     return np.asarray(image, dtype=np.uint8)[np.newaxis]
+
+
+def _unsupported_kind(what: str, command: str) -> UnusableImageError:
+    return unsupported(what, command, ErrorCode.UNSUPPORTED_ENCODING)
 
 
 def _too_many_pixels(what: str) -> UnusableImageError:

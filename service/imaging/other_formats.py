@@ -1,9 +1,13 @@
-"""Unsupported formats, recognised by their first bytes, with the command that converts them."""
+"""Unsupported formats and kinds of JPEG, recognised by their bytes, with the command that converts them."""
 
+import re
 import zlib
 from typing import Final
 
-from service.errors import UnsupportedImageError
+from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image, unsupported
+
+_START_OF_FRAME: Final = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]\0")
+_START_OF_SCAN: Final = b"\xff\xda"
 
 _KINDS: Final = (
     (4, b"ftyp", "HEIC, AVIF or video", "magick in.heic out.png"),
@@ -72,3 +76,15 @@ def _kind(data: bytes) -> tuple[str, str]:
         if data[at : at + len(signature)] == signature:
             return kind, command
     return "", ""
+
+
+def unread_jpeg(data: bytes) -> UnusableImageError:
+    """Build the refusal of a JPEG that Pillow does not open: damaged, or of a kind that is read in DICOM alone."""
+    if not _START_OF_FRAME.search(data[: max(data.find(_START_OF_SCAN), 0)]):
+        return damaged_image("its JPEG header can't be read")
+    return unsupported(
+        "The JPEG is lossless, JPEG-LS, hierarchical, arithmetically coded, not of 8 bits, or of an unusual number of "
+        "components, which is not read.",
+        "ffmpeg -i in.jpg out.png",
+        ErrorCode.UNSUPPORTED_ENCODING,
+    )

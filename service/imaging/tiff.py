@@ -5,7 +5,6 @@ sign. tifffile is imported when the first TIFF arrives.
 """
 
 import io
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,8 +29,6 @@ _NUMBERS: Final = (
 """Attributes of a page that tifffile does not make numbers if their tags are malformed."""
 
 _REDUCED_OR_MASK: Final = 0b101
-_MAX_PAGES: Final = 100
-"""Thumbnails and masks that are looked at."""
 
 
 def is_tiff(data: bytes) -> bool:
@@ -61,7 +58,7 @@ def full_page(file: "TiffFile") -> tuple["TiffPage", bool]:
         UnusableImageError: a directory can't be read, or the compression of the page is not read.
     """
     with decoding("its TIFF directory can't be read"):
-        pages: list[Any] = list(islice(file.pages, _MAX_PAGES))
+        pages: list[Any] = list(file.pages)
     if not pages or not all(isinstance(getattr(page, name), int) for page in pages for name in _NUMBERS):
         raise damaged_image("its TIFF tags are invalid")
     full = [page for page in pages if not page.subfiletype & _REDUCED_OR_MASK]

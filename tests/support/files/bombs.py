@@ -227,7 +227,7 @@ BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
     "JPEG of two sizes in DICOM": ("limit_exceeded", lambda: compressed(jpeg_of_two_sizes(), f"{_JPEG}70", 64, {})),
     "JPEG 2000 of two sizes": ("limit_exceeded", lambda: compressed(jp2_of_two_sizes(), f"{_JPEG}90", 64, _8_BITS)),
     "GIF of many frames": ("several_frames", gif_of_many_frames),
-    "RLE of long segments": (None, rle_of_long_segments),
+    "RLE of long segments": ("damaged_image", rle_of_long_segments),
     "palette of long segments": (None, palette_of_long_segments),
     "deflated texts": ("limit_exceeded", lambda: dicom({0x00080008: (b"UC", b"AB\\" * 5_000_000 + b"A")}, _DEFLATED)),
     "deflated items": ("limit_exceeded", lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 10_000_000)}, _DEFLATED)),

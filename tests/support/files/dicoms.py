@@ -1,23 +1,57 @@
 """DICOM files of the kinds that the tests need, written by pydicom."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gdcm
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
+from pydicom.uid import (
+    HTJ2K,
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 PATIENT = "MARKER^PATIENT"
 """A name that must appear nowhere."""
 
+JPEG_XL = "1.2.840.10008.1.2.4.110"
+
+
+def _lossless_jpeg(frame: NDArray[Any]) -> bytes:
+    bits = 8 * frame.dtype.itemsize
+    return bytes(imagecodecs.jpeg8_encode(frame.view(f"u{bits // 8}"), lossless=True, predictor=1, bitspersample=bits))
+
+
+STREAMS: dict[str, Callable[[NDArray[Any]], bytes]] = {
+    JPEGBaseline8Bit: lambda frame: bytes(imagecodecs.jpeg8_encode(frame, level=95)),
+    JPEGExtended12Bit: lambda frame: bytes(imagecodecs.jpeg8_encode(frame, level=100, bitspersample=12)),
+    JPEGLosslessSV1: _lossless_jpeg,
+    JPEGLSLossless: lambda frame: bytes(imagecodecs.jpegls_encode(frame)),
+    JPEG2000Lossless: lambda frame: bytes(
+        imagecodecs.jpeg2k_encode(frame, codecformat="j2k", reversible=True, level=0)
+    ),
+    HTJ2K: lambda frame: bytes(imagecodecs.htj2k_encode(frame)),
+    JPEG_XL: lambda frame: bytes(imagecodecs.jpegxl_encode(frame, lossless=True)),
+}
+"""Encoders of one frame, by transfer syntax; pydicom encodes RLE."""
+
 
 def ct_dataset(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **changes: Any) -> Dataset:
-    """A CT image of these stored samples, (H, W), (frames, H, W) or (H, W, 3); `changes` by keyword, None removes."""
+    """A CT image of these samples, (H, W), (frames, H, W) or (H, W, 3); `changes` are elements, None removes one."""
     colour = pixels.ndim == 3 and pixels.shape[-1] == 3
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -40,6 +74,12 @@ def ct_dataset(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **cha
     if pixels.dtype.itemsize == 2:
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    if syntax == RLELossless:
+        dataset.compress(syntax, pixels, generate_instance_uid=False)
+    if syntax in STREAMS:
+        frames = pixels if "NumberOfFrames" in dataset else [pixels]
+        dataset.PixelData = encapsulate([STREAMS[syntax](frame) for frame in frames])
+        dataset["PixelData"].is_undefined_length = True
     for name, value in changes.items():
         if value is None:
             delattr(dataset, name)
@@ -50,18 +90,42 @@ def ct_dataset(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **cha
 
 def written(dataset: Dataset, *, preamble: bool = True) -> bytes:
     """The data set as a file."""
-    file = io.BytesIO()
-    if preamble:
-        dataset.save_as(file, enforce_file_format=True)
-    else:
-        dataset.save_as(file, implicit_vr=False, little_endian=True)
-        return file.getvalue()[132:] if file.getvalue()[128:132] == b"DICM" else file.getvalue()
-    return file.getvalue()
+    syntax, file = dataset.file_meta.TransferSyntaxUID, io.BytesIO()
+    if syntax == JPEG_XL:  # which pydicom 3.0 does not know
+        dataset.file_meta.TransferSyntaxUID = HTJ2K
+    dataset.save_as(file, enforce_file_format=True)
+    data = file.getvalue().replace(HTJ2K.encode(), JPEG_XL.encode()) if syntax == JPEG_XL else file.getvalue()
+    return data if preamble else data[132:]
 
 
 def ct(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **changes: Any) -> bytes:
     """A CT image as a file."""
     return written(ct_dataset(pixels, syntax, **changes))
+
+
+def encapsulated(stream: bytes, syntax: str, pixels: NDArray[Any], **changes: Any) -> bytes:
+    """A CT image as a file, with this compressed stream as its pixels."""
+    dataset = ct_dataset(pixels, syntax, PixelData=encapsulate([stream]), **changes)
+    dataset["PixelData"].is_undefined_length = True
+    return written(dataset)
+
+
+def group(sequence: str, **elements: Any) -> Dataset:
+    """An item of functional groups that has one group with these elements."""
+    item, macro = Dataset(), Dataset()
+    for name, value in elements.items():
+        setattr(macro, name, value)
+    setattr(item, sequence, [macro])
+    return item
+
+
+def palette(*ramps: NDArray[np.uint16]) -> dict[str, Any]:
+    """Elements of a palette with these 256 values for red, green and blue."""
+    elements: dict[str, Any] = {}
+    for colour, ramp in zip(("Red", "Green", "Blue"), ramps, strict=True):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        elements[f"{colour}PaletteColorLookupTableData"] = ramp.tobytes()
+    return elements
 
 
 def phantom(side: int = 64) -> NDArray[np.uint16]:
@@ -72,19 +136,6 @@ def phantom(side: int = 64) -> NDArray[np.uint16]:
         hounsfield[(rows**2 + 3 * (columns - centre) ** 2) < 0.05] = -780.0
     texture = np.random.default_rng(0).integers(-20, 21, hounsfield.shape)
     return (hounsfield + texture + 1024).clip(0).astype(np.uint16)
-
-
-def compressed_dataset(stored: NDArray[np.uint16], syntax: str) -> Dataset:
-    """A CT image of these stored samples with compressed pixels."""
-    if syntax == JPEG2000Lossless:  # which pydicom can't write without another package
-        file = io.BytesIO()
-        Image.fromarray(stored).save(file, "JPEG2000", no_jp2=True)
-        dataset = ct_dataset(stored, syntax, PixelData=encapsulate([file.getvalue()]))
-        dataset["PixelData"].is_undefined_length = True
-        return dataset
-    dataset = ct_dataset(stored, BitsStored=12, HighBit=11)
-    dataset.compress(syntax, stored, generate_instance_uid=False)
-    return dataset
 
 
 def lossless_jpeg(folder: Path, data: bytes) -> bytes:
