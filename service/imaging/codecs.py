@@ -101,7 +101,7 @@ def decode_rle(frame: bytes, runner: DecodeRunner) -> bytes | bytearray:
         RuntimeError: damaged or truncated.
     """
     planes = runner.samples_per_pixel * runner.bits_allocated // 8
-    pixels: bytes = imagecodecs.dicomrle_decode(frame, f"<u{runner.bits_allocated // 8}")
+    pixels = bytes(imagecodecs.dicomrle_decode(frame, f"<u{runner.bits_allocated // 8}"))
     excess = len(pixels) - runner.rows * runner.columns * planes
     if excess < 0:
         raise ValueError("truncated")

@@ -89,7 +89,7 @@ def test_high_throughput_jpeg_2000_gives_its_samples(number: int) -> None:
     np.testing.assert_array_equal(samples(data), STORED)
 
 
-STREAM_FILES = {
+STREAM_FILES: dict[str, tuple[str, bytes, NDArray[Any]]] = {
     "baseline with restarts": (JPEGBaseline8Bit, baseline(GREY, quality=95, restart_marker_rows=1), GREY),
     "12 bits": (JPEGExtended12Bit, STREAMS[JPEGExtended12Bit](STORED), STORED),
     **{syntax: (syntax, STREAMS[syntax](STORED), STORED) for syntax in LOSSLESS},
@@ -149,7 +149,7 @@ def test_a_stream_of_another_size_than_its_header_says_is_refused(cage: Blocking
 
 
 @pytest.mark.parametrize("changes", [{}, {"BitsStored": 12, "HighBit": 11}, {"RescaleIntercept": 0}])
-def test_gdcm_writes_lossless_jpeg_that_reads_like_the_native_file(tmp_path: Path, changes: dict[str, int]) -> None:
+def test_gdcm_writes_lossless_jpeg_that_reads_like_the_native_file(tmp_path: Path, changes: dict[str, Any]) -> None:
     pixels = (STORED.astype(int) - 1024).astype(np.int16) if "RescaleIntercept" in changes else STORED
     native = ct(pixels, **changes)
     np.testing.assert_array_equal(decode(lossless_jpeg(tmp_path, native)), decode(native))
