@@ -89,7 +89,7 @@ class LesionSamples:
 
         self._drawn = by_source(lambda s: has_lesion(s.lesion))
         self._no_lesion = by_source(lambda s: s.kind == "lesions" and s.lung is not None and not has_lesion(s.lesion))
-        self._clear = by_source(lambda s: s.kind == "clear" or (s.kind == "labelled" and s.lesion is not None))
+        self._clear = by_source(lambda s: s.kind == "clear")
         groups = sorted({share_of(slices[i], shares) or "" for i in usable if slices[i].kind == "labelled"})
         self._labelled = [
             [by_source(partial(_is_labelled, shares, group, label)) for label in (0, 1)] for group in groups
@@ -166,8 +166,7 @@ class LesionSamples:
         group = self._labelled[int(self._rng.choice(len(self._labelled), p=self._group_weights))]
         label = int(self._rng.integers(2))
         crop = self._crop(self._choose(group[label]))
-        known = 0.0 if crop.lesion is None else _OF_CLEAR
-        return _Sample(crop, crop.lesion, known, label=float(label), label_weight=1.0)
+        return _Sample(crop, label=float(label), label_weight=1.0)
 
     def _draw_lesion(self) -> _Sample:
         crop = self._crop(self._choose(self._drawn))
