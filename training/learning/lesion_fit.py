@@ -213,7 +213,7 @@ def _appearance(
         rng = np.random.default_rng(derive_seed(recipe.seed, path.stem))
         return fit_appearance(network, slices, lungs, seen, shares, recipe.box_size, settings.machine, rng)
 
-    return resumed_network(path, AppearanceProbe(network.map_channels), fit, by_all=True)
+    return resumed_network(path, AppearanceProbe(network.probed_channels), fit, by_all=True)
 
 
 def source_shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:

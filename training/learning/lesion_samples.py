@@ -163,6 +163,7 @@ class LesionSamples:
         return self._draw_clear()
 
     def _draw_labelled(self) -> _Sample:
+        """Draw a slice that teaches its label alone: with `lesion` of clear ones, maps miss lesions elsewhere."""
         group = self._labelled[int(self._rng.choice(len(self._labelled), p=self._group_weights))]
         label = int(self._rng.integers(2))
         crop = self._crop(self._choose(group[label]))

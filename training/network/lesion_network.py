@@ -7,8 +7,8 @@ from torch import nn
 
 from training.network.vgg import Features, Normalise, activations_of, empty_vgg, initialise_weights
 
-ACTIVATIONS: Final = ("3_4", "4_4", "5_4")
-"""Input maps of the decoder, at 1/4, 1/8 and 1/16 of the picture."""
+ACTIVATIONS: Final = ("3_4", "4_4", "5_2", "5_4")
+"""Maps at 1/4, 1/8, 1/16 and 1/16 of the picture: the decoder sees all but 5_2, which the appearance probe reads."""
 
 STRIDE: Final = 4
 """Pixels of the picture a cell of the decoder's maps."""
@@ -18,6 +18,11 @@ BOUND: Final = 3.0
 
 _NO_SHARE: Final = 0.003
 _USUAL_SHARE: Final = 0.03
+
+
+def pyramid_and_probed(maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Split the maps of `ACTIVATIONS` into those of the decoder and that of the appearance probe."""
+    return [maps[0], maps[1], maps[3]], maps[2]
 
 
 class LesionDecoder(nn.Module):
@@ -86,7 +91,7 @@ class Appearance(nn.Module):
 
 
 class AppearanceProbe(nn.Module):
-    """Log odds of COVID-19 against other disease: one linear layer on averages and deviations of 5_4 over the lesions.
+    """Log odds of COVID-19 against other disease: one linear layer on averages and deviations of 5_2 over the lesions.
 
     It is fitted to the trained network's maps. On left-out papers and SARS-CoV-2-CT it orders slices better than
     `Appearance`, which is trained with the network (AUC 0.95 and 0.74, 0.91 and 0.47; docs/experiments.md).
@@ -107,7 +112,7 @@ class AppearanceProbe(nn.Module):
         """Average and deviation of a map of C channels over the lesions, float32 (N, 2 C); of the lung if it has none.
 
         Args:
-            features: map of 5_4, at 1/4 of the masks' size.
+            features: map of 5_2, at 1/4 of the masks' size.
             lung, lesion: float32 (N, 1, h, w), probabilities; lesion is inside lung.
         """
         values = features.float()
@@ -147,7 +152,7 @@ class LesionNetwork(nn.Module):
     (N, 2, 48, 64), log odds of lesion (N,), log odds of COVID by appearance (N,); the last two only train the trunk.
     """
 
-    map_channels: int
+    probed_channels: int
     """Channels of the last map, which the appearance probe reads."""
 
     def __init__(self) -> None:
@@ -158,13 +163,13 @@ class LesionNetwork(nn.Module):
         self.normalise = Normalise()
         self.features = Features(initialise_weights(layers[: places[-1] + 1]), places)
         channels = [cast(nn.BatchNorm2d, self.features[place - 1]).num_features for place in places]
-        self.decoder = LesionDecoder(channels)
-        self.appearance = Appearance(channels[1:])
-        self.map_channels = channels[-1]
+        self.decoder = LesionDecoder([channels[0], channels[1], channels[3]])
+        self.appearance = Appearance([channels[1], channels[3]])
+        self.probed_channels = channels[2]
         self.evidence = Evidence()
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        maps = self.features(self.normalise(255 * picture))
+        maps, _ = pyramid_and_probed(self.features(self.normalise(255 * picture)))
         cells = self.decoder(maps)
         # no gradient: labels train the appearance of a lesion; only masks train its place
         lung = torch.sigmoid(cells[:, :1]).detach()

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from training.network.lesion_network import AppearanceProbe, LesionNetwork, surest_lesion
+from training.network.lesion_network import AppearanceProbe, LesionNetwork, pyramid_and_probed, surest_lesion
 from training.network.lung_box import crop, find_box, place_back, set_tone
 from training.network.lung_finder import LungFinder, shrink
 from training.network.vgg import fold_batch_norms
@@ -103,11 +103,11 @@ class LesionReader(nn.Module):
 
     def forward(self, slices: torch.Tensor) -> dict[str, torch.Tensor]:
         seen, box, lung, kind, views = self.look(slices)
-        maps = dequantised(self.features(seen))
+        maps, probed = pyramid_and_probed(dequantised(self.features(seen)))
         cells = self.decoder(maps)
         lung_cells = torch.sigmoid(cells[:, :1])
         lesion_cells = torch.sigmoid(cells[:, 1:]) * lung_cells
-        appearance = self.appearance(maps[2], lung_cells, lesion_cells)
+        appearance = self.appearance(probed, lung_cells, lesion_cells)
         lesion_probability = torch.sigmoid(self.of_lesion[0] * surest_lesion(lesion_cells) + self.of_lesion[1])
         covid_given_lesion = torch.sigmoid(self.of_covid[0] * appearance + self.of_covid[1])
 

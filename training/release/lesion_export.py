@@ -30,13 +30,13 @@ from training.run.record import Provenance
 
 ARCHITECTURE: Final = (
     "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; probability "
-    "from the surest lesion and the lesions' appearance inside the lungs)"
+    "from the surest lesion and the lesions' appearance on 5_2 inside the lungs)"
 )
 LIMITS: Final = (
-    "Trained on about 4,500 slices of public sources, many cut out of papers. The classes of some sources come from "
+    "Trained on slices of public sources, many cut out of papers. The classes of some sources come from "
     "different scanners. It confuses COVID-19 with other lung disease more often than with healthy lungs, and misses "
-    "mild disease without visible lesions. Judged on left-out sources; expect lower accuracy on yours. One slice, not "
-    "a scan; no clinical data."
+    "mild disease without visible lesions. Judged on left-out sources; expect lower accuracy on yours. No "
+    "clinical data."
 )
 NOT_BETTER_THAN_CHANCE: Final = "its AUC is not above 0.5 with 95 % confidence on any left-out source"
 _CALIBRATION_SLICES: Final = 96
