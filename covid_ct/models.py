@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from service.model.card import Interval, ModelCard
     from service.model.choice import Choice
     from service.model.file import LoadedModel
+
+
+_WITHOUT_THRESHOLD: Final = ("auc", "auprc")
+"""Figures that are the same for every threshold."""
 
 
 def find_models(named: Path | None) -> Path:
@@ -103,14 +107,15 @@ def _card_lines(card: "ModelCard", choice: "Choice") -> Iterator[str]:
     for check, threshold in card.checks.items():
         yield f"check     {check} above {threshold:.4f}"
     for source, figures in card.left_out_metrics.items():
-        yield from _figure_lines(f"left out  {source}:", figures)
-    yield from _figure_lines("test     ", card.test_metrics)
+        yield from _figure_lines(f"left out  {source}:", figures, card.threshold)
+    yield from _figure_lines("test     ", card.test_metrics, card.threshold)
     if (agreement := choice.agreement) is not None:
         same = f"AUC {agreement.auc:.3f}, same label for {agreement.decisions_equal:.1%} of the test slices"
         yield f"this file {same}, probabilities differ by at most {agreement.largest_difference:.4f}"
     yield f"use       {card.intended_use}\nlimits    {card.limits}"
 
 
-def _figure_lines(start: str, figures: "Mapping[str, Interval]") -> Iterator[str]:
+def _figure_lines(start: str, figures: "Mapping[str, Interval]", threshold: float) -> Iterator[str]:
     for name, figure in figures.items():
-        yield f"{start} {name} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        at = "" if name in _WITHOUT_THRESHOLD else f" at {threshold:.2f}"
+        yield f"{start} {name}{at} {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -185,6 +185,7 @@ def rows_of(
                 counts.skipped += 1
                 continue
             if row.is_without_lungs and (not file.named or slice_.name != base.path):
+                row = replace(row, detail="The slice shows no lungs.")
                 counts.without_lungs += 1
                 done[row.key] += 1
             elif row.error:

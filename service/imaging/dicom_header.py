@@ -8,7 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from service.errors import ErrorCode, damaged_image, limit_exceeded, malformed_element, unsupported
+from service.errors import (
+    ErrorCode,
+    UnusableImageError,
+    damaged_image,
+    limit_exceeded,
+    malformed_element,
+    unsupported,
+)
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -32,6 +39,9 @@ PLUGINS: Final = {RLE: ("service.imaging.codecs", "decode_rle")} | {
     f"1.2.840.10008.1.2.4.{number}": ("service.imaging.codecs", name) for name, numbers in _CODECS for number in numbers
 }
 """Transfer syntaxes of compressed pixels, with module and function of their decoder."""
+
+_VIDEO: Final = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10\d(\.1)?")
+"""Transfer syntaxes of MPEG-2, MPEG-4 and HEVC video (PS3.6 A), which no tool converts to CT slices."""
 
 _PIXELS: Final = 0x7FE00010
 _FLOAT_PIXELS: Final = (0x7FE00008, 0x7FE00009)
@@ -131,6 +141,10 @@ def _read_meta(data: bytes) -> tuple[int, str, str]:
 
 
 def _check_syntax(syntax: str) -> None:
+    if _VIDEO.fullmatch(syntax):
+        raise UnusableImageError(
+            "The DICOM file holds a video (MPEG), not CT slices; send the original CT series.", code=ErrorCode.NOT_CT
+        )
     if syntax not in NATIVE | PLUGINS.keys():
         known = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unreadable"
         raise unsupported(

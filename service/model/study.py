@@ -21,6 +21,9 @@ their slices, so every 12 mm, moved involvement by 0.7 points at most; docs/expe
 THIN_MM: Final = 2.5
 """Series with less than this between their slices are thin: not every slice is read unless asked."""
 
+_MOST_REASONS: Final = 3
+"""Most frequent reasons in the error of a study without a slice, each with the sentence of its first file."""
+
 _FEW_SLICES: Final = 3
 _FEW_ML: Final = 300.0
 """Below either, the result does not describe whole lungs; those of adults have 2 to 6 litres."""
@@ -240,10 +243,11 @@ def plan_study(found: Sequence[FoundSlice], others: Sequence[NotASlice], every_m
 
 
 def _no_slices(others: Sequence[NotASlice]) -> UnusableImageError:
+    details = {other.error.code: other.error.detail for other in reversed(others)}
     counts = Counter(other.error.code for other in others)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items())) or "it has no files"
+    reasons = [f"{count} of {len(others)} files: {details[code]}" for code, count in counts.most_common(_MOST_REASONS)]
     return UnusableImageError(
-        f"No file of the study is an axial CT slice ({reasons}); send the series of slices.",
+        " ".join(["No file of the study is an axial CT slice; send the series of slices.", *reasons]),
         code=ErrorCode.NO_SLICES,
         title="No slices",
     )

@@ -110,7 +110,7 @@ def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: P
     page = open_page()
     choose(page, tmp_path / "slice")
     assert "1 read" in summary(page)
-    drawn(page, "Slice 1 of 1")
+    drawn(page, "Slice 0 of 0 to 0")
     assert page.locator("#profile").is_hidden()
 
 

@@ -21,6 +21,7 @@ from tests.support.processes.server import running
 
 HEIGHTS = [100.0 + 10 * step for step in range(8)]
 COUNT = len(HEIGHTS) + 2
+LAST = COUNT - 1
 
 
 @pytest.fixture
@@ -101,26 +102,26 @@ def test_wheel_arrows_profile_and_key_slices_go_through_the_stack(open_page: Ope
     choose(page, study)
     summary(page)
     page.get_by_role("slider", name="Slice, from").press("Home")
-    drawn(page, f"Slice 1 of {COUNT}")
+    drawn(page, f"Slice 0 of 0 to {LAST}")
     page.locator("#frame").hover()
     page.mouse.wheel(0, -120)
-    drawn(page, f"Slice 2 of {COUNT}")
+    drawn(page, f"Slice 1 of 0 to {LAST}")
     page.locator("#frame").focus()
     page.keyboard.press("ArrowUp")
-    drawn(page, f"Slice 3 of {COUNT}")
+    drawn(page, f"Slice 2 of 0 to {LAST}")
     page.keyboard.press("ArrowDown")
-    drawn(page, f"Slice 2 of {COUNT}")
-    assert page.locator("#caption").inner_text() == f"Slice 2 of {COUNT} · 110.0 mm"
+    drawn(page, f"Slice 1 of 0 to {LAST}")
+    assert page.locator("#caption").inner_text() == f"Slice 1 of 0 to {LAST} · 110.0 mm"
     slider = page.locator("#profile")
     box = slider.bounding_box()
     assert box is not None
     slider.click(position={"x": 5, "y": 2})
-    drawn(page, f"Slice {COUNT} of {COUNT}")
+    drawn(page, f"Slice {LAST} of 0 to {LAST}")
     assert page.locator("#finding").inner_text() == "No lungs found"
-    assert slider.get_attribute("aria-valuetext") == f"Slice {COUNT} of {COUNT} · 190.0 mm, No lungs found"
+    assert slider.get_attribute("aria-valuetext") == f"Slice {LAST} of 0 to {LAST} · 190.0 mm, No lungs found"
     key = page.locator(".keys button").first
     key.click()
-    drawn(page, f"{key.inner_text()} of {COUNT}")
+    drawn(page, f"{key.inner_text()} of 0 to {LAST}")
     assert key.get_attribute("aria-pressed") == "true"
 
 

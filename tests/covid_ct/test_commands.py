@@ -81,7 +81,8 @@ def test_model_show_tells_the_card_and_the_hash(models: Path, capsys: pytest.Cap
         "screening 0.3000",
         "no_lungs above 0.9500",
         "left out  elsewhere: auc 0.400",
-        "test      auc",
+        "test      auc 0.500",
+        "test      sensitivity at 0.50 0.500",
     ):
         assert words in shown_to_people
     assert main(["model", "show", "--models", str(models), "--json"]) == 0

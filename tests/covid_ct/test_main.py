@@ -430,7 +430,8 @@ def test_companions_and_slices_without_lungs_are_no_failures_of_a_study(
     command = ["predict", str(tmp_path / "study"), "--models", str(models), "--output", str(tmp_path / "out.csv")]
     assert main(command) == 0
     assert "2 answered, 0 failed, 1 without lungs, 2 other files passed over" in capsys.readouterr().err
-    assert sorted(row["error"] for row in rows(tmp_path / "out.csv")) == ["", "", "no_lungs"]
+    written = {row["error"]: row["detail"] for row in rows(tmp_path / "out.csv")}
+    assert written == {"": "", "no_lungs": "The slice shows no lungs."}
     assert main(command) == 0
     assert "0 answered, 0 failed, 3 in the output already" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "study" / "apex.dcm"), "--models", str(models)]) == 1

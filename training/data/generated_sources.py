@@ -53,7 +53,7 @@ DEMO: Final = SourceSizes(
 
 def write_sources(folder: Path, sizes: SourceSizes = DEMO) -> Path:
     """Write `covid-ct`, `hospital`, `lesions`, `clear` and `other` into a folder; returns it."""
-    write_covid_ct(folder / "covid-ct", sizes.covid_ct)
+    write_patients(write_covid_ct(folder / "covid-ct", sizes.covid_ct))
     write_labelled(folder / "hospital", sizes.hospital)
     write_lesions(folder / "lesions", sizes.volumes, sizes.slices_a_volume)
     write_clear(folder / "clear", sizes.clear)
@@ -119,6 +119,17 @@ def write_covid_ct(folder: Path, counts: Mapping[SplitName, int]) -> Path:
                 seed = 100_000 + 20_000 * label + 1000 * place + number
                 _save(draw_chest(seed, lesion=bool(label)).grey, images / file)
     return folder
+
+
+def write_patients(covid_ct: Path) -> None:
+    """Write the table of patients of a drawn COVID-CT: each slice is of another one."""
+    rows: list[Sequence[str]] = [("file", "class", "split", "patient")]
+    for label in LABELS:
+        for split in SPLITS:
+            files = (covid_ct / "Data-split" / label / f"{split}CT_{label}.txt").read_text().split()
+            rows += [(file, label, split, f"{split}-{number}") for number, file in enumerate(files)]
+    with (covid_ct / "patients.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def write_labelled(folder: Path, count: int = 4) -> Path:

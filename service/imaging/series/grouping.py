@@ -151,7 +151,7 @@ def _series(stack: list[int], places: Sequence[Place]) -> Series:
     geometry = _geometry(kept, places)
     warnings = {} if geometry is None else _unusual_positions(geometry)
     if dropped:
-        words = f"{len(dropped)} slices lie at the position of another one and are not read."
+        words = f"Slices at the position of another one, which are not read: {len(dropped)}."
         warnings[SeriesWarning.DUPLICATE_POSITIONS] = words
     return Series(tuple(kept), tuple(dropped), geometry, warnings)
 
@@ -170,8 +170,8 @@ def _unusual_positions(geometry: VolumeGeometry) -> dict[SeriesWarning, str]:
         found[SeriesWarning.MIXED_SPACING] = f"Distances between slices differ: {', '.join(kinds[:6])}."
     elif wide.any():
         found[SeriesWarning.GAPS] = (
-            f"{int(wide.sum())} gaps of up to {distances.max():.1f} mm, where the usual distance is {usual:.1f} mm: "
-            "slices may be missing."
+            f"Neighbouring slices are more than the usual {usual:.1f} mm apart in {int(wide.sum())} of {len(wide)} "
+            f"places, up to {distances.max():.1f} mm: slices may be missing."
         )
     step = geometry.positions[-1] - geometry.positions[0]
     cosine = abs(step @ geometry.normal) / np.linalg.norm(step)

@@ -67,7 +67,11 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
         "This DICOM transfer syntax is not supported. Convert it with: gdcmconv --raw in.dcm out.dcm",
         code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
     ),
-    e.UnusableImageError("No file of the study is an axial CT slice (2 not_ct).", code=e.ErrorCode.NO_SLICES),
+    e.UnusableImageError(
+        "No file of the study is an axial CT slice; send the series of slices. 2 of 2 files: The DICOM file is of "
+        "modality MR, and the model knows CT slices only.",
+        code=e.ErrorCode.NO_SLICES,
+    ),
     e.UnusableImageError("The zip is damaged. Pack it again, and send it whole.", code=e.ErrorCode.DAMAGED_ARCHIVE),
     e.UnusableImageError("The zip holds 30000 files; the limit is 20000.", code=e.ErrorCode.ARCHIVE_TOO_LARGE),
     e.UnusableImageError("The study has more than 2000 slices; send one series.", code=e.ErrorCode.STUDY_TOO_LARGE),

@@ -40,15 +40,15 @@ export class Profile {
       drawing("svg", { viewBox: `0 0 ${WIDTH} ${slices.length}`, preserveAspectRatio: "none", "aria-hidden": "true" },
         ...slices.flatMap((slice, index) => this.#bars(slice, slices.length - 1 - index, end)), this.#mark),
       label("Feet"));
-    node.setAttribute("aria-valuemin", "1");
-    node.setAttribute("aria-valuemax", String(slices.length));
+    node.setAttribute("aria-valuemin", "0");
+    node.setAttribute("aria-valuemax", String(slices.length - 1));
   }
 
   /** Mark the current slice. */
   mark(index, text) {
     const node = find("profile");
     for (const end of ["y1", "y2"]) this.#mark.setAttribute(end, this.#slices.length - index - 0.5);
-    node.setAttribute("aria-valuenow", String(index + 1));
+    node.setAttribute("aria-valuenow", String(index));
     node.setAttribute("aria-valuetext", text);
   }
 
@@ -59,7 +59,7 @@ export class Profile {
   }
 
   #onKey(event) {
-    const now = Number(find("profile").getAttribute("aria-valuenow")) - 1;
+    const now = Number(find("profile").getAttribute("aria-valuenow"));
     const last = this.#slices.length - 1;
     const to = {
       ArrowUp: now + 1, ArrowRight: now + 1, ArrowDown: now - 1, ArrowLeft: now - 1,

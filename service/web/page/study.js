@@ -71,7 +71,7 @@ export class Study {
     this.#index = index;
     const { slices, index: series } = this.#series;
     const slice = slices[index];
-    const place = `Slice ${index + 1} of ${slices.length}`;
+    const place = `Slice ${index} of 0 to ${slices.length - 1}`;
     const caption = slice.position_mm === null ? place : `${place} · ${slice.position_mm.toFixed(1)} mm`;
     const finding = findingOf(slice);
     this.#profile.mark(index, `${caption}, ${finding}`);
@@ -99,7 +99,7 @@ export class Study {
     const options = this.answer.series.map(({ index, slices, label, probability }) => element("option", {
       value: index,
       selected: index === this.#series.index,
-      textContent: `Series ${index + 1}: ${slices.length} slices, ${label ? `${label} ${percent(probability)}` : "no lungs"}`,
+      textContent: `Series ${index}: ${slices.length} slices, ${label ? `${label} ${percent(probability)}` : "no lungs"}`,
     }));
     const select = element("select", { attributes: { "aria-label": "Series" } }, ...options);
     select.addEventListener("change", () => {
@@ -112,7 +112,7 @@ export class Study {
   #keys() {
     const buttons = this.#series.key_slices.map((index) => {
       const canvas = element("canvas", { width: THUMBNAIL, height: THUMBNAIL, attributes: { "aria-hidden": "true" } });
-      const button = element("button", { type: "button", className: "key-button", attributes: { "data-key": index } }, canvas, `Slice ${index + 1}`);
+      const button = element("button", { type: "button", className: "key-button", attributes: { "data-key": index } }, canvas, `Slice ${index}`);
       button.addEventListener("click", () => this.select(index));
       const picture = this.#pictures.get(`${this.#series.index}/${index}`);
       if (picture) drawThumbnail(canvas, picture);

@@ -127,7 +127,7 @@ function warnings(found) {
 
 /** Files of the study without a slice, each with its reason. */
 function others({ skipped, failed }) {
-  const line = ({ name, file, detail, reason: code }) => element("li", {}, element("strong", { textContent: name ?? `file ${file + 1}` }), ` ${reasonText(code)}: ${detail}`);
+  const line = ({ name, file, detail, reason: code }) => element("li", {}, element("strong", { textContent: name ?? `file ${file}` }), ` ${reasonText(code)}: ${detail}`);
   const part = (files, text, className) => (files.length ? [element("details", { className },
     element("summary", { textContent: `${counted(files.length, "other file")} ${text}` }), element("ul", {}, ...files.map(line)))] : []);
   return [...part(failed, "failed", "failed"), ...part(skipped, "skipped", "")];

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    MPEG4HP41,
     EncapsulatedPDFStorage,
     JPEG2000Lossless,
     JPEGExtended12Bit,
@@ -291,6 +292,7 @@ REST: dict[str, tuple[ErrorCode, CALL, str]] = {
         "2",
     ),
     "another modality": (ErrorCode.NOT_CT, partial(decode, ct(STORED, Modality="MR")), "modality MR"),
+    "a video": (ErrorCode.NOT_CT, partial(decode, encapsulated(b"MPEG", MPEG4HP41, STORED)), "a video"),
     "no modality": (
         ErrorCode.NOT_CT,
         partial(decode, ct(STORED, Modality=None, SOPClassUID=SecondaryCaptureImageStorage)),

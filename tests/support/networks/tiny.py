@@ -119,7 +119,7 @@ def tiny_card(probability: float | None = None) -> ModelCard:
         git_commit="0" * 40,
         libraries={"torch": str(torch.__version__)},
         left_out_metrics={"elsewhere": {"auc": Interval(value=0.4, low=0.3, high=0.5)}},
-        test_metrics={"auc": Interval(value=0.5, low=0.4, high=0.6)},
+        test_metrics={name: Interval(value=0.5, low=0.4, high=0.6) for name in ("auc", "sensitivity")},
         intended_use="tests",
         limits="knows brightness only",
     )

@@ -81,13 +81,13 @@ def test_slices_at_one_position_are_named_and_the_first_is_kept() -> None:
     found = only(files)
     assert found.duplicates == (6,)
     assert found.slices == (0, 1, 2, 3, 4, 5)
-    assert "1 slices" in found.warnings[SeriesWarning.DUPLICATE_POSITIONS]
+    assert "not read: 1." in found.warnings[SeriesWarning.DUPLICATE_POSITIONS]
 
 
 def test_a_gap_is_named() -> None:
     heights = [5.0 * step for step in range(20) if step != 7]
     found = only(series(heights))
-    assert "1 gaps of up to 10.0 mm" in found.warnings[SeriesWarning.GAPS]
+    assert "5.0 mm apart in 1 of 18 places, up to 10.0 mm" in found.warnings[SeriesWarning.GAPS]
     assert SeriesWarning.MIXED_SPACING not in found.warnings
 
 

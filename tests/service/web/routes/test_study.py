@@ -118,7 +118,8 @@ async def test_a_study_without_lungs_or_slices_is_refused(models: Path) -> None:
     async with serve(models) as client:
         problem(await post(client, {"a": dark(0)}), 422, "no_lungs")
         detail = problem(await post(client, {"a": b"text", "b": b"%PDF", "c": b""}), 422, "no_slices")["detail"]
-        assert "1 empty_file, 2 unsupported_image_type" in str(detail)
+        assert "2 of 3 files: The content is not an image" in str(detail)
+        assert "1 of 3 files: The file is empty" in str(detail)
         counts = await samples(client)
     assert counts[labelled("covidct_studies_total", outcome="no_slices")] == 1
 
@@ -302,7 +303,7 @@ async def test_a_zip_bomb_and_nested_zips_are_named(models: Path) -> None:
         problem(await post(client, {"ct.zip": bomb}), 422, "no_slices")
         inner = zipped(named(series(HEIGHTS)))
         detail = problem(await post(client, {"ct.zip": zipped({"inner.zip": inner})}), 422, "no_slices")["detail"]
-        assert "1 nested_archive" in str(detail)
+        assert "1 of 1 files: The file in the zip is a zip itself" in str(detail)
         many = zipped(dict.fromkeys((f"{number}" for number in range(20_001)), b""))
         problem(await post(client, {"ct.zip": many}), 422, "archive_too_large")
         problem(await post(client, {"ct.zip": inner[:2000]}), 422, "damaged_archive")
