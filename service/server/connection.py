@@ -36,6 +36,9 @@ _SLACK_SECONDS: Final = 2.0
 _PIECE_BYTES: Final = 16 * 1024
 """Parsed at a time: h11 has no limit for a head that arrives whole, and the event loop reads up to 256 KiB."""
 
+_BODY_PIECE_BYTES: Final = MAX_HEAD_BYTES
+"""The same within a body, of which every piece costs 0.1 ms; a head that follows it in the piece is short enough."""
+
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: closing the socket drops what the client has not read."""
 
@@ -114,10 +117,13 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse data, and start the time limit for the next part of the request."""
-        for start in range(0, len(data), _PIECE_BYTES):
+        start = 0
+        while start < len(data):
             if self.transport.is_closing() or self.conn.their_state is h11.MUST_CLOSE:  # nothing may follow
                 return
-            super().data_received(data[start : start + _PIECE_BYTES])
+            end = start + (_BODY_PIECE_BYTES if self.conn.their_state is h11.SEND_BODY else _PIECE_BYTES)
+            super().data_received(data[start:end])
+            start = end
         self._time_reading()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's always closes the connection
