@@ -89,8 +89,7 @@ def predict_study(study: Study, predictor: "Predictor", report: Report = lambda 
         seconds = (time.monotonic() - began) / done * (len(wanted) - done) if done else None
         report(StudyProgress(done=done, of=len(wanted), seconds_left=seconds))
         slice_, look_first = series.slices[index], series.is_beyond_lungs(index)
-        network_input = slice_.found.read.network_input
-        assert network_input is not None  # noqa: S101 - decoded before
+        network_input = slice_.take_input()
         (prediction,) = predictor.submit(
             lambda: predictor.predict_now([network_input], 1, [look_first])  # noqa: B023 - runs at once
         ).result()

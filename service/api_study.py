@@ -97,7 +97,7 @@ class SeriesAnswer(_Answer):
 
     @classmethod
     def of(
-        cls, index: int, read: SeriesToRead, found: SeriesAssessment | None, point: OperatingPoint, uids: bool
+        cls, index: int, read: SeriesToRead, assessment: SeriesAssessment | None, point: OperatingPoint, uids: bool
     ) -> "SeriesAnswer":
         """Build the answer to a series; `found` is None if no slice has lungs."""
         slices = [StudySliceAnswer.of(place, slice_, uids) for place, slice_ in enumerate(read.slices)]
@@ -116,18 +116,18 @@ class SeriesAnswer(_Answer):
             slices_without_lungs=reasons.count("no_lungs"),
             slices_not_read=reasons.count("not_read"),
             slices_failed=sum(reason not in (None, "no_lungs", "not_read") for reason in reasons),
-            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.warnings(found).items()],
-            probability=found and found.probability,
-            lesion_probability=found and found.lesion_probability,
-            covid_given_lesion=found and found.covid_given_lesion,
-            label=found and found.label,
+            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.warnings(assessment).items()],
+            probability=assessment and assessment.probability,
+            lesion_probability=assessment and assessment.lesion_probability,
+            covid_given_lesion=assessment and assessment.covid_given_lesion,
+            label=assessment and assessment.label,
             threshold=point.threshold,
             operating_point=point.name,
-            lung_involvement=found and found.lung_involvement,
-            severity=found and found.severity,
-            lung_volume_ml=found and found.lung_volume_ml,
-            lesion_volume_ml=found and found.lesion_volume_ml,
-            key_slices=list(found.key_slices) if found else [],
+            lung_involvement=assessment and assessment.lung_involvement,
+            severity=assessment and assessment.severity,
+            lung_volume_ml=assessment and assessment.lung_volume_ml,
+            lesion_volume_ml=assessment and assessment.lesion_volume_ml,
+            key_slices=list(assessment.key_slices) if assessment else [],
             slices=slices,
         )
 

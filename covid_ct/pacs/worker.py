@@ -156,12 +156,12 @@ class Worker:
 
     def _remember(self) -> list[CtSeries]:
         """Find the series, and remember since when each has as many instances as now."""
-        found = self._pacs.chest_series()
-        for series in found:
+        all_series = self._pacs.chest_series()
+        for series in all_series:
             seen = self._seen.get(series.series_uid)
             if seen is None or seen.instances != series.instances:
                 self._seen[series.series_uid] = _Seen(series.instances, self._clock())
-        return found
+        return all_series
 
     def _is_done(self, series: CtSeries, reports: Iterable[StoredReport], model: tuple[str, str]) -> bool:
         name, version = model

@@ -97,19 +97,19 @@ def _evidence(source: Source) -> "list[Dataset]":
     """Return the headers of all instances; the first one has the patient and the study."""
     from pydicom.dataset import Dataset
 
-    found: dict[str, Dataset] = {}
+    by_uid: dict[str, Dataset] = {}
     for frame in source.frames:
-        if frame.sop_instance_uid in found:
+        if frame.sop_instance_uid in by_uid:
             continue
         instance = Dataset()
-        if found:
+        if by_uid:
             instance.StudyInstanceUID = source.header.StudyInstanceUID
             instance.SeriesInstanceUID = source.series_uid
         else:
             instance.update(source.header)
         instance.SOPClassUID, instance.SOPInstanceUID = frame.sop_class_uid, frame.sop_instance_uid
-        found[frame.sop_instance_uid] = instance
-    return list(found.values())
+        by_uid[frame.sop_instance_uid] = instance
+    return list(by_uid.values())
 
 
 def _content(source: Source, findings: Findings, device: Device, segmentation: "Dataset | None") -> "MeasurementReport":

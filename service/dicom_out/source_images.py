@@ -72,8 +72,8 @@ def _instances(sources: "Iterable[SourceFrame]", *, frames: bool = False) -> "li
     from pydicom.dataset import Dataset
 
     grouped: defaultdict[str, list[SourceFrame]] = defaultdict(list)
-    for each in sources:
-        grouped[each.sop_instance_uid].append(each)
+    for source in sources:
+        grouped[source.sop_instance_uid].append(source)
     references = []
     for instance in grouped.values():
         reference = Dataset()
@@ -85,6 +85,6 @@ def _instances(sources: "Iterable[SourceFrame]", *, frames: bool = False) -> "li
 def _refer(reference: "Dataset", instance: "SourceFrame", frames: "Iterable[SourceFrame]") -> None:
     reference.ReferencedSOPClassUID = instance.sop_class_uid
     reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
-    numbers = [each.frame for each in frames if each.frame is not None]
+    numbers = [frame.frame for frame in frames if frame.frame is not None]
     if numbers:
         reference.ReferencedFrameNumber = numbers

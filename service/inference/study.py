@@ -168,11 +168,11 @@ class StudyReader:
         if not is_dicom(start):
             return False
         options = replace(self._options, is_whole=False)
-        found = [slice_ async for slice_ in self._state.cage.study_slices(start, name, options)]
-        for slice_ in found:
+        slices = [slice_ async for slice_ in self._state.cage.study_slices(start, name, options)]
+        for slice_ in slices:
             if isinstance(slice_, StudySlice):
                 self._add_slice(FoundSlice(index, name, slice_), content)
-        return bool(found)
+        return bool(slices)
 
     def _add_slice(self, slice_: FoundSlice, content: "_Content") -> None:
         self._is_thin = slice_.read.network_input is None
@@ -342,8 +342,8 @@ async def read_study(
         finally:
             model.study_room.release()
         done += 1
-        each = (time.monotonic() - began) / done
-        report(StudyProgress(done=done, of=len(wanted), seconds_left=each * (len(wanted) - done)))
+        seconds_left = (time.monotonic() - began) / done * (len(wanted) - done)
+        report(StudyProgress(done=done, of=len(wanted), seconds_left=seconds_left))
 
     tasks: list[asyncio.Task[None]] = []
     try:
@@ -361,9 +361,7 @@ async def read_study(
 async def _answer(
     series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
 ) -> NetworkPrediction | ServiceError:
-    network_input = series.slices[index].found.read.network_input
-    assert network_input is not None  # noqa: S101 - decoded before
-    queued = QueuedSlice(network_input, series.is_beyond_lungs(index))
+    queued = QueuedSlice(series.slices[index].take_input(), series.is_beyond_lungs(index))
     while True:
         try:
             answer = await infer(model, queued)

@@ -111,11 +111,11 @@ def assess_series(
     Returns:
         None if no slice has lungs.
     """
-    found = [index for index, prediction in enumerate(predictions) if prediction is not None]
+    with_lungs = [index for index, prediction in enumerate(predictions) if prediction is not None]
     kept = [prediction for prediction in predictions if prediction is not None]
     if not kept:
         return None
-    extents = np.ones(len(kept)) if geometry is None else geometry.thicknesses[found]
+    extents = np.ones(len(kept)) if geometry is None else geometry.thicknesses[with_lungs]
     is_placed = bool(extents.any()) and geometry is not None  # the extent of a single slice is not known
     areas = _areas(kept)
     weights = areas.lung * (extents if is_placed else 1.0)
@@ -137,8 +137,8 @@ def assess_series(
         lung_volume_ml=None if ml is None else float(ml @ areas.lung),
         left_lung_volume_ml=None if ml is None else float(ml @ areas.left_lung),
         lesion_volume_ml=None if ml is None else float(ml @ areas.lesion),
-        borders=dict(zip(found, areas.borders, strict=True)),
-        key_slices=tuple(found[index] for index in _key_slices(areas, geometry, found)),
+        borders=dict(zip(with_lungs, areas.borders, strict=True)),
+        key_slices=tuple(with_lungs[index] for index in _key_slices(areas, geometry, with_lungs)),
     )
 
 
@@ -192,10 +192,10 @@ def _share(lesion: float, lung: float) -> float:
     return lesion / lung if lung > 0 else 0.0
 
 
-def _key_slices(areas: _Areas, geometry: VolumeGeometry | None, found: Sequence[int]) -> list[int]:
+def _key_slices(areas: _Areas, geometry: VolumeGeometry | None, with_lungs: Sequence[int]) -> list[int]:
     """Choose the slices with most lesion, or without lesion with most lung, at some distance from each other."""
     order = np.lexsort((areas.lung, areas.lesion))[::-1]
-    offsets = None if geometry is None else geometry.offsets[found]
+    offsets = None if geometry is None else geometry.offsets[with_lungs]
     chosen: list[int] = []
     for index in order:
         if offsets is None or all(abs(offsets[index] - offsets[other]) >= _KEY_DISTANCE_MM for other in chosen):

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
+from service.imaging.decode import Slice
 from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice
 from service.imaging.series.grouping import Series, SeriesWarning, group_series
 from service.model.assess_series import SeriesAssessment, assess_series
@@ -90,6 +91,13 @@ class SeriesSlice:
     def reason(self) -> ErrorCode | None:
         """Reason why a slice has no prediction: a failed check, or a failure of the network."""
         return self.answer.code if isinstance(self.answer, ServiceError) else None
+
+    def take_input(self) -> Slice:
+        """Return the input of the network, uint8 (1, S, S), and forget it: those of 600 slices have 60 MiB."""
+        read = self.found.read
+        assert read.network_input is not None  # noqa: S101 - decoded before
+        self.found = replace(self.found, read=replace(read, network_input=None))
+        return read.network_input
 
     @property
     def is_seen(self) -> bool:

@@ -140,8 +140,8 @@ def test_names_that_are_not_unicode_and_paths_to_nothing_are_rows(models: Path, 
     (tmp_path / "in" / os.fsdecode(b"\xff.png")).write_bytes(png(100))
     (tmp_path / "empty").mkdir()
     predicted([str(tmp_path / "in"), str(tmp_path / "empty"), f"{tmp_path}/*.dcm"], tmp_path / "out", models)
-    found = [(Path(row["path"]).name, row["error"]) for row in csv.DictReader(text_of(tmp_path / "out").splitlines())]
-    assert found == [(r"\udcff.png", ""), ("empty", "no_files"), ("*.dcm", "not_found")]
+    errors = [(Path(row["path"]).name, row["error"]) for row in csv.DictReader(text_of(tmp_path / "out").splitlines())]
+    assert errors == [(r"\udcff.png", ""), ("empty", "no_files"), ("*.dcm", "not_found")]
 
 
 def test_another_window_or_model_is_refused(models: Path, classifier_models: Path, tmp_path: Path) -> None:

@@ -124,9 +124,9 @@ def test_a_missing_or_unreadable_image_is_one_error_among_the_results(server: Se
         first, *failed, last = client.predict_many(images)
     assert isinstance(first, Prediction)
     assert isinstance(last, Prediction)
-    for each in failed:
-        assert isinstance(each, SourceError)
-        assert each.code == "unreadable_image"
+    for error in failed:
+        assert isinstance(error, SourceError)
+        assert error.code == "unreadable_image"
     assert "missing.png" in str(failed[0])
     assert "float32" in str(failed[2])
 

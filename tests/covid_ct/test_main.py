@@ -191,12 +191,12 @@ def test_the_operating_point_is_chosen_for_the_model_here_and_for_a_service(
     (tmp_path / "a.png").write_bytes(png(110))
     place = ["--models", str(models)] if where == "local" else ["--url", server.url]
     command = ["predict", str(tmp_path / "a.png"), *place]
-    found = []
+    columns = []
     for point in ("balanced", "screening"):
         output = tmp_path / f"{point}.csv"
         assert main([*command, "--operating-point", point, "--output", str(output)]) == 0
-        found += [(row["operating_point"], float(row["threshold"]), row["label"]) for row in rows(output)]
-    assert found == [("balanced", 0.5, "NonCOVID"), ("screening", 0.3, "COVID")]
+        columns += [(row["operating_point"], float(row["threshold"]), row["label"]) for row in rows(output)]
+    assert columns == [("balanced", 0.5, "NonCOVID"), ("screening", 0.3, "COVID")]
     assert main([*command, "--output", str(tmp_path / "screening.csv")]) == 1
     assert "operating point screening" in capsys.readouterr().err
     assert main([*command, "--operating-point", "sharp"]) == 2
@@ -223,8 +223,8 @@ def test_a_refused_slice_of_a_volume_stops_no_other(models: Path, tmp_path: Path
     (tmp_path / "ct.dcm").write_bytes(ct(frames))
     output = tmp_path / "out.csv"
     assert main(["predict", str(tmp_path), "--models", str(models), "--output", str(output)]) == 1
-    found = [(row["path"].rpartition("#")[2], row["error"]) for row in rows(output)]
-    assert found == [("0", "wrong_window"), ("1", ""), ("2", "wrong_window"), ("3", "")]
+    columns = [(row["path"].rpartition("#")[2], row["error"]) for row in rows(output)]
+    assert columns == [("0", "wrong_window"), ("1", ""), ("2", "wrong_window"), ("3", "")]
 
 
 def test_a_fault_of_this_program_in_one_file_ends_no_run(

@@ -97,9 +97,9 @@ def objects(pacs: Orthanc, modality: str) -> list[Dataset]:
 
 def series_of(report: Dataset) -> set[str]:
     return {
-        str(each.SeriesInstanceUID)
+        str(dataset.SeriesInstanceUID)
         for evidence in report.CurrentRequestedProcedureEvidenceSequence
-        for each in evidence.ReferencedSeriesSequence
+        for dataset in evidence.ReferencedSeriesSequence
     }
 
 
@@ -115,13 +115,13 @@ def test_a_series_gets_the_results_of_the_service(way: str, pacs: Orthanc, serve
     expected = results_of_service(server, study())
     assert {seg.SOPInstanceUID, report.SOPInstanceUID} == expected.keys()
     same = frame_values(segread(io.BytesIO(expected[seg.SOPInstanceUID])))
-    found = frame_values(seg)
-    assert found.keys() == same.keys()
-    assert all(np.array_equal(found[key], same[key]) for key in same)
+    stored = frame_values(seg)
+    assert stored.keys() == same.keys()
+    assert all(np.array_equal(stored[key], same[key]) for key in same)
     assert (seg.PatientID, report.PatientID) == ("P1", "P1")
     assert seg.StudyInstanceUID == report.StudyInstanceUID == "1.2.840.98.1"
     assert "1.2.840.99.1" in series_of(report)
-    assert not [line for each in (seg, report) for line in dciodvfy(each, tmp_path) if line.startswith("Error")]
+    assert not [line for dataset in (seg, report) for line in dciodvfy(dataset, tmp_path) if line.startswith("Error")]
     assert "MARKER" not in done.stderr + done.stdout
 
 
@@ -134,18 +134,18 @@ def results_of_service(server: Server, files: list[bytes]) -> dict[str, bytes]:
 
 def test_compressed_files_come_as_they_are_stored(pacs: Orthanc) -> None:
     originals = [dcmread(io.BytesIO(file)) for file in study()]
-    for each in originals:
-        each.compress(RLELossless, generate_instance_uid=False)
+    for dataset in originals:
+        dataset.compress(RLELossless, generate_instance_uid=False)
     with requests.Session() as session:
         DICOMwebClient(pacs.url, session=session).store_instances(originals)
     with Pacs(pacs.url) as server:
-        (found,) = server.chest_series()
-        files = {each.SOPInstanceUID: each for each in map(dcmread, map(io.BytesIO, server.files(found)))}
-    assert found.instances == len(files) == len(originals)
+        (stored,) = server.chest_series()
+        files = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, map(io.BytesIO, server.files(stored)))}
+    assert stored.instances == len(files) == len(originals)
     for original in originals:
-        each = files[original.SOPInstanceUID]
-        assert each.file_meta.TransferSyntaxUID == RLELossless
-        assert each.PixelData == original.PixelData
+        dataset = files[original.SOPInstanceUID]
+        assert dataset.file_meta.TransferSyntaxUID == RLELossless
+        assert dataset.PixelData == original.PixelData
 
 
 def test_a_second_run_finds_nothing_to_do(pacs: Orthanc, server: Server) -> None:
@@ -162,10 +162,10 @@ def test_the_model_of_this_machine_stores_the_same_results(pacs: Orthanc, server
     done = work(pacs, "--once", "--models", str(models), "--device", "cpu")
     assert done.returncode == 0, done.stderr
     expected = results_of_service(server, study())
-    found = {str(each.SOPInstanceUID): each for modality in ("SEG", "SR") for each in objects(pacs, modality)}
-    assert found.keys() == expected.keys()
-    segs = [segread(io.BytesIO(data)) for uid, data in expected.items() if found[uid].Modality == "SEG"]
-    assert segs[0].PixelData == next(each for each in found.values() if each.Modality == "SEG").PixelData
+    stored = {str(dataset.SOPInstanceUID): dataset for modality in ("SEG", "SR") for dataset in objects(pacs, modality)}
+    assert stored.keys() == expected.keys()
+    segs = [segread(io.BytesIO(data)) for uid, data in expected.items() if stored[uid].Modality == "SEG"]
+    assert segs[0].PixelData == next(dataset for dataset in stored.values() if dataset.Modality == "SEG").PixelData
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_the_next_one_doubles_nothing(pacs: Orthanc, server: Server) -> None:

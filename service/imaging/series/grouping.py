@@ -161,15 +161,15 @@ def _unusual_positions(geometry: VolumeGeometry) -> dict[SeriesWarning, str]:
     usual = geometry.spacing
     if usual is None:
         return {}
-    found: dict[SeriesWarning, str] = {}
+    unusual: dict[SeriesWarning, str] = {}
     distances = np.diff(geometry.offsets)
     wide = distances > _GAP * usual
     uneven = np.abs(distances - usual) > _UNEVEN * usual
     if uneven.mean() > _UNEVEN:
         kinds = [f"{value:g} mm ({len(list(group))})" for value, group in groupby(np.sort(distances.round(1)).tolist())]
-        found[SeriesWarning.MIXED_SPACING] = f"Distances between slices differ: {', '.join(kinds[:6])}."
+        unusual[SeriesWarning.MIXED_SPACING] = f"Distances between slices differ: {', '.join(kinds[:6])}."
     elif wide.any():
-        found[SeriesWarning.GAPS] = (
+        unusual[SeriesWarning.GAPS] = (
             f"Neighbouring slices are more than the usual {usual:.1f} mm apart in {int(wide.sum())} of {len(wide)} "
             f"places, up to {distances.max():.1f} mm: slices may be missing."
         )
@@ -177,5 +177,5 @@ def _unusual_positions(geometry: VolumeGeometry) -> dict[SeriesWarning, str]:
     cosine = abs(step @ geometry.normal) / np.linalg.norm(step)
     tilt = float(np.degrees(np.arccos(min(1.0, cosine))))
     if tilt > _TILT_DEGREES:
-        found[SeriesWarning.TILTED] = f"The gantry was tilted by {tilt:.1f} degrees; volumes take it into account."
-    return found
+        unusual[SeriesWarning.TILTED] = f"The gantry was tilted by {tilt:.1f} degrees; volumes take it into account."
+    return unusual

@@ -170,7 +170,7 @@ def _start(data: bytes, size: int) -> memoryview:
     packed = memoryview(data)
     if data[:2] != _GZIP:
         return packed[:size]
-    found, count, at = bytearray(size), 0, 0
+    unpacked, count, at = bytearray(size), 0, 0
     try:
         while at < len(packed) and count < size:  # a gzip file may have several members
             stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -180,12 +180,12 @@ def _start(data: bytes, size: int) -> memoryview:
                     chunk = packed[at : at + _CHUNK]
                     at += len(chunk)
                 part = stream.decompress(chunk, min(_CHUNK, size - count))
-                found[count : count + len(part)] = part
+                unpacked[count : count + len(part)] = part
                 count += len(part)
             at -= len(stream.unused_data)
     except zlib.error:
         raise damaged_image("the gzip file can't be unpacked") from None
-    return memoryview(found)[:count]
+    return memoryview(unpacked)[:count]
 
 
 def _header(start: bytes) -> Any:

@@ -27,9 +27,9 @@ def modalities(files: list[bytes]) -> list[str]:
 
 
 def test_a_series_gets_segmentation_report_and_a_summary(answerer: LocalAnswerer) -> None:
-    found = answerer.results(series(HEIGHTS, FrameOfReferenceUID="1.2.9"))
-    assert modalities(found.files) == ["SEG", "SR"]
-    assert "CT-" in found.summary
+    results = answerer.results(series(HEIGHTS, FrameOfReferenceUID="1.2.9"))
+    assert modalities(results.files) == ["SEG", "SR"]
+    assert "CT-" in results.summary
     assert answerer.model()[1]
 
 
@@ -37,8 +37,8 @@ def test_a_series_gets_segmentation_report_and_a_summary(answerer: LocalAnswerer
 def test_a_series_that_no_segmentation_can_lie_on_gets_its_report(
     changes: dict[str, Any], answerer: LocalAnswerer
 ) -> None:
-    found = answerer.results(series(HEIGHTS, **{"FrameOfReferenceUID": "1.2.9"} | changes))
-    assert modalities(found.files) == ["SR"]
+    results = answerer.results(series(HEIGHTS, **{"FrameOfReferenceUID": "1.2.9"} | changes))
+    assert modalities(results.files) == ["SR"]
 
 
 def test_a_series_without_lungs_or_slices_is_refused(answerer: LocalAnswerer) -> None:

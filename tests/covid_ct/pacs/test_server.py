@@ -45,7 +45,7 @@ def dicomweb(answer: Callable[[str, dict[str, list[str]]], tuple[int, Any]]) -> 
             thread.join()
 
 
-def found(number: int, part: str | None = None, date: str = "20260101") -> dict[str, Any]:
+def series_row(number: int, part: str | None = None, date: str = "20260101") -> dict[str, Any]:
     """A CT series as a search finds it."""
     values = {
         "0020000D": f"1.{number}",
@@ -58,12 +58,12 @@ def found(number: int, part: str | None = None, date: str = "20260101") -> dict[
 
 
 def uids(series: list[CtSeries]) -> list[str]:
-    return [each.series_uid for each in series]
+    return [only.series_uid for only in series]
 
 
 def test_series_of_other_parts_of_the_body_are_left_out() -> None:
     parts = [None, "", "CHEST", "Thorax", "CHESTABDPELVIS", "HEAD", "KNEE"]
-    page = [found(number, part) for number, part in enumerate(parts)]
+    page = [series_row(number, part) for number, part in enumerate(parts)]
     with dicomweb(lambda path, query: (200, page if query.get("offset") in (None, ["0"]) else [])) as (url, _):
         series = Pacs(url).chest_series()
     assert uids(series) == [f"1.{number}.1" for number in range(5)]
@@ -71,14 +71,14 @@ def test_series_of_other_parts_of_the_body_are_left_out() -> None:
 
 
 def test_the_latest_study_is_first() -> None:
-    page = [found(1, date="20250101"), found(2, date="20260601"), found(3, date="20260101")]
+    page = [series_row(1, date="20250101"), series_row(2, date="20260601"), series_row(3, date="20260101")]
     with dicomweb(lambda path, query: (200, page)) as (url, _):
         assert uids(Pacs(url).chest_series()) == ["1.2.1", "1.3.1", "1.1.1"]
 
 
 @pytest.mark.parametrize("heeds_offset", [True, False])
 def test_all_pages_of_a_search_are_read_and_it_ends(heeds_offset: bool) -> None:
-    everything = [found(number) for number in range(5)]
+    everything = [series_row(number) for number in range(5)]
 
     def pages(path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         offset = int(query.get("offset", ["0"])[0]) if heeds_offset else 0

@@ -42,9 +42,9 @@ def dciodvfy(dataset: Dataset, folder: Path) -> list[str]:
 def frame_values(result: Dataset) -> dict[tuple[int, str, int | None], np.ndarray]:
     """Stored frames by segment, instance of the source and number of its frame, unpacked by pydicom."""
     pixels = result.pixel_array.reshape(-1, result.Rows, result.Columns)
-    found = {}
+    frames = {}
     for frame, groups in zip(pixels, result.PerFrameFunctionalGroupsSequence, strict=True):
         source = groups.DerivationImageSequence[0].SourceImageSequence[0]
         segment = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        found[segment, source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber")] = frame
-    return found
+        frames[segment, source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber")] = frame
+    return frames

@@ -15,7 +15,7 @@ def constant(value: float) -> SliceMaps:
 
 
 def values(filled: list[SliceMaps | None]) -> list[float | None]:
-    return [None if each is None else round(float(each.lungs.mean()), 4) for each in filled]
+    return [None if slice_ is None else round(float(slice_.lungs.mean()), 4) for slice_ in filled]
 
 
 def test_the_border_is_between_left_and_right_lung() -> None:

@@ -45,7 +45,9 @@ def name(item: Dataset) -> tuple[str, str]:
 
 def side(item: Dataset) -> str | None:
     """Laterality of the item's finding site."""
-    return next((each.ConceptCodeSequence[0].CodeMeaning for each in items(item) if name(each)[0] == "272741003"), None)
+    return next(
+        (element.ConceptCodeSequence[0].CodeMeaning for element in items(item) if name(element)[0] == "272741003"), None
+    )
 
 
 def measured(dataset: Dataset) -> dict[tuple[str, str | None], tuple[float, str]]:
@@ -75,10 +77,14 @@ def test_measurements_have_their_values_units_and_sides() -> None:
 
 def test_severity_label_notice_and_remarks_are_in_the_report() -> None:
     result, _ = built()
-    values = {name(each): each.ConceptCodeSequence[0].CodeValue for each in items(result) if each.ValueType == "CODE"}
+    values = {
+        name(element): element.ConceptCodeSequence[0].CodeValue
+        for element in items(result)
+        if element.ValueType == "CODE"
+    }
     assert values["246112005", "SCT"] == "CT-1"
     assert values["label", SCHEME] == "COVID"
-    texts = [each.TextValue for each in items(result) if each.ValueType == "TEXT"]
+    texts = [element.TextValue for element in items(result) if element.ValueType == "TEXT"]
     assert {NOTICE, *FINDINGS.remarks} <= set(texts)
     assert "research only" in result.SeriesDescription
 
@@ -104,7 +110,7 @@ def srread_groups(result: Dataset) -> list[Any]:
 
 def test_the_observer_is_the_model_as_a_device() -> None:
     result, _ = built()
-    values = {name(each)[0]: each for each in items(result)}
+    values = {name(element)[0]: element for element in items(result)}
     assert values["121005"].ConceptCodeSequence[0].CodeValue == "121007"
     assert values["121013"].TextValue == f"{DEVICE.name} {DEVICE.version}"
     assert values["121016"].TextValue == DEVICE.sha256
@@ -116,8 +122,8 @@ def test_the_evidence_has_every_instance_of_the_source_and_the_segmentation() ->
     assert seg is not None
     (evidence,) = result.CurrentRequestedProcedureEvidenceSequence
     by_series = {
-        each.SeriesInstanceUID: [item.ReferencedSOPInstanceUID for item in each.ReferencedSOPSequence]
-        for each in evidence.ReferencedSeriesSequence
+        element.SeriesInstanceUID: [item.ReferencedSOPInstanceUID for item in element.ReferencedSOPSequence]
+        for element in evidence.ReferencedSeriesSequence
     }
     assert by_series == {
         "1.2.6": [f"1.2.3.{number}" for number in range(1, 6)],

@@ -30,21 +30,21 @@ def stack(*heights: float) -> VolumeGeometry:
 
 def assessed(predictions: list[NetworkPrediction | None], geometry: VolumeGeometry | None = None) -> SeriesAssessment:
     """The answer at the balanced operating point."""
-    found = assess_series(predictions, geometry, CARD, CARD.operating_point(None))
-    assert found is not None
-    return found
+    assessment = assess_series(predictions, geometry, CARD, CARD.operating_point(None))
+    assert assessment is not None
+    return assessment
 
 
 def test_volumes_come_from_cells_and_distances() -> None:
-    found = assessed([prediction(0.5, (4, 2)), prediction(0.5)], stack(0, 10))
+    assessment = assessed([prediction(0.5, (4, 2)), prediction(0.5)], stack(0, 10))
     cell_ml = (200 / CELLS) ** 2 * 10 / 1000
-    assert found.lung_volume_ml == pytest.approx(2 * 80 * cell_ml)
-    assert found.lesion_volume_ml == pytest.approx(20 * cell_ml)
-    assert found.lung_involvement is not None
-    assert found.lung_involvement.both == pytest.approx(20 / 160)
-    assert found.lung_involvement.right == pytest.approx(20 / 80)
-    assert found.lung_involvement.left == 0
-    assert found.severity == Severity.CT_1
+    assert assessment.lung_volume_ml == pytest.approx(2 * 80 * cell_ml)
+    assert assessment.lesion_volume_ml == pytest.approx(20 * cell_ml)
+    assert assessment.lung_involvement is not None
+    assert assessment.lung_involvement.both == pytest.approx(20 / 160)
+    assert assessment.lung_involvement.right == pytest.approx(20 / 80)
+    assert assessment.lung_involvement.left == 0
+    assert assessment.severity == Severity.CT_1
 
 
 def test_a_slice_counts_as_much_as_the_lung_it_stands_for() -> None:
@@ -62,9 +62,9 @@ def test_one_sure_slice_does_not_decide() -> None:
 
 
 def test_equal_slices_give_their_probability() -> None:
-    found = assessed([prediction(0.7), prediction(0.7, (1, 0), (1, 0))], stack(0, 5))
-    assert found.probability == pytest.approx(0.7)
-    assert found.label == "COVID"
+    assessment = assessed([prediction(0.7), prediction(0.7, (1, 0), (1, 0))], stack(0, 5))
+    assert assessment.probability == pytest.approx(0.7)
+    assert assessment.label == "COVID"
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
@@ -73,10 +73,10 @@ def test_a_certain_slice_keeps_the_answer_finite(probability: float) -> None:
 
 
 def test_slices_without_lungs_count_for_nothing_but_their_extent() -> None:
-    found = assessed([None, prediction(0.7), None], stack(0, 10, 20))
-    assert found.probability == pytest.approx(0.7)
-    assert found.lung_volume_ml == pytest.approx(80 * (200 / CELLS) ** 2 * 10 / 1000)
-    assert found.key_slices == (1,)
+    assessment = assessed([None, prediction(0.7), None], stack(0, 10, 20))
+    assert assessment.probability == pytest.approx(0.7)
+    assert assessment.lung_volume_ml == pytest.approx(80 * (200 / CELLS) ** 2 * 10 / 1000)
+    assert assessment.key_slices == (1,)
 
 
 def test_without_any_lungs_there_is_no_answer() -> None:
@@ -85,32 +85,32 @@ def test_without_any_lungs_there_is_no_answer() -> None:
 
 @pytest.mark.parametrize("geometry", [None, stack(0)])
 def test_without_extents_there_is_involvement_and_no_volume(geometry: VolumeGeometry | None) -> None:
-    found = assessed([prediction(0.7, (4, 4))], geometry)
-    assert found.lung_volume_ml is None
-    assert found.lung_involvement is not None
-    assert found.lung_involvement.both == 0.5
+    assessment = assessed([prediction(0.7, (4, 4))], geometry)
+    assert assessment.lung_volume_ml is None
+    assert assessment.lung_involvement is not None
+    assert assessment.lung_involvement.both == 0.5
 
 
 def test_a_model_without_lungs_gives_a_probability_alone() -> None:
     bare = NetworkPrediction(0.7, np.ones((4, 4), np.float32))
-    found = assessed([bare, bare], stack(0, 5))
-    assert found.probability == pytest.approx(0.7)
-    assert (found.lung_involvement, found.severity, found.lung_volume_ml) == (None, None, None)
+    assessment = assessed([bare, bare], stack(0, 5))
+    assert assessment.probability == pytest.approx(0.7)
+    assert (assessment.lung_involvement, assessment.severity, assessment.lung_volume_ml) == (None, None, None)
 
 
 def test_key_slices_have_most_lesion_and_some_distance() -> None:
     lesions = [0, 1, 4, 3, 0, 2, 1]
-    found = assessed([prediction(0.5, (4, lesion)) for lesion in lesions], stack(*range(0, 35, 5)))
-    assert found.key_slices == (2, 5, 0)
+    assessment = assessed([prediction(0.5, (4, lesion)) for lesion in lesions], stack(*range(0, 35, 5)))
+    assert assessment.key_slices == (2, 5, 0)
 
 
 def test_left_and_right_are_parted_even_where_one_lung_is_missing() -> None:
     only_right = prediction(0.5, (4, 2), (0, 0))
-    found = assessed([prediction(0.5), only_right, only_right], stack(0, 5, 10))
-    assert found.lung_involvement is not None
-    assert found.lung_involvement.left == 0
-    assert found.lung_involvement.right == pytest.approx(40 / 120)
-    assert all(8 <= border <= 12 for border in found.borders.values())
+    assessment = assessed([prediction(0.5), only_right, only_right], stack(0, 5, 10))
+    assert assessment.lung_involvement is not None
+    assert assessment.lung_involvement.left == 0
+    assert assessment.lung_involvement.right == pytest.approx(40 / 120)
+    assert all(8 <= border <= 12 for border in assessment.borders.values())
 
 
 @pytest.mark.parametrize(

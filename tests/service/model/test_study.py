@@ -22,7 +22,7 @@ def prediction(probability: float = 0.5) -> NetworkPrediction:
     return NetworkPrediction(probability, np.zeros((4, 4), np.float32), lungs=np.ones((4, 4), np.float32))
 
 
-def found(heights: list[float], **changes: Any) -> list[FoundSlice]:
+def slices_at(heights: list[float], **changes: Any) -> list[FoundSlice]:
     """Slices of a series, from one file each."""
     options = ReadOptions(input_size=16, limits=DecodeLimits())
     read = [read_study_file(data, "", options)[0] for data in series(heights, **changes)]
@@ -33,7 +33,7 @@ def found(heights: list[float], **changes: Any) -> list[FoundSlice]:
 
 def planned(heights: list[float], every_mm: float | None = None) -> SeriesToRead:
     """The only series of these slices."""
-    (read,) = plan_study(found(heights), [], every_mm).series
+    (read,) = plan_study(slices_at(heights), [], every_mm).series
     return read
 
 
@@ -104,7 +104,7 @@ def test_a_result_that_rests_on_little_lung_says_so(lungs: int, is_few: bool) ->
 
 
 def test_duplicates_and_companions_are_no_failures() -> None:
-    slices = [*found(steps(5, 3)), *found([5.0], InstanceNumber=9)]
+    slices = [*slices_at(steps(5, 3)), *slices_at([5.0], InstanceNumber=9)]
     scout = NotASlice(7, "scout", ServiceError("", code=ErrorCode.LOCALIZER))
     damaged = NotASlice(2, "bad", ServiceError("", code=ErrorCode.DAMAGED_IMAGE))
     study: Study = plan_study(slices, [scout, damaged])

@@ -70,14 +70,14 @@ class Orthanc:
     def instances(self, modality: str) -> list[dict[str, Any]]:
         """Simplified tags of all instances of a modality."""
         query = {"Level": "Instance", "Query": {"Modality": modality}, "Expand": True}
-        found = httpx2.post(f"{self.root}/tools/find", json=query).json()
-        return [httpx2.get(f"{self.root}/instances/{each['ID']}/simplified-tags").json() for each in found]
+        rows = httpx2.post(f"{self.root}/tools/find", json=query).json()
+        return [httpx2.get(f"{self.root}/instances/{instance['ID']}/simplified-tags").json() for instance in rows]
 
     def files(self, modality: str) -> list[bytes]:
         """Files of all instances of a modality, as they are stored."""
         query = {"Level": "Instance", "Query": {"Modality": modality}}
-        found = httpx2.post(f"{self.root}/tools/find", json=query).json()
-        return [httpx2.get(f"{self.root}/instances/{each}/file").content for each in found]
+        rows = httpx2.post(f"{self.root}/tools/find", json=query).json()
+        return [httpx2.get(f"{self.root}/instances/{instance}/file").content for instance in rows]
 
 
 @contextlib.contextmanager

@@ -23,17 +23,17 @@ WHOLE = ReadOptions(input_size=32, limits=DecodeLimits(), keep_pictures=True, ke
 
 def read(data: bytes, name: str = "a", options: ReadOptions = OPTIONS) -> list[StudySlice]:
     """The slices of a file without errors."""
-    found = read_study_file(data, name, options)
-    slices = [slice_ for slice_ in found if isinstance(slice_, StudySlice)]
-    assert len(slices) == len(found)
+    items = read_study_file(data, name, options)
+    slices = [slice_ for slice_ in items if isinstance(slice_, StudySlice)]
+    assert len(slices) == len(items)
     return slices
 
 
 def reason(data: bytes, name: str = "a") -> ServiceError:
     """The reason of a file without a slice."""
-    (found,) = read_study_file(data, name, OPTIONS)
-    assert isinstance(found, ServiceError)
-    return found
+    (items,) = read_study_file(data, name, OPTIONS)
+    assert isinstance(items, ServiceError)
+    return items
 
 
 def picture(side: int = 40) -> bytes:
@@ -78,7 +78,7 @@ def test_a_nifti_volume_gives_the_slices_of_the_same_dicom_series() -> None:
 def test_pictures_of_a_folder_are_a_series_in_the_order_of_their_names() -> None:
     names = ["b/s10.png", "b/s9.png", "a/s1.png", "b/S11.png"]
     places = [read(picture(), name)[0].place for name in names]
-    assert [found.slices for found in group_series(places)] == [(1, 0, 3), (2,)]
+    assert [items.slices for items in group_series(places)] == [(1, 0, 3), (2,)]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_a_damaged_frame_does_not_cost_the_others() -> None:
         frame_type = type(dataset)()
         frame_type.FrameType = ["ORIGINAL", "PRIMARY", kind, "NONE"]
         dataset.PerFrameFunctionalGroupsSequence[-1].CTImageFrameTypeSequence = [frame_type]
-    found = read_study_file(written(dataset), "a", OPTIONS)
-    assert [isinstance(slice_, StudySlice) for slice_ in found] == [True, False, True]
+    items = read_study_file(written(dataset), "a", OPTIONS)
+    assert [isinstance(slice_, StudySlice) for slice_ in items] == [True, False, True]
 
 
 def test_too_many_frames_are_refused() -> None:
@@ -204,8 +204,8 @@ WRONG_KINDS = [
 def test_an_element_of_a_wrong_kind_is_damage_or_ignored(tag: int, kind: str, value: Any) -> None:
     dataset = ct_dataset(phantom())
     dataset.add_new(tag, kind, value)
-    for found in read_study_file(written(dataset), "a", WHOLE):
-        assert isinstance(found, StudySlice) or found.code == "damaged_image"
+    for items in read_study_file(written(dataset), "a", WHOLE):
+        assert isinstance(items, StudySlice) or items.code == "damaged_image"
     with contextlib.suppress(UnusableImageError):
         decode(written(dataset))
 

@@ -30,8 +30,8 @@ def grouped(files: list[bytes]) -> list[Series]:
 
 def only(files: list[bytes]) -> Series:
     """The only series of these files."""
-    (found,) = grouped(files)
-    return found
+    (stack,) = grouped(files)
+    return stack
 
 
 @pytest.mark.parametrize("directions", [AXIAL, ROTATED, UPSIDE_DOWN])
@@ -41,12 +41,12 @@ def test_slices_are_ordered_by_position_from_the_feet_to_the_head(order: str, di
     files = series(heights, directions=directions)
     if order == "shuffled":
         random.Random(1).shuffle(files)
-    found = only(files)
-    assert found.geometry is not None
-    assert found.geometry.offsets.tolist() == pytest.approx(EVEN)
-    assert found.geometry.spacing == pytest.approx(10)
-    assert not found.warnings
-    ordered = [places(files)[index].plane for index in found.slices]
+    stack = only(files)
+    assert stack.geometry is not None
+    assert stack.geometry.offsets.tolist() == pytest.approx(EVEN)
+    assert stack.geometry.spacing == pytest.approx(10)
+    assert not stack.warnings
+    ordered = [places(files)[index].plane for index in stack.slices]
     assert [plane and plane.position[2] for plane in ordered] == EVEN
 
 
@@ -63,12 +63,12 @@ def test_series_are_parted_by_uid_size_and_direction() -> None:
         dataset.PixelSpacing = [1, 1]
     tilted = (1.0, 0.0, 0.0, 0.0, float(np.cos(TILT)), float(np.sin(TILT)))
     files = [*series(EVEN), *series(EVEN, uid="1.2.4"), *series(EVEN, directions=tilted), *map(written, small)]
-    assert [len(found.slices) for found in grouped(files)] == [6, 6, 6, 2]
+    assert [len(stack.slices) for stack in grouped(files)] == [6, 6, 6, 2]
 
 
 def test_two_acquisitions_at_the_same_positions_are_two_series() -> None:
     files = [*series(EVEN, AcquisitionNumber=1), *series(EVEN, AcquisitionNumber=2)]
-    assert [len(found.slices) for found in grouped(files)] == [6, 6]
+    assert [len(stack.slices) for stack in grouped(files)] == [6, 6]
 
 
 def test_an_acquisition_for_each_slice_is_one_series() -> None:
@@ -78,44 +78,44 @@ def test_an_acquisition_for_each_slice_is_one_series() -> None:
 
 def test_slices_at_one_position_are_named_and_the_first_is_kept() -> None:
     files = [*series(EVEN), *series([20.0], InstanceNumber=99)]
-    found = only(files)
-    assert found.duplicates == (6,)
-    assert found.slices == (0, 1, 2, 3, 4, 5)
-    assert "not read: 1." in found.warnings[SeriesWarning.DUPLICATE_POSITIONS]
+    stack = only(files)
+    assert stack.duplicates == (6,)
+    assert stack.slices == (0, 1, 2, 3, 4, 5)
+    assert "not read: 1." in stack.warnings[SeriesWarning.DUPLICATE_POSITIONS]
 
 
 def test_a_gap_is_named() -> None:
     heights = [5.0 * step for step in range(20) if step != 7]
-    found = only(series(heights))
-    assert "5.0 mm apart in 1 of 18 places, up to 10.0 mm" in found.warnings[SeriesWarning.GAPS]
-    assert SeriesWarning.MIXED_SPACING not in found.warnings
+    stack = only(series(heights))
+    assert "5.0 mm apart in 1 of 18 places, up to 10.0 mm" in stack.warnings[SeriesWarning.GAPS]
+    assert SeriesWarning.MIXED_SPACING not in stack.warnings
 
 
 def test_mixed_spacing_is_named_with_its_distances() -> None:
-    found = only(series([0, 1, 2, 3, 8, 13, 18]))
-    assert found.warnings == {SeriesWarning.MIXED_SPACING: "Distances between slices differ: 1 mm (3), 5 mm (3)."}
+    stack = only(series([0, 1, 2, 3, 8, 13, 18]))
+    assert stack.warnings == {SeriesWarning.MIXED_SPACING: "Distances between slices differ: 1 mm (3), 5 mm (3)."}
 
 
 def test_spacing_comes_from_positions_not_from_the_thickness() -> None:
-    found = only(series(EVEN, SliceThickness=2.5, SpacingBetweenSlices=2.5))
-    assert found.geometry is not None
-    assert found.geometry.spacing == 10
+    stack = only(series(EVEN, SliceThickness=2.5, SpacingBetweenSlices=2.5))
+    assert stack.geometry is not None
+    assert stack.geometry.spacing == 10
 
 
 def test_a_tilted_gantry_is_named_and_its_spacing_is_along_the_normal() -> None:
     directions = (1.0, 0.0, 0.0, 0.0, float(np.cos(TILT)), float(-np.sin(TILT)))
-    found = only(series(EVEN, directions=directions))
-    assert "tilted by 20.0 degrees" in found.warnings[SeriesWarning.TILTED]
-    assert found.geometry is not None
-    assert found.geometry.spacing == pytest.approx(10 * np.cos(TILT))
+    stack = only(series(EVEN, directions=directions))
+    assert "tilted by 20.0 degrees" in stack.warnings[SeriesWarning.TILTED]
+    assert stack.geometry is not None
+    assert stack.geometry.spacing == pytest.approx(10 * np.cos(TILT))
 
 
 def test_slices_without_position_keep_the_order_of_their_numbers() -> None:
     files = [ct(phantom(), SeriesInstanceUID="1.2", InstanceNumber=number) for number in (3, 1, 2)]
-    found = only(files)
-    assert found.slices == (1, 2, 0)
-    assert found.geometry is None
-    assert list(found.warnings) == [SeriesWarning.NO_POSITIONS]
+    stack = only(files)
+    assert stack.slices == (1, 2, 0)
+    assert stack.geometry is None
+    assert list(stack.warnings) == [SeriesWarning.NO_POSITIONS]
 
 
 @pytest.mark.parametrize("changes", [{"PixelSpacing": [0, 0]}, {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}])
@@ -128,9 +128,9 @@ def test_a_single_slice_has_no_warnings() -> None:
 
 
 def test_the_source_of_each_slice_is_known_in_order() -> None:
-    found = only(series(EVEN[::-1]))
-    assert found.geometry is not None
-    assert [source.sop_instance_uid for source in found.geometry.sources] == [f"1.2.3.{n}" for n in range(6, 0, -1)]
+    stack = only(series(EVEN[::-1]))
+    assert stack.geometry is not None
+    assert [source.sop_instance_uid for source in stack.geometry.sources] == [f"1.2.3.{n}" for n in range(6, 0, -1)]
 
 
 def test_frames_of_an_enhanced_file_have_places_of_their_own() -> None:
@@ -148,10 +148,10 @@ def test_frames_of_an_enhanced_file_have_places_of_their_own() -> None:
         frame.PlanePositionSequence = [plane := Dataset()]
         plane.ImagePositionPatient = list(position)
     file = open_dicom(written(dataset))
-    (found,) = group_series([place_of_frame(file, index) for index in range(3)])
-    assert found.slices == (1, 2, 0)
-    assert found.geometry is not None
-    assert [source.frame for source in found.geometry.sources] == [2, 3, 1]
+    (stack,) = group_series([place_of_frame(file, index) for index in range(3)])
+    assert stack.slices == (1, 2, 0)
+    assert stack.geometry is not None
+    assert [source.frame for source in stack.geometry.sources] == [2, 3, 1]
 
 
 def test_two_thousand_slices_with_other_pixel_spacings_are_grouped_in_seconds() -> None:
@@ -160,6 +160,6 @@ def test_two_thousand_slices_with_other_pixel_spacings_are_grouped_in_seconds() 
     spacings = [1e-6 * 1.0125**number for number in range(2000)]
     planes = [dataclasses.replace(place.plane, pixel_spacing=(spacing, spacing)) for spacing in spacings]
     began = time.process_time()
-    found = group_series([dataclasses.replace(place, plane=plane) for plane in planes])
+    stack = group_series([dataclasses.replace(place, plane=plane) for plane in planes])
     assert time.process_time() - began < 10  # comparing all pairs takes a minute
-    assert [series_.slices for series_ in found] == [(index,) for index in range(2000)]
+    assert [series_.slices for series_ in stack] == [(index,) for index in range(2000)]

@@ -44,9 +44,9 @@ async def answer(client: httpx2.AsyncClient, files: dict[str, bytes], query: str
 
 async def test_a_series_gets_one_answer_in_anatomical_order(models: Path) -> None:
     async with serve(models) as client:
-        found = await answer(client, named(series(HEIGHTS[::-1])))
+        result = await answer(client, named(series(HEIGHTS[::-1])))
         counts = await samples(client)
-    (only,) = found.series
+    (only,) = result.series
     assert [slice_.position_mm for slice_ in only.slices] == pytest.approx(HEIGHTS)
     assert [slice_.file for slice_ in only.slices] == [5, 4, 3, 2, 1, 0]
     assert (only.slices_read, only.slices_without_lungs, only.slices_failed) == (6, 0, 0)
@@ -58,7 +58,7 @@ async def test_a_series_gets_one_answer_in_anatomical_order(models: Path) -> Non
     assert only.label in ("COVID", "NonCOVID")
     assert len(only.key_slices) == 3
     assert not only.warnings
-    assert "not a medical device" in found.disclaimer
+    assert "not a medical device" in result.disclaimer
     assert counts[labelled("covidct_study_slices_total", outcome="read")] == 6
     assert counts[labelled("covidct_studies_total", outcome="answered")] == 1
     assert counts[labelled("covidct_study_duration_seconds_count")] == 1
@@ -79,11 +79,11 @@ async def test_what_a_study_has_beside_its_slices_is_skipped_with_its_reason(mod
     scout = ct(phantom(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     others = {"scout": scout, "report.pdf": b"%PDF-1.4", "damaged": series([0.0])[0][:-50]}
     async with serve(models) as client:
-        found = await answer(client, {**named(series(HEIGHTS)), **others})
+        result = await answer(client, {**named(series(HEIGHTS)), **others})
         counts = await samples(client)
-    assert [(other.file, other.reason) for other in found.skipped] == [(6, "localizer"), (7, "unsupported_image_type")]
-    assert [(other.file, other.reason) for other in found.failed] == [(8, "damaged_image")]
-    assert found.series[0].slices_read == 6
+    assert [(other.file, other.reason) for other in result.skipped] == [(6, "localizer"), (7, "unsupported_image_type")]
+    assert [(other.file, other.reason) for other in result.failed] == [(8, "damaged_image")]
+    assert result.series[0].slices_read == 6
     assert labelled("covidct_rejected_images_total", reason="damaged_image") not in counts
     assert counts[labelled("covidct_study_slices_total", outcome="skipped")] == 2
     assert counts[labelled("covidct_study_slices_total", outcome="failed")] == 1
@@ -91,10 +91,10 @@ async def test_what_a_study_has_beside_its_slices_is_skipped_with_its_reason(mod
 
 async def test_slices_without_lungs_are_normal_in_a_series(models: Path) -> None:
     async with serve(models) as client:
-        found = (await answer(client, named([*series(HEIGHTS), dark(300), dark(310)]))).series[0]
+        result = (await answer(client, named([*series(HEIGHTS), dark(300), dark(310)]))).series[0]
         counts = await samples(client)
-    assert (found.slices_read, found.slices_without_lungs) == (6, 2)
-    assert [slice_.reason for slice_ in found.slices] == [None] * 6 + ["no_lungs"] * 2
+    assert (result.slices_read, result.slices_without_lungs) == (6, 2)
+    assert [slice_.reason for slice_ in result.slices] == [None] * 6 + ["no_lungs"] * 2
     assert counts[labelled("covidct_ood_refusals_total")] == 0
     assert counts[labelled("covidct_study_slices_total", outcome="no_lungs")] == 2
 
@@ -169,14 +169,14 @@ async def test_lines_have_pictures_and_files_after_the_answer_if_asked(models: P
     lines = [StudyLine.model_validate_json(line) for line in response.text.splitlines()]
     kinds = [next(iter(line.model_dump(exclude_none=True))) for line in lines]
     assert list(dict.fromkeys(kinds)) == ["progress", "answer", "picture", "file"]
-    (found,) = next(line.answer for line in lines if line.answer).series
+    (result,) = next(line.answer for line in lines if line.answer).series
     pictures = [line.picture for line in lines if line.picture]
-    assert [picture.index for picture in pictures][: len(found.key_slices)] == found.key_slices
+    assert [picture.index for picture in pictures][: len(result.key_slices)] == result.key_slices
     assert sorted(picture.index for picture in pictures) == list(range(12))
     for picture in pictures:
         with Image.open(io.BytesIO(picture.slice_jpeg)) as image:
             assert (image.format, image.size) == ("JPEG", (64, 64))
-        assert (picture.lesion_png is None) == (found.slices[picture.index].reason == "not_read")
+        assert (picture.lesion_png is None) == (result.slices[picture.index].reason == "not_read")
     lesion = next(picture.lesion_png for picture in pictures if picture.lesion_png)
     with Image.open(io.BytesIO(lesion)) as image:
         assert (image.mode, image.size) == ("L", (4, 4))
@@ -192,10 +192,10 @@ async def test_a_zip_has_the_answer_pictures_and_dicom_objects(models: Path) -> 
         response = await post(client, named(series(HEIGHTS)), accept="application/zip")
     archive = zipfile.ZipFile(io.BytesIO(response.content))
     names = archive.namelist()
-    found = StudyAnswer.model_validate_json(archive.read("study.json")).series[0]
+    result = StudyAnswer.model_validate_json(archive.read("study.json")).series[0]
     assert names == [
         "study.json",
-        *(f"series-0/key-{index:04d}.png" for index in found.key_slices),
+        *(f"series-0/key-{index:04d}.png" for index in result.key_slices),
         "series-0/segmentation.dcm",
         "series-0/report.dcm",
     ]
@@ -213,9 +213,9 @@ async def test_the_segmentation_has_masks_or_probabilities_as_asked(query: str, 
     async with serve(models) as client:
         response = await post(client, files, query, accept="application/zip")
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-        found = pydicom.dcmread(io.BytesIO(archive.read("series-0/segmentation.dcm")))
-    assert found.SegmentationType == kind
-    assert found.pixel_array.max() <= (1 if kind == "BINARY" else 255)
+        result = pydicom.dcmread(io.BytesIO(archive.read("series-0/segmentation.dcm")))
+    assert result.SegmentationType == kind
+    assert result.pixel_array.max() <= (1 if kind == "BINARY" else 255)
 
 
 async def test_another_kind_of_segmentation_is_refused_by_name(models: Path) -> None:
@@ -259,19 +259,23 @@ async def test_a_thin_series_gets_the_same_answer_if_all_slices_are_decoded(form
     }
     later, sooner = content[form]
     async with serve(models) as client:
-        found, expected = await answer(client, later), await answer(client, sooner)
-    assert found.series == expected.series
-    assert found.series[0].slices_read == 5
+        result, expected = await answer(client, later), await answer(client, sooner)
+    assert result.series == expected.series
+    assert result.series[0].slices_read == 5
 
 
 async def test_of_a_thin_series_a_damaged_slice_counts_only_where_it_is_read(models: Path) -> None:
     files = thin()
     files[8], files[10] = files[8][:-3000], files[10][:-3000]  # the latter one is read
     async with serve(models) as client:
-        found = await answer(client, named(files))
-    assert not found.failed
-    assert (found.series[0].slices_read, found.series[0].slices_failed, found.series[0].slices_not_read) == (4, 1, 16)
-    assert found.series[0].slices[10].reason == "damaged_image"
+        result = await answer(client, named(files))
+    assert not result.failed
+    assert (result.series[0].slices_read, result.series[0].slices_failed, result.series[0].slices_not_read) == (
+        4,
+        1,
+        16,
+    )
+    assert result.series[0].slices[10].reason == "damaged_image"
 
 
 async def test_the_zip_of_a_thin_series_has_dicom_results(models: Path) -> None:
