@@ -1,8 +1,9 @@
 """Engines of the commands: the model in this process, or a service."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.files.slices import SourceSlice
@@ -20,6 +21,23 @@ if TYPE_CHECKING:
 
 Report: TypeAlias = Callable[[StudyProgress], object]
 """Called after each slice of a study."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRequest:
+    """Files of one study, and how to read them.
+
+    Attributes:
+        sources: its files.
+        every_mm: distance between the slices that are read; 0 reads every slice; None: 5 mm in thin series.
+        window: for Hounsfield units.
+        with_files: whether to make the result files.
+    """
+
+    sources: Sequence[Source]
+    every_mm: float | None = None
+    window: Window = LUNG
+    with_files: bool = False
 
 
 class Engine(Protocol):
@@ -45,22 +63,11 @@ class Engine(Protocol):
         """Predict for one slice; raises `ServiceError` or `ClientError`."""
         ...
 
-    def predict_study(
-        self,
-        sources: Sequence[Source],
-        *,
-        every_mm: float | None = None,
-        window: Window = LUNG,
-        with_files: bool = False,
-        report: Report = lambda _: None,
-    ) -> StudyResults:
+    def predict_study(self, request: StudyRequest, report: Report = lambda _: None) -> StudyResults:
         """Predict for the files of one study.
 
         Args:
-            sources: its files.
-            every_mm: distance between the slices that are read; 0 reads every slice; None: 5 mm in thin series.
-            window: for Hounsfield units.
-            with_files: whether to make the result files.
+            request: its files, and how to read them.
             report: see `Report`.
 
         Returns:
@@ -137,26 +144,17 @@ class LocalEngine:
             raise refusal(assessment.check.reason)
         return SlicePrediction.of(assessment, self.card)
 
-    def predict_study(
-        self,
-        sources: Sequence[Source],
-        *,
-        every_mm: float | None = None,
-        window: Window = LUNG,
-        with_files: bool = False,
-        report: Report = lambda _: None,
-    ) -> StudyResults:
+    def predict_study(self, request: StudyRequest, report: Report = lambda _: None) -> StudyResults:
         """See `Engine.predict_study`."""
         from covid_ct.local_study import predict_study, read_study
         from service.study_results import study_files
 
-        options = ReadOptions(
-            self.card.input_size, DecodeLimits(), window, keep_pictures=with_files, keep_headers=with_files
-        )
-        study = read_study(sources, self.decoders, options, every_mm)
+        keep = request.with_files
+        options = replace(self.read_options(request.window), keep_pictures=keep, keep_headers=keep)
+        study = read_study(request.sources, self.decoders, options, request.every_mm)
         predict_study(study, self._predictor, report)
         answer = StudyAnswer.of(study, self.card, self._point, uids=True)
-        files = study_files(study, self.card, self._point, self._predictor.sha256) if with_files else ()
+        files = study_files(study, self.card, self._point, self._predictor.sha256) if request.with_files else ()
         return StudyResults(answer, dict(files))
 
     def close(self) -> None:
@@ -207,27 +205,19 @@ class RemoteEngine:
         image = slice_.data if slice_.data or picture is None else picture[0]
         return self._client.predict(image, operating_point=self.operating_point)
 
-    def predict_study(
-        self,
-        sources: Sequence[Source],
-        *,
-        every_mm: float | None = None,
-        window: Window = LUNG,
-        with_files: bool = False,
-        report: Report = lambda _: None,
-    ) -> StudyResults:
+    def predict_study(self, request: StudyRequest, report: Report = lambda _: None) -> StudyResults:
         """See `Engine.predict_study`; with result files, nothing is reported.
 
         Raises:
             UsageError: the window is not that of the service.
         """
-        if window != LUNG:
+        if request.window != LUNG:
             raise UsageError("a service reads studies in its own window: leave out --window, or --url")
-        paths, point = [source.path for source in sources], self.operating_point
-        if with_files:
-            return self._client.study_results(paths, every_mm=every_mm, uids=True, operating_point=point)
-        answer = self._client.predict_study(paths, every_mm=every_mm, uids=True, operating_point=point, report=report)
-        return StudyResults(answer, {})
+        paths = [source.path for source in request.sources]
+        query: dict[str, Any] = {"every_mm": request.every_mm, "uids": True, "operating_point": self.operating_point}
+        if request.with_files:
+            return self._client.study_results(paths, **query)
+        return StudyResults(self._client.predict_study(paths, **query, report=report), {})
 
     def close(self) -> None:
         """Close the connections, and end the decoders."""

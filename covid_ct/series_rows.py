@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from covid_ct.engines import Engine
+from covid_ct.engines import Engine, StudyRequest
 from covid_ct.errors import ClientError
 from covid_ct.files.sources import Source, read_sources, study_sources
 from covid_ct.predict import Counts, failed_row, window_mark
@@ -66,7 +66,7 @@ def rows_of_study(
         counts: of the run; increased.
     """
     try:
-        answer = engine.predict_study(sources, window=window).answer
+        answer = engine.predict_study(StudyRequest(sources, window=window)).answer
     except (ClientError, ServiceError) as error:
         counts.failed += 1
         yield failed_row(row, error)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from covid_ct.engine_options import open_engine
+from covid_ct.engines import StudyRequest
 from covid_ct.errors import ClientError
 from covid_ct.files.sources import study_sources
 from covid_ct.predict import line_start
@@ -23,12 +24,10 @@ def study(options: Namespace) -> int:
     Raises:
         ClientError: no model or service, no file, or no series with lungs.
     """
-    sources = study_sources(options.paths)
+    request = StudyRequest(study_sources(options.paths), options.every_mm, with_files=options.dicom is not None)
     with open_engine(options) as engine:
         try:
-            results = engine.predict_study(
-                sources, every_mm=options.every_mm, with_files=options.dicom is not None, report=_show
-            )
+            results = engine.predict_study(request, _show)
         except ServiceError as error:
             raise ClientError(f"{error.detail} ({error.code})") from error
     answer = results.answer

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from covid_ct.engines import LocalEngine
+from covid_ct.engines import LocalEngine, StudyRequest
 from covid_ct.files.sources import study_sources
 from covid_ct.http import Client, StudyResults
 from covid_ct.models import find_models
@@ -83,7 +83,7 @@ class LocalAnswerer:
             UnusableImageError: no file has a slice, no slice has lungs, or no DICOM object can refer to the series.
         """
         with _stored(files) as folder:
-            return dicom_results(self._engine.predict_study(study_sources(folder), with_files=True))
+            return dicom_results(self._engine.predict_study(StudyRequest(study_sources(folder), with_files=True)))
 
 
 def dicom_results(results: StudyResults) -> Results:
