@@ -7,7 +7,7 @@ from importlib import import_module
 
 from service.errors import ModelFileError
 from training.commands.parser import make_parser
-from training.errors import TrainingError
+from training.errors import TrainingError, describe
 from training.run.processes import joined
 from training.run.progress import close_bars, set_quiet
 
@@ -22,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, ModelFileError) as error:
         return _fail(f"error: {error}", 1)
     except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        return _fail(f"error: {where}{error.strerror or error}", 1)
+        return _fail(f"error: {describe(error)}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to continue", 130)
     return 0

@@ -12,9 +12,7 @@ from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
 from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
 from tests.support.sources.patients_table import write_patients
 from training.data.covid_ct import CovidCt, read_covid_ct
-from training.report.fit import FitSettings
-from training.report.record import ReportRunRecord
-from training.report.run import ReportJob, run_report
+from training.report.run import ReportJob, ReportRunRecord, run_report
 from training.report_recipe import ReportRecipe
 from training.run.machine import Machine
 
@@ -83,7 +81,7 @@ def job(
     recipe: ReportRecipe, machine: Machine, thin_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> ReportJob:
     """A run of the report with a thin network; tests leave its folder as it is."""
-    return ReportJob(FitSettings(recipe, machine, thin_weights, tmp_path_factory.mktemp("job") / "run"), "1.2.3")
+    return ReportJob(recipe, machine, thin_weights, tmp_path_factory.mktemp("job") / "run", "1.2.3")
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from training.data.generated_sources import write_sources
 from training.errors import TrainingError
+from training.generated.sources import write_sources
 from training.network.weights import write_random_weights
 from training.run.progress import say
 

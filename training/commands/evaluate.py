@@ -2,12 +2,9 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from service.model.card import ModelCard
+from service.model.card import Interval, ModelCard
 from service.model.file import load_on_cpu, read_manifest
 from training.commands.options import check_paths
 from training.data.covid_ct import CovidCt, Split, read_data
@@ -19,7 +16,7 @@ from training.errors import TrainingError
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.model_files import EvaluatedSet, LabelledSet, SetScores, difference_of_auc, evaluate_set
 from training.evaluation.scores import Scores, written
-from training.report.shortcut_audit import header_rule
+from training.report.scores import header_rule
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_csv
 from training.run.machine import use_threads
@@ -28,16 +25,6 @@ from training.run.record import Record
 
 _FIGURES = ("auc", "sensitivity", "specificity", "accuracy")
 _COLUMNS = ("model", "set", "file", "patient", "label", "probability", "refused")
-
-
-@dataclass(frozen=True, slots=True)
-class _EvaluatedFile:
-    """A model file with its evaluated sets, in the order of the table."""
-
-    folder: Path
-    name: str
-    card: ModelCard
-    sets: list[EvaluatedSet]
 
 
 class FileEvaluation(Record):
@@ -53,33 +40,41 @@ class Evaluations(Record):
     """The content of `--json`: every file, and the AUC of the first model minus that of the second by set."""
 
     files: list[FileEvaluation]
-    differences: dict[str, dict[str, float]]
+    differences: dict[str, Interval]
 
 
 def run(options: argparse.Namespace) -> None:
     """Score each model file on labelled slices, on COVID-CT's test split and on altered test; compare two models."""
-    options.models = options.models or [Path("models")]
+    folders = options.models or [Path("models")]
     check_paths(options, ("data", "models", "labelled"), ("patients", "exclude"))
     if options.data is None and not options.labelled:
         raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
     use_threads(options.threads)
-    manifests = [(folder, read_manifest(folder)) for folder in options.models]  # before minutes of reading
+    manifests = {folder: read_manifest(folder) for folder in folders}  # before minutes of reading
     covid_ct = read_data(options.data, options.counts, options.exclude) if options.data else None
     labelled = list(_labelled_sets(options.labelled, covid_ct))
-    files = []
-    for folder, file in [(folder, file) for folder, manifest in manifests for file in manifest.files]:
-        model = load_on_cpu(folder, file)
-        sets = [*_test_sets(options, covid_ct, model.card), *labelled]
-        files.append(_EvaluatedFile(folder, file.name, model.card, [evaluate_set(model, set_) for set_ in sets]))
-        _print(files[-1])
-    differences = _differences(options.models, files)
+    records: list[FileEvaluation] = []
+    rows: list[tuple[object, ...]] = []
+    first_files: list[list[EvaluatedSet]] = []
+    for folder, manifest in manifests.items():
+        for place, file in enumerate(manifest.files):
+            model = load_on_cpu(folder, file)
+            card = model.card
+            sets = [evaluate_set(model, set_) for set_ in (*_test_sets(options, covid_ct, card), *labelled)]
+            scores = {set_.labelled.name: set_.scores for set_ in sets}
+            records.append(FileEvaluation(file=file.name, version=card.version, threshold=card.threshold, sets=scores))
+            rows += _rows(file.name, sets)
+            _print(records[-1])
+            if place == 0:
+                first_files.append(sets)
+    differences = _differences(folders, first_files)
     if covid_ct:
         rule = header_rule(covid_ct, seed=0)
         print(f"test, by file format alone: accuracy {rule.accuracy:.3f}, auc {rule.auc:.3f}")
     if options.json:
-        Evaluations(files=[_as_record(file) for file in files], differences=differences).write(options.json)
+        Evaluations(files=records, differences=differences).write(options.json)
     if options.csv:
-        write_csv(options.csv, _COLUMNS, (row for file in files for row in _rows(file)))
+        write_csv(options.csv, _COLUMNS, rows)
 
 
 def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterator[LabelledSet]:
@@ -103,7 +98,8 @@ def _test_sets(options: argparse.Namespace, data: CovidCt | None, card: ModelCar
     """Yield validation if the model was not trained on it, test, and test altered in every way."""
     if data is None:
         return
-    if _kept_validation_out(card):
+    # the recipe `lesion` is trained on validation
+    if card.training_config.get("name") == ReportRecipe.model_fields["name"].default:
         yield LabelledSet("val", data.val, None)
     patients = known_patients(options.patients, options.data, data.test)
     yield LabelledSet("test", data.test, patients)
@@ -111,25 +107,10 @@ def _test_sets(options: argparse.Namespace, data: CovidCt | None, card: ModelCar
         yield LabelledSet(f"test, {name}", altered(data.test, alter), patients)
 
 
-def _kept_validation_out(card: ModelCard) -> bool:
-    """Whether validation only chose the epoch, by the card; the recipe `lesion` is trained on it."""
-    return bool(card.training_config.get("name") == ReportRecipe.model_fields["name"].default)
-
-
-def _as_record(file: _EvaluatedFile) -> FileEvaluation:
-    return FileEvaluation(
-        file=file.name,
-        version=file.card.version,
-        threshold=file.card.threshold,
-        sets={set_.labelled.name: set_.scores for set_ in file.sets},
-    )
-
-
-def _print(file: _EvaluatedFile) -> None:
-    print(f"{file.name}: version {file.card.version}, threshold {file.card.threshold:.3f}")
+def _print(file: FileEvaluation) -> None:
+    print(f"{file.file}: version {file.version}, threshold {file.threshold:.3f}")
     rows: list[Sequence[str]] = [("set", "over", "slices", "refused", *_FIGURES)]
-    for set_ in file.sets:
-        name, scores = set_.labelled.name, set_.scores
+    for name, scores in file.sets.items():
         rows.append(_table_row(name, scores.scores, str(scores.refused)))
         if scores.answered is not None:
             rows.append(_table_row(f"{name}, not refused", scores.answered, "0"))
@@ -142,28 +123,27 @@ def _table_row(name: str, scores: Scores, refused: str) -> tuple[str, ...]:
     return (name, over, str(scores.count), refused, *figures)
 
 
-def _differences(folders: Sequence[Path], files: Sequence[_EvaluatedFile]) -> dict[str, dict[str, float]]:
-    """Compare the first file of the first two models on the sets of both, slice by slice."""
-    if len(folders) < 2:
+def _differences(folders: Sequence[Path], first_files: Sequence[Sequence[EvaluatedSet]]) -> dict[str, Interval]:
+    """Compare the first files of the first two models on the sets of both, slice by slice."""
+    if len(first_files) < 2:
         return {}
-    first, second = (next(file for file in files if file.folder == folder) for folder in folders[:2])
-    others = {set_.labelled.name: set_ for set_ in second.sets}
+    others = {set_.labelled.name: set_ for set_ in first_files[1]}
     differences = {}
-    for set_ in [set_ for set_ in first.sets if set_.labelled.name in others]:
+    for set_ in [set_ for set_ in first_files[0] if set_.labelled.name in others]:
         labelled = set_.labelled
-        one, other = (pair.probability[np.newaxis] for pair in (set_, others[labelled.name]))
+        one, other = (pair.probability[None] for pair in (set_, others[labelled.name]))
         difference = difference_of_auc(one, other, labelled.split.labels.numpy(), labelled.patients)
         print(
             f"{labelled.name}: AUC of {folders[0]} minus that of {folders[1]}: {difference.value:+.3f} "
             f"({difference.low:+.3f} to {difference.high:+.3f}, paired)"
         )
-        differences[labelled.name] = difference.model_dump()
+        differences[labelled.name] = difference
     return differences
 
 
-def _rows(file: _EvaluatedFile) -> Iterator[tuple[object, ...]]:
-    for set_ in file.sets:
+def _rows(file: str, sets: Sequence[EvaluatedSet]) -> Iterator[tuple[object, ...]]:
+    for set_ in sets:
         slices = set_.labelled.split.slices
         patients = set_.labelled.patients or [""] * len(slices)
         for slice_, patient, p, refused in zip(slices, patients, set_.probability, set_.is_refused, strict=True):
-            yield file.name, set_.labelled.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)
+            yield file, set_.labelled.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)

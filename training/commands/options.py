@@ -146,7 +146,7 @@ def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Col
     """Build the recipe with the fields that are on the command line.
 
     Raises:
-        TrainingError: a value is no number or out of range; the message names the option.
+        TrainingError: a value is not a number or is out of range; the message names the option.
     """
     given = {name: getattr(options, name) for name in recipe.model_fields if name not in without}
     try:

@@ -16,7 +16,7 @@ from training.commands.options import (
     add_threads,
     positive,
 )
-from training.data.label_errors import KNOWN_LABEL_ERRORS
+from training.commands.recipe_files import KNOWN_LABEL_ERRORS
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
 

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import tomli_w
 
-from training.data.label_errors import KNOWN_LABEL_ERRORS
 from training.errors import TrainingError
 from training.run.atomic_write import write_text
+
+KNOWN_LABEL_ERRORS: Final = Path(__file__).parents[1] / "data" / "covid_ct_label_errors.csv"
+"""CSV of file, split, class, problem, evidence: the known label errors of COVID-CT."""
 
 RECIPE_NAME: Final = "recipe.toml"
 _PRESETS: Final = Path(__file__).parents[1] / "presets"

@@ -13,9 +13,8 @@ from training.data.covid_ct import CovidCt, read_data
 from training.data.patients import known_patients
 from training.errors import TrainingError
 from training.network.weights import check_weights
-from training.report.fit import FitSettings, claim
 from training.report.page import not_learned, run_name, write_page
-from training.report.run import ReportJob, run_report
+from training.report.run import ReportJob, claim, run_report
 from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
 from training.run.machine import find_machine, use_threads
 from training.run.progress import print_red, say
@@ -42,9 +41,18 @@ def run(options: argparse.Namespace) -> None:
         changed = ReportRecipe.model_validate({**recipe.model_dump(), "architecture": architecture, "seed": seed})
         folder = options.out / f"{architecture}-{seed}"
         check_folder("--out", folder, fresh=options.fresh)
-        seconds = 60 * options.checkpoint_minutes
-        settings = FitSettings(changed, machine, weights.get(architecture), folder, seconds)
-        jobs.append(ReportJob(settings, options.model_version, patients, export_anyway=options.export_anyway))
+        jobs.append(
+            ReportJob(
+                changed,
+                machine,
+                weights.get(architecture),
+                folder,
+                options.model_version,
+                patients,
+                export_anyway=options.export_anyway,
+                checkpoint_seconds=60 * options.checkpoint_minutes,
+            )
+        )
     with locked(options.out):
         _run_all(options, jobs, data, patients)
 
@@ -53,12 +61,12 @@ def _run_all(
     options: argparse.Namespace, jobs: Sequence[ReportJob], data: CovidCt, patients: Sequence[str] | None
 ) -> None:
     for job in jobs:
-        claim(job.settings, data, fresh=options.fresh)
-    write_recipe_file(options.out, "report", options, jobs[0].settings.recipe.model_dump(), NO_OPTIONS)
-    say(f"recipe report on {jobs[0].settings.machine}; folder {options.out}")
+        claim(job, data, fresh=options.fresh)
+    write_recipe_file(options.out, "report", options, jobs[0].recipe.model_dump(), NO_OPTIONS)
+    say(f"recipe report on {jobs[0].machine}; folder {options.out}")
     records = []
     for number, job in enumerate(jobs, 1):
-        say(f"{number}/{len(jobs)} {job.settings.recipe.architecture}, seed {job.settings.recipe.seed}")
+        say(f"{number}/{len(jobs)} {job.recipe.architecture}, seed {job.recipe.seed}")
         records.append(run_report(job, data))
     print(write_page(options.out, records, data, patients))
     for record in records:

@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from service.errors import ServiceError
-from service.imaging.decode import Slice, decode
+from service.imaging.decode import Slice, decode, to_input
 from service.model.card import SplitFingerprint
 from training.data.near_copies import ALIKE, find_near_copies
 from training.data.tables import read_rows
@@ -41,6 +41,9 @@ OFFICIAL_COUNTS: Final[Counts] = {
     ("test", "NonCOVID"): 105,
 }
 """Published number of images by split and class."""
+
+_BATCH: Final = 16
+"""Slices in a batch where no gradient is taken; it changes memory and speed, not results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,16 @@ def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS, excluded:
     return CovidCt(*splits)
 
 
+def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
+    """Return the slices of a split like the service feeds them: uint8 (N, 1, input_size, input_size)."""
+    return torch.stack([torch.from_numpy(to_input(slice_.pixels, input_size)) for slice_ in split.slices])
+
+
+def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Split images into batches that fit into memory without gradients."""
+    return torch.split(images, _BATCH)
+
+
 def hash_of_files(hashes: Iterable[str]) -> str:
     """Combine the SHA-256 of many files, in any order, into one."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
@@ -159,11 +172,7 @@ def _open_images(root: Path, label: str) -> _Images:
 
 def _read_list(root: Path, split: SplitName, label: str, counts: Counts | None) -> list[str]:
     path = root / "Data-split" / label / f"{split}CT_{label}.txt"
-    try:
-        names = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the split list: {error.strerror}") from error
-    names = [name.strip() for name in names if name.strip()]
+    names = [name.strip() for name in path.read_text(encoding="utf-8").split("\n") if name.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise TrainingError(f"{path}: {twice[0]} is listed twice")
@@ -185,17 +194,22 @@ def _read_slice(images: _Images, label: str, file: str) -> LabelledSlice:
         data = images[file].read_bytes()
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError) as error:
         raise TrainingError(f"{path}: damaged in its zip or folder ({error}); download the file again") from error
+    pixels = decode_file(path, data)
+    with Image.open(io.BytesIO(data)) as image:
+        encoding = f"{image.format} {image.mode}"
+    return LabelledSlice(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), encoding, pixels)
+
+
+def decode_file(path: Path | str, data: bytes) -> Slice:
+    """Decode a file like the service.
+
+    Raises:
+        TrainingError: it is not a slice.
+    """
     try:
-        ct_slice = decode(data)
-        return LabelledSlice(path, LABELS.index(label), hashlib.sha256(data).hexdigest(), encoding_of(data), ct_slice)
+        return decode(data)
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
-
-
-def encoding_of(data: bytes) -> str:
-    """Return format and colour mode of an image file, such as `PNG RGBA`."""
-    with Image.open(io.BytesIO(data)) as image:
-        return f"{image.format} {image.mode}"
 
 
 def pixel_hash(ct_slice: Slice) -> bytes:

@@ -9,10 +9,9 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ServiceError
-from service.imaging.decode import Slice, decode, to_input
+from service.imaging.decode import Slice, to_input
 from service.model.card import SplitFingerprint
-from training.data.covid_ct import LabelledSlice, Split, hash_of_files
+from training.data.covid_ct import LabelledSlice, Split, decode_file, hash_of_files
 from training.data.labelled import (
     LESION_ENDING,
     LUNG_ENDING,
@@ -210,12 +209,7 @@ def _size(pixels: Slice) -> tuple[int, int]:
 
 
 def _read_pixels(path: Path) -> Slice:
-    try:
-        return decode(path.read_bytes())
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the slice: {error.strerror}") from error
-    except ServiceError as error:
-        raise TrainingError(f"{path}: {error.detail}") from error
+    return decode_file(path, path.read_bytes())
 
 
 def _read_lungs(path: Path, pixels: Slice) -> Mask | None:

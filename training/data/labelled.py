@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from service.errors import ServiceError
-from service.imaging.decode import decode
-from training.data.covid_ct import LABELS, LabelledSlice, Split
+from training.data.covid_ct import LABELS, LabelledSlice, Split, decode_file
 from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.run.progress import map_in_threads
@@ -70,13 +68,8 @@ def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
     files = list_labelled(folder)
 
     def read(file: LabelledFile) -> LabelledSlice:
-        try:
-            data = file.path.read_bytes()
-            pixels = decode(data)
-        except OSError as error:
-            raise TrainingError(f"{file.path}: can't read the slice: {error.strerror}") from error
-        except ServiceError as error:
-            raise TrainingError(f"{file.path}: {error.detail}") from error
+        data = file.path.read_bytes()
+        pixels = decode_file(file.path, data)
         return LabelledSlice(file.name, file.label, hashlib.sha256(data).hexdigest(), file.path.suffix, pixels)
 
     slices = tuple(map_in_threads(read, files, f"reading {folder.name}", "slice"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from training.data.covid_ct import CovidCt, Split, read_data
 from training.data.ct_slices import (
@@ -18,11 +18,8 @@ from training.data.ct_slices import (
     read_lesions,
 )
 from training.data.near_copies import find_near_copies
-from training.data.papers import group_by_paper
-from training.data.patients import known_patients
-from training.errors import TrainingError
-
-T = TypeVar("T")
+from training.data.patients import group_by_paper, known_patients
+from training.errors import TrainingError, describe
 
 TEST: Final = "official test"
 """Use of the slices that are never trained on."""
@@ -100,6 +97,8 @@ class LesionInputs:
             yield
         except TrainingError as error:
             self.problems.append(str(error))
+        except OSError as error:
+            self.problems.append(describe(error))
 
 
 def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> LesionInputs:
@@ -112,27 +111,22 @@ def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> Les
     inputs = LesionInputs()
     with inputs.collecting():
         _check_folders_differ(paths)
-    corrections = _collected(inputs, lambda: read_corrections(paths.corrections) if paths.corrections else {})
-    covid_ct = _collected(inputs, lambda: read_data(paths.data, paths.counts, paths.exclude))
+    corrections: dict[str, int | None] = {}
+    with inputs.collecting():
+        corrections = read_corrections(paths.corrections) if paths.corrections else {}
+    covid_ct = None
+    with inputs.collecting():
+        covid_ct = read_data(paths.data, paths.counts, paths.exclude)
     for use, read in _readers(paths).items():
-        slices = _collected(inputs, read)
-        if slices is not None:
-            inputs.slices[use] = slices
+        with inputs.collecting():
+            inputs.slices[use] = read()
     if covid_ct is not None:
         with inputs.collecting():
-            _complete(inputs, paths, covid_ct, corrections or {})
+            _complete(inputs, paths, covid_ct, corrections)
     with inputs.collecting():
         _check_names_differ(inputs)
     _compare(inputs, allow_copies=allow_copies)
     return inputs
-
-
-def _collected(inputs: LesionInputs, read: Callable[[], T]) -> T | None:
-    try:
-        return read()
-    except TrainingError as error:
-        inputs.problems.append(str(error))
-        return None
 
 
 def _readers(paths: LesionPaths) -> dict[str, Callable[[], list[CtSlice]]]:

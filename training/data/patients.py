@@ -1,8 +1,13 @@
-"""Tables of patients: the patient of each slice, so that no fold splits a patient."""
+"""Groups of COVID-CT's slices by patient and by paper, so that no fold splits either."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from training.data.covid_ct import Split
 from training.data.tables import read_rows, read_spreadsheet
@@ -17,6 +22,11 @@ _META_INFORMATION: Final = {
     "NonCOVID": ("NonCOVID-CT-MetaInfo.csv", ("image name", "patient id")),
 }
 """COVID-CT's own tables, by class, and their columns of files and patients."""
+
+_PREPRINT: Final = re.compile(r"\d{4}\.\d\d\.\d\d\.\d+")
+"""Number of a paper at medRxiv and bioRxiv, as in `2020.02.10.20021584-p6-52%0.png`."""
+
+_END_OF_NAME: Final = re.compile(r"[-_%]|\.\w+$")
 
 
 def find_tables(table: Path | None, root: Path) -> tuple[Path, ...]:
@@ -34,10 +44,18 @@ def find_tables(table: Path | None, root: Path) -> tuple[Path, ...]:
 
 
 def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, ...] | None:
-    """Read the patients of a split from the tables; without a table, warn and return None.
+    """Read class and patient of each slice, in the order of the split; without a table, warn and return None.
+
+    COVID-CT numbers the patients of each class from 1, so equal numbers in two classes are two people.
+
+    Args:
+        table: CSV with the columns file, class, split and patient; None looks for tables in `root`. The column split
+            is ignored.
+        root: folder of COVID-CT.
+        split: the slices.
 
     Raises:
-        TrainingError: a table can't be read, or lacks a slice.
+        TrainingError: a table can't be read, or lacks a slice; the message names file and slice.
     """
     tables = find_tables(table, root)
     if not tables:
@@ -47,41 +65,30 @@ def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, .
             "intervals are too narrow"
         )
         return None
-    return read_patients(tables[0], split) if len(tables) == 1 else read_meta_information(root, split)
+    patients = _read_table(tables[0]) if len(tables) == 1 else _read_meta_information(root)
+    unknown = [slice_.path for slice_ in split.slices if not patients.get(_stem(slice_.path), ("", ""))[1]]
+    if unknown:
+        raise TrainingError(
+            f"{tables[0]}: no patient for {unknown[0]} ({len(unknown)} such images); add a row with the patient for "
+            "each, or pass --patients FILE"
+        )
+    return tuple(" ".join(patients[_stem(slice_.path)]) for slice_ in split.slices)
 
 
-def read_patients(path: Path, split: Split) -> tuple[str, ...]:
-    """Read class and patient of each slice, in the order of the split.
-
-    COVID-CT numbers the patients of each class from 1, so equal numbers in two classes are two people.
-
-    Args:
-        path: CSV with the columns file, class, split and patient; the column split is ignored.
-        split: the slices to find.
-
-    Raises:
-        TrainingError: the table can't be read, or lacks a slice; the message names file and slice.
-    """
-    patients = {f"CT_{row['class']}/{row['file']}": (row["class"], row["patient"]) for row in read_rows(path, _COLUMNS)}
-    return _in_order(path, patients, [slice_.path for slice_ in split.slices], split)
+def _read_table(path: Path) -> dict[str, tuple[str, str]]:
+    """Read class and patient by the slice's path without `.png`."""
+    return {
+        f"CT_{row['class']}/{_stem(row['file'])}": (row["class"], row["patient"]) for row in read_rows(path, _COLUMNS)
+    }
 
 
-def read_meta_information(root: Path, split: Split) -> tuple[str, ...]:
-    """Read the patient of each slice from COVID-CT's own tables, in the order of the split.
-
-    Args:
-        root: folder of COVID-CT, with both tables.
-        split: the slices to find.
-
-    Raises:
-        TrainingError: a table can't be read, or lacks a slice; the message names file and slice.
-    """
+def _read_meta_information(root: Path) -> dict[str, tuple[str, str]]:
     patients = {}
     for label, (name, (file, patient)) in _META_INFORMATION.items():
         read = read_spreadsheet if name.endswith(".xlsx") else read_rows
         for row in read(root / name, (file, patient)):
             patients[f"CT_{label}/{_stem(row[file])}"] = (label, row[patient].strip())
-    return _in_order(root / "*MetaInfo*", patients, [_stem(slice_.path) for slice_ in split.slices], split)
+    return patients
 
 
 def _stem(name: str) -> str:
@@ -89,15 +96,31 @@ def _stem(name: str) -> str:
     return name.strip().removesuffix(".png")
 
 
-def _in_order(
-    path: Path, patients: Mapping[str, tuple[str, str]], keys: Sequence[str], split: Split
-) -> tuple[str, ...]:
-    unknown = [
-        slice_.path for slice_, key in zip(split.slices, keys, strict=True) if not patients.get(key, ("", ""))[1]
+def group_by_paper(split: Split, patients: Sequence[str]) -> tuple[str, ...]:
+    """Return the group of each slice, such that slices of one paper or of one patient share a group.
+
+    COVID-CT names COVID images after their paper: the number of a preprint, else the name up to the first `-`, `_` or
+    `%`. NonCOVID images have numbers as names; their groups are patients.
+    """
+    papers = [
+        _paper_of(slice_.path) if slice_.label else patient
+        for slice_, patient in zip(split.slices, patients, strict=True)
     ]
-    if unknown:
-        raise TrainingError(
-            f"{path}: no patient for {unknown[0]} ({len(unknown)} such images); add a row with the patient for each, "
-            "or pass --patients FILE"
-        )
-    return tuple(" ".join(patients[key]) for key in keys)
+    _, paper = np.unique(papers, return_inverse=True)
+    _, patient = np.unique(patients, return_inverse=True)
+    # papers and patients are nodes, slices are edges; each connected component is a group
+    first = paper.max(initial=-1) + 1
+    nodes = first + patient.max(initial=-1) + 1
+    links = coo_matrix((np.ones(len(papers)), (paper, first + patient)), shape=(nodes, nodes))
+    _, component = connected_components(links, directed=False)
+    groups = component[paper].tolist()
+    names: dict[int, str] = {}
+    for name, group in zip(papers, groups, strict=True):
+        names.setdefault(group, name)
+    return tuple(names[group] for group in groups)
+
+
+def _paper_of(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    preprint = _PREPRINT.match(name)
+    return f"COVID {preprint[0] if preprint else _END_OF_NAME.split(name, maxsplit=1)[0]}"

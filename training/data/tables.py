@@ -13,7 +13,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV file in UTF-8 whose first line names at least these columns.
 
     Raises:
-        TrainingError: it can't be read, is no CSV file, or lacks a column.
+        TrainingError: it is not a CSV file, or lacks a column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -21,8 +21,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             _check_columns(path, rows.fieldnames or (), columns, "line")
             # a short row has None in its last columns
             return [{name: value or "" for name, value in row.items() if name is not None} for row in rows]
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the table: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TrainingError(f"{path}: not a CSV file in UTF-8: {error}") from error
 
@@ -31,12 +29,10 @@ def read_spreadsheet(path: Path, columns: Sequence[str]) -> list[dict[str, str]]
     """Read these columns of the first sheet of a spreadsheet (.xlsx); its first row names at least these.
 
     Raises:
-        TrainingError: it can't be read, is no spreadsheet, or lacks a column.
+        TrainingError: it is not a spreadsheet, or lacks a column.
     """
     try:
         header, *rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python() or [[]]
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the table: {error.strerror or error}") from error
     except CalamineError as error:
         raise TrainingError(f"{path}: not a spreadsheet: {error}") from error
     names = [str(name).strip() for name in header]

@@ -74,8 +74,6 @@ def read_mask_volume(path: Path) -> list[Mask]:
     """
     try:
         return [slice_[0] > 0 for slice_ in open_nifti(path.read_bytes()).slices(_ANY_LABEL)]
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the masks: {error.strerror}") from error
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
 

@@ -61,14 +61,6 @@ class LocalPredictions:
         return np.asarray(np.prod(list(self.probabilities.values()), axis=0), np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Thresholds of the default operating point and of triage; None if the model has no lesion probability."""
-
-    differential: float
-    triage: float | None
-
-
 def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibration:
     """Fit calibration and thresholds to all slices, and score them on patients left out of the fit.
 
@@ -82,11 +74,7 @@ def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibrat
     """
     _check(local)
     calibrations, thresholds = _fit(local)
-    points = {"differential": thresholds.differential}
-    lesion = {}
-    if thresholds.triage is not None:
-        points["triage"] = 0.0
-        lesion = {"differential": 0.0, "triage": thresholds.triage}
+    of_lesion = {point: threshold if point == "triage" else 0.0 for point, threshold in thresholds.items()}
     return LocalCalibration(
         source=local.source,
         count=len(local.labels),
@@ -94,10 +82,10 @@ def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibrat
         groups=len(np.unique(local.groups)),
         date=date,
         calibrations=calibrations,
-        threshold=thresholds.differential,
+        threshold=thresholds["differential"],
         threshold_rule=f"{RULE} over {local.source}",
-        operating_points=points,
-        lesion_thresholds=lesion,
+        operating_points={point: t if point == "differential" else 0.0 for point, t in thresholds.items()},
+        lesion_thresholds=of_lesion if "triage" in thresholds else {},
         figures=_cross_validate(local, seed),
     )
 
@@ -121,18 +109,18 @@ def _check(local: LocalPredictions) -> None:
             raise TrainingError(f"{local.source}: all {name} slices are of one patient; a calibration needs more")
 
 
-def _fit(local: LocalPredictions) -> tuple[dict[ProbabilityName, Calibration], Thresholds]:
+def _fit(local: LocalPredictions) -> tuple[dict[ProbabilityName, Calibration], dict[str, float]]:
+    """Fit calibrations, and a threshold for each operating point; triage needs a model with a lesion probability."""
     calibrations = _fit_calibrations(local)
     calibrated = local.calibrated(calibrations)
-    differential = _threshold(calibrated, calibrated.probability)
-    triage = None
+    thresholds = {"differential": _threshold(calibrated, calibrated.probability)}
     if "lesion_probability" in calibrated.probabilities:
         rows = np.arange(len(local.labels))
         if local.healthy.any():
             rows = np.flatnonzero((local.labels == 1) | local.healthy)
         part = calibrated.take(rows)
-        triage = _threshold(part, part.probabilities["lesion_probability"])
-    return calibrations, Thresholds(differential, triage)
+        thresholds["triage"] = _threshold(part, part.probabilities["lesion_probability"])
+    return calibrations, thresholds
 
 
 def _fit_calibrations(local: LocalPredictions) -> dict[ProbabilityName, Calibration]:
@@ -160,7 +148,8 @@ def _threshold(local: LocalPredictions, probability: NDArray[np.float64]) -> flo
 
 def _cross_validate(local: LocalPredictions, seed: int) -> dict[str, Interval]:
     """Score every slice with a calibration and thresholds fitted without its patient."""
-    probability, called = np.zeros(len(local.labels)), np.zeros((2, len(local.labels)), np.bool_)
+    probability = np.zeros(len(local.labels))
+    called: dict[str, NDArray[np.bool_]] = {}
     folds = min(_FOLDS, *(len(np.unique(local.groups[local.labels == label])) for label in (0, 1)))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     for seen, rest in splitter.split(local.labels, local.labels, local.groups):
@@ -169,14 +158,13 @@ def _cross_validate(local: LocalPredictions, seed: int) -> dict[str, Interval]:
         calibrations, thresholds = _fit(local.take(seen))
         unseen = local.take(rest).calibrated(calibrations)
         probability[rest] = unseen.probability
-        called[0, rest] = unseen.probability >= thresholds.differential
-        if thresholds.triage is not None:
-            called[1, rest] = unseen.probabilities["lesion_probability"] >= thresholds.triage
+        for point, threshold in thresholds.items():
+            judged = unseen.probabilities["lesion_probability"] if point == "triage" else unseen.probability
+            called.setdefault(point, np.zeros(len(local.labels), np.bool_))[rest] = judged >= threshold
     weights = bootstrap_weights(local.labels, seed, local.groups.tolist())
     figures = _figures(probability, local, 0.5, weights)
-    points = ("differential", "triage") if "lesion_probability" in local.probabilities else ("differential",)
-    for row, point in enumerate(points):
-        figures |= _rates(point, called[row], local, weights)
+    for point, positive in called.items():
+        figures |= _rates(point, positive, local, weights)
     return figures
 
 

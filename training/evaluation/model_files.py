@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from service.model.card import Interval
 from service.model.file import LoadedModel
-from training.data.batches import in_batches, plain_inputs
-from training.data.covid_ct import Split
+from training.data.covid_ct import Split, in_batches, plain_inputs
 from training.errors import TrainingError
 from training.evaluation.scores import Scores, bootstrap_weights, interval, score, weighted_auc
 from training.run.progress import progress

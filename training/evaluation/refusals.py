@@ -13,9 +13,9 @@ from pydantic import Field
 from service.imaging.decode import to_input
 from service.model.card import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
-from training.data.generated_images import generated_images
 from training.data.windows import estimate_hounsfield, show
 from training.evaluation.predictions import CHECKS
+from training.generated.images import generated_images
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
 from training.run.machine import Machine

@@ -33,7 +33,6 @@ def fit_appearance(
     network: LesionNetwork,
     slices: Sequence[CtSlice],
     lungs: FoundLungs,
-    seen: Sequence[int],
     shares: Mapping[str | None, float],
     size: tuple[int, int],
     machine: Machine,
@@ -42,15 +41,12 @@ def fit_appearance(
     """Fit the probe to the labelled training slices.
 
     Args:
-        network: trained, in evaluation mode.
-        slices, lungs: all slices and their lungs.
-        seen: indices of the training slices.
-        shares: of each source, as in `LesionSamples`.
-        size: height and width of the lung box's picture.
+        network: trained on these slices, in evaluation mode.
+        slices, lungs, shares, size: as in `LesionSamples`.
         machine: device and number format.
         rng: draws the augmented view.
     """
-    chosen = _choose([i for i in seen if slices[i].kind == "labelled" and slices[i].label is not None], slices, rng)
+    chosen = _choose([i for i, s in enumerate(slices) if s.kind == "labelled" and s.label is not None], slices, rng)
     probe = AppearanceProbe(network.probed_channels)
     views = [
         _pool(network, probe, slices, lungs, chosen, size, machine, rng if view else None) for view in range(_VIEWS)

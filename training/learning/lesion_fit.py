@@ -28,7 +28,7 @@ from training.run.processes import current
 from training.run.seeding import derive_seed, seed_everything
 from training.run.stages import computed_once, resumed_network
 
-_SOURCE: Final = "covid-ct"
+_COVID_CT: Final = "covid-ct"
 
 _LARGE: Final = 500
 """Fewest labelled slices of a source with both classes that has a separate share."""
@@ -39,8 +39,6 @@ class LesionFitSettings:
     """Settings of a training run.
 
     Attributes:
-        recipe: hyperparameters.
-        machine: device and number format.
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's.
         run_folder: for checkpoints.
         leave_out: sources that are left out of the left-out network.
@@ -52,6 +50,31 @@ class LesionFitSettings:
     run_folder: Path
     leave_out: tuple[str, ...]
 
+    def generator(self, *names: str) -> np.random.Generator:
+        """Return the run's random generator for one purpose."""
+        return np.random.default_rng(derive_seed(self.recipe.seed, *names))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Slices that a network is trained on, with their lungs.
+
+    Attributes:
+        shares: of the labelled sources, as in `LesionSamples`.
+    """
+
+    slices: Sequence[CtSlice]
+    lungs: FoundLungs
+    shares: dict[str | None, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedNetwork:
+    """A trained lesion network, and the probe fitted to its maps."""
+
+    network: LesionNetwork
+    appearance: AppearanceProbe
+
 
 @dataclass(frozen=True, slots=True)
 class FittedLesions:
@@ -60,20 +83,19 @@ class FittedLesions:
     Attributes:
         finder: finds lungs; trained on slices with lung masks and on clear slices, without labels.
         views: detects turned and inverted slices and other windows; trained on all slices, without labels.
-        left_out: whether each slice was left out of `left_out_network`.
-        left_out_network: trained without these slices.
-        network: trained on all slices.
-        left_out_appearance, appearance: fitted to the maps of each network.
+        everything: all slices with their lungs.
+        left_out: whether each slice was left out of the `judged` network.
+        judged: network without the left-out slices.
+        shipped: network on all slices.
         weights: where the pretrained weights came from.
     """
 
     finder: LungFinder
     views: ViewChecker
+    everything: TrainingSet
     left_out: list[bool]
-    left_out_network: LesionNetwork
-    network: LesionNetwork
-    left_out_appearance: AppearanceProbe
-    appearance: AppearanceProbe
+    judged: FittedNetwork
+    shipped: FittedNetwork
     weights: str
 
 
@@ -88,32 +110,29 @@ def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: S
     Raises:
         TrainingError: weights, a checkpoint or a left-out source can't be used.
     """
-    recipe, folder = settings.recipe, settings.run_folder
+    recipe = settings.recipe
     left_out = _left_out(settings, slices)
-    left_out_network, network = (_new_network(settings, name) for name in ("left-out", "network"))
-    weights = load_features(network.features, recipe.architecture, settings.weights)  # before minutes of training
-    left_out_network.features.load_state_dict(network.features.state_dict())
+    judged, shipped = (_new_network(settings, name) for name in ("left-out", "network"))
+    weights = load_features(shipped.features, recipe.architecture, settings.weights)  # before minutes of training
+    judged.features.load_state_dict(shipped.features.state_dict())
     LesionStage.SMALL_NETWORKS.announce()
     finder = _finder(settings, slices, other)
-    lungs = resumed_lungs(folder / "lungs.npz", finder, slices)
+    lungs = resumed_lungs(settings.run_folder / "lungs.npz", finder, slices)
     views = _views(settings, slices, lungs, other)
+    everything = _training_set(recipe, slices, lungs, [True] * len(slices))
+    seen = _training_set(recipe, slices, lungs, [not out for out in left_out])
     LesionStage.LEFT_OUT_NETWORK.announce()
-    seen = [index for index, out in enumerate(left_out) if not out]
-    left_out_network = _train(
-        settings, left_out_network, slices, lungs, seen, folder / "left-out.ckpt", recipe.left_out_steps
-    )
+    judged = _train(settings, judged, seen, "left-out.ckpt", recipe.left_out_steps)
     LesionStage.NETWORK.announce()
-    every = list(range(len(slices)))
-    network = _train(settings, network, slices, lungs, every, folder / "network.ckpt", recipe.steps)
+    shipped = _train(settings, shipped, everything, "network.ckpt", recipe.steps)
     LesionStage.APPEARANCE.announce()
     fitted = FittedLesions(
         finder,
         views,
+        everything,
         left_out,
-        left_out_network,
-        network,
-        _appearance(settings, left_out_network, slices, lungs, seen, folder / "left-out-appearance.pt"),
-        _appearance(settings, network, slices, lungs, every, folder / "appearance.pt"),
+        FittedNetwork(judged, _appearance(settings, judged, seen, "left-out-appearance.pt")),
+        FittedNetwork(shipped, _appearance(settings, shipped, everything, "appearance.pt")),
         weights,
     )
     current().leave_to_first()
@@ -138,7 +157,7 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
     recipe, path = settings.recipe, settings.run_folder / "finder.pt"
 
     def train() -> LungFinder:
-        pictures = _lung_pictures(slices, other, np.random.default_rng(derive_seed(recipe.seed, "finder")))
+        pictures = _lung_pictures(slices, other, settings.generator("finder"))
         seed_everything(recipe.seed, "finder", "weights")
         return train_lung_finder(pictures, _small_training(settings, recipe.finder_steps, path)).cpu()
 
@@ -151,8 +170,8 @@ def _views(
     recipe, path = settings.recipe, settings.run_folder / "views.pt"
 
     def train() -> ViewChecker:
-        not_slices = _lung_pictures(slices, other, np.random.default_rng(derive_seed(recipe.seed, "views", "other")))
-        pictures = ViewPictures(slices, lungs, not_slices, np.random.default_rng(derive_seed(recipe.seed, "views")))
+        not_slices = _lung_pictures(slices, other, settings.generator("views", "other"))
+        pictures = ViewPictures(slices, lungs, not_slices, settings.generator("views"))
         seed_everything(recipe.seed, "views", "weights")
         return train_view_checker(pictures, _small_training(settings, recipe.view_steps, path)).cpu()
 
@@ -170,21 +189,19 @@ def _lung_pictures(slices: Sequence[CtSlice], other: Sequence[CtSlice], rng: np.
     return LungPictures(with_lungs, other, rng)
 
 
+def _training_set(
+    recipe: LesionRecipe, slices: Sequence[CtSlice], lungs: FoundLungs, is_seen: Sequence[bool]
+) -> TrainingSet:
+    seen = [slice_ for slice_, inside in zip(slices, is_seen, strict=True) if inside]
+    rows = np.asarray(is_seen)
+    return TrainingSet(seen, FoundLungs(lungs.lung[rows], lungs.box[rows]), source_shares(seen, recipe.covid_ct_share))
+
+
 def _train(
-    settings: LesionFitSettings,
-    network: LesionNetwork,
-    slices: Sequence[CtSlice],
-    lungs: FoundLungs,
-    seen: Sequence[int],
-    checkpoint: Path,
-    steps: int,
+    settings: LesionFitSettings, network: LesionNetwork, seen: TrainingSet, file: str, steps: int
 ) -> LesionNetwork:
-    recipe = settings.recipe
-    seen_slices = [slices[index] for index in seen]
-    seen_lungs = FoundLungs(lungs.lung[list(seen)], lungs.box[list(seen)])
-    shares = source_shares(seen_slices, recipe.covid_ct_share)
-    rng = np.random.default_rng(derive_seed(recipe.seed, checkpoint.stem))
-    samples = LesionSamples(seen_slices, seen_lungs, shares, recipe.box_size, rng)
+    recipe, checkpoint = settings.recipe, settings.run_folder / file
+    samples = LesionSamples(seen.slices, seen.lungs, seen.shares, recipe.box_size, settings.generator(checkpoint.stem))
     training = LesionTraining(
         steps=steps,
         batch_size=recipe.batch_size,
@@ -198,34 +215,26 @@ def _train(
     return train_lesion_network(network, samples, training).cpu()
 
 
-def _appearance(
-    settings: LesionFitSettings,
-    network: LesionNetwork,
-    slices: Sequence[CtSlice],
-    lungs: FoundLungs,
-    seen: Sequence[int],
-    path: Path,
-) -> AppearanceProbe:
-    recipe = settings.recipe
+def _appearance(settings: LesionFitSettings, network: LesionNetwork, seen: TrainingSet, file: str) -> AppearanceProbe:
+    path = settings.run_folder / file
 
     def fit() -> AppearanceProbe:
-        shares = source_shares([slices[index] for index in seen], recipe.covid_ct_share)
-        rng = np.random.default_rng(derive_seed(recipe.seed, path.stem))
-        return fit_appearance(network, slices, lungs, seen, shares, recipe.box_size, settings.machine, rng)
+        size, rng = settings.recipe.box_size, settings.generator(path.stem)
+        return fit_appearance(network, seen.slices, seen.lungs, seen.shares, size, settings.machine, rng)
 
     return resumed_network(path, AppearanceProbe(network.probed_channels), fit, by_all=True)
 
 
 def source_shares(slices: Sequence[CtSlice], covid_ct: float) -> dict[str | None, float]:
     """Compute the shares of the labelled sources: COVID-CT, each large source with both classes, and all others."""
-    labels: dict[str, set[int]] = {}
-    counts: Counter[str] = Counter()
-    for slice_ in slices:
-        if slice_.kind == "labelled" and slice_.label is not None:
-            labels.setdefault(slice_.source, set()).add(slice_.label)
-            counts[slice_.source] += 1
+    labels = Counter((slice_.source, slice_.label) for slice_ in slices if slice_.kind == "labelled")
     large = [
-        name for name, present in labels.items() if len(present) == 2 and counts[name] >= _LARGE and name != _SOURCE
+        source
+        for source in dict.fromkeys(source for source, _ in labels)
+        if source != _COVID_CT
+        and labels[source, 0]
+        and labels[source, 1]
+        and labels[source, 0] + labels[source, 1] >= _LARGE
     ]
-    shares: dict[str | None, float] = {_SOURCE: covid_ct, None: 0.4 * (1 - covid_ct)}
-    return shares | {name: 0.6 * (1 - covid_ct) / len(large) for name in large}
+    shares: dict[str | None, float] = {_COVID_CT: covid_ct, None: 0.4 * (1 - covid_ct)}
+    return shares | {source: 0.6 * (1 - covid_ct) / len(large) for source in large}

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.ct_slices import CtSlice
-from training.data.lungs_by_threshold import segment_by_threshold
-from training.data.masks import Mask
+from training.data.masks import Mask, segment_by_threshold
 from training.learning.augmentation import Grey, change_window, degrade, draw_marks
 from training.network.lung_finder import INPUT_SIZE
 

@@ -97,8 +97,6 @@ def read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, tor
             ) from error
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise TrainingError(f"{weights}: can't read the weights: {error.strerror}") from error
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
         raise TrainingError(f"{weights}: not a PyTorch state dict; pass torchvision's checkpoint") from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

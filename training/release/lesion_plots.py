@@ -1,20 +1,19 @@
 """Plots of a run of the recipe `lesion`. Those of `draw_plots` show no image; the samples show images of the data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.data.ct_slices import CtSlice
 from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc
 from training.evaluation.scores import score
-from training.learning.lesion_fit import LesionFitSettings, source_shares
+from training.learning.lesion_fit import TrainingSet
 from training.learning.lesion_samples import LesionSamples
-from training.learning.lung_crops import FoundLungs
+from training.lesion_recipe import LesionRecipe
 from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import PredictedSet
 from training.run.seeding import derive_seed
@@ -67,15 +66,13 @@ def draw_losses(paths: Mapping[str, Path]) -> Figure:
     return figure
 
 
-def draw_samples(settings: LesionFitSettings, slices: Sequence[CtSlice], lungs: FoundLungs) -> Figure:
+def draw_samples(recipe: LesionRecipe, seen: TrainingSet) -> Figure:
     """Draw augmented training slices with their masks: lesions red, lungs blue.
 
     The plot shows images of the data, so it must not be published.
     """
-    recipe = settings.recipe
     rng = np.random.default_rng(derive_seed(recipe.seed, "samples"))
-    shares = source_shares(slices, recipe.covid_ct_share)
-    batch = LesionSamples(slices, lungs, shares, recipe.box_size, rng).batch(_SAMPLES)
+    batch = LesionSamples(seen.slices, seen.lungs, seen.shares, recipe.box_size, rng).batch(_SAMPLES)
     figure = Figure(figsize=(12, 10), layout="constrained")
     figure.suptitle("Training samples: lesions red, lungs blue. Not for publishing: the slices belong to their authors")
     height, width = recipe.box_size

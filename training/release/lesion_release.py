@@ -4,7 +4,7 @@ Every stage is resumed from the run folder, so that a killed run repeats at most
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,25 +13,24 @@ from typing import get_args
 import numpy as np
 import torch
 
-from service.model.card import MANIFEST_NAME, AnswerName, Calibration, ManifestFile, SplitFingerprint
+from service.model.card import MANIFEST_NAME, AnswerName, ManifestFile, SplitFingerprint
 from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
-from training.data.ct_slices import CtSlice, fingerprints
+from training.data.ct_slices import fingerprints
 from training.data.lesion_data import LesionData
 from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
 from training.evaluation.official_test import OfficialTestScores, alter, score_altered, score_test
 from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.predictions import Predictions, resumed_predictions
-from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE, Refusals, measure_refusals
+from training.evaluation.refusals import Refusals, measure_refusals
 from training.evaluation.scores import score
 from training.learning.lesion_fit import FittedLesions, LesionFitSettings, fit_lesions
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import training_seconds
-from training.learning.lung_crops import resumed_lungs
 from training.network.lesion_reader import LesionReader
 from training.release.export import NAME
 from training.release.lesion_card import write_card
-from training.release.lesion_export import ARCHITECTURE, CardContent, export_files
+from training.release.lesion_export import ARCHITECTURE, export_files
 from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
 from training.release.predictions_csv import PredictedSet, write_predictions
@@ -92,50 +91,60 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
         current().leave_to_first()
         return finished
     fitted = fit_lesions(job.fit, data.train, data.other_for_training)
-    lungs = resumed_lungs(job.fit.run_folder / "lungs.npz", fitted.finder, data.train)
-    save_plot(draw_samples(job.fit, data.train, lungs), job.fit.run_folder / "samples.png")
+    save_plot(draw_samples(job.fit.recipe, fitted.everything), job.fit.run_folder / "samples.png")
     trained = time.perf_counter()
-    left_out = [slice_ for slice_, out in zip(data.train, fitted.left_out, strict=True) if out]
-    uncalibrated = _predict_left_out(job, fitted, left_out)
-    judgement = judge_left_out(uncalibrated, left_out, job.fit.recipe.seed)
+    left_out, judgement = _judge(job, data, fitted)
     tested = _test(job, data, fitted, judgement)
-    record = _export(job, data, fitted, judgement, tested)
-    seconds = {
-        name: training_seconds(job.fit.run_folder / f"{name}-losses.csv") for name in ("left-out", "network")
-    } | {"evaluation_and_export": time.perf_counter() - trained}
-    record = record.model_copy(update={"wall_time_seconds": seconds, "peak_memory_bytes": peak_memory_bytes()})
-    sets = (
-        PredictedSet("left-out", left_out, calibrated(uncalibrated, judgement.calibrations)),
-        PredictedSet("test", data.test, tested.predictions["plain"]),
+    provenance = make_provenance(
+        job.fit.recipe.model_dump(mode="json"), job.fingerprints(data), job.inputs, str(job.fit.machine)
     )
-    _write(job, record, sets)
+    files = _export(job, data, judgement, tested, provenance)
+    agreement = _check_files(job, data, judgement.threshold, tested.predictions["plain"], files)
+    record = LesionRunRecord(
+        **dict(provenance),
+        files=files,
+        model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
+        positive_label=LABELS[1],
+        learned=judgement.learned,
+        judgement=judgement,
+        splits=tested.scores.scores,
+        test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
+        altered=score_altered(tested.predictions, data.test, judgement.threshold),
+        checks=tested.refusals,
+        agreement=agreement,
+        probability_shares=tested.scores.probability_shares,
+        lung_involvement_shares=tested.scores.lung_involvement_shares,
+        wall_time_seconds=_training_seconds(job) | {"evaluation_and_export": time.perf_counter() - trained},
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    _write(job, record, left_out, PredictedSet("test", data.test, tested.predictions["plain"]))
     publish(job.models_folder)
     return record
 
 
-def _predict_left_out(job: LesionJob, fitted: FittedLesions, left_out: Sequence[CtSlice]) -> Predictions:
+def _judge(job: LesionJob, data: LesionData, fitted: FittedLesions) -> tuple[PredictedSet, LeftOutJudgement]:
+    """Calibrate, choose thresholds and score by the predictions for left-out slices; return them calibrated."""
     LesionStage.JUDGEMENT.announce()
-    appearance, size = fitted.left_out_appearance, job.fit.recipe.box_size
-    reader = LesionReader(fitted.finder, fitted.views, fitted.left_out_network, appearance, size).eval()
-    machine = job.fit.machine
+    slices = [slice_ for slice_, out in zip(data.train, fitted.left_out, strict=True) if out]
+    judged, machine = fitted.judged, job.fit.machine
+    reader = LesionReader(
+        fitted.finder, fitted.views, judged.network, judged.appearance, job.fit.recipe.box_size
+    ).eval()
     path = job.fit.run_folder / "left-out-predictions.npz"
-    return resumed_predictions(path, reader.to(machine.device), left_out, machine, "predicting left-out slices")
+    predictions = resumed_predictions(path, reader.to(machine.device), slices, machine, "predicting left-out slices")
+    judgement = judge_left_out(predictions, slices, job.fit.recipe.seed)
+    return PredictedSet("left-out", slices, calibrated(predictions, judgement.calibrations)), judgement
 
 
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
+    """Evaluate the shipped network on official test, plain and altered, and measure its refusals."""
     LesionStage.TEST.announce()
-    machine, recipe = job.fit.machine, job.fit.recipe
-    of_lesion, of_covid = (
-        (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
-    )
-    reader = LesionReader(
-        fitted.finder, fitted.views, fitted.network, fitted.appearance, recipe.box_size, of_lesion, of_covid
-    )
-    reader = reader.eval().half().float().to(machine.device)  # figures are those of the fp16 file
+    machine, seed, folder = job.fit.machine, job.fit.recipe.seed, job.fit.run_folder
+    reader = _shipped_reader(job, fitted, judgement)
     predictions = {
         # changes of altered slices are larger than the rounding of autocast
         name: resumed_predictions(
-            job.fit.run_folder / f"test-{name}-predictions.npz",
+            folder / f"test-{name}-predictions.npz",
             reader,
             slices,
             machine.without_autocast() if name == "plain" else machine,
@@ -149,99 +158,75 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
         data.corrections,
         data.known_papers,
         judgement.threshold,
-        recipe.seed,
+        seed,
         patients_are_known=data.patients_are_known,
     )
     LesionStage.REFUSALS.announce()
     others = {"photographs": data.other_for_refusals} if data.other_for_refusals else {}
     slices = [*data.train, *data.test, *data.unseen]
-    measure = partial(measure_refusals, reader, slices, others, machine, recipe.seed)
-    refusals = resumed_record(job.fit.run_folder / "checks.json", Refusals, measure)
-    return _Tested(reader, predictions, scores, refusals)
+    measure = partial(measure_refusals, reader, slices, others, machine, seed)
+    return _Tested(reader, predictions, scores, resumed_record(folder / "checks.json", Refusals, measure))
+
+
+def _shipped_reader(job: LesionJob, fitted: FittedLesions, judgement: LeftOutJudgement) -> LesionReader:
+    of_lesion, of_covid = (
+        (judgement.calibrations[name].slope, judgement.calibrations[name].offset) for name in get_args(AnswerName)
+    )
+    network, appearance = fitted.shipped.network, fitted.shipped.appearance
+    reader = LesionReader(
+        fitted.finder, fitted.views, network, appearance, job.fit.recipe.box_size, of_lesion, of_covid
+    )
+    return reader.eval().half().float().to(job.fit.machine.device)  # figures are those of the fp16 file
 
 
 def _export(
-    job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement, tested: _Tested
-) -> LesionRunRecord:
-    """Write the model files into the staging folder, check them, and build the record."""
+    job: LesionJob, data: LesionData, judgement: LeftOutJudgement, tested: _Tested, provenance: Provenance
+) -> tuple[ManifestFile, ...]:
+    """Write the model files into the staging folder, unless the network learned nothing."""
     LesionStage.EXPORT.announce()
-    folder, staging = job.fit.run_folder, staging_folder(job.models_folder)
-    provenance = make_provenance(
-        job.fit.recipe.model_dump(mode="json"), job.fingerprints(data), job.inputs, str(job.fit.machine)
-    )
-    content = _content(job, judgement, tested.scores, provenance)
-    exported = ExportedFiles(version=job.version, files=())
-    if judgement.learned or job.export_anyway:
-        exported = resumed_record(
-            folder / "files.json",
-            ExportedFiles,
-            lambda: ExportedFiles(
-                version=job.version, files=tuple(export_files(tested.reader.cpu(), content, data.train, staging))
-            ),
-            lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
-        )
+    staging = staging_folder(job.models_folder)
+    if not judgement.learned and not job.export_anyway:
+        return ()
+
+    def write() -> ExportedFiles:
+        metrics = tested.scores.scores["test"].figures
+        files = export_files(tested.reader.cpu(), job.version, judgement, metrics, provenance, data.train, staging)
+        return ExportedFiles(version=job.version, files=files)
+
+    return resumed_record(
+        job.fit.run_folder / "files.json",
+        ExportedFiles,
+        write,
+        lambda stored: stored.version == job.version and find_damaged(staging, stored.files) is None,
+    ).files
+
+
+def _check_files(
+    job: LesionJob, data: LesionData, threshold: float, evaluated: Predictions, files: tuple[ManifestFile, ...]
+) -> dict[str, LesionFileAgreement]:
+    """Compare the predictions of the written files for test with those of the evaluated network, by file."""
     LesionStage.CHECK.announce()
-    plain, seed = tested.predictions["plain"], job.fit.recipe.seed
-    agreement = {
+    return {
         file.name: resumed_record(
-            folder / f"agreement-{file.sha256[:8]}.json",
+            job.fit.run_folder / f"agreement-{file.sha256[:8]}.json",
             LesionFileAgreement,
-            partial(_agreement, staging, file, plain, data, judgement.threshold, seed),
+            partial(_agreement, job, file, evaluated, data, threshold),
         )
-        for file in exported.files
+        for file in files
     }
-    return LesionRunRecord(
-        **dict(provenance),
-        files=exported.files,
-        model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
-        positive_label=LABELS[1],
-        learned=judgement.learned,
-        judgement=judgement,
-        splits=tested.scores.scores,
-        test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
-        altered=score_altered(tested.predictions, data.test, judgement.threshold),
-        checks=tested.refusals,
-        agreement=agreement,
-        probability_shares=tested.scores.probability_shares,
-        lung_involvement_shares=tested.scores.lung_involvement_shares,
-        wall_time_seconds={},
-        peak_memory_bytes=0,
-    )
-
-
-def _content(
-    job: LesionJob, judgement: LeftOutJudgement, scores: OfficialTestScores, provenance: Provenance
-) -> CardContent:
-    differential = judgement.operating_points["differential"]
-    return CardContent(
-        version=job.version,
-        learned=judgement.learned,
-        threshold=differential.threshold,
-        threshold_rule=differential.rule_with_range,
-        operating_points=judgement.operating_points,
-        checks=CHECK_THRESHOLDS,
-        checks_rule=CHECKS_RULE,
-        calibrations={name: Calibration(**platt.model_dump()) for name, platt in judgement.calibrations.items()},
-        test_metrics={str(name): figure for name, figure in scores.scores["test"].figures.items()},
-        left_out_metrics={
-            name: {str(figure_name): figure for figure_name, figure in source.figures.items()}
-            for name, source in judgement.sources.items()
-        },
-        provenance=provenance,
-    )
 
 
 def _agreement(
-    folder: Path, file: ManifestFile, evaluated: Predictions, data: LesionData, threshold: float, seed: int
+    job: LesionJob, file: ManifestFile, evaluated: Predictions, data: LesionData, threshold: float
 ) -> LesionFileAgreement:
-    """Load a written file like the service does and compare its predictions for test."""
-    network = load_on_cpu(folder, file).network
+    network = load_on_cpu(staging_folder(job.models_folder), file).network
     with torch.inference_mode():
         probability = np.array(
             [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in data.test]
         )
+    labels = np.array([slice_.label for slice_ in data.test])
     groups = [slice_.group for slice_ in data.test] if data.patients_are_known else None
-    figures = score(probability, np.array([slice_.label for slice_ in data.test]), threshold, seed, groups).figures
+    figures = score(probability, labels, threshold, job.fit.recipe.seed, groups).figures
     return LesionFileAgreement(
         largest_difference=float(np.abs(probability - evaluated.probability).max()),
         auc=figures["auc"].value,
@@ -250,15 +235,19 @@ def _agreement(
     )
 
 
-def _write(job: LesionJob, record: LesionRunRecord, sets: tuple[PredictedSet, PredictedSet]) -> None:
+def _training_seconds(job: LesionJob) -> dict[str, float]:
+    return {name: training_seconds(job.fit.run_folder / f"{name}-losses.csv") for name in ("left-out", "network")}
+
+
+def _write(job: LesionJob, record: LesionRunRecord, left_out: PredictedSet, test: PredictedSet) -> None:
     """Write predictions, plots, the card, the manifest and its JSON Schema."""
     folder, run_folder = staging_folder(job.models_folder), job.fit.run_folder
     losses = {
         "without left-out slices": run_folder / "left-out-losses.csv",
         "on all slices": run_folder / "network-losses.csv",
     }
-    write_predictions(folder / "predictions.csv", sets)
-    save_plots(draw_plots(record, *sets, losses), folder / "figures")
+    write_predictions(folder / "predictions.csv", (left_out, test))
+    save_plots(draw_plots(record, left_out, test, losses), folder / "figures")
     write_schema(LesionRunRecord, folder)
     write_card(folder, record)
     record.write(folder / MANIFEST_NAME)

@@ -23,16 +23,9 @@ _STAGING_NAME: Final = ".new"
 
 
 def staging_folder(folder: Path) -> Path:
-    """Create the folder that a new model is built in, beside the one that is in place.
-
-    Raises:
-        TrainingError: it can't be created.
-    """
+    """Create the folder that a new model is built in, next to the one that is in place."""
     staging = folder / _STAGING_NAME
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{folder}: can't write into the models folder: {error.strerror}") from error
+    staging.mkdir(parents=True, exist_ok=True)
     return staging
 
 

@@ -1,7 +1,7 @@
 """Augmented training batches of the report's recipe."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TypeAlias
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,17 +11,8 @@ from training.data.covid_ct import Split
 from training.report_recipe import ReportRecipe
 from training.run.seeding import derive_seed
 
-
-class Batch(NamedTuple):
-    """One batch of a loader.
-
-    Attributes:
-        images: uint8 (N, 1, S, S).
-        labels: int64 (N,), 1 is COVID.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Images, uint8 (N, 1, S, S), and labels, int64 (N,), 1 is COVID."""
 
 
 class TrainingSlices(Dataset[tuple[torch.Tensor, int]]):
@@ -58,19 +49,12 @@ def training_batches(split: Split, recipe: ReportRecipe, epoch: int, *, workers:
     The last batch may be smaller. A last batch of one slice is dropped, because a batch norm needs two.
     """
     dataset = TrainingSlices(split, recipe, epoch)
-    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
+    return DataLoader(
         dataset,
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=torch.Generator().manual_seed(derive_seed(recipe.seed, "order", epoch)),
         num_workers=workers,
-        collate_fn=_collate,
         drop_last=len(dataset) % recipe.batch_size == 1,
         pin_memory=torch.cuda.is_available(),
     )
-    return loader
-
-
-def _collate(items: list[tuple[torch.Tensor, int]]) -> Batch:
-    images, labels = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels))

@@ -1,7 +1,7 @@
 """Fine-tuning: epochs of gradient descent, early stopping, a checkpoint after each epoch, resume."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from training.data.batches import in_batches, plain_inputs
-from training.data.covid_ct import CovidCt, Split
+from training.data.covid_ct import CovidCt, Split, in_batches, plain_inputs
 from training.errors import TrainingError
 from training.report.batches import Batch, training_batches
 from training.report.network import SliceNetwork
@@ -24,30 +23,22 @@ from training.run.seeding import seed_everything
 from training.run.stages import restoring
 
 
-class EarlyStopping:
-    """Rule that stops after `patience` epochs in which no running average improved, neither of loss nor of accuracy."""
+def is_over(history: Sequence[EpochRecord], recipe: ReportRecipe) -> bool:
+    """Whether training ends after these epochs: all are done, or no running average improved for `patience` epochs.
 
-    def __init__(self, recipe: ReportRecipe) -> None:
-        self._patience = recipe.patience
-        self._past = recipe.running_average
-        self._loss: float | None = None
-        self._accuracy = 0.0
-        self._best_loss = float("inf")
-        self._best_accuracy = float("-inf")
-        self._epochs_without = 0
-
-    def update(self, loss: float, accuracy: float) -> bool:
-        """Add the validation figures of one epoch; return whether to stop."""
-        if self._loss is None:
-            self._loss, self._accuracy = loss, accuracy
-        else:
-            self._loss = self._past * self._loss + (1 - self._past) * loss
-            self._accuracy = self._past * self._accuracy + (1 - self._past) * accuracy
-        better = self._loss < self._best_loss or self._accuracy > self._best_accuracy
-        self._best_loss = min(self._best_loss, self._loss)
-        self._best_accuracy = max(self._best_accuracy, self._accuracy)
-        self._epochs_without = 0 if better else self._epochs_without + 1
-        return self._epochs_without >= self._patience
+    The averages are those of validation loss and accuracy. Nothing else is needed, so a resumed run needs no state.
+    """
+    loss, accuracy = history[0].val_loss, history[0].val_accuracy
+    best_loss, best_accuracy, without = loss, accuracy, 0
+    past = recipe.running_average
+    for epoch in history[1:]:
+        loss = past * loss + (1 - past) * epoch.val_loss
+        accuracy = past * accuracy + (1 - past) * epoch.val_accuracy
+        without = 0 if loss < best_loss or accuracy > best_accuracy else without + 1
+        if without >= recipe.patience:
+            return True
+        best_loss, best_accuracy = min(best_loss, loss), max(best_accuracy, accuracy)
+    return len(history) > recipe.epochs
 
 
 class FineTuning:
@@ -58,6 +49,7 @@ class FineTuning:
     checkpoint are repeated by a resumed run, with the same results.
 
     Attributes:
+        network: with the weights of the best epoch, in evaluation mode, after `run`.
         history: one row per epoch, epoch 0 first.
     """
 
@@ -69,7 +61,7 @@ class FineTuning:
         folder: Path,
         checkpoint_seconds: float = 0.0,
     ) -> None:
-        self._network = network
+        self.network = network
         self._recipe = recipe
         self._machine = machine
         self._last, self._best = folder / "last.pt", folder / "best.pt"
@@ -89,7 +81,7 @@ class FineTuning:
             return False
         with restoring(self._last):
             state = torch.load(self._last, map_location=self._machine.device, weights_only=True)
-            self._network.load_state_dict(state["network"])
+            self.network.load_state_dict(state["network"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._scaler.load_state_dict(state["scaler"])
             self.history = [EpochRecord(**row) for row in state["history"]]
@@ -99,7 +91,7 @@ class FineTuning:
         """Train to the last epoch or an early stop; the network ends with the weights of the best epoch."""
         if not self.history:
             self._finish_epoch(self._validate(data.val))
-        while not self._is_over():
+        while not is_over(self.history, self._recipe):
             epoch = len(self.history)
             started = time.perf_counter()
             seed_everything(self._recipe.seed, "epoch", epoch)
@@ -110,8 +102,8 @@ class FineTuning:
             record = replace(record, epoch=epoch, train_loss=loss, train_accuracy=accuracy, seconds=seconds)
             self._finish_epoch(record)
         state = torch.load(self._best, map_location=self._machine.device, weights_only=True)
-        self._network.load_state_dict(state)
-        self._network.eval()
+        self.network.load_state_dict(state)
+        self.network.eval()
 
     @property
     def best(self) -> EpochRecord:
@@ -120,14 +112,13 @@ class FineTuning:
 
     def train_epoch(self, batches: Iterable[Batch], title: str) -> tuple[float, float]:
         """Take one optimiser step per batch; return mean loss and accuracy over the slices."""
-        self._network.train()
+        self.network.train()
         loss_sum = hits = count = 0.0
         bar = progress(batches, title, "batch")
         for batch in bar:
-            images = batch.images.to(self._machine.device, non_blocking=True)
-            labels = batch.labels.to(self._machine.device, non_blocking=True)
+            images, labels = (tensor.to(self._machine.device, non_blocking=True) for tensor in batch)
             with self._machine.autocast():
-                logits = self._network(images)
+                logits = self.network(images)
                 loss = nn.functional.cross_entropy(logits.float(), labels)
             self._step(loss)
             loss_sum += loss.item() * len(labels)
@@ -141,7 +132,7 @@ class FineTuning:
     def _validate(self, val: Split) -> EpochRecord:
         """Return the validation figures as epoch 0."""
         started = time.perf_counter()
-        logits = predict_logits(self._network, val, self._machine, self._recipe.input_size)
+        logits = predict_logits(self.network, val, self._machine, self._recipe.input_size)
         return EpochRecord(
             epoch=0,
             train_loss=None,
@@ -152,12 +143,6 @@ class FineTuning:
             seconds=time.perf_counter() - started,
         )
 
-    def _is_over(self) -> bool:
-        """Replay the early stop over the history, so that a resumed run needs no state for it."""
-        stopping = EarlyStopping(self._recipe)
-        stops = [stopping.update(record.val_loss, record.val_accuracy) for record in self.history]
-        return any(stops) or len(self.history) > self._recipe.epochs
-
     def _step(self, loss: torch.Tensor) -> None:
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -167,15 +152,15 @@ class FineTuning:
     def _finish_epoch(self, record: EpochRecord) -> None:
         self.history.append(record)
         if self.best is record:
-            write_atomically(self._best, lambda file: torch.save(self._network.state_dict(), file))
-        if self._is_over() or time.perf_counter() - self._written >= self._checkpoint_seconds:
+            write_atomically(self._best, lambda file: torch.save(self.network.state_dict(), file))
+        if is_over(self.history, self._recipe) or time.perf_counter() - self._written >= self._checkpoint_seconds:
             self._write_checkpoint()
         say(str(record))  # after the write: a kill can no longer undo an epoch that was written
 
     def _write_checkpoint(self) -> None:
         history = [asdict(row) for row in self.history]
         state = {
-            "network": self._network.state_dict(),
+            "network": self.network.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "history": history,

@@ -1,6 +1,6 @@
 """report.md: the report's figures next to those of our runs, network by network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,14 +11,11 @@ import numpy as np
 from training.data.covid_ct import CovidCt
 from training.evaluation.model_files import difference_of_auc
 from training.evaluation.plots import draw_roc, draw_sample, save_plot
-from training.evaluation.scores import ScoreName
 from training.release.run_record import NOT_LEARNED
-from training.report.predictions_csv import read_test_predictions
-from training.report.record import ReportRunRecord
+from training.release.template import fill_template
+from training.report.run import ReportRunRecord, read_test_predictions
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_text
-
-_SCORES: Final[tuple[ScoreName, ...]] = ("auc", "accuracy", "sensitivity", "specificity")
 
 _PUBLISHED: Final = {"vgg19_bn": ("0.842", "0.76"), "vgg16_bn": ("0.569", "0.54")}
 """AUC and accuracy on test in the report."""
@@ -38,69 +35,30 @@ def write_page(
     networks: dict[str, list[ReportRunRecord]] = {}
     for record in records:
         networks.setdefault(_recipe(record).architecture, []).append(record)
-    first = {name: runs[0].splits["test"] for name, runs in networks.items()}
-    save_plot(draw_roc(first), folder / "roc.png")
+    save_plot(draw_roc({name: runs[0].splits["test"] for name, runs in networks.items()}), folder / "roc.png")
     save_plot(draw_sample(data.train), folder / "sample.png")
-    lines = [
-        *_table(networks, len(data.test.slices)),
-        *_differences(folder, networks, data, patients),
-        *_remarks(records),
-        *_figures(networks),
-    ]
-    text = "\n".join(lines) + "\n"
-    write_text(folder / "report.md", text)
-    return text
-
-
-def _table(networks: Mapping[str, Sequence[ReportRunRecord]], count: int) -> list[str]:
-    lines = [
-        "# The report's experiment",
-        "",
-        f"Test split, n = {count}, COVID positive, threshold 0.5; mean and standard deviation over seeds.",
-        "",
-        "| network | run | AUC | accuracy | sensitivity | specificity | AUC, re-encoded | epochs | weights |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, runs in networks.items():
-        lines.append(f"| {name} | the report | {' | '.join(_PUBLISHED[name])} | | | | | ImageNet |")
-        spread = [mean_and_deviation([run.splits["test"].figures[key].value for run in runs]) for key in _SCORES]
-        spread.append(mean_and_deviation([run.audit.variants["reencoded"].figures["auc"].value for run in runs]))
-        seeds = ", ".join(str(_recipe(run).seed) for run in runs)
-        epochs = ", ".join(f"{run.kept_epoch} of {run.history[-1].epoch}" for run in runs)
-        lines.append(f"| {name} | seed {seeds} | {' | '.join(spread)} | {epochs} | {runs[0].model.weights} |")
-    return lines
-
-
-def _differences(
-    folder: Path, networks: Mapping[str, Sequence[ReportRunRecord]], data: CovidCt, patients: Sequence[str] | None
-) -> list[str]:
-    """Compare each two networks on the same slices."""
     labels = data.test.labels.numpy()
     scores = {
-        name: np.array([read_test_predictions(folder / run_name(run) / "model" / "predictions.csv") for run in runs])
+        name: np.array([read_test_predictions(folder / run_name(run)) for run in runs])
         for name, runs in networks.items()
     }
-    lines, over = [], "slices" if patients is None else f"{len(set(patients))} patients"
-    for first, second in combinations(scores, 2):
-        difference = difference_of_auc(scores[first], scores[second], labels, patients)
-        interval = f"95 % {difference.low:+.3f} to {difference.high:+.3f}, paired bootstrap over {over}"
-        lines += ["", f"AUC of {first} minus that of {second}: {difference.value:+.3f} ({interval})."]
-    return lines
-
-
-def _remarks(records: Sequence[ReportRunRecord]) -> list[str]:
-    lines = []
-    usual = ReportRecipe().model_dump()
-    fields = records[0].config
-    changed = [
-        f"{name} {fields[name]}" for name in usual.keys() - {"architecture", "seed"} if fields[name] != usual[name]
-    ]
-    if changed:
-        lines += ["", f"Fields that differ from the report's: {', '.join(sorted(changed))}."]
-    for run in records:
-        if not run.learned:
-            lines += ["", f"**{run_name(run)}**: {not_learned(run)}"]
-    return lines
+    usual, fields = ReportRecipe().model_dump(exclude={"architecture", "seed"}), records[0].config
+    text = fill_template(
+        Path(__file__).with_name("page.md"),
+        {"spread": mean_and_deviation, "run_name": run_name, "recipe_of": _recipe},
+        count=len(data.test.slices),
+        networks=networks,
+        published=_PUBLISHED,
+        differences=[
+            (first, second, difference_of_auc(scores[first], scores[second], labels, patients))
+            for first, second in combinations(scores, 2)
+        ],
+        over="slices" if patients is None else f"{len(set(patients))} patients",
+        changed=sorted(f"{name} {fields[name]}" for name, value in usual.items() if fields[name] != value),
+        not_learned={run_name(run): not_learned(run) for run in records if not run.learned},
+    )
+    write_text(folder / "report.md", text)
+    return text
 
 
 def not_learned(run: ReportRunRecord) -> str:
@@ -108,29 +66,6 @@ def not_learned(run: ReportRunRecord) -> str:
     reason = run.reason if run.kept_epoch else f"its best epoch is 0, before training, and {run.reason}"
     file = "" if run.files else " No model file was written; --export-anyway writes it."
     return NOT_LEARNED.format(reason=reason) + file
-
-
-def _figures(networks: Mapping[str, Sequence[ReportRunRecord]]) -> list[str]:
-    """Link figures 3 to 10 of the report, of the first seed of each network."""
-    lines = [
-        "",
-        "## Figures 3 to 10 of the report, first seed",
-        "",
-        "Slices of both classes (figures 3 and 4; **do not publish**: the papers' authors own them):",
-        "",
-        "![slices of both classes](sample.png)",
-        "",
-        "Curves, confusion matrices and ROC (figures 5 to 10):",
-        "",
-        f"| {' | '.join(networks)} |",
-        f"|{' --- |' * len(networks)}",
-    ]
-    for figure in ("curves", "confusion", "roc"):
-        cells = [
-            f"![{figure} of {name}]({run_name(runs[0])}/model/figures/{figure}.png)" for name, runs in networks.items()
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", "![ROC on test](roc.png)"]
 
 
 def _recipe(record: ReportRunRecord) -> ReportRecipe:

@@ -1,29 +1,49 @@
-"""Scores of the report's networks: all probabilities first, then figures that depend on them alone."""
+"""Scores of the report's networks, with the shortcut audit: how far traces of sources and file formats explain them.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+COVID-CT's classes come from different sources in different file formats. Each score is therefore compared with the
+score of a rule that reads only the format, and with the network's score on slices without these traces.
+"""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import torch
 
-from service.model.card import PROBABILITY_BOUNDS
+from service.model.card import PROBABILITY_BOUNDS, Interval
 from service.model.file import Network
-from training.data.batches import in_batches, plain_inputs
-from training.data.covid_ct import LABELS, CovidCt
+from training.data.covid_ct import LABELS, CovidCt, in_batches, plain_inputs
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.scores import Scores, score, shares_up_to, written
-from training.report.shortcut_audit import Audit, audit_shortcuts
+from training.evaluation.scores import ScoreName, Scores, score, shares_up_to, written
 from training.report_recipe import THRESHOLD
 from training.run.progress import progress
 from training.run.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Probabilities:
-    """Probabilities of COVID on the CPU, float32 (N,) each; `altered` are those of test by alteration."""
+class HeaderRule(Record):
+    """Scores on test of a rule that reads only the file format: COVID if most such training slices were.
 
-    val: torch.Tensor
-    test: torch.Tensor
-    altered: dict[str, torch.Tensor]
+    Attributes:
+        formats: share of COVID among the training slices of each format and colour mode.
+    """
+
+    formats: dict[str, float]
+    accuracy: float
+    auc: float
+
+
+class Variant(Record):
+    """Scores on test with every slice altered in the same way, and their changes."""
+
+    figures: dict[ScoreName, Interval]
+    auc_change: float
+    accuracy_change: float
+
+
+class Audit(Record):
+    """The shortcut audit; thresholds are those of the unaltered evaluation."""
+
+    header_rule: HeaderRule
+    variants: dict[str, Variant]
 
 
 class Evaluation(Record):
@@ -55,22 +75,18 @@ def predict(network: Network, images: torch.Tensor, device: torch.device, title:
         return torch.cat([network(batch.to(device))["probability"].cpu() for batch in batches])
 
 
-def predict_splits(network: Network, data: CovidCt, input_size: int, device: torch.device) -> Probabilities:
-    """Run a network, as it will be exported, once on validation, on test and on each alteration of test."""
-    splits = {"val": data.val, "test": data.test} | {
-        f"test, {name}": altered(data.test, alter) for name, alter in ALTERATIONS.items()
-    }
-    predicted = {
+def predict_splits(network: Network, data: CovidCt, input_size: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Run a network once on `val`, on `test` and on each alteration of test, by its name: float32 (N,) each."""
+    splits = {"val": data.val, "test": data.test}
+    splits |= {name: altered(data.test, alter) for name, alter in ALTERATIONS.items()}
+    return {
         name: predict(network, plain_inputs(split, input_size), device, f"evaluating {name}")
         for name, split in splits.items()
     }
-    return Probabilities(
-        predicted["val"], predicted["test"], {name: predicted[f"test, {name}"] for name in ALTERATIONS}
-    )
 
 
 def evaluate(
-    probabilities: Probabilities,
+    probabilities: Mapping[str, torch.Tensor],
     data: CovidCt,
     seed: int,
     patients: Sequence[str] | None = None,
@@ -80,17 +96,38 @@ def evaluate(
     """Compute all scores.
 
     Args:
-        probabilities, data: to score.
+        probabilities: as from `predict_splits`.
+        data: the splits; of train, only the file formats are used.
         seed: of the intervals.
         patients: one name a test slice, if they are known.
         was_trained: whether the kept epoch is later than 0.
     """
-    val = score(probabilities.val, data.val.labels, THRESHOLD, seed)
-    test = score(probabilities.test, data.test.labels, THRESHOLD, seed, patients)
+    val = score(probabilities["val"], data.val.labels, THRESHOLD, seed)
+    test = score(probabilities["test"], data.test.labels, THRESHOLD, seed, patients)
+    variants = {}
+    for name in [name for name in ALTERATIONS if name in probabilities]:
+        figures = score(probabilities[name], data.test.labels, THRESHOLD, seed).figures
+        variants[name] = Variant(
+            figures=figures,
+            auc_change=figures["auc"].value - test.figures["auc"].value,
+            accuracy_change=figures["accuracy"].value - test.figures["accuracy"].value,
+        )
     return Evaluation(
-        probability_shares=tuple(shares_up_to(probabilities.test, PROBABILITY_BOUNDS).values()),
+        probability_shares=tuple(shares_up_to(probabilities["test"], PROBABILITY_BOUNDS).values()),
         positive_label=LABELS[1],
         learned=was_trained and val.figures["auc"].low > 0.5,
         splits={"val": val, "test": test},
-        audit=audit_shortcuts(data, test, probabilities.test, probabilities.altered, seed),
+        audit=Audit(header_rule=header_rule(data, seed), variants=variants),
     )
+
+
+def header_rule(data: CovidCt, seed: int) -> HeaderRule:
+    """Score the test split by file format and colour mode alone."""
+    labels: dict[str, list[int]] = {}
+    for slice_ in data.train.slices:
+        labels.setdefault(slice_.encoding, []).append(slice_.label)
+    shares = {encoding: float(np.mean(members)) for encoding, members in sorted(labels.items())}
+    prior = data.train.labels.float().mean().item()
+    scores = torch.tensor([shares.get(slice_.encoding, prior) for slice_ in data.test.slices])
+    figures = score(scores, data.test.labels, 0.5, seed).figures
+    return HeaderRule(formats=shares, accuracy=figures["accuracy"].value, auc=figures["auc"].value)

@@ -23,7 +23,6 @@ from pydantic_core import CoreSchema
 
 import service
 from service.model.card import SplitFingerprint
-from training.errors import TrainingError
 from training.run.atomic_write import write_text
 
 
@@ -208,16 +207,9 @@ def write_schema(kind: type[Record], folder: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        TrainingError: it can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TrainingError(f"{path}: can't read the file: {error.strerror}") from error
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -38,17 +38,13 @@ def locked(folder: Path) -> Iterator[None]:
     """Lock a folder for this run; the lock ends with the process, even if it is killed.
 
     Raises:
-        TrainingError: another run works in this folder, or it can't be created.
+        TrainingError: another run works in this folder.
     """
     if not current().is_first:  # the first process holds the lock for all
         yield
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK_NAME).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
-    with file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK_NAME).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -75,15 +71,12 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
         fresh: delete the files of the run that is in the folder.
 
     Raises:
-        TrainingError: the folder belongs to a run with other settings or other data, or can't be written.
+        TrainingError: the folder belongs to a run with other settings or other data.
     """
     path = folder / _SETTINGS_NAME
     if fresh:
         delete(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{folder}: can't create the run folder: {error.strerror}") from error
+    folder.mkdir(parents=True, exist_ok=True)
     for written_folder in written_folders(folder):
         for partial in written_folder.glob(f".*{PARTIAL_SUFFIX}"):  # of a killed process
             partial.unlink(missing_ok=True)
@@ -105,21 +98,18 @@ def delete(folder: Path) -> None:
     """Delete the files on the run's list of written files; everything else stays.
 
     Raises:
-        TrainingError: the folder has files but is not a run, or a file can't be deleted.
+        TrainingError: the folder has files but is not a run.
     """
     if not folder.is_dir() or not any(path.name != _LOCK_NAME for path in folder.iterdir()):
         return
     _check_is_run(folder)
     folders = written_folders(folder)
-    try:
-        for path in written_files(folder):
-            if path.name != _LOCK_NAME:  # this process holds it
-                path.unlink(missing_ok=True)
-        for inner in reversed(folders[1:]):
-            if not any(inner.iterdir()):
-                inner.rmdir()
-    except OSError as error:
-        raise TrainingError(f"{error.filename}: can't delete the old run: {error.strerror}") from error
+    for path in written_files(folder):
+        if path.name != _LOCK_NAME:  # this process holds it
+            path.unlink(missing_ok=True)
+    for inner in reversed(folders[1:]):
+        if not any(inner.iterdir()):
+            inner.rmdir()
     others = [path.name for path in folder.iterdir() if path.name != _LOCK_NAME]
     if others:
         say(f"--fresh: {folder} keeps what the run did not write: {', '.join(sorted(others)[:5])}")

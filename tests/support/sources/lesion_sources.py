@@ -3,7 +3,7 @@
 from PIL import Image
 
 from tests.support.sources.covid_ct import Lists, png
-from training.data.generated_sources import draw_chest, write_clear, write_labelled, write_lesions, write_other
+from training.generated.sources import draw_chest, write_clear, write_labelled, write_lesions, write_other
 
 __all__ = ["chest_files", "draw_chest", "write_clear", "write_labelled", "write_lesions", "write_other"]
 

@@ -13,6 +13,7 @@ from service.model.file import read_manifest
 from tests.support.networks.tiny import TinyDoctor, TinyNetwork, doctor_card, tiny_card, write_models
 from tests.support.processes.client import predict, serve
 from training.__main__ import main
+from training.evaluation.local_calibration import ProbabilityName
 
 COLUMNS = ("file", "label", "source", "patient", "finding")
 
@@ -72,53 +73,37 @@ def test_a_calibrated_folder_has_the_same_files_and_states_figures_on_other_pati
 
 
 @pytest.mark.anyio
-async def test_the_service_serves_the_calibrated_answers_and_thresholds(released: Path, tmp_path: Path) -> None:
-    out = tmp_path / "here"
-    clinic = _hospital(tmp_path / "clinic")
+@pytest.mark.parametrize("answers", [("lesion_probability", "covid_given_lesion"), ("probability",)])
+async def test_the_service_serves_the_calibrated_answers_and_thresholds(
+    answers: tuple[ProbabilityName, ...], released: Path, tmp_path: Path
+) -> None:
+    if answers == ("probability",):  # a model of 2.0
+        write_models(released, tiny_card(), TinyNetwork())
+    out, clinic = tmp_path / "here", _hospital(tmp_path / "clinic")
     assert main(["calibrate", "--models", str(released), "--labelled", str(clinic), "--out", str(out)]) == 0
     local = _local(out)
+    assert tuple(local.calibrations) == answers
     data = (clinic / "COVID-0.png").read_bytes()
     async with serve(released) as client:
         before = (await predict(client, data)).json()
     async with serve(out) as client:
         after = (await predict(client, data)).json()
         card = (await client.get("/model")).json()["card"]
-    for name in ("lesion_probability", "covid_given_lesion"):
+    for name in answers:
         assert after[name] == pytest.approx(local.calibrations[name].apply(before[name]), abs=1e-4)
-    assert after["probability"] == pytest.approx(after["lesion_probability"] * after["covid_given_lesion"], abs=1e-6)
+    assert after["probability"] == pytest.approx(np.prod([after[name] for name in answers]), abs=1e-6)
+    assert (after["lesion_probability"] is None) == (len(answers) == 1)
     assert after["threshold"] == local.threshold
     assert card["local"]["source"] == "clinic"
     assert card["operating_points"] == local.operating_points
 
 
-@pytest.mark.anyio
-async def test_a_model_of_2_0_is_calibrated_by_its_probability(tmp_path: Path) -> None:
-    models, out = tmp_path / "models", tmp_path / "here"
-    write_models(models, tiny_card(), TinyNetwork())
-    clinic = _hospital(tmp_path / "clinic")
-    assert main(["calibrate", "--models", str(models), "--labelled", str(clinic), "--out", str(out)]) == 0
-    local = _local(out)
-    assert local.calibrations.keys() == {"probability"}
-    assert local.operating_points.keys() == {"differential"}
-    data = (clinic / "NonCOVID-0.png").read_bytes()
-    async with serve(models) as client:
-        before = (await predict(client, data)).json()
-    async with serve(out) as client:
-        after = (await predict(client, data)).json()
-    assert after["probability"] == pytest.approx(
-        local.calibrations["probability"].apply(before["probability"]), abs=1e-4
-    )
-    assert after["lesion_probability"] is None
-
-
 def test_calibrating_again_replaces_section_and_manifest(released: Path, tmp_path: Path) -> None:
     out, clinic = tmp_path / "here", _hospital(tmp_path / "clinic")
-    for models in (released, out):
-        assert (
-            main(["calibrate", "--models", str(models), "--labelled", str(clinic), "--out", str(tmp_path / "b")]) == 0
-        )
-        (tmp_path / "b").rename(out) if models == released else None
-    assert (tmp_path / "b" / "README.md").read_text().count("## Calibrated to") == 1
+    command = ["calibrate", "--labelled", str(clinic)]
+    assert main([*command, "--models", str(released), "--out", str(out)]) == 0
+    assert main([*command, "--models", str(out), "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "README.md").read_text().count("## Calibrated to") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from training import report_recipe
 from training.commands.options import read_recipe
 from training.commands.parser import make_parser
 from training.commands.recipe_files import preset_names, read_recipe_file, write_recipe_file
 from training.lesion_recipe import NO_OPTIONS, LesionRecipe
+from training.report_recipe import ReportRecipe
 
 TRAIN = ["train", "--data", "x", "--lesions", "y", "--clear", "z", "--labelled", "one", "--labelled", "two"]
 
@@ -24,6 +26,13 @@ def test_a_written_recipe_repeats_the_run(tmp_path: Path) -> None:
     assert again.labelled == [Path("one").resolve(), Path("two").resolve()]
     assert (again.corrections, again.device, again.clear) == (None, "cpu", Path("z").resolve())
     assert again.run == Path("runs/lesion"), "another run folder is for the command line"
+
+
+@pytest.mark.parametrize(("recipe", "without"), [(ReportRecipe, report_recipe.NO_OPTIONS), (LesionRecipe, NO_OPTIONS)])
+def test_every_field_that_is_an_option_has_a_description(
+    recipe: type[ReportRecipe | LesionRecipe], without: tuple[str, ...]
+) -> None:
+    assert all(field.description for name, field in recipe.model_fields.items() if name not in without)
 
 
 def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:

@@ -5,22 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tests.support.sources.covid_ct import png, small_files, small_lists, write_data_set
-from training.data.covid_ct import OFFICIAL_COUNTS, CovidCt, SplitName, read_covid_ct, read_data
+from service.imaging.decode import decode, to_input
+from tests.support.sources.covid_ct import Lists, png, small_files, small_lists, write_data_set
+from training.data.covid_ct import (
+    OFFICIAL_COUNTS,
+    CovidCt,
+    SplitName,
+    in_batches,
+    plain_inputs,
+    read_covid_ct,
+    read_data,
+)
 from training.errors import TrainingError
 
 COUNTS: dict[SplitName, int] = {"train": 2, "val": 1, "test": 1}
 
+Files = dict[str, dict[str, bytes]]
 
-Change = Callable[[dict[str, dict[str, bytes]]], None]
 
-
-def write_changed(root: Path, change: Change) -> Path:
+def write_changed(root: Path, change: Callable[[Lists, Files], object]) -> Path:
     lists = small_lists(COUNTS)
     files = small_files(lists)
-    change(files)
+    change(lists, files)
     return write_data_set(root, lists, files)
 
 
@@ -35,48 +44,62 @@ def test_zips_and_unzipped_folders_read_alike(tmp_path: Path) -> None:
         assert [slice_.path for slice_ in a.slices] == [slice_.path for slice_ in b.slices]
 
 
-def test_covid_is_class_1_and_paths_name_class_and_file(data: CovidCt) -> None:
+def test_slices_have_label_path_format_and_a_fingerprint_of_their_files(data: CovidCt) -> None:
     assert len(data.train.slices) == 16
     for slice_ in data.train.slices:
         assert slice_.label == int(slice_.path.startswith("CT_COVID/"))
-        assert "%" in slice_.path
-
-
-def test_train_and_validation_together_are_train_then_validation_and_nothing_of_test(data: CovidCt) -> None:
+        assert slice_.encoding == "PNG L"
     assert data.train_and_val().slices == (*data.train.slices, *data.val.slices)
-
-
-def test_fingerprint_is_the_hash_of_the_sorted_file_hashes(data: CovidCt) -> None:
     hashes = sorted(slice_.sha256 for slice_ in data.val.slices)
     assert data.val.fingerprint().sha256 == hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     assert data.val.fingerprint().count == 8
 
 
-def test_a_listed_image_that_is_not_there_is_named(tmp_path: Path) -> None:
-    root = write_changed(tmp_path / "d", lambda files: files["COVID"].__delitem__("covid-val%0.png"))
-    with pytest.raises(TrainingError, match=r"CT_COVID/covid-val%0\.png.*not among the images"):
-        read_covid_ct(root, counts=None)
+def test_inputs_are_exactly_those_of_the_service_and_batches_keep_their_order(data: CovidCt) -> None:
+    images = plain_inputs(data.test, 32)
+    assert (images.shape, images.dtype) == ((8, 1, 32, 32), torch.uint8)
+    at = [slice_.path for slice_ in data.test.slices].index("CT_COVID/covid-test%0.png")
+    files = small_files(small_lists({"train": 8, "val": 4, "test": 4}))
+    np.testing.assert_array_equal(images[at].numpy(), to_input(decode(files["COVID"]["covid-test%0.png"]), 32))
+    many = plain_inputs(data.train_and_val(), 32)
+    assert torch.equal(torch.cat(list(in_batches(many))), many)
 
 
-def test_a_damaged_image_is_named(tmp_path: Path) -> None:
-    def damage(files: dict[str, dict[str, bytes]]) -> None:
-        files["NonCOVID"]["noncovid-test%0.png"] = files["NonCOVID"]["noncovid-test%0.png"][:100]
-
-    with pytest.raises(TrainingError, match=r"CT_NonCOVID/noncovid-test%0\.png: The image is damaged"):
-        read_covid_ct(write_changed(tmp_path / "d", damage), counts=None)
+def _lose_an_image(_: Lists, files: Files) -> None:
+    del files["COVID"]["covid-val%0.png"]
 
 
-def test_the_same_pixels_in_two_splits_are_refused_even_in_another_file_format(tmp_path: Path) -> None:
-    def leak(files: dict[str, dict[str, bytes]]) -> None:
-        file = io.BytesIO()
-        decoded = Image.open(io.BytesIO(files["COVID"]["covid-train%0.png"]))
-        decoded.convert("RGBA").save(file, "PNG")
-        files["COVID"]["covid-test%0.png"] = file.getvalue()
+def _cut_an_image(_: Lists, files: Files) -> None:
+    files["NonCOVID"]["noncovid-test%0.png"] = files["NonCOVID"]["noncovid-test%0.png"][:100]
 
-    with pytest.raises(
-        TrainingError, match=r"covid-test%0\.png of test is the same image as .*covid-train%0\.png of train"
-    ):
-        read_covid_ct(write_changed(tmp_path / "d", leak), counts=None)
+
+def _copy_an_image_in_another_format(_: Lists, files: Files) -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(files["COVID"]["covid-train%0.png"])).convert("RGBA").save(file, "PNG")
+    files["COVID"]["covid-test%0.png"] = file.getvalue()
+
+
+def _list_a_file_twice(lists: Lists, _: Files) -> None:
+    lists["val", "COVID"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_lose_an_image, r"CT_COVID/covid-val%0\.png.*not among the images"),
+        (_cut_an_image, r"CT_NonCOVID/noncovid-test%0\.png: The image is damaged"),
+        (
+            _copy_an_image_in_another_format,
+            r"covid-test%0\.png of test is the same image as .*covid-train%0\.png of train",
+        ),
+        (_list_a_file_twice, r"valCT_COVID\.txt: covid-val%0\.png is listed twice"),
+    ],
+)
+def test_an_image_or_list_that_is_wrong_is_named(
+    tmp_path: Path, change: Callable[[Lists, Files], object], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        read_covid_ct(write_changed(tmp_path / "d", change), counts=None)
 
 
 def test_split_lists_of_another_length_than_the_official_ones_are_refused(data_root: Path) -> None:
@@ -84,42 +107,32 @@ def test_split_lists_of_another_length_than_the_official_ones_are_refused(data_r
         read_covid_ct(data_root)
 
 
-def test_a_file_listed_twice_is_refused(tmp_path: Path) -> None:
-    lists = small_lists(COUNTS)
-    lists["val", "COVID"] *= 2
-    root = write_data_set(tmp_path / "d", lists, small_files(lists))
-    with pytest.raises(TrainingError, match=r"valCT_COVID\.txt: covid-val%0\.png is listed twice"):
-        read_covid_ct(root, counts=None)
+def _remove(path: Path) -> None:
+    path.unlink()
 
 
-@pytest.mark.parametrize(
-    ("gone", "message"),
-    [
-        ("Images-processed/CT_COVID.zip", r"neither CT_COVID\.zip nor the folder"),
-        ("Data-split/COVID/trainCT_COVID.txt", r"trainCT_COVID\.txt: can't read the split list: No such file"),
-    ],
-)
-def test_a_missing_part_of_the_data_set_is_named(tmp_path: Path, gone: str, message: str) -> None:
-    root = write_changed(tmp_path / "d", lambda _: None)
-    (root / gone).unlink()
-    with pytest.raises(TrainingError, match=message):
-        read_covid_ct(root, counts=None)
+def _truncate(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 and no more")
 
 
-def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
-    root = write_changed(tmp_path / "d", lambda _: None)
-    (root / "Images-processed/CT_COVID.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(TrainingError, match=r"CT_COVID\.zip: not a complete zip file"):
-        read_covid_ct(root, counts=None)
-
-
-def test_a_damaged_image_inside_a_whole_zip_is_named(tmp_path: Path) -> None:
-    root = write_changed(tmp_path / "d", lambda _: None)
-    path = root / "Images-processed/CT_COVID.zip"
+def _damage_an_image(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 20] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(TrainingError, match=r"CT_COVID/covid-train%0\.png: damaged in its zip .*Bad CRC-32"):
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_remove, r"neither CT_COVID\.zip nor the folder"),
+        (_truncate, r"CT_COVID\.zip: not a complete zip file"),
+        (_damage_an_image, r"CT_COVID/covid-train%0\.png: damaged in its zip .*Bad CRC-32"),
+    ],
+)
+def test_a_missing_or_damaged_zip_is_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    root = write_changed(tmp_path / "d", lambda *_: None)
+    damage(root / "Images-processed/CT_COVID.zip")
+    with pytest.raises(TrainingError, match=message):
         read_covid_ct(root, counts=None)
 
 
@@ -135,7 +148,7 @@ def test_excluded_slices_are_not_read_and_an_unknown_one_is_refused(data_root: P
 
 
 def test_a_scaled_copy_in_another_split_is_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def leak(files: dict[str, dict[str, bytes]]) -> None:
+    def leak(_: Lists, files: Files) -> None:
         files["COVID"] = {name: png(drawn(seed, 60)) for seed, name in enumerate(files["COVID"])}
         files["NonCOVID"] = {name: png(drawn(50 + seed, 60)) for seed, name in enumerate(files["NonCOVID"])}
         files["NonCOVID"]["noncovid-test%0.png"] = png(drawn(0, 90))

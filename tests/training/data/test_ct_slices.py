@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import training.data
 from tests.support.sources.lesion_sources import draw_chest, write_labelled, write_lesions
+from training.commands.recipe_files import KNOWN_LABEL_ERRORS
 from training.data.ct_slices import SLICE_SIZE, read_corrections, read_images, read_labelled, read_lesions
 from training.data.tables import read_rows
 from training.errors import TrainingError
@@ -47,15 +47,19 @@ def test_a_table_may_have_one_class_lungs_and_slices_without_lesion(tmp_path: Pa
     assert unknown.lung is unknown.lesion is None
 
 
-def test_a_table_without_a_column_is_refused_with_its_name(tmp_path: Path) -> None:
-    (tmp_path / "slices.csv").write_text("file,source\na.png,x\n")
-    with pytest.raises(TrainingError, match=r"slices\.csv: no column volume"):
-        read_lesions(tmp_path)
-
-
-def test_an_unknown_label_is_refused_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "slices.csv").write_text("file,label,source,patient\na.png,covid,x,1\n")
-    with pytest.raises(TrainingError, match=r"a\.png has label 'covid'"):
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,source\na.png,x\n", r"slices\.csv: no column label"),
+        ("file,label,source,patient\n", r"slices\.csv: the table has no rows"),
+        ("file,label,source,patient\na.png,COVID,x,1\na.png,COVID,x,1\n", r"a\.png is listed twice"),
+        ("file,label,source,patient\na.png,covid,x,1\n", r"a\.png has label 'covid'; labels are NonCOVID and COVID"),
+        ("file,label,source,patient,finding\na.png,COVID,x,1,well\n", r"a\.png has finding 'well'; findings are"),
+    ],
+)
+def test_a_table_that_can_not_be_used_is_refused_with_its_file(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "slices.csv").write_text(table)
+    with pytest.raises(TrainingError, match=message):
         read_labelled(tmp_path)
 
 
@@ -83,9 +87,8 @@ def test_corrections_turn_controls_into_negatives_and_drop_slices_without_lesion
 
 
 def test_the_list_of_label_errors_that_ships_corrects_four_slices_of_test_and_leaves_five_of_train_out() -> None:
-    table = Path(training.data.__file__).with_name("covid_ct_label_errors.csv")
-    corrections = read_corrections(table)
-    rows = read_rows(table, ("file", "split", "class", "problem", "evidence"))
+    corrections = read_corrections(KNOWN_LABEL_ERRORS)
+    rows = read_rows(KNOWN_LABEL_ERRORS, ("file", "split", "class", "problem", "evidence"))
     assert len(rows) == len(corrections) == 14
     assert all(row["evidence"] for row in rows)
     by_split = [(row["split"], corrections[f"CT_{row['class']}/{row['file']}"]) for row in rows]

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from training.data.covid_ct import read_data
-from training.data.generated_sources import SourceSizes, write_clear, write_labelled, write_sources
 from training.data.lesion_data import LesionPaths, read_lesion_inputs
 from training.data.patients import known_patients
 from training.data.source_table import source_table
+from training.generated.sources import SourceSizes, write_clear, write_labelled, write_sources
 
 SIZES = SourceSizes({"train": 3, "val": 2, "test": 3}, 3, 3, 1, 3, 3)
 
@@ -45,7 +45,7 @@ def test_sources_that_differ_have_no_problems_and_a_row_each(paths: LesionPaths)
 def test_a_slice_of_official_test_in_a_training_source_is_refused_with_both_names(
     paths: LesionPaths, change: str
 ) -> None:
-    test_slice = paths.data / "Images-processed" / "CT_COVID" / "covid-test%1.png"
+    test_slice = paths.data / "Images-processed" / "CT_COVID" / "covidtest1.png"
     copy = paths.labelled[0] / "COVID" / "mine.jpg"
     if change == "none":
         shutil.copy(test_slice, copy.with_suffix(".png"))
@@ -53,7 +53,7 @@ def test_a_slice_of_official_test_in_a_training_source_is_refused_with_both_name
         Image.open(test_slice).resize((70, 64)).save(copy, quality=60)
     (problem,) = read_lesion_inputs(paths, allow_copies=True).problems
     assert "official test and --labelled" in problem
-    assert "covid-ct/CT_COVID/covid-test%1.png and hospital/COVID/mine." in problem
+    assert "covid-ct/CT_COVID/covidtest1.png and hospital/COVID/mine." in problem
 
 
 def test_a_folder_that_is_given_twice_is_refused(paths: LesionPaths) -> None:

@@ -1,6 +1,6 @@
-import copy
 from typing import cast
 
+import pytest
 import torch
 from torch import nn
 
@@ -9,60 +9,61 @@ from training.network.lesion_reader import LesionReader, involvement
 from training.network.lung_finder import LungFinder
 from training.network.view_checker import ViewChecker
 
+pytestmark = pytest.mark.usefixtures("thin")
 
-class _Band(nn.Module):
-    """A finder that finds lungs in two bands of every picture."""
+SLICES = torch.randint(0, 256, (2, 1, 320, 320), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+class _Finder(nn.Module):
+    """Finds lungs in two bands of every picture, or none."""
+
+    def __init__(self, *, finds: bool = True) -> None:
+        super().__init__()
+        self.lung = torch.full((1, 1, 64, 64), -9.0)
+        if finds:
+            self.lung[:, :, 16:48, 8:28] = self.lung[:, :, 16:48, 36:56] = 9.0
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        lung = torch.full((picture.shape[0], 1, 64, 64), -9.0)
-        lung[:, :, 16:48, 8:28] = 9.0
-        lung[:, :, 16:48, 36:56] = 9.0
-        return lung, torch.full((picture.shape[0], 2), -9.0)
+        count = picture.shape[0]
+        return self.lung.repeat(count, 1, 1, 1), torch.full((count, 2), -9.0)
 
 
-def _reader(finder: nn.Module, box_size: tuple[int, int] = (192, 256)) -> LesionReader:
+def _reader(*, finds: bool = True) -> LesionReader:
     torch.manual_seed(0)
-    reader = LesionReader(
-        LungFinder().eval(), ViewChecker().eval(), LesionNetwork().eval(), AppearanceProbe(512), box_size
-    ).eval()
-    reader.finder = cast(LungFinder, finder.eval())
+    network = LesionNetwork().eval()
+    probe = AppearanceProbe(network.probed_channels)
+    reader = LesionReader(LungFinder().eval(), ViewChecker().eval(), network, probe, (96, 128)).eval()
+    reader.finder = cast(LungFinder, _Finder(finds=finds).eval())
     return reader
 
 
 def test_the_picture_of_the_lung_box_has_the_size_of_the_recipe() -> None:
-    seen, *_ = _reader(_Band(), (96, 128)).look(torch.full((2, 1, 320, 320), 90, dtype=torch.uint8))
+    seen, *_ = _reader().look(SLICES)
     assert seen.shape == (2, 3, 96, 128)
 
 
 def test_nothing_outside_the_box_changes_the_answer() -> None:
-    reader = _reader(_Band())
-    generator = torch.Generator().manual_seed(1)
-    plain = torch.randint(0, 256, (1, 1, 320, 320), generator=generator, dtype=torch.uint8)
-    changed = plain.clone()
+    reader, changed = _reader(), SLICES.clone()
     changed[:, :, :48] = 255  # above the box, which begins at 0.25 - 0.06 of its height
     changed[:, :, 272:] = 0
     with torch.inference_mode():
-        first, second = reader(plain), reader(changed)
+        first, second = reader(SLICES), reader(changed)
     assert torch.equal(first["probability"], second["probability"])
     assert torch.equal(first["heatmap"], second["heatmap"])
 
 
 def test_maps_are_those_of_the_whole_slice_and_empty_outside_the_box() -> None:
     with torch.inference_mode():
-        answer = _reader(_Band())(torch.zeros(2, 1, 320, 320, dtype=torch.uint8))
+        answer = _reader()(torch.zeros_like(SLICES))
     assert answer["heatmap"].shape == answer["lungs"].shape == (2, 80, 80)
     assert answer["lungs"][:, :14].abs().max() == 0
 
 
 def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
-    class Nothing(nn.Module):
-        def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return torch.full((picture.shape[0], 1, 64, 64), -9.0), torch.full((picture.shape[0], 2), -9.0)
-
     with torch.inference_mode():
-        answer = _reader(Nothing())(torch.zeros(1, 1, 320, 320, dtype=torch.uint8))
-    assert answer["no_lungs"].item() == 1.0
-    assert answer["lung_fraction"].item() == 0.0
+        answer = _reader(finds=False)(torch.zeros_like(SLICES))
+    assert answer["no_lungs"].tolist() == [1.0, 1.0]
+    assert answer["lung_fraction"].tolist() == [0.0, 0.0]
     assert all(torch.isfinite(value).all() for value in answer.values())
 
 
@@ -73,10 +74,11 @@ def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:
 
 def test_appearance_is_bounded() -> None:
     network = LesionNetwork()
-    maps = [torch.rand(1, 512, 24, 32) * 1e4, torch.rand(1, 512, 12, 16) * 1e4]
+    channels = network.probed_channels
+    maps = [torch.rand(1, channels, 24, 32) * 1e4, torch.rand(1, channels, 12, 16) * 1e4]
     masks = torch.ones(1, 1, 48, 64)
     assert network.appearance(maps, masks, masks).abs().item() <= BOUND
-    assert AppearanceProbe(512)(maps[1], masks, masks).abs().item() <= BOUND
+    assert AppearanceProbe(channels)(maps[1], masks, masks).abs().item() <= BOUND
 
 
 def test_appearance_is_that_of_the_lesions_and_of_the_lung_where_there_are_none() -> None:
@@ -103,12 +105,10 @@ def test_the_surest_lesion_is_the_likeliest_cell_inside_a_lung() -> None:
 
 
 def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
-    reader = _reader(_Band())
-    plain, calibrated = copy.deepcopy(reader), copy.deepcopy(reader)
+    plain, calibrated = _reader(), _reader()
     calibrated.of_lesion, calibrated.of_covid = (0.5, -1.0), (2.0, 0.25)
-    slices = torch.randint(0, 256, (2, 1, 320, 320), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.inference_mode():
-        before, after = plain(slices), calibrated(slices)
+        before, after = plain(SLICES), calibrated(SLICES)
     for answer in (before, after):
         assert torch.equal(answer["probability"], answer["lesion_probability"] * answer["covid_given_lesion"])
     for name, slope, offset in (("lesion_probability", 0.5, -1.0), ("covid_given_lesion", 2.0, 0.25)):

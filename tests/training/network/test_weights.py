@@ -41,11 +41,6 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -
         load_imagenet(SliceNetwork("vgg19_bn"), "vgg19_bn", path)
 
 
-def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"gone\.pth: can't read the weights: No such file"):
-        load_imagenet(SliceNetwork("vgg19_bn"), "vgg19_bn", tmp_path / "gone.pth")
-
-
 def test_offline_without_a_file_the_error_says_what_to_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there

@@ -4,8 +4,17 @@ import pytest
 import torch
 
 from tests.support.files.slices import slices
+from tests.support.networks.thin_vgg import thin_vgg
 from training.network.vgg import fold_batch_norms
 from training.report.network import Deployable, SliceNetwork
+
+
+@pytest.fixture(scope="module")
+def network() -> SliceNetwork:
+    """A thin one with random weights, in evaluation mode."""
+    torch.manual_seed(1)
+    with thin_vgg():
+        return SliceNetwork("vgg19_bn").eval()
 
 
 def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwork) -> None:
@@ -14,25 +23,12 @@ def test_normalisation_is_imagenets_on_three_equal_channels(network: SliceNetwor
     torch.testing.assert_close(normalised[0, :, 0, 0], torch.tensor(expected))
 
 
-def test_a_new_network_lets_the_signal_through_all_its_layers(network: SliceNetwork) -> None:
-    (last,) = network.features(network.normalise(slices(2)))
-    assert last.isfinite().all()
-    assert last.std() > 0.01
-
-
 @pytest.mark.parametrize(("architecture", "convolutions"), [("vgg19_bn", 16), ("vgg16_bn", 13)])
 @pytest.mark.usefixtures("thin")
 def test_both_networks_have_all_their_convolutions(architecture: str, convolutions: int) -> None:
     network = SliceNetwork(architecture)  # type: ignore[arg-type]
     assert sum(isinstance(layer, torch.nn.Conv2d) for layer in network.features) == convolutions
     assert network(slices(3)).shape == (3, 2)
-
-
-def test_the_classifiers_last_layer_is_replaced_by_one_with_two_outputs() -> None:
-    network = SliceNetwork("vgg19_bn")
-    widths = [(m.in_features, m.out_features) for m in network.head.layers if isinstance(m, torch.nn.Linear)]
-    assert widths == [(25088, 4096), (4096, 4096), (4096, 2)]
-    assert network(slices(2)).shape == (2, 2)
 
 
 def test_folding_keeps_the_function_even_where_fp16_could_not_hold_a_running_variance(

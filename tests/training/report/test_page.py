@@ -7,8 +7,7 @@ from sklearn.metrics import roc_auc_score
 from tests.support.networks.thin_vgg import write_thin_weights
 from training.__main__ import main
 from training.evaluation.model_files import difference_of_auc
-from training.report.page import mean_and_deviation
-from training.report.record import ReportRunRecord
+from training.report.run import ReportRunRecord
 
 SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize", "40", "--batch-size", "8"]
 
@@ -61,8 +60,3 @@ def test_a_better_network_differs_by_more_than_nothing_and_the_same_one_by_nothi
     assert better.low > 0.1
     assert better.low < better.value < better.high
     assert (same.low, same.value, same.high) == (0, 0, 0)
-
-
-def test_several_runs_have_a_mean_and_the_deviation_of_a_sample_and_one_has_no_deviation() -> None:
-    assert mean_and_deviation([0.7, 0.8, 0.9]) == "0.800 ± 0.100"
-    assert mean_and_deviation([0.81]) == "0.810"

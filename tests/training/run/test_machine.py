@@ -23,11 +23,6 @@ def test_a_cpu_trains_in_bf16_only_where_it_has_it(
     assert find_machine("cpu", "auto", None) == Machine(CPU, dtype, workers=0)
 
 
-def test_what_is_asked_for_is_taken() -> None:
-    assert find_machine("cpu", "fp32", 3) == Machine(CPU, None, workers=3)
-    assert find_machine("cpu", "bf16", 0).autocast_dtype is torch.bfloat16
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_gpu_that_is_not_there_is_one_clear_error() -> None:
     with pytest.raises(TrainingError, match=r"--device cuda: no CUDA device is available"):

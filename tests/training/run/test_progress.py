@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from training.run.progress import close_bars, map_in_threads, progress, say
+from training.run.progress import map_in_threads, progress, say
 
 
 def test_results_are_in_the_order_of_the_items_whatever_call_ends_first() -> None:
@@ -19,17 +19,6 @@ def test_results_are_in_the_order_of_the_items_whatever_call_ends_first() -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.run.progress.usable_processors", lambda: 2)
         assert map_in_threads(call, range(4), "calling", "item") == [0, 10, 20, 30]
-
-
-def test_a_line_above_a_bar_that_is_not_yet_due_leaves_nothing_that_the_next_line_is_appended_to(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for _ in progress(range(2), "training", "step"):  # stderr is no terminal here
-        say("step 1")
-        close_bars()
-        say("the end")
-        break
-    assert capsys.readouterr().err.split() == ["step", "1", "the", "end"]
 
 
 def test_a_log_file_gets_the_right_counts_whatever_is_said_in_between(

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from training.release.lesion_record import LesionRunRecord
-from training.report.record import ReportRunRecord
+from training.report.run import ReportRunRecord
 from training.run.record import Record, write_schema
 
 MODELS = Path(__file__).parents[3] / "models"

@@ -53,7 +53,7 @@ DEMO: Final = SourceSizes(
 
 def write_sources(folder: Path, sizes: SourceSizes = DEMO) -> Path:
     """Write `covid-ct`, `hospital`, `lesions`, `clear` and `other` into a folder; returns it."""
-    write_patients(write_covid_ct(folder / "covid-ct", sizes.covid_ct))
+    write_covid_ct(folder / "covid-ct", sizes.covid_ct)
     write_labelled(folder / "hospital", sizes.hospital)
     write_lesions(folder / "lesions", sizes.volumes, sizes.slices_a_volume)
     write_clear(folder / "clear", sizes.clear)
@@ -107,29 +107,24 @@ def draw_chest(seed: int, *, lesion: bool, size: int = 96, level: float = 0.0) -
 
 
 def write_covid_ct(folder: Path, counts: Mapping[SplitName, int]) -> Path:
-    """Write COVID-CT's layout with so many slices a split and class; COVID slices have lesions."""
+    """Write COVID-CT's layout with so many slices a split and class, each of another patient and paper.
+
+    COVID slices have lesions.
+    """
+    rows: list[Sequence[str]] = [("file", "class", "split", "patient")]
     for label, name in enumerate(LABELS):
         images = folder / "Images-processed" / f"CT_{name}"
         images.mkdir(parents=True)
         (folder / "Data-split" / name).mkdir(parents=True)
         for place, split in enumerate(SPLITS):
-            files = [f"{name.lower()}-{split}%{number}.png" for number in range(counts[split])]
+            files = [f"{name.lower()}{split}{number}.png" for number in range(counts[split])]
+            rows += [(file, name, split, f"Patient {file.removesuffix('.png')}") for file in files]
             (folder / "Data-split" / name / f"{split}CT_{name}.txt").write_text("\n".join(files) + "\n")
             for number, file in enumerate(files):
                 seed = 100_000 + 20_000 * label + 1000 * place + number
                 _save(draw_chest(seed, lesion=bool(label)).grey, images / file)
+    _write_table(folder / "patients.csv", rows)
     return folder
-
-
-def write_patients(covid_ct: Path) -> None:
-    """Write the table of patients of a drawn COVID-CT: each slice is of another one."""
-    rows: list[Sequence[str]] = [("file", "class", "split", "patient")]
-    for label in LABELS:
-        for split in SPLITS:
-            files = (covid_ct / "Data-split" / label / f"{split}CT_{label}.txt").read_text().split()
-            rows += [(file, label, split, f"{split}-{number}") for number, file in enumerate(files)]
-    with (covid_ct / "patients.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
 
 
 def write_labelled(folder: Path, count: int = 4) -> Path:
@@ -154,8 +149,7 @@ def write_lesions(folder: Path, volumes: int = 4, slices: int = 2) -> Path:
             _save((chest.lung * 255).astype(np.uint8), path.with_suffix(LUNG_ENDING))
             _save((chest.lesion * 255).astype(np.uint8), path.with_suffix(LESION_ENDING))
             rows.append((path.name, "drawn", str(volume)))
-    with (folder / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    _write_table(folder / TABLE_NAME, rows)
     return folder
 
 
@@ -174,6 +168,11 @@ def write_other(folder: Path, count: int = 4) -> Path:
         noise = np.random.default_rng(number).integers(0, 256, (64, 64)).astype(np.uint8)
         _save(noise, folder / f"{number}.png")
     return folder
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _save(picture: Picture, path: Path) -> None:

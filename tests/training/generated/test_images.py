@@ -1,6 +1,6 @@
 import numpy as np
 
-from training.data.generated_images import generated_images
+from training.generated.images import generated_images
 
 
 def test_generated_images_are_of_four_kinds_all_different_and_the_same_each_time() -> None:
