@@ -59,7 +59,6 @@ def train(folder: Path, steps: int) -> LesionNetwork:
         cool_down=1,
         learning_rate=1e-4,
         frozen=14,
-        hint=1.0,
         machine=Machine(torch.device("cpu"), None, 0),
         checkpoint=folder / "network.ckpt",
     )
