@@ -1,12 +1,12 @@
 """All inputs of the recipe `lesion`, read and checked before the training."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from training.data.covid_ct import CovidCt, Split, read_data
 from training.data.ct_slices import (
@@ -108,18 +108,18 @@ def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> Les
         paths: what to read.
         allow_copies: accept slices of two training sources that show the same picture; never copies of test.
     """
-    inputs = LesionInputs()
+    inputs, sources = LesionInputs(), list(_sources(paths))
     with inputs.collecting():
-        _check_folders_differ(paths)
+        _check_folders_differ(sources)
     corrections: dict[str, int | None] = {}
     with inputs.collecting():
         corrections = read_corrections(paths.corrections) if paths.corrections else {}
     covid_ct = None
     with inputs.collecting():
         covid_ct = read_data(paths.data, paths.counts, paths.exclude)
-    for use, read in _readers(paths).items():
+    for source in sources:
         with inputs.collecting():
-            inputs.slices[use] = read()
+            inputs.slices[source.use] = source.read(source.folder)
     if covid_ct is not None:
         with inputs.collecting():
             _complete(inputs, paths, covid_ct, corrections)
@@ -129,18 +129,22 @@ def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> Les
     return inputs
 
 
-def _readers(paths: LesionPaths) -> dict[str, Callable[[], list[CtSlice]]]:
-    """Return the readers of all sources but COVID-CT by use; training sources are in the order of training."""
-    readers: dict[str, Callable[[], list[CtSlice]]] = {}
+class _Source(NamedTuple):
+    use: str
+    folder: Path
+    read: Callable[[Path], list[CtSlice]]
+
+
+def _sources(paths: LesionPaths) -> Iterator[_Source]:
+    """Yield all sources but COVID-CT; training sources are in the order of training."""
     for folder in paths.labelled:
-        readers[f"--labelled {folder}"] = partial(read_labelled, folder)
-    readers["--lesions"] = partial(read_lesions, paths.lesions)
-    readers["--clear"] = partial(read_images, paths.clear, "clear")
+        yield _Source(f"--labelled {folder}", folder, read_labelled)
+    yield _Source("--lesions", paths.lesions, read_lesions)
+    yield _Source("--clear", paths.clear, partial(read_images, kind="clear"))
     if paths.unseen:
-        readers["--unseen"] = partial(read_images, paths.unseen, "clear")
+        yield _Source("--unseen", paths.unseen, partial(read_images, kind="clear"))
     if paths.other:
-        readers["--other"] = partial(read_images, paths.other, "other")
-    return readers
+        yield _Source("--other", paths.other, partial(read_images, kind="other"))
 
 
 def _complete(inputs: LesionInputs, paths: LesionPaths, covid_ct: CovidCt, corrections: dict[str, int | None]) -> None:
@@ -174,13 +178,12 @@ def _complete(inputs: LesionInputs, paths: LesionPaths, covid_ct: CovidCt, corre
         )
 
 
-def _check_folders_differ(paths: LesionPaths) -> None:
-    named = [("--labelled", folder) for folder in paths.labelled]
-    named += [("--lesions", paths.lesions), ("--clear", paths.clear)]
-    named += [(option, path) for option, path in (("--unseen", paths.unseen), ("--other", paths.other)) if path]
-    for (first, one), (second, other) in combinations(named, 2):
-        if one.resolve() == other.resolve():
-            raise TrainingError(f"{second} {other}: the same folder as {first}; its slices would count twice")
+def _check_folders_differ(sources: Sequence[_Source]) -> None:
+    for first, second in combinations(sources, 2):
+        if first.folder.resolve() == second.folder.resolve():
+            raise TrainingError(
+                f"{second.use}: {second.folder} is the folder of {first.use} too; its slices would count twice"
+            )
 
 
 def _check_names_differ(inputs: LesionInputs) -> None:
