@@ -8,7 +8,10 @@ from typing import Final
 import imagecodecs
 import numpy as np
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
+from service.imaging.dicom_header import DEFLATED, EXPLICIT
+from tests.support.files.dicoms import ct, encapsulated
 from tests.support.files.lying_files import chunk, encoded
 
 Tag = tuple[int, int, int, int]
@@ -143,74 +146,42 @@ def gif_of_many_frames(frames: int = 900_000) -> bytes:
     return whole[:-1] + frame * frames + b"\x3b"
 
 
-_CT: Final = {
-    0x00080060: (b"CS", b"CT"),
-    0x00280002: (b"US", b"\1\0"),
-    0x00280004: (b"CS", b"MONOCHROME2 "),
-    0x00280010: (b"US", b"\x40\0"),
-    0x00280011: (b"US", b"\x40\0"),
-    0x00280100: (b"US", b"\x10\0"),
-    0x00280101: (b"US", b"\x10\0"),
-    0x00280102: (b"US", b"\x0f\0"),
-    0x00280103: (b"US", b"\1\0"),
-    0x00281052: (b"DS", b"-1024 "),
-    0x00281053: (b"DS", b"1 "),
-    0x7FE00010: (b"OW", bytes(64 * 64 * 2)),
-}
-_8_BITS: Final = {
-    0x00280100: (b"US", b"\x08\0"),
-    0x00280101: (b"US", b"\x08\0"),
-    0x00280102: (b"US", b"\x07\0"),
-    0x00280103: (b"US", b"\0\0"),
-}
-_EXPLICIT: Final = "1.2.840.10008.1.2.1"
-_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-_LONG_FORM: Final = (b"SQ", b"OW", b"OB", b"UC", b"UT")
-_JPEG: Final = "1.2.840.10008.1.2.4."
 _EMPTY_ITEM: Final = b"\xfe\xff\0\xe0\0\0\0\0"
-
-Elements = dict[int, tuple[bytes, bytes]]
-
-
-def dicom(changes: Elements, syntax: str = _EXPLICIT) -> bytes:
-    """A CT slice of 64 x 64 samples, written byte by byte."""
-    uid = syntax.encode().ljust((len(syntax) + 1) // 2 * 2, b"\0")
-    head = bytes(128) + b"DICM\2\0\x10\0UI" + struct.pack("<H", len(uid)) + uid
-    body = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS) if syntax == _DEFLATED else None
-    parts = []
-    for tag, (kind, value) in sorted((_CT | changes).items()):
-        length = b"\0\0" + struct.pack("<I", len(value)) if kind in _LONG_FORM else struct.pack("<H", len(value))
-        start = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind + length
-        parts += [body.compress(start), body.compress(value)] if body else [start, value]
-    return head + b"".join(parts) + (body.flush() if body else b"")
+_GREY: Final = np.zeros((64, 64), np.uint8)
+_SAMPLES: Final = np.zeros((64, 64), np.uint16)
 
 
-def compressed(stream: bytes, syntax: str, side: int, changes: Elements) -> bytes:
-    """A CT slice with a compressed stream as its pixels."""
-    size = {0x00280010: (b"US", struct.pack("<H", side)), 0x00280011: (b"US", struct.pack("<H", side))}
-    stream += b"\0" * (len(stream) % 2)
-    whole = dicom({**size, **changes, 0x7FE00010: (b"OB", b"")}, syntax)
-    pixels = _EMPTY_ITEM + b"\xfe\xff\0\xe0" + struct.pack("<I", len(stream)) + stream + b"\xfe\xff\xdd\xe0\0\0\0\0"
-    return whole[:-4] + b"\xff\xff\xff\xff" + pixels
+def with_element(tag: int, kind: bytes, value: bytes, *, deflated: bool = False) -> bytes:
+    """A CT slice without a rescale slope, and with one long element that pydicom would not write."""
+    data = ct(_SAMPLES, DEFLATED if deflated else EXPLICIT, RescaleSlope=None)
+    at = 144 + int.from_bytes(data[140:144], "little")  # behind the file meta information
+    element = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind + b"\0\0" + struct.pack("<I", len(value)) + value
+    if not deflated:
+        return data[:at] + element + data[at:]
+    stream = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = zlib.decompress(data[at:], -zlib.MAX_WBITS)
+    return data[:at] + stream.compress(element) + stream.compress(body) + stream.flush()
 
 
 def rle_of_long_segments(runs: int = 1_000_000, side: int = 4096) -> bytes:
     """Segments that unpack to more than the picture."""
     segment = b"\x81\0" * runs
     head = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
-    return compressed(head + segment + b"\x81\0" * (side * side // 128), "1.2.840.10008.1.2.5", side, {})
+    stream = head + segment + b"\x81\0" * (side * side // 128)
+    return encapsulated(stream, RLELossless, np.zeros((side, side), np.uint16))
 
 
 def palette_of_long_segments(segments: int = 100) -> bytes:
     """A segmented palette, 65,535 entries a segment of 6 bytes."""
-    changes: Elements = {**_8_BITS, 0x00280004: (b"CS", b"PALETTE COLOR "), 0x7FE00010: (b"OW", bytes(64 * 64))}
-    for colour in (1, 2, 3):
-        changes[0x00281100 + colour] = (b"US", struct.pack("<HHH", 256, 0, 16))
+    elements: dict[str, object] = {}
+    for colour in ("Red", "Green", "Blue"):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         long = struct.pack("<HHH", 0, 1, 0) + struct.pack("<HHH", 1, 65535, 7) * segments
-        changes[0x00281220 + colour] = (b"OW", long)
-    return dicom(changes)
+        elements[f"Segmented{colour}PaletteColorLookupTableData"] = long
+    return ct(_GREY, PhotometricInterpretation="PALETTE COLOR", **elements)
 
 
+LIMIT: Final = "limit_exceeded"
 BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
     "TIFF of one large tile": ("too_many_pixels", tiff_of_one_large_tile),
     "TIFF of two widths": ("too_many_pixels", tiff_of_two_widths),
@@ -221,18 +192,18 @@ BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
     "JPEG of fill bytes": ("unsupported_encoding", jpeg_of_fill_bytes),
     "JPEG of fill bytes in DICOM": (
         None,
-        lambda: compressed(jpeg_of_fill_bytes(70_000), f"{_JPEG}70", 64, {}),
+        lambda: encapsulated(jpeg_of_fill_bytes(70_000), JPEGLosslessSV1, _SAMPLES),
     ),
     "JPEG of two sizes": ("unsupported_encoding", jpeg_of_two_sizes),
-    "JPEG of two sizes in DICOM": ("limit_exceeded", lambda: compressed(jpeg_of_two_sizes(), f"{_JPEG}70", 64, {})),
-    "JPEG 2000 of two sizes": ("limit_exceeded", lambda: compressed(jp2_of_two_sizes(), f"{_JPEG}90", 64, _8_BITS)),
+    "JPEG of two sizes in DICOM": (LIMIT, lambda: encapsulated(jpeg_of_two_sizes(), JPEGLosslessSV1, _SAMPLES)),
+    "JPEG 2000 of two sizes": (LIMIT, lambda: encapsulated(jp2_of_two_sizes(), JPEG2000Lossless, _GREY)),
     "GIF of many frames": ("several_frames", gif_of_many_frames),
     "RLE of long segments": ("damaged_image", rle_of_long_segments),
     "palette of long segments": (None, palette_of_long_segments),
-    "deflated texts": ("limit_exceeded", lambda: dicom({0x00080008: (b"UC", b"AB\\" * 5_000_000 + b"A")}, _DEFLATED)),
-    "deflated items": ("limit_exceeded", lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 10_000_000)}, _DEFLATED)),
-    "deflated values": ("limit_exceeded", lambda: dicom({0x00281053: (b"UT", b"1\\" * 60_000_000 + b"1 ")}, _DEFLATED)),
-    "items": ("limit_exceeded", lambda: dicom({0x52009230: (b"SQ", _EMPTY_ITEM * 2_000_000)})),
-    "values": ("limit_exceeded", lambda: dicom({0x00281053: (b"UT", b"1\\" * 9_000_000 + b"1 ")})),
+    "deflated texts": (LIMIT, lambda: with_element(0x00080008, b"UC", b"AB\\" * 5_000_000 + b"A", deflated=True)),
+    "deflated items": (LIMIT, lambda: with_element(0x52009230, b"SQ", _EMPTY_ITEM * 10_000_000, deflated=True)),
+    "deflated values": (LIMIT, lambda: with_element(0x00281053, b"UT", b"1\\" * 60_000_000 + b"1 ", deflated=True)),
+    "items": (LIMIT, lambda: with_element(0x52009230, b"SQ", _EMPTY_ITEM * 2_000_000)),
+    "values": (LIMIT, lambda: with_element(0x00281053, b"UT", b"1\\" * 9_000_000 + b"1 ")),
 }
 """Code of the refusal, None for a slice, and maker of each; every one took seconds or hundreds of MiB."""

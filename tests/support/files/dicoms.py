@@ -74,9 +74,9 @@ def ct_dataset(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **cha
     if pixels.dtype.itemsize == 2:
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
     dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
-    if syntax == RLELossless:
+    if syntax == RLELossless and "PixelData" not in changes:
         dataset.compress(syntax, pixels, generate_instance_uid=False)
-    if syntax in STREAMS:
+    if syntax in STREAMS and "PixelData" not in changes:
         frames = pixels if "NumberOfFrames" in dataset else [pixels]
         dataset.PixelData = encapsulate([STREAMS[syntax](frame) for frame in frames])
         dataset["PixelData"].is_undefined_length = True
