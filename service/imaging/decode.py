@@ -195,9 +195,9 @@ def _check_single(frames: int) -> None:
         raise _several_frames(f"{frames} frames")
 
 
-def _several_frames(found: str) -> UnusableImageError:
+def _several_frames(what: str) -> UnusableImageError:
     return UnusableImageError(
-        f"The file holds {found}; send one slice a file, as a single-frame image.", code=ErrorCode.SEVERAL_FRAMES
+        f"The file holds {what}; send one slice a file, as a single-frame image.", code=ErrorCode.SEVERAL_FRAMES
     )
 
 

@@ -25,12 +25,12 @@ def lung_borders(lungs: Sequence[NDArray[np.float32]]) -> list[int]:
     Returns:
         For each slice a column, 0 to w; lung from there on is on the right of the picture.
     """
-    columns = np.array([(each >= INSIDE).sum(axis=0) for each in lungs])
-    found = np.flatnonzero(columns.any(axis=0))
-    if not len(found):
+    columns = np.array([(probability >= INSIDE).sum(axis=0) for probability in lungs])
+    with_lung = np.flatnonzero(columns.any(axis=0))
+    if not len(with_lung):
         return [columns.shape[1] // 2] * len(columns)
-    middle = (found[0] + found[-1] + 1) / 2
-    reach = _MIDDLE / 2 * (found[-1] + 1 - found[0])
+    middle = (with_lung[0] + with_lung[-1] + 1) / 2
+    reach = _MIDDLE / 2 * (with_lung[-1] + 1 - with_lung[0])
     near = np.flatnonzero(np.abs(np.arange(columns.shape[1]) + 0.5 - middle) <= max(reach, 0.5))
     distance = np.abs(near + 0.5 - middle)
     least = [near[np.lexsort((distance, counts[near]))[0]] for counts in columns]

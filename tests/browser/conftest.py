@@ -40,7 +40,7 @@ def open_page(browser: "Browser", server: Server) -> Iterator[Open]:
         allowed = tuple(f"status of {status}" for status in expected_statuses)
 
         def hear(text: str) -> None:
-            if not any(each in text for each in allowed):
+            if not any(status in text for status in allowed):
                 complaints.append(text)
 
         page.on("console", lambda message: hear(message.text) if message.type in ("error", "warning") else None)

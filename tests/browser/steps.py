@@ -12,21 +12,6 @@ def choose(page: "Page", *paths: Path) -> None:
     page.set_input_files("#files", list(paths))
 
 
-def busy_at_first(page: "Page", pattern: str) -> list[int]:
-    """Refuse the first request to a route with a 503; returns a list that grows with each request."""
-    tries: list[int] = []
-
-    def answer(route: "Route") -> None:
-        tries.append(1)
-        if len(tries) == 1:
-            route.fulfill(status=503, headers={"Retry-After": "1"}, body="{}")
-        else:
-            route.continue_()
-
-    page.route(pattern, answer)
-    return tries
-
-
 def finish(page: "Page", count: int) -> list[list[str]]:
     """Wait for the results of several pictures: the cells of the table's rows."""
     page.wait_for_function(

@@ -56,29 +56,22 @@ def test_many_files_each_have_their_own_end_and_nothing_in_them_runs(open_page: 
     assert page.locator("#status").inner_text() == "4 of 4 done · 1 failed"
 
 
-def test_the_table_sorts_both_ways_and_back(open_page: Open, pictures: list[Path]) -> None:
+def test_the_table_sorts_both_ways_and_back_with_pictures_without_a_result_last(
+    open_page: Open, pictures: list[Path]
+) -> None:
+    pictures[2].write_bytes(png(2, 200))  # no lungs
     page = open_page()
     choose(page, *pictures)
     finish(page, 4)
     heading = page.get_by_role("columnheader", name="Probability")
     for order, files in (
-        ("descending", ["2.png", "4.png", "3.png", "1.png"]),
-        ("ascending", ["1.png", "3.png", "4.png", "2.png"]),
+        ("descending", ["2.png", "4.png", "1.png", "3.png"]),
+        ("ascending", ["1.png", "4.png", "2.png", "3.png"]),
         ("none", ["1.png", "2.png", "3.png", "4.png"]),
     ):
         heading.get_by_role("button").click()
         assert heading.get_attribute("aria-sort") == order
         assert names(page) == files
-
-
-def test_pictures_without_an_answer_are_last_whichever_way_it_sorts(open_page: Open, pictures: list[Path]) -> None:
-    pictures[0].write_bytes(png(2, 200))  # no lungs
-    page = open_page()
-    choose(page, *pictures)
-    finish(page, 4)
-    for _ in range(2):
-        page.get_by_role("columnheader", name="Probability").get_by_role("button").click()
-        assert rows(page)[-1] == ["1.png", "-", "No lungs found", "-"]
 
 
 def test_a_sorted_table_takes_new_answers_in_and_keeps_the_focus(open_page: Open, pictures: list[Path]) -> None:

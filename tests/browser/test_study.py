@@ -13,7 +13,7 @@ import pytest
 
 from covid_ct.rows import Row
 from tests.browser.conftest import Open
-from tests.browser.steps import Gate, busy_at_first, choose, drawn, pixels, summary
+from tests.browser.steps import Gate, choose, drawn, pixels, summary
 from tests.support.files.dicoms import ct
 from tests.support.files.studies import series, zipped
 from tests.support.networks.tiny import TinyDoctor, doctor_card, write_models
@@ -217,12 +217,3 @@ def test_an_upload_shows_its_progress_and_can_be_cancelled(open_page: Open, stud
     page.get_by_role("button", name="New study").click()
     assert page.locator("#desk").is_hidden()
     assert page.evaluate("document.activeElement.id") == "choose"
-
-
-def test_a_busy_service_is_asked_again(open_page: Open, study: Path) -> None:
-    page = open_page(expected_statuses=(503,))
-    tries = busy_at_first(page, "**/predict/study*")
-    choose(page, study)
-    page.get_by_text("The service is busy; retrying in 1 s").first.wait_for()
-    summary(page)
-    assert len(tries) == 2

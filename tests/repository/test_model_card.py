@@ -108,7 +108,7 @@ def test_thresholds_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any
 def test_refusals_of_the_card_are_those_of_metrics_json(metrics: dict[str, Any], card: str) -> None:
     for kinds in (metrics["checks"]["slices"], metrics["checks"]["others"]):
         for name, shares in kinds.items():
-            reasons = [f"{shares['reasons'][each]:.3f}" for each in ("no_lungs", "wrong_window", "several_panels")]
+            reasons = [f"{shares['reasons'][reason]:.3f}" for reason in ("no_lungs", "wrong_window", "several_panels")]
             assert f"| {name} | {shares['count']} | {shares['refused']:.3f} | {' | '.join(reasons)} |" in card
 
 
@@ -129,18 +129,18 @@ def test_the_cards_of_all_files_state_the_figures_of_metrics_json(metrics: dict[
     judgement = metrics["judgement"]
     for file in metrics["files"]:
         with zipfile.ZipFile(ROOT / "models" / file["name"]) as archive:
-            (name,) = (each for each in archive.namelist() if each.endswith("/card.json"))
-            own = json.loads(archive.read(name))
-        assert own["precision"] == file["precision"]
-        assert own["version"] == metrics["model"]["version"]
-        values = {name: figure["value"] for name, figure in own["test_metrics"].items()}
+            (name,) = (member for member in archive.namelist() if member.endswith("/card.json"))
+            card = json.loads(archive.read(name))
+        assert card["precision"] == file["precision"]
+        assert card["version"] == metrics["model"]["version"]
+        values = {name: figure["value"] for name, figure in card["test_metrics"].items()}
         assert values == pytest.approx(
             {name: figure["value"] for name, figure in metrics["splits"]["test"]["figures"].items()}, abs=5e-5
         )
         sources = {name: source["figures"] for name, source in judgement["sources"].items()}
-        assert own["left_out_metrics"] == sources
+        assert card["left_out_metrics"] == sources
         points = {name: point["threshold"] for name, point in judgement["operating_points"].items()}
-        assert (own["operating_points"], own["threshold"]) == (points, points["balanced"])
+        assert (card["operating_points"], card["threshold"]) == (points, points["balanced"])
 
 
 def test_each_file_has_the_figures_of_its_card_as_far_as_they_are_quoted(metrics: dict[str, Any]) -> None:

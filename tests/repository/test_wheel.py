@@ -55,16 +55,16 @@ def _normalised(name: str) -> str:
 
 def _with_requirements(requirements: list[str]) -> set[str]:
     """Names of the distributions that pip would install, without extras."""
-    found: set[str] = set()
-    waiting = [each for each in requirements if "extra ==" not in each]
+    names: set[str] = set()
+    waiting = [line for line in requirements if "extra ==" not in line]
     while waiting:
         match = re.match(r"[A-Za-z0-9_.-]+", waiting.pop())
         assert match is not None
         name = _normalised(match[0])
-        if name not in found and _is_installed(name):
-            found.add(name)
-            waiting += [each for each in distribution(name).requires or [] if "extra ==" not in each]
-    return found
+        if name not in names and _is_installed(name):
+            names.add(name)
+            waiting += [line for line in distribution(name).requires or [] if "extra ==" not in line]
+    return names
 
 
 def _is_installed(name: str) -> bool:

@@ -5,10 +5,10 @@ from service.imaging.lung_borders import lung_borders
 
 
 def lungs(*columns: slice) -> NDArray[np.float32]:
-    found = np.zeros((20, 40), np.float32)
-    for each in columns:
-        found[5:15, each] = 1
-    return found
+    probability = np.zeros((20, 40), np.float32)
+    for lung in columns:
+        probability[5:15, lung] = 1
+    return probability
 
 
 def test_the_border_is_between_the_lungs_also_where_one_reaches_over_the_middle() -> None:
