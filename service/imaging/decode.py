@@ -79,7 +79,8 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
     if is_dicom(data):
         file = open_dicom(data)
         check_size(file.header.columns, file.header.rows, limits)
-        _check_single(file.header.frames)
+        if file.header.frames > 1:
+            raise _several_frames(f"{file.header.frames} frames")
         return file.frame(0, window)[np.newaxis]
     if not data:
         raise UnusableImageError("The file is empty: 0 bytes were received.", code=ErrorCode.EMPTY_FILE)
@@ -161,14 +162,10 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
         if image is None:
             raise unread_page(page)
     with image:
-        _seek(image, page.index)
+        with decoding("its pages can't be read"):
+            image.seek(page.index)
         check_size(*image.size, limits)
         return _grey(_load(image))
-
-
-def _seek(image: Image.Image, index: int) -> None:
-    with decoding("its pages can't be read"):
-        image.seek(index)
 
 
 def _open(data: bytes) -> Image.Image | None:
@@ -188,11 +185,6 @@ def _open(data: bytes) -> Image.Image | None:
             if str(error).startswith("Unsupported BMP"):  # with kind and number
                 raise _unsupported_kind(f"{error}.", "magick in.bmp out.png") from None
             raise
-
-
-def _check_single(frames: int) -> None:
-    if frames > 1:
-        raise _several_frames(f"{frames} frames")
 
 
 def _several_frames(what: str) -> UnusableImageError:

@@ -51,18 +51,20 @@ async function mapOf(source) {
   return { width, height, values: Array.from({ length: width * height }, (_, at) => data[4 * at] / 255) };
 }
 
-function coloursOf(map) {
-  const colours = new ImageData(SIDE, SIDE);
-  const [columns, rows] = [places(map.width), places(map.height)];
-  for (let y = 0, at = 0; y < SIDE; y += 1) {
-    for (let x = 0; x < SIDE; x += 1, at += 4) {
-      const level = Math.round(Math.min(Math.max(bilinear(map, columns[x], rows[y]), 0), 1) * 255);
-      [colours.data[at], colours.data[at + 1], colours.data[at + 2]] = PALETTE[level];
-      colours.data[at + 3] = level * MAX_OPACITY;
-    }
-  }
+/** The map in colours; the canvas enlarges its values, which then look up the palette. */
+function coloursOf({ width, height, values }) {
+  const cells = new OffscreenCanvas(width, height);
+  const levels = Uint8ClampedArray.from(values.flatMap((value) => [value * 255, 0, 0, 255]));
+  cells.getContext("2d").putImageData(new ImageData(levels, width, height), 0, 0);
   const canvas = new OffscreenCanvas(SIDE, SIDE);
-  canvas.getContext("2d").putImageData(colours, 0, 0);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(cells, 0, 0, SIDE, SIDE);
+  const colours = context.getImageData(0, 0, SIDE, SIDE);
+  for (let at = 0; at < colours.data.length; at += 4) {
+    const level = colours.data[at];
+    colours.data.set([...PALETTE[level], level * MAX_OPACITY], at);
+  }
+  context.putImageData(colours, 0, 0);
   return canvas;
 }
 
@@ -71,20 +73,6 @@ function colourOf(value) {
   const low = Math.min(Math.floor(at), COLOURS.length - 2);
   const share = at - low;
   return [0, 1, 2].map((channel) => Math.round(COLOURS[low][channel] * (1 - share) + COLOURS[low + 1][channel] * share));
-}
-
-/** For each pixel the two cells that it lies between, and its share of the second one. */
-function places(cells) {
-  return Array.from({ length: SIDE }, (_, pixel) => {
-    const at = Math.min(Math.max(((pixel + 0.5) * cells) / SIDE - 0.5, 0), cells - 1);
-    const low = Math.floor(at);
-    return { low, high: Math.min(low + 1, cells - 1), share: at - low };
-  });
-}
-
-function bilinear({ width, values }, column, row) {
-  const across = (y) => values[y * width + column.low] * (1 - column.share) + values[y * width + column.high] * column.share;
-  return across(row.low) * (1 - row.share) + across(row.high) * row.share;
 }
 
 /** The line between places above and below `level`, in pixels of the image: marching squares, closed at the map's edge. */

@@ -1,6 +1,7 @@
 // Pictures that are read one by one, two at a time; several are rows of a table that sorts. One is selected.
 
 import { element } from "./element.js";
+import { bytesOf } from "./export.js";
 import { nameOf } from "./intake.js";
 import { ServiceProblem } from "./service.js";
 import { kindOf, outcome, percent } from "./wording.js";
@@ -66,7 +67,8 @@ export class Slices {
   select(entry) {
     const old = this.selected;
     this.selected = entry;
-    for (const each of [old, entry]) if (each) this.#mark(each);
+    if (old) this.#mark(old);
+    this.#mark(entry);
     entry.row.scrollIntoView({ block: "nearest" });
     this.#onShow(entry);
   }
@@ -94,7 +96,7 @@ export class Slices {
     const wait = (seconds) => this.#set(entry, { note: `The service is busy; retrying in ${seconds} s…` });
     try {
       const { slice_png_base64: png, overlay_png_base64: _overlay, heatmap, lungs, ...answer } = await this.#service.explain(entry.file, wait, signal);
-      const slice = new Blob([Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+      const slice = new Blob([bytesOf(png)], { type: "image/png" });
       this.#set(entry, { state: "done", answer, picture: { slice, lesion: heatmap, lungs } });
     } catch (error) {
       if (!signal.aborted && !(error instanceof ServiceProblem)) console.error(error);
@@ -114,8 +116,8 @@ export class Slices {
 
   #update(entry) {
     const cells = COLUMNS.slice(1).map(({ value, show }) => {
-      const found = value(entry) ?? null;
-      return element("td", { textContent: found === null ? "-" : show(found) });
+      const content = value(entry) ?? null;
+      return element("td", { textContent: content === null ? "-" : show(content) });
     });
     const isWhole = entry.state === "failed"; // the reason replaces the numbers
     entry.row.replaceChildren(entry.row.cells[0], ...(isWhole ? [element("td", { colSpan: 3, textContent: outcome(entry) })] : cells));

@@ -121,8 +121,8 @@ function seriesFacts(series) {
   ]);
 }
 
-function warnings(found) {
-  return found.length ? [element("ul", { className: "callout", attributes: { "aria-label": "Warnings" } }, ...found.map(({ detail }) => element("li", { textContent: detail })))] : [];
+function warnings(list) {
+  return list.length ? [element("ul", { className: "callout", attributes: { "aria-label": "Warnings" } }, ...list.map(({ detail }) => element("li", { textContent: detail })))] : [];
 }
 
 /** Files of the study without a slice, each with its reason. */

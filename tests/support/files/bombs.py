@@ -3,7 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import imagecodecs
 import numpy as np
@@ -173,7 +173,7 @@ def rle_of_long_segments(runs: int = 1_000_000, side: int = 4096) -> bytes:
 
 def palette_of_long_segments(segments: int = 100) -> bytes:
     """A segmented palette, 65,535 entries a segment of 6 bytes."""
-    elements: dict[str, object] = {}
+    elements: dict[str, Any] = {}
     for colour in ("Red", "Green", "Blue"):
         elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         long = struct.pack("<HHH", 0, 1, 0) + struct.pack("<HHH", 1, 65535, 7) * segments
