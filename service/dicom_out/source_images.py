@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from service.dicom_out.source import Source
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 _CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 """CT image storage; a frame of an enhanced CT is shown to highdicom as such an image too."""
+
+_UNEVEN_MM: Final = 0.1
+"""Difference between the distances of slices beyond which a series has no spacing."""
 
 _SLICE: Final = "2.25."
 """Start of the UID that stands for a slice until `restore_references`; its number from 1 follows."""
@@ -32,6 +37,10 @@ def source_images(source: Source, geometry: "VolumeGeometry") -> "list[Dataset]"
     ]
     template.PixelSpacing = [decimal(value) for value in geometry.pixel_spacing]
     template.SliceThickness = template.get("SliceThickness") or decimal(geometry.spacing or 1.0)
+    template.pop("SpacingBetweenSlices", None)
+    distances = np.diff(geometry.offsets)
+    if geometry.spacing and np.ptp(distances) < _UNEVEN_MM:  # else readers of volumes take the thickness for it
+        template.SpacingBetweenSlices = decimal(geometry.spacing)
     images = []
     for number, position in enumerate(geometry.positions, start=1):
         image = Dataset()

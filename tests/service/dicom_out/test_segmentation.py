@@ -32,8 +32,8 @@ ORIENTATIONS: dict[str, dict[str, Any]] = {
 
 def built(kind: Any = "binary", **changes: Any) -> tuple[Dataset, SeriesMaps]:
     """SEG of the drawn chest, and the maps in it."""
-    found = maps(series(**changes))
-    return segmentation(read_source(found.geometry.sources), found, DEVICE, kind), found
+    chest = maps(series(**changes))
+    return segmentation(read_source(chest.geometry.sources), chest, DEVICE, kind), chest
 
 
 def places(result: Dataset, segment: Segment) -> NDArray[np.float64]:
@@ -172,3 +172,20 @@ def test_a_series_without_lungs_can_be_written_too(tmp_path: Path) -> None:
     result = segmentation(read_source(chest.geometry.sources), empty, DEVICE)
     assert not read_segmentation(result).pixel_array.any()
     assert dciodvfy(result, tmp_path) == []
+
+
+def test_frames_lie_on_one_grid_and_segments_are_complete() -> None:
+    """Those are the rules by which dcmqi's segimage2itkimage rebuilds volumes."""
+    result, _ = built(SliceThickness=1.0, SpacingBetweenSlices=1.0)
+    (shared,) = result.SharedFunctionalGroupsSequence
+    directions = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
+    (measures,) = shared.PixelMeasuresSequence
+    frames = result.PerFrameFunctionalGroupsSequence
+    places = np.array([frame.PlanePositionSequence[0].ImagePositionPatient for frame in frames], dtype=float)
+    steps = (places - places[0]) @ np.cross(*directions) / float(measures.SpacingBetweenSlices)
+    assert steps == pytest.approx(np.round(steps), abs=0.01)
+    assert (places - places[0]) @ directions.T == pytest.approx(0, abs=0.01)
+    assert [segment.SegmentNumber for segment in result.SegmentSequence] == [1, 2, 3]
+    assert {segment.SegmentAlgorithmType for segment in result.SegmentSequence} == {"AUTOMATIC"}
+    assert all(segment.RecommendedDisplayCIELabValue for segment in result.SegmentSequence)
+    assert {frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber for frame in frames} == {1, 2, 3}
