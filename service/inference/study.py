@@ -1,31 +1,24 @@
-"""Reads the files of a study as they arrive, then predicts for its slices with a share of the machine."""
+"""Reads the files of a study as they arrive."""
 
 import asyncio
 import io
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
-from service.api_study import StudyProgress
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.dicom import is_dicom
 from service.imaging.overlay import grey_image, jpeg
 from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
 from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
-from service.inference.pipeline import infer
-from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
-from service.model.assess import assess
-from service.model.card import OperatingPoint
-from service.model.prediction import NetworkPrediction
+from service.inference.study_content import Content, HeldFile, ZippedFile
 from service.model.study import (
     FoundSlice,
     NotASlice,
     SeriesSlice,
-    SeriesToRead,
     Study,
     frames_to_decode,
     plan_study,
@@ -35,14 +28,8 @@ from service.model.study import (
 _FILES_AT_ONCE: Final = 4
 """Maximum files of a study that are read at the same time; together they have at most the size of a body."""
 
-_START_BYTES: Final = 32 * 1024
-"""Start of a file that usually has its whole header; of a thin slice that is not read, no more is needed."""
-
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
-
-_RETRY_SECONDS: Final = 0.1
-"""Pause of a study while single slices fill the queue."""
 
 _log = logging.getLogger("covidct.study")
 
@@ -67,7 +54,7 @@ class StudyReader:
         self._room = asyncio.Semaphore(_FILES_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._zips: list[io.BytesIO] = []
-        self._held: dict[int, _Content] = {}
+        self._held: dict[int, Content] = {}
         self._files = 0
         self._is_thin = False
         self._found: list[FoundSlice] = []
@@ -87,7 +74,7 @@ class StudyReader:
         if is_zip(bytes(file.getbuffer()[:4])):
             self._zips.append(file)
         else:
-            await self._add(name, _HeldFile(file))
+            await self._add(name, HeldFile(file))
 
     async def finish(self, every_mm: float | None = None) -> Study:
         """Read the zips, wait for the files, plan the series, and decode; `every_mm` as in `plan_study`.
@@ -117,9 +104,9 @@ class StudyReader:
 
     async def _add_zip(self, archive: Archive) -> None:
         for number in range(len(archive)):
-            await self._add(archive.name(number), _ZippedFile(archive, number))
+            await self._add(archive.name(number), ZippedFile(archive, number))
 
-    async def _add(self, name: str, content: "_Content") -> None:
+    async def _add(self, name: str, content: Content) -> None:
         index, self._files = self._files, self._files + 1
         await self._start(self._read(index, name, content), content.size)
 
@@ -145,7 +132,7 @@ class StudyReader:
         await asyncio.gather(*self._tasks)
         self._check()
 
-    async def _read(self, index: int, name: str, content: "_Content") -> None:
+    async def _read(self, index: int, name: str, content: Content) -> None:
         try:
             if self._is_thin and await self._read_place(index, name, content):
                 return
@@ -162,7 +149,7 @@ class StudyReader:
         except Exception as error:  # noqa: BLE001 - one file must not end the study
             self._others.append(NotASlice(index, name, _error_of_file(error)))
 
-    async def _read_place(self, index: int, name: str, content: "_Content") -> bool:
+    async def _read_place(self, index: int, name: str, content: Content) -> bool:
         """Whether the start of a file was enough to know the place of a thin slice."""
         start = await content.read_start()
         if not is_dicom(start):
@@ -174,7 +161,7 @@ class StudyReader:
                 self._add_slice(FoundSlice(index, name, slice_), content)
         return bool(slices)
 
-    def _add_slice(self, slice_: FoundSlice, content: "_Content") -> None:
+    def _add_slice(self, slice_: FoundSlice, content: Content) -> None:
         self._is_thin = slice_.read.network_input is None
         if self._is_thin:
             self._held[slice_.file] = content
@@ -190,7 +177,7 @@ class StudyReader:
             await self._start(self._decode_file(content, slices), content.size)
         await self._wait()
 
-    async def _decode_file(self, content: "_Content", slices: Sequence[SeriesSlice]) -> None:
+    async def _decode_file(self, content: Content, slices: Sequence[SeriesSlice]) -> None:
         try:
             data = await content.read()
             options = frames_to_decode(slices, self._options)
@@ -220,67 +207,6 @@ class StudyReader:
             )
 
 
-class _Content(Protocol):
-    """Content of a file of a study."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        ...
-
-    async def read(self) -> bytes:
-        """Return the whole file; raises `ServiceError` if it is unreadable."""
-        ...
-
-    async def read_start(self) -> bytes:
-        """Return the first `_START_BYTES`; none if it is unreadable."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _HeldFile:
-    """A file of the form, in memory."""
-
-    file: io.BytesIO
-
-    @property
-    def size(self) -> int:
-        """See `_Content.size`."""
-        return self.file.getbuffer().nbytes
-
-    async def read(self) -> bytes:
-        """See `_Content.read`."""
-        return self.file.getvalue()
-
-    async def read_start(self) -> bytes:
-        """See `_Content.read_start`."""
-        return bytes(self.file.getbuffer()[:_START_BYTES])
-
-
-@dataclass(frozen=True, slots=True)
-class _ZippedFile:
-    """A file of a zip that is held."""
-
-    archive: Archive
-    number: int
-
-    @property
-    def size(self) -> int:
-        """See `_Content.size`; what the zip announces, which bounds it."""
-        return self.archive.size(self.number)
-
-    async def read(self) -> bytes:
-        """See `_Content.read`."""
-        data = await asyncio.to_thread(self.archive.read, self.number)
-        if isinstance(data, ServiceError):
-            raise data
-        return data
-
-    async def read_start(self) -> bytes:
-        """See `_Content.read_start`."""
-        return await asyncio.to_thread(self.archive.read_start, self.number, _START_BYTES)
-
-
 def _error_of_file(error: Exception) -> ServiceError:
     """Return the reason why a file has no slice; raise an error that is not of this file alone."""
     if isinstance(error, MemoryError):
@@ -306,83 +232,3 @@ async def open_study(state: ServiceState, options: ReadOptions, previews: bool =
         yield reader
     finally:
         await reader.close()
-
-
-async def read_study(
-    study: Study,
-    model: ServedModel,
-    point: OperatingPoint,
-    state: ServiceState,
-    report: Callable[[StudyProgress], object] = lambda _: None,
-) -> None:
-    """Predict for every wanted slice of a study.
-
-    The slices of all studies together hold a share of the queue that the machine is just busy with, so that a single
-    slice waits for one of them at most.
-
-    Args:
-        study: as planned; its slices get their answers.
-        model: to use; the caller keeps it in use.
-        point: for labels.
-        state: its metrics count.
-        report: called after each slice.
-
-    Raises:
-        ServiceError: the service is shutting down, or no slice could be read.
-        UnusableImageError: no slice has lungs.
-    """
-    wanted = list(study.to_read())
-    began, done = time.monotonic(), 0
-
-    async def one(series: SeriesToRead, index: int) -> None:
-        nonlocal done
-        slice_ = series.slices[index]
-        try:
-            slice_.answer = await _answer(series, index, model, point)
-        finally:
-            model.study_room.release()
-        done += 1
-        seconds_left = (time.monotonic() - began) / done * (len(wanted) - done)
-        report(StudyProgress(done=done, of=len(wanted), seconds_left=seconds_left))
-
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        for series, index in wanted:
-            await model.study_room.acquire()
-            tasks.append(asyncio.create_task(one(series, index)))
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    _count(study, state)
-    study.check_lungs()
-
-
-async def _answer(
-    series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
-) -> NetworkPrediction | ServiceError:
-    queued = QueuedSlice(series.slices[index].take_input(), series.is_beyond_lungs(index))
-    while True:
-        try:
-            answer = await infer(model, queued)
-        except ServiceError as error:
-            if error.code == ErrorCode.QUEUE_FULL:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            if error.code == ErrorCode.SHUTTING_DOWN:
-                raise
-            return error
-        check = assess(answer.result, model.card, point).check
-        if check.reason is None:
-            return answer.result
-        return ServiceError(check.reason, code=ErrorCode(check.reason))
-
-
-def _count(study: Study, state: ServiceState) -> None:
-    """Count the slices of a study by outcome."""
-    for series in study.series:
-        for slice_ in series.slices:
-            outcome = slice_.reason or ("read" if slice_.prediction else "not_read")
-            state.metrics.study_slices.labels(outcome=outcome).inc()
-    for other in study.others:
-        state.metrics.study_slices.labels(outcome="skipped" if other.is_companion else "failed").inc()
