@@ -4,8 +4,7 @@ import pytest
 from tests.support.sources.lesion_sources import draw_chest
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
-from training.evaluation.by_source import SourcePredictions
-from training.evaluation.left_out_scores import calibrated, fit_calibrations, judge_left_out, score_source
+from training.evaluation.left_out_scores import calibrated, fit_calibrations, judge_left_out
 from training.evaluation.lesion_scores import to_grid
 from training.evaluation.predictions import Predictions
 
@@ -84,19 +83,6 @@ def test_without_a_left_out_source_with_both_classes_nothing_is_judged() -> None
     slices = [slice_ for slice_ in _slices() if slice_.label != 1]
     with pytest.raises(TrainingError, match="no left-out source has slices of both classes"):
         judge_left_out(_predictions(slices), slices, seed=0)
-
-
-def test_intervals_widen_where_slices_of_a_patient_are_alike() -> None:
-    generator = np.random.default_rng(0)
-    odds = generator.normal(0, 2, 50)
-    labels = (generator.random(50) < 1 / (1 + np.exp(-odds))).astype(np.int64)
-    groups = np.array([str(i // 4) for i in range(50)])
-    repeated = SourcePredictions(np.repeat(odds, 8), np.repeat(labels, 8), np.repeat(groups, 8))
-    alone = SourcePredictions(repeated.log_odds, repeated.labels, np.array([str(i) for i in range(400)]))
-    by_patient = score_source(repeated, 0.5, 0).figures["auc"]
-    by_slice = score_source(alone, 0.5, 0).figures["auc"]
-    assert by_patient.value == by_slice.value
-    assert by_patient.high - by_patient.low > 1.5 * (by_slice.high - by_slice.low)
 
 
 def test_nested_rates_use_a_threshold_that_the_source_did_not_choose() -> None:
