@@ -20,8 +20,14 @@ _ENTRY_SIZE: Final = 46
 _ENTRY_BYTES: Final = _ENTRY_SIZE + 256
 """Bytes in the central directory for each file that is allowed: a long name and some extra fields."""
 
+_ENTRIES_A_FILE: Final = 2
+"""Entries for each file that is allowed: macOS adds a hidden one to each."""
+
 _MAX_EXTRA_BYTES: Final = 1024
-"""Of a file; packers write 30 to 100."""
+"""Of an entry; packers write 30 to 100."""
+
+_EXTRA_BYTES: Final = 64
+"""For each file that is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +137,23 @@ class _ListReader:
             raise _too_large(f"has a list of files of {size} bytes, and the limit is {self._limits.max_files} files")
         data = self._file.read(size)
         if data.startswith(_ENTRY_SIGNATURE):
-            _check_extra_fields(data)
+            _check_entries(data, self._limits.max_files)
         return data
 
 
-def _check_extra_fields(entries: bytes) -> None:
-    """Refuse long extra fields: zipfile copies the rest of them for each field."""
-    at = 0
+def _check_entries(entries: bytes, max_files: int) -> None:
+    """Refuse too many entries, and long extra fields: zipfile copies the rest of them for each field."""
+    at = count = extra_bytes = 0
     while at + _ENTRY_SIZE <= len(entries):
         name, extra, comment = struct.unpack_from("<3H", entries, at + 28)
-        if extra > _MAX_EXTRA_BYTES:
+        count += 1
+        extra_bytes += extra
+        if count > _ENTRIES_A_FILE * max_files:
+            raise _too_large(f"holds more than {_ENTRIES_A_FILE * max_files} entries")
+        if extra > _MAX_EXTRA_BYTES or extra_bytes > _EXTRA_BYTES * max_files + _MAX_EXTRA_BYTES:
             raise UnusableImageError(
-                f"The zip has {extra} bytes of extra fields for a file, and the limit is {_MAX_EXTRA_BYTES}. Pack the "
-                "files again.",
+                f"The zip has {extra} bytes of extra fields for a file, and the limits are {_MAX_EXTRA_BYTES} for one "
+                f"and {_EXTRA_BYTES} on average. Pack the files again.",
                 code=ErrorCode.ARCHIVE_TOO_LARGE,
             )
         at += _ENTRY_SIZE + name + extra + comment

@@ -1,5 +1,7 @@
+import contextlib
 import io
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -154,6 +156,35 @@ def test_long_extra_fields_are_refused_before_they_are_parsed() -> None:
         archive.writestr(member, b"2")
     with pytest.raises(ServiceError, match="64000 bytes of extra fields"):
         read(file.getvalue())
+
+
+def list_of_files(count: int, name: bytes, extra: bytes = b"") -> bytes:
+    """A zip of nothing but its list."""
+    entry = struct.pack("<4s24x3H12x", b"PK\x01\x02", len(name), len(extra), 0) + name + extra
+    size = count * len(entry)
+    return count * entry + struct.pack("<4s4x2H2L2x", b"PK\x05\x06", min(count, 65535), min(count, 65535), size, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "extra"),
+    [(130_000, b"", b""), (40_000, b"a/" * 50, b""), (5000, b"a", b"\xfe\xca\0\0" * 64)],
+    ids=["entries", "folders in names", "extra fields"],
+)
+def test_a_list_of_files_is_read_or_refused_in_less_than_half_a_second(count: int, name: bytes, extra: bytes) -> None:
+    data = list_of_files(count, name, extra)
+    began = time.process_time()
+    with contextlib.suppress(ServiceError), Archive(io.BytesIO(data), LIMITS):
+        pass
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("count", "extra", "message"), [(21, b"", "more than 20 entries"), (7, b"\xfe\xca\0\0" * 64, "64 on average")]
+)
+def test_lists_that_take_long_to_parse_are_refused(count: int, extra: bytes, message: str) -> None:
+    with pytest.raises(ServiceError, match=message) as caught:
+        read(list_of_files(count, b"", extra), ArchiveLimits(max_files=10))
+    assert caught.value.code == "archive_too_large"
 
 
 @pytest.mark.parametrize("data", [b"PK\x03\x04", b"PK\x03\x04" + zlib.compress(bytes(1000)), zipped({"a": b"1"})[:-30]])
