@@ -59,6 +59,7 @@ class BlockingCage:
     """
 
     decode = _blocking(Cage.decode)
+    network_input = _blocking(Cage.network_input)
     study_slices = _iterating(Cage.study_slices)
 
     def __init__(self, limits: CageLimits | None = None) -> None:

@@ -1,28 +1,89 @@
-"""Reasons why a worker ended early."""
+"""Failures of decoding in a worker, and the errors that clients get for them."""
 
-from enum import StrEnum
+import logging
+from typing import Final
 
+from service.errors import (
+    ErrorCode,
+    OverloadedError,
+    ServiceError,
+    UnsupportedImageError,
+    UnusableImageError,
+    damaged_image,
+    limit_exceeded,
+)
+from service.imaging.cage.ending import Ending
+from service.imaging.cage.fork_server import WorkerLimits
+from service.imaging.cage.messages import FAULT, Head
 
-class Ending(StrEnum):
-    """Reason why a worker ended early."""
+_ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, UnusableImageError)}
 
-    TIME = "time_limit"
-    MEMORY = "memory_limit"
-    CRASH = "crash"
-    KILLED = "killed"
-    NO_MEMORY = "no_memory"
-    STUCK = "stuck"
-    CANCELLED = "cancelled"
-
-    @property
-    def may_succeed_again(self) -> bool:
-        """Whether another worker, with more time, may decode the same file."""
-        return self in (Ending.TIME, Ending.KILLED, Ending.STUCK)
+_log = logging.getLogger("covidct.decoders")
 
 
 class WorkerEndedError(Exception):
-    """A worker ended early."""
+    """A worker ended early.
+
+    Attributes:
+        may_succeed_again: whether a worker with more time and memory may decode the file.
+        needs_memory: whether more memory may help; some decoders crash without it.
+    """
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending)
         self.ending = ending
+        self.may_succeed_again = ending is not Ending.NO_MEMORY
+        self.needs_memory = ending in (Ending.MEMORY, Ending.CRASH)
+
+
+class FileRefusedError(Exception):
+    """A worker refused a file.
+
+    Attributes:
+        head: of its last frame.
+        may_succeed_again, needs_memory: whether a worker with more memory may decode the file.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.head = head
+        self.may_succeed_again = self.needs_memory = _may_be_memory(head)
+
+
+def refuse_if_memory(head: Head) -> None:
+    """Raise FileRefusedError if a slice has an error that may be a lack of memory."""
+    if _may_be_memory(head):
+        raise FileRefusedError(head)
+
+
+def refusal(ending: Ending, limits: WorkerLimits) -> ServiceError:
+    """Build the error of a file that ended its worker."""
+    match ending:
+        case Ending.TIME:
+            return limit_exceeded(f"decoding takes more than {limits.seconds:g} seconds of processor time")
+        case Ending.MEMORY:
+            return limit_exceeded(f"decoding needs more than {limits.memory_bytes / 1024**2:g} MiB of memory")
+        case Ending.CRASH:
+            return damaged_image("a decoder crashed on it")
+        case _:
+            return OverloadedError(
+                "The decoder was ended, or the machine has no memory for it; try again.",
+                code=ErrorCode.OUT_OF_MEMORY,
+                retry_after_seconds=1,
+            )
+
+
+def unpack_error(head: Head) -> ServiceError:
+    """Build the error of a file, or log a fault of this program and build its error, without trusting the worker."""
+    try:
+        if head["error"] == FAULT:
+            _log.error("a decoder has a fault", extra={"fields": {"place": str(head["detail"])}})
+            return ServiceError("A decoder of the service failed; the log has the place. Please report it.")
+        return _ERRORS[head["error"]](str(head["detail"]), code=ErrorCode(head["code"]))
+    except (KeyError, TypeError, ValueError):
+        return damaged_image("a decoder crashed on it")
+
+
+def _may_be_memory(head: Head) -> bool:
+    """Whether an error may be a lack of memory: some decoders do not distinguish it from damage."""
+    return head.get("error") == FAULT or head.get("code") == ErrorCode.DAMAGED_IMAGE

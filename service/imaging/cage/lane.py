@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from service.imaging.cage.ending import Ending
+from service.imaging.cage.failures import FileRefusedError
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
 from service.imaging.cage.messages import Head
 from service.imaging.cage.worker_process import WorkerProcess
@@ -33,24 +34,26 @@ class Lane:
         """Yield the frames that a worker returns, each of at most `max_bytes`; an unfinished worker is ended.
 
         Raises:
+            FileRefusedError: the file is refused; the worker continues.
             WorkerEndedError: the worker ended before it was done.
             OSError: no worker can be started.
         """
         async with self._room:
             worker = await self._take()
             try:
-                async with aclosing(worker.answers(order, data, max_bytes)) as frames:
+                async with aclosing(worker.results(order, data, max_bytes)) as frames:
                     async for frame in frames:
                         yield frame
-            except asyncio.CancelledError:
-                self._count(Ending.CANCELLED)
+            except FileRefusedError:
+                raise
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError):
+                    self._count(Ending.CANCELLED)
                 worker.end()
                 raise
-            except BaseException:
-                worker.end()
-                raise
-            if worker.is_usable:
-                self._idle.append(worker)
+            finally:
+                if worker.is_usable:
+                    self._idle.append(worker)
 
     def end(self) -> None:
         """End the idle workers."""

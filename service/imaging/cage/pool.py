@@ -1,27 +1,25 @@
 """Worker processes that decode, each of which can be ended at any moment."""
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
 import numpy as np
 
-from service.errors import (
-    ErrorCode,
-    OverloadedError,
-    ServiceError,
-    UnsupportedImageError,
-    UnusableImageError,
-    damaged_image,
-    limit_exceeded,
+from service.errors import OverloadedError, ServiceError, damaged_image
+from service.imaging.cage.ending import Ending
+from service.imaging.cage.failures import (
+    FileRefusedError,
+    WorkerEndedError,
+    refusal,
+    refuse_if_memory,
+    unpack_error,
 )
-from service.imaging.cage.ending import Ending, WorkerEndedError
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
 from service.imaging.cage.lane import Lane
-from service.imaging.cage.messages import FAULT, Head
+from service.imaging.cage.messages import Head
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Slice
@@ -39,15 +37,14 @@ _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
 takes a quarter of the first; a photograph fits into the second. All are nicer than the network, whose threads wait for
 each other."""
 
+_EARLIER_BYTES: Final = 128 * 1024 * 1024
+"""Memory for a slice in these lanes: a grey DICOM slice of 2048 x 2048 pixels fits."""
+
 _LAST_NICENESS: Final = 10
 
 _RETRY_SECONDS: Final = 1.0
 
 USUAL_LIMITS: Final = DecodeLimits()
-
-_ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, UnusableImageError)}
-
-_log = logging.getLogger("covidct.decoders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +76,14 @@ class Decoded:
 class Cage:
     """Decodes files in worker processes, within limits; a context manager. Use it from one event loop.
 
-    Every file starts in the quickest lane. One that needs more than the lane allows is ended there and decoded again in
-    the next one, so that files that take seconds never keep usual slices waiting.
+    Every file starts in the quickest lane. One that needs more time is ended there and decoded again in the next one,
+    so that files that take seconds never keep usual slices waiting. One that may need more memory is decoded again in
+    the last one, so that few workers have much memory at a time.
 
     Args:
         server: forks the workers; the caller closes it.
         limits: of one slice.
-        processes: number of workers in the quickest lane; the others have half as many.
+        processes: number of workers in the quickest lane; each other lane has half as many as the one before.
         count: called with each ending of a worker before it was done.
     """
 
@@ -97,18 +95,16 @@ class Cage:
         count: Callable[[Ending], object] = lambda _: None,
     ) -> None:
         self._server = server
-        self._limits = limits = limits or CageLimits()
-        self._count = count
-        earlier = [lane for lane in _EARLIER_LANES if lane[0] < limits.seconds]
-        self._lanes = [
-            Lane(
-                server,
-                WorkerLimits(seconds, limits.memory_bytes, niceness),
-                max(1, processes // 2) if number else processes,
-                count,
-            )
-            for number, (seconds, niceness) in enumerate([*earlier, (limits.seconds, _LAST_NICENESS)])
+        limits = limits or CageLimits()
+        memory_bytes = min(limits.memory_bytes, _EARLIER_BYTES)
+        lanes = [
+            WorkerLimits(seconds, memory_bytes, niceness)
+            for seconds, niceness in _EARLIER_LANES
+            if seconds < limits.seconds
         ]
+        lanes.append(WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS))
+        self._lanes = [Lane(server, lane, max(1, processes >> number), count) for number, lane in enumerate(lanes)]
+        self._count = count
         self._recovery: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -158,8 +154,19 @@ class Cage:
             ServiceError: as there; `limit_exceeded` names a limit of the cage, `out_of_memory` is the machine's lack.
         """
         order = _order("slice", limits, window, input_size)
-        ((head, payload),) = [frame async for frame in self._frames(order, data, limits, input_size)]
-        return _decoded(head, payload, input_size)
+        head, payload = await self._frame(order, data, limits, input_size)
+        return _unpack(head, payload, input_size)
+
+    async def network_input(
+        self, data: bytes, input_size: int, limits: DecodeLimits = USUAL_LIMITS, window: Window = LUNG
+    ) -> Slice:
+        """Decode a file like `decode`; return the network's input alone, uint8 (1, S, S).
+
+        The slice itself, which has many more bytes, stays in the worker.
+        """
+        order = _order("input", limits, window, input_size)
+        _, payload = await self._frame(order, data, limits, input_size)
+        return _unpack({"shape": (0, 0)}, payload, input_size).network_input
 
     async def study_slices(
         self, data: bytes, name: str, options: ReadOptions
@@ -174,54 +181,53 @@ class Cage:
         async with aclosing(self._frames(order, data, options.limits, options.input_size, more_bytes)) as frames:
             async for head, payload in frames:
                 if "error" in head:
-                    yield _error(head)
+                    yield unpack_error(head)
                 else:
                     slice_, header = unpack_slice(head, payload, options.input_size, header)
                     yield slice_
 
+    async def _frame(
+        self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None
+    ) -> tuple[Head, bytes]:
+        (frame,) = [frame async for frame in self._frames(order, data, limits, input_size)]
+        return frame
+
     async def _frames(
         self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0
     ) -> AsyncGenerator[tuple[Head, bytes]]:
-        """Yield frames from the quickest lane, then the remaining ones from the next lanes."""
-        done = 0
-        failure: Head | None = None
+        """Yield the frames of a file, each from the first lane that suffices for it."""
+        done, lanes = 0, self._lanes
         max_bytes = limits.max_pixels + (input_size or 0) ** 2 + more_bytes
-        for lane in self._lanes:
+        while lanes:
+            is_last = len(lanes) == 1
             try:
-                async with aclosing(lane.run(order | {"start": done}, data, max_bytes)) as frames:
-                    async for head, payload in frames:
-                        if head.get("final"):
-                            failure = head
-                            continue
-                        done += 1
-                        yield head, payload
-            except WorkerEndedError as error:
-                if lane is not self._lanes[-1] and error.ending.may_succeed_again:
-                    continue
-                self._count(error.ending)
-                raise self._refusal(error.ending) from error
-            except OSError as error:
-                self._recover()
-                raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
-            if failure is not None:
-                raise _error(failure)
-            return
+                with self._recovering():
+                    async with aclosing(lanes[0].run(order | {"start": done}, data, max_bytes)) as frames:
+                        async for head, payload in frames:
+                            if not is_last:
+                                refuse_if_memory(head)
+                            done += 1
+                            yield head, payload
+            except (FileRefusedError, WorkerEndedError) as error:
+                if is_last or not error.may_succeed_again:
+                    raise self._service_error(error, lanes[0].limits) from None
+                lanes = lanes[-1:] if error.needs_memory else lanes[1:]
+            else:
+                return
 
-    def _refusal(self, ending: Ending) -> ServiceError:
-        match ending:
-            case Ending.TIME:
-                return limit_exceeded(f"decoding takes more than {self._limits.seconds:g} seconds of processor time")
-            case Ending.MEMORY:
-                mebibytes = self._limits.memory_bytes / 1024**2
-                return limit_exceeded(f"decoding needs more than {mebibytes:g} MiB of memory")
-            case Ending.CRASH:
-                return damaged_image("a decoder crashed on it")
-            case _:
-                return OverloadedError(
-                    "The decoder was ended, or the machine has no memory for it; try again.",
-                    code=ErrorCode.OUT_OF_MEMORY,
-                    retry_after_seconds=1,
-                )
+    def _service_error(self, error: FileRefusedError | WorkerEndedError, limits: WorkerLimits) -> ServiceError:
+        if isinstance(error, FileRefusedError):
+            return unpack_error(error.head)
+        self._count(error.ending)
+        return refusal(error.ending, limits)
+
+    @contextmanager
+    def _recovering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._recover()
+            raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
 
     def _recover(self) -> None:
         if self._recovery is None:
@@ -243,7 +249,7 @@ def _order(kind: str, limits: DecodeLimits, window: Window, input_size: int | No
     return {"kind": kind, "limits": asdict(limits), "window": asdict(window), "input_size": input_size}
 
 
-def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
+def _unpack(head: Head, payload: bytes, input_size: int | None) -> Decoded:
     """Unpack a slice, without trusting the worker.
 
     Raises:
@@ -259,14 +265,3 @@ def _decoded(head: Head, payload: bytes, input_size: int | None) -> Decoded:
     except (KeyError, TypeError, ValueError):
         raise damaged_image("a decoder crashed on it") from None
     return Decoded(slice_, network_input.copy())  # a copy, so that torch can share its memory
-
-
-def _error(head: Head) -> ServiceError:
-    """Build the error of a file, or log a fault of this program and build its error, without trusting the worker."""
-    try:
-        if head["error"] == FAULT:
-            _log.error("a decoder has a fault", extra={"fields": {"place": str(head["detail"])}})
-            return ServiceError("A decoder of the service failed; the log has the place. Please report it.")
-        return _ERRORS[head["error"]](str(head["detail"]), code=ErrorCode(head["code"]))
-    except (KeyError, TypeError, ValueError):
-        return damaged_image("a decoder crashed on it")

@@ -107,11 +107,11 @@ def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
             yield (_described(slice_), []) if isinstance(slice_, ServiceError) else slice_
     else:
         limits, window = DecodeLimits(**order["limits"]), Window(**order["window"])
-        yield _packed(decode(data, limits, window), order["input_size"])
+        yield _packed(decode(data, limits, window), order["input_size"], order["kind"] == "slice")
 
 
-def _packed(slice_: Slice, input_size: int | None) -> tuple[Head, list[bytes]]:
-    parts = [slice_.tobytes()]
+def _packed(slice_: Slice, input_size: int | None, with_slice: bool) -> tuple[Head, list[bytes]]:
+    parts = [slice_.tobytes()] if with_slice else []
     if input_size is not None:
         parts.append(to_input(slice_, input_size).tobytes())
     return {"shape": slice_.shape[1:]}, parts

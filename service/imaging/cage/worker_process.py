@@ -6,7 +6,8 @@ import signal
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from service.imaging.cage.ending import Ending, WorkerEndedError
+from service.imaging.cage.ending import Ending
+from service.imaging.cage.failures import FileRefusedError, WorkerEndedError
 from service.imaging.cage.fork_server import STATUS, ForkServer, WorkerLimits
 from service.imaging.cage.messages import END, LENGTHS, MAX_HEAD_BYTES, MEMORY, NO_MEMORY, Head, start
 
@@ -61,10 +62,11 @@ class WorkerProcess:
         """End the worker, even while it decodes."""
         self._writer.transport.abort()
 
-    async def answers(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
+    async def results(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
         """Send an order with a file; yield the frames of the response.
 
         Raises:
+            FileRefusedError: no slice follows.
             WorkerEndedError: the worker ended, or sent more than `max_bytes` or a malformed frame.
         """
         self._writer.writelines((start(order, len(data)), data, END))
@@ -80,9 +82,9 @@ class WorkerProcess:
                 return
             if head.get("error") in (MEMORY, NO_MEMORY):
                 raise WorkerEndedError(Ending.MEMORY if head["error"] == MEMORY else Ending.NO_MEMORY)
+            if head.get("final"):
+                raise FileRefusedError(head)
             yield head, payload
-            if head.get("final"):  # an error after which no slice follows
-                return
 
     async def _read(self, max_bytes: int) -> tuple[Head, bytes]:
         """Read a frame of the worker, without trusting it: its codecs have read untrusted bytes."""

@@ -23,7 +23,7 @@ from tests.support.files.dicoms import ct, phantom
 from tests.support.files.hostile import honest_oddities
 from tests.support.files.lying_files import encoded
 from tests.support.processes.client import png
-from tests.support.processes.family import descendants, is_running, used, wait_for, workers
+from tests.support.processes.family import descendants, is_running, resident_bytes, used, wait_for, workers
 from tests.support.processes.server import ROOT
 
 ENDLESS = jpeg_of_many_scans(scans=100_000)
@@ -304,3 +304,17 @@ def test_no_process_is_left_when_the_one_that_uses_them_ends(number: signal.Sign
         process.wait()
     assert len(family) >= 3
     wait_for(lambda: not any(is_running(each) for each in family), 10)
+
+
+@pytest.mark.anyio
+async def test_files_that_need_much_memory_are_decoded_one_at_a_time() -> None:
+    """So that an attack with such files needs the limit of one file."""
+    large = encoded(Image.linear_gradient("L").resize((4096, 4096)).convert("RGBA"), "PNG")
+    async with caged(2) as cage:
+        decoding = [asyncio.create_task(cage.decode(large)) for _ in range(6)]
+        peak = 0
+        while not all(task.done() for task in decoding):
+            peak = max(peak, sum(resident_bytes(worker) for worker in cage.workers()))
+            await asyncio.sleep(0.005)
+        assert {task.result().slice_.shape for task in decoding} == {(1, 4096, 4096)}
+    assert peak < 700 * 1024**2
