@@ -135,7 +135,7 @@ class LocalEngine:
 
         network_input = None if slice_.read is None else slice_.read.network_input
         if network_input is None:
-            network_input = self.decoders.decode(slice_.data, input_size=self.card.input_size).network_input
+            network_input = self.decoders.network_input(slice_.data, self.card.input_size)
         (prediction,) = self._predictor.submit(lambda: self._predictor.predict_now([network_input])).result()
         if isinstance(prediction, Exception):
             raise prediction

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from service.errors import ErrorCode, OverloadedError
-from service.imaging.cage.pool import Decoded
 from service.imaging.decode import DecodeLimits, Slice, to_input
 from service.imaging.window import LUNG
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
@@ -21,7 +20,7 @@ R = TypeVar("R")
 
 async def assess_image(
     data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
-) -> tuple[Slice, Assessment]:
+) -> Assessment:
     """Decode, queue, predict, compare with the thresholds, count.
 
     Args:
@@ -31,26 +30,44 @@ async def assess_image(
         stages: records decode, queue and inference.
         point: for the label; None is that of the settings.
 
-    Returns:
-        The slice in its original size, uint8 (1, H, W), and its assessment.
-
     Raises:
         ServiceError: with the reason; see its subclasses.
     """
-    limits = DecodeLimits(max_pixels=state.settings.max_pixels)
-    return await _assess(lambda size: state.cage.decode(data, limits, LUNG, size), model, state, stages, point)
+
+    async def decoded(size: int) -> Slice:
+        return await state.cage.network_input(data, size, _limits(state))
+
+    return await _assess(decoded, model, state, stages, point)
+
+
+async def assess_and_keep(
+    data: bytes, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
+) -> tuple[Slice, Assessment]:
+    """Assess like `assess_image`; return the slice in its original size, uint8 (1, H, W), too."""
+    slices: list[Slice] = []
+
+    async def decoded(size: int) -> Slice:
+        both = await state.cage.decode(data, _limits(state), LUNG, size)
+        slices.append(both.slice_)
+        return both.network_input
+
+    assessment = await _assess(decoded, model, state, stages, point)
+    return slices[0], assessment
 
 
 async def assess_slice(
     ct_slice: Slice, model: ServedModel, state: ServiceState, stages: StageTimer, point: OperatingPoint | None = None
-) -> tuple[Slice, Assessment]:
+) -> Assessment:
     """Resize, queue, predict, compare and count like `assess_image`, for a decoded slice, uint8 (1, H, W)."""
 
-    async def resized(size: int) -> Decoded:
-        network_input = await asyncio.get_running_loop().run_in_executor(state.threads, to_input, ct_slice, size)
-        return Decoded(ct_slice, network_input)
+    async def resized(size: int) -> Slice:
+        return await asyncio.get_running_loop().run_in_executor(state.threads, to_input, ct_slice, size)
 
     return await _assess(resized, model, state, stages, point)
+
+
+def _limits(state: ServiceState) -> DecodeLimits:
+    return DecodeLimits(max_pixels=state.settings.max_pixels)
 
 
 async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]], model: ServedModel) -> list[R]:
@@ -76,23 +93,23 @@ async def run_bounded(count: int, one: Callable[[int], Coroutine[None, None, R]]
 
 
 async def _assess(
-    read: Callable[[int], Awaitable[Decoded]],
+    read: Callable[[int], Awaitable[Slice]],
     model: ServedModel,
     state: ServiceState,
     stages: StageTimer,
     point: OperatingPoint | None,
-) -> tuple[Slice, Assessment]:
-    """Assess the slice that `read` returns for an input size; count images without a prediction, on every route."""
+) -> Assessment:
+    """Assess the network's input that `read` returns for its size; count images without a prediction."""
     with state.metrics.counting_rejections():
-        decoded = await read(model.card.input_size)
+        network_input = await read(model.card.input_size)
         stages.finish("decode")
-        answer = await infer(model, QueuedSlice(decoded.network_input))
+        answer = await infer(model, QueuedSlice(network_input))
         stages.record("queue", answer.queue_seconds)
         stages.record("inference", answer.run_seconds)
         model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
         assessment = assess(answer.result, model.card, point or model.operating_point)
         _count(assessment, state)
-        return decoded.slice_, assessment
+        return assessment
 
 
 async def infer(model: ServedModel, queued: QueuedSlice) -> BatchedResult[NetworkPrediction]:

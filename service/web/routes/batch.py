@@ -61,7 +61,7 @@ async def _one(
 ) -> BatchResult:
     stages, file = stages.copy(), files[index]
     try:
-        _, assessment = await assess_image(file.data, model, state, stages, point)
+        assessment = await assess_image(file.data, model, state, stages, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason

@@ -12,7 +12,7 @@ from service import DISCLAIMER
 from service.api import Explanation, Map
 from service.imaging.decode import Slice
 from service.imaging.overlay import grey_image, map_image, overlay, png, with_colour_bar
-from service.inference.pipeline import assess_image
+from service.inference.pipeline import assess_and_keep
 from service.inference.served_model import ServedModel
 from service.inference.stages import StageTimer
 from service.model.assess import Assessment
@@ -76,7 +76,7 @@ async def explain(
     data = await read_upload(request)
     stages.finish("read")
     point = model.point_of(point_name)
-    ct_slice, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+    ct_slice, assessment = await cancel_on_disconnect(request, assess_and_keep(data, model, state, stages, point))
     pictures = _Pictures(ct_slice, assessment, with_lungs, max_side)
     draw = partial(_as_json, pictures, model, request_id_of(request.scope), stages)
     if wanted == _PNG:

@@ -34,5 +34,5 @@ async def predict(request: Request, state: AnyState, model: CurrentModel, point_
     data = await read_upload(request)
     stages.finish("read")
     point = model.point_of(point_name)
-    _, assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
+    assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
     return prediction_body(assessment, model, request_id_of(request.scope), stages)

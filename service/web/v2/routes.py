@@ -173,9 +173,9 @@ async def _assess(rows: _Rows, model: ServedModel, state: ServiceState, stages: 
     row, stages = rows[index], stages.copy()
     try:
         if isinstance(row, bytes):
-            _, assessment = await assess_image(row, model, state, stages)
+            assessment = await assess_image(row, model, state, stages)
         else:
-            _, assessment = await assess_slice(row, model, state, stages)
+            assessment = await assess_slice(row, model, state, stages)
     except ServiceError as error:
         if len(rows) == 1 or not (isinstance(error, _OF_THE_IMAGE) or error.code == ErrorCode.NOT_FINITE):
             raise
