@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.environments import ROOT
 from benchmarks.gpu.load import Load, is_ready, load
-from service.model.batches import sizes_of_batches
 from service.model.card import Precision
 from service.model.choice import choose_file
 from service.model.file import Network, load_model, read_manifest, synthetic_slice
+from service.model.predictor import sizes_of_batches
 from training.run.record import Record
 
 _JSON: Final = ROOT / "docs" / "performance-gpu.json"

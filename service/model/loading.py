@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 
 from service.errors import ModelFileError
-from service.model.batches import sizes_of_batches
 from service.model.choice import Choice, WantedPrecision, choose
 from service.model.file import LoadedModel, load_model, synthetic_slice
 from service.model.hardware import keep_freed_memory, one_thread, reason_of, return_freed_memory
-from service.model.predictor import Predictor
+from service.model.predictor import Predictor, sizes_of_batches
 from service.processors import usable_processors
 
 _log = logging.getLogger("covidct")

@@ -19,8 +19,8 @@ from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.study_upload import OPENAPI_BODY_OF_STUDY, files_of
-from service.web.study_work import LINES, LinesResponse, StudyWork, counted
+from service.web.studies.upload import OPENAPI_BODY_OF_STUDY, files_of
+from service.web.studies.work import LINES, LinesResponse, StudyWork, counted
 
 PATH: Final = "/predict/study"
 

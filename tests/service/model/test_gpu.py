@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from service.imaging.decode import Slice
-from service.model.batches import to_device
 from service.model.choice import choose_file
 from service.model.file import load_on_cpu, read_manifest, synthetic_slice
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
-from service.model.predictor import Predictor
+from service.model.predictor import Predictor, to_device
 from tests.support.networks.tiny import INPUT_SIZE
 
 pytestmark = pytest.mark.gpu

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from service.model import loading
 from service.model.file import LoadedModel, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
-from service.model.predictor import Predictor
+from service.model.predictor import Predictor, sizes_of_batches, to_device
 from tests.support.networks.tiny import TinyNetwork, even, write_models
 
 
@@ -227,3 +228,36 @@ def test_the_network_does_not_read_what_the_lung_finder_refuses(tmp_path: Path) 
 def test_without_a_lung_finder_the_network_reads_every_slice(models: Path) -> None:
     answers = load(models, threads=1).predict_now([even(5), even(200)], 1, [True, True])
     assert all(isinstance(answer, NetworkPrediction) for answer in answers)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("max_size", "sizes"),
+    [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (32, (1, 2, 4, 8, 16, 32)), (33, (1, 2, 4, 8, 16, 32, 33))],
+)
+def test_sizes_double_up_to_the_largest(max_size: int, sizes: tuple[int, ...]) -> None:
+    assert sizes_of_batches(max_size) == sizes
+
+
+def numbered(count: int) -> list[Slice]:
+    return [np.full((1, 4, 4), number, np.uint8) for number in range(1, count + 1)]
+
+
+def levels(batch: torch.Tensor) -> list[int]:
+    return [int(row.max()) for row in batch]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_cpu_gets_as_many_slices_as_there_are(count: int) -> None:
+    batch = to_device(numbered(count), CPU, 8)
+    assert batch.dtype == torch.uint8
+    assert levels(batch) == list(range(1, count + 1))
+
+
+def test_the_pixels_of_a_single_slice_are_not_copied_for_a_cpu() -> None:
+    ct_slice = numbered(1)[0]
+    batch = to_device([ct_slice], CPU, 8)
+    ct_slice[:] = 7
+    assert levels(batch) == [7]

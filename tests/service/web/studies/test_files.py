@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.web import study_files
-from service.web.study_files import study_zip
+from service.web.studies import files
+from service.web.studies.files import study_zip
 
 
 @pytest.mark.anyio
@@ -18,7 +18,7 @@ async def test_a_zip_that_is_cancelled_builds_no_more_files(monkeypatch: pytest.
             names.append(f"{len(names)}.dcm")
             yield names[-1], b"content"
 
-    monkeypatch.setattr(study_files, "study_files", endless)
+    monkeypatch.setattr(files, "study_files", endless)
     answer: Any = SimpleNamespace(model_dump_json=lambda **_: "{}")
     model: Any = SimpleNamespace(card=None, predictor=SimpleNamespace(sha256=""))
     study: Any = None

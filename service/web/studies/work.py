@@ -22,7 +22,7 @@ from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
 from service.model.study import Study
 from service.web.problems import problem_body
-from service.web.study_files import result_files_of, slice_pictures, study_zip
+from service.web.studies.files import result_files_of, slice_pictures, study_zip
 
 LINES: Final = "application/x-ndjson"
 

@@ -1,0 +1,1 @@
+"""Body and result files of a study."""
