@@ -1,4 +1,4 @@
-"""2,000 hostile uploads and 20 bombs of each kind at 16 connections, against the shipped model."""
+"""2,000 hostile uploads, 20 bombs of each kind and floods of connections, against the shipped model."""
 
 from statistics import median
 
@@ -22,5 +22,5 @@ def test_2000_hostile_uploads_with_20_bombs_of_each_kind_while_good_slices_are_s
     assert max(outcome.probabilities) < 1
     assert max(outcome.probabilities) - min(outcome.probabilities) < 0.005
     assert slowest < 3 * usual
-    assert outcome.peak < 1500
+    assert outcome.peak < 1.2 * 1024
     assert outcome.after < 1.1 * outcome.before

@@ -1,4 +1,4 @@
-"""Hostile uploads at many connections, while good slices are sent."""
+"""Hostile uploads and floods of connections, while good slices are sent."""
 
 import threading
 import time
@@ -14,6 +14,7 @@ import psutil
 from tests.support.files.bombs import BOMBS
 from tests.support.files.hostile import corpus
 from tests.support.processes.client import png
+from tests.support.processes.floods import FLOODS, Flood
 from tests.support.processes.server import Server
 
 _RETURN_SECONDS = 90
@@ -62,7 +63,7 @@ def _sizes_kib(pid: int) -> dict[str, int]:
 
 
 def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 16) -> Outcome:
-    """Send hostile uploads and bombs in a random order, and good slices all the time.
+    """Send hostile uploads and bombs in a random order, all floods of connections, and good slices all the time.
 
     Before, as many connections send good slices only, to measure their usual time under load.
     """
@@ -73,7 +74,7 @@ def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 
     usual, outcome = Outcome(), Outcome()
     _send_all(server, [png()] * max(20 * connections, uploads // 4), connections, usual)
     outcome.before, outcome.usual_seconds = memory_mib(server), usual.seconds
-    outcome.statuses = _send_all(server, hostile, connections, outcome)
+    outcome.statuses = _send_all(server, hostile, connections, outcome, FLOODS)
     until = time.monotonic() + _RETURN_SECONDS
     while (memory := memory_mib(server)) > 1.05 * outcome.before and time.monotonic() < until:
         time.sleep(1)
@@ -81,10 +82,13 @@ def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 
     return outcome
 
 
-def _send_all(server: Server, uploads: Sequence[bytes], connections: int, outcome: Outcome) -> set[int]:
-    """Send uploads, and good slices meanwhile; return the statuses of the uploads."""
+def _send_all(
+    server: Server, uploads: Sequence[bytes], connections: int, outcome: Outcome, floods: Sequence[Flood] = ()
+) -> set[int]:
+    """Send uploads, and good slices and floods meanwhile; return the statuses of the uploads."""
     done = threading.Event()
     others = [threading.Thread(target=target, args=(server, outcome, done)) for target in (_watch, _send_good)]
+    others += [threading.Thread(target=target, args=(server, done)) for target in floods]
     for thread in others:
         thread.start()
     with httpx2.Client(base_url=server.url, timeout=120) as client, ThreadPoolExecutor(connections) as pool:
@@ -96,7 +100,8 @@ def _send_all(server: Server, uploads: Sequence[bytes], connections: int, outcom
 
 
 def _post(client: httpx2.Client, data: bytes) -> httpx2.Response:
-    return client.post("/predict", files={"image": ("a", data)})
+    files = {"image": ("a", data)}
+    return client.post("/predict", files=files, headers={"Connection": "close"})  # idle ones may be closed at any time
 
 
 def _send_good(server: Server, outcome: Outcome, done: threading.Event) -> None:

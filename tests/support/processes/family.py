@@ -38,13 +38,6 @@ def used(process: psutil.Process) -> float:
     return 0.0
 
 
-def resident_bytes(process: psutil.Process) -> int:
-    """Return its resident memory."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return int(process.memory_info().rss)
-    return 0
-
-
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until the condition is true."""
     until = time.monotonic() + seconds
