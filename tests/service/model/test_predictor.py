@@ -9,8 +9,6 @@ import torch
 
 from service.errors import InferenceError, OverloadedError, UnusableImageError
 from service.imaging.decode import Slice
-from service.model import loading
-from service.model.file import LoadedModel, load_model
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
 from service.model.predictor import Predictor, sizes_of_batches, to_device
@@ -144,25 +142,6 @@ def test_the_network_has_run_at_least_twice_before_the_first_request(
     assert {1, most or 1} <= set(sizes)
 
 
-def test_loading_computes_in_one_thread_and_leaves_the_callers_number(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, seen = torch.get_num_threads(), []
-
-    def watched(*arguments: Any) -> LoadedModel:
-        seen.append(torch.get_num_threads())
-        return load_model(*arguments)
-
-    monkeypatch.setattr(loading, "load_model", watched)
-    torch.set_num_threads(2)
-    try:
-        load(models, threads=4)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1]
-
-
 def test_batches_that_run_alone_run_in_one_thread_and_those_beside_it_in_others(models: Path) -> None:
     predictor = load(models, threads=4)
     release = threading.Event()
@@ -173,24 +152,6 @@ def test_batches_that_run_alone_run_in_one_thread_and_those_beside_it_in_others(
     assert {predictor.submit(threading.current_thread).result() for _ in range(3)} == {first.result()}
     beside.join(10)  # it has a team of two threads, which would slow down those that run alone
     assert not beside.is_alive()
-    predictor.close()
-
-
-@pytest.mark.anyio
-async def test_the_network_runs_in_one_thread_that_is_not_the_event_loops(models: Path) -> None:
-    predictor = load(models, threads=1)
-    threads: list[str] = []
-    network = predictor._network
-
-    def watched(batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        threads.append(threading.current_thread().name)
-        return network(batch)
-
-    predictor._network = watched
-    for _ in range(3):
-        await predictor.predict([even(100)])
-    assert len(set(threads)) == 1
-    assert threads[0].startswith("predictor")
     predictor.close()
 
 
@@ -254,10 +215,3 @@ def test_a_cpu_gets_as_many_slices_as_there_are(count: int) -> None:
     batch = to_device(numbered(count), CPU, 8)
     assert batch.dtype == torch.uint8
     assert levels(batch) == list(range(1, count + 1))
-
-
-def test_the_pixels_of_a_single_slice_are_not_copied_for_a_cpu() -> None:
-    ct_slice = numbered(1)[0]
-    batch = to_device([ct_slice], CPU, 8)
-    ct_slice[:] = 7
-    assert levels(batch) == [7]

@@ -79,11 +79,6 @@ async def test_more_images_than_allowed_are_refused_before_any_is_decoded(models
         problem(await post(client, *[png()] * 60), 413, "too_many_images")
 
 
-async def test_a_form_without_an_image_is_a_problem(models: Path) -> None:
-    async with serve(models) as client:
-        problem(await client.post("/predict/batch", files={"scan": png()}), 400, "missing_image")
-
-
 async def test_a_request_does_not_fill_the_queue_by_itself(models: Path) -> None:
     async with serve(models, queue_max_length=2) as client:
         results = (await post(client, *[png()] * 20)).json()["results"]
