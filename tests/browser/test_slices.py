@@ -150,7 +150,7 @@ def test_a_run_says_the_time_left_and_can_be_cancelled(open_page: Open, tmp_path
 def test_a_study_takes_the_place_of_pictures_that_are_still_being_read(
     open_page: Open, pictures: list[Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "ct.zip").write_bytes(zipped({str(n): data for n, data in enumerate(series([100.0, 110.0, 120.0]))}))
+    (tmp_path / "ct.zip").write_bytes(zipped(series([100.0, 110.0, 120.0])))
     page = open_page()
     gate = Gate(page)
     choose(page, *pictures)

@@ -179,9 +179,8 @@ def test_results_are_saved_as_csv_json_seg_and_sr(open_page: Open, study: Path, 
 
 
 def test_each_series_of_a_study_can_be_chosen(open_page: Open, tmp_path: Path) -> None:
-    files = [*series(HEIGHTS[:3], "1.2.3"), *series(HEIGHTS, "1.2.4")]
     path = tmp_path / "ct.zip"
-    path.write_bytes(zipped({str(number): data for number, data in enumerate(files)}))
+    path.write_bytes(zipped([*series(HEIGHTS[:3], "1.2.3"), *series(HEIGHTS, "1.2.4")]))
     page = open_page()
     choose(page, path)
     summary(page)
@@ -195,7 +194,7 @@ def test_each_series_of_a_study_can_be_chosen(open_page: Open, tmp_path: Path) -
 def test_warnings_of_a_series_are_shown(open_page: Open, tmp_path: Path) -> None:
     path = tmp_path / "ct.zip"
     heights = [*HEIGHTS[:4], *(height + 40 for height in HEIGHTS[4:])]
-    path.write_bytes(zipped({str(number): data for number, data in enumerate(series(heights))}))
+    path.write_bytes(zipped(series(heights)))
     page = open_page()
     choose(page, path)
     summary(page)

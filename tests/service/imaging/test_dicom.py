@@ -22,7 +22,7 @@ from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import DecodeLimits, decode
 from service.imaging.dicom import open_dicom
 from service.imaging.window import Window
-from tests.support.files.dicoms import PATIENT, STREAMS, ct, ct_dataset, group, phantom, written
+from tests.support.files.dicoms import PATIENT, STREAMS, ct, ct_dataset, groups, phantom, written
 
 STORED = phantom()
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -82,9 +82,9 @@ def test_a_colour_capture_becomes_luma() -> None:
 
 
 def test_frames_come_one_by_one_each_with_its_own_rescale() -> None:
-    name = "PixelValueTransformationSequence"
-    groups = [group(name, RescaleSlope=1, RescaleIntercept=intercept) for intercept in (-1024, -524)]
-    file = open_dicom(ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=groups))
+    rescales = [{"RescaleSlope": 1, "RescaleIntercept": intercept} for intercept in (-1024, -524)]
+    frames = [groups(PixelValueTransformationSequence=rescale) for rescale in rescales]
+    file = open_dicom(ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=frames))
     np.testing.assert_array_equal(file.frame(0)[np.newaxis], EXPECTED)
     np.testing.assert_array_equal(file.frame(1), windowed(STORED.astype(int) - 524))
 

@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from tests.support.files.dicoms import ct, ct_dataset, group, palette, phantom, written
+from tests.support.files.dicoms import ct, ct_dataset, groups, palette, phantom, written
 
 STORED = phantom()
 SIGNED = (STORED.astype(int) - 1024).astype(np.int16)
@@ -132,8 +132,8 @@ def test_an_element_that_says_nothing_new_may_be_missing(changes: dict[str, Any]
 
 
 def test_an_intercept_alone_in_the_functional_groups_has_slope_1() -> None:
-    groups = [group("PixelValueTransformationSequence", RescaleIntercept=-1024)]
-    data = ct(STORED, SharedFunctionalGroupsSequence=groups, RescaleSlope=None, RescaleIntercept=None)
+    shared = [groups(PixelValueTransformationSequence={"RescaleIntercept": -1024})]
+    data = ct(STORED, SharedFunctionalGroupsSequence=shared, RescaleSlope=None, RescaleIntercept=None)
     np.testing.assert_array_equal(decode(data), EXPECTED)
 
 

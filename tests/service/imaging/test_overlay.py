@@ -1,10 +1,8 @@
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from service.imaging.overlay import grey_image, map_image, overlay, png, with_colour_bar
+from service.imaging.overlay import grey_image, map_image, overlay, with_colour_bar
 
 SLICE = np.full((1, 90, 160), 100, np.uint8)
 
@@ -109,7 +107,3 @@ def test_a_longest_side_makes_pictures_smaller_and_never_larger(side: int) -> No
     heatmap = np.ones((4, 4), np.float32)
     assert max(overlay(SLICE, heatmap, side).size) == side
     assert overlay(SLICE, heatmap, 1000).size == (160, 90)
-
-
-def test_png_is_a_png() -> None:
-    assert Image.open(io.BytesIO(png(grey_image(SLICE)))).format == "PNG"

@@ -25,7 +25,7 @@ from pydicom.uid import (
 from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, decode
 from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
-from tests.support.files.dicoms import STREAMS, ct, ct_dataset, encapsulated, group, palette, phantom, written
+from tests.support.files.dicoms import STREAMS, ct, ct_dataset, encapsulated, groups, palette, phantom, written
 from tests.support.files.lying_files import chunk, encoded
 
 STORED = phantom()
@@ -243,9 +243,11 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
 }
 
 AXIAL = "axial slice"
-LOCALIZER = group("CTImageFrameTypeSequence", FrameType=["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"])
-CORONAL = [1, 0, 0, 0, 0, -1]
-DENSITY = group("PixelValueTransformationSequence", RescaleSlope=1, RescaleIntercept=-1024, RescaleType="ED")
+LOCALIZER = groups(CTImageFrameTypeSequence={"FrameType": ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]})
+CORONAL: dict[str, Any] = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+CORONAL_FRAME = groups(PlaneOrientationSequence=CORONAL)
+RESCALE = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "ED"}
+DENSITY = groups(PixelValueTransformationSequence=RESCALE)
 NOT_AXIAL, NOT_CT, NOT_HOUNSFIELD = ErrorCode.NOT_AXIAL, ErrorCode.NOT_CT, ErrorCode.NOT_HOUNSFIELD
 FRAMES, NO_PIXELS, SMALL = ErrorCode.SEVERAL_FRAMES, ErrorCode.NO_PIXEL_DATA, ErrorCode.IMAGE_TOO_SMALL
 
@@ -265,14 +267,10 @@ REST: dict[str, tuple[ErrorCode, bytes, str]] = {
     "no image": (NOT_CT, renamed(dicomdir(), "1.3.10", "1.3.99"), "modality"),
     "a localizer": (ErrorCode.LOCALIZER, ct(STORED, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER", "X"]), AXIAL),
     "an enhanced localizer": (ErrorCode.LOCALIZER, ct(STORED, PerFrameFunctionalGroupsSequence=[LOCALIZER]), AXIAL),
-    "a coronal slice": (NOT_AXIAL, ct(STORED, ImageOrientationPatient=CORONAL), AXIAL),
+    "a coronal slice": (NOT_AXIAL, ct(STORED, **CORONAL), AXIAL),
     "a sagittal slice": (NOT_AXIAL, ct(STORED, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), AXIAL),
     "a slice at 45 degrees": (NOT_AXIAL, ct(STORED, ImageOrientationPatient=[1, 0, 0, 0, 0.7071, -0.7071]), AXIAL),
-    "an enhanced coronal slice": (
-        NOT_AXIAL,
-        ct(STORED, SharedFunctionalGroupsSequence=[group("PlaneOrientationSequence", ImageOrientationPatient=CORONAL)]),
-        AXIAL,
-    ),
+    "an enhanced coronal slice": (NOT_AXIAL, ct(STORED, SharedFunctionalGroupsSequence=[CORONAL_FRAME]), AXIAL),
     "no rescale": (NOT_HOUNSFIELD, ct(STORED, WindowCenter=-600, WindowWidth=1500, **NO_RESCALE), "no RescaleSlope"),
     "signed, no rescale": (NOT_HOUNSFIELD, ct(STORED.astype(np.int16), **NO_RESCALE), "no RescaleSlope"),
     "atomic numbers": (NOT_HOUNSFIELD, ct(STORED, RescaleType="Z_EFF"), "the unit Z_EFF"),

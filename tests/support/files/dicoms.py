@@ -1,7 +1,7 @@
 """DICOM files of the kinds that the tests need, written by pydicom."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,14 @@ def encapsulated(stream: bytes, syntax: str, pixels: NDArray[Any], **changes: An
     return written(dataset)
 
 
-def group(sequence: str, **elements: Any) -> Dataset:
-    """An item of functional groups that has one group with these elements."""
-    item, macro = Dataset(), Dataset()
-    for name, value in elements.items():
-        setattr(macro, name, value)
-    setattr(item, sequence, [macro])
+def groups(**sequences: Mapping[str, Any]) -> Dataset:
+    """Functional groups of a frame: a sequence for each group, of one item with these elements."""
+    item = Dataset()
+    for sequence, elements in sequences.items():
+        macro = Dataset()
+        for name, value in elements.items():
+            setattr(macro, name, value)
+        setattr(item, sequence, [macro])
     return item
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage
 
-from tests.support.files.dicoms import ct_dataset, written
+from tests.support.files.dicoms import ct_dataset, groups, written
 
 SIDE = 64
 """Pixels of a slice."""
@@ -91,24 +90,17 @@ def enhanced(heights: Sequence[float], thickness: float | None = None) -> bytes:
         FrameOfReferenceUID="1.2.9",
         SOPInstanceUID="1.2.3.1",
     )
-    measures = Dataset()
-    measures.PixelSpacing = [PIXEL_MM, PIXEL_MM]
+    measures: dict[str, Any] = {"PixelSpacing": [PIXEL_MM, PIXEL_MM]}
     if thickness is not None:
-        measures.SliceThickness = thickness
-    orientation = Dataset()
-    orientation.ImageOrientationPatient = list(AXIAL)
-    shared = Dataset()
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    dataset.SharedFunctionalGroupsSequence = [shared]
-    dataset.PerFrameFunctionalGroupsSequence = [_plane_position(place) for place in places]
+        measures["SliceThickness"] = thickness
+    orientation = {"ImageOrientationPatient": list(AXIAL)}
+    dataset.SharedFunctionalGroupsSequence = [
+        groups(PixelMeasuresSequence=measures, PlaneOrientationSequence=orientation)
+    ]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        groups(PlanePositionSequence={"ImagePositionPatient": list(place)}) for place in places
+    ]
     return written(dataset)
-
-
-def _plane_position(place: Sequence[float]) -> Dataset:
-    groups, position = Dataset(), Dataset()
-    position.ImagePositionPatient = list(place)
-    groups.PlanePositionSequence = [position]
-    return groups
 
 
 def volume(heights: Sequence[float]) -> nibabel.Nifti1Image:
@@ -120,12 +112,12 @@ def volume(heights: Sequence[float]) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(slices.transpose(2, 1, 0), affine)
 
 
-def zipped(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip of these members."""
+def zipped(members: Mapping[str, bytes] | Sequence[bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of these members; those of a sequence are named by their number."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
+        for name, data in members.items() if isinstance(members, Mapping) else enumerate(members):
+            archive.writestr(str(name), data)
     return file.getvalue()
 
 
