@@ -7,25 +7,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
+from service.model.card import Calibration
 from training.evaluation.by_source import SourcePredictions, log_odds
 from training.evaluation.scores import BINS, bin_of, weighted_scores
 from training.run.record import Record
 
 LOSS_TOLERANCE: Final = 0.02
 """Log loss by which a calibration must be better than none: networks of one recipe differ by more."""
-
-
-class PlattCalibration(Record):
-    """Slope and offset of log odds (Platt 1999): calibrated = slope x log odds + offset. 1 and 0 change nothing."""
-
-    slope: float
-    offset: float
-    rule: str
-
-    def apply(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrate probabilities: float32 of the same shape."""
-        odds = self.slope * log_odds(probabilities) + self.offset
-        return (1 / (1 + np.exp(-odds))).astype(np.float32)
 
 
 class CalibrationTrial(Record):
@@ -58,9 +46,15 @@ class ReliabilityBin(Record):
     share_of_covid: float | None
 
 
+def apply(calibration: Calibration, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Calibrate probabilities: float32 of the same shape."""
+    odds = calibration.slope * log_odds(probabilities) + calibration.offset
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+
+
 def choose_calibration(
     sources: Mapping[str, SourcePredictions],
-) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
+) -> tuple[Calibration, dict[str, CalibrationTrial]]:
     """Choose no calibration, a slope (temperature), or slope and offset (Platt), by the log loss on other sources.
 
     Each kind is fitted to all sources but one and scored on that one, because a model is used in hospitals outside of
@@ -72,7 +66,7 @@ def choose_calibration(
     """
     if len(sources) < 2:
         only = f"{next(iter(sources))} is the only left-out source" if sources else "no left-out source tells"
-        return PlattCalibration(slope=1, offset=0, rule=f"none: {only}"), {}
+        return Calibration(slope=1, offset=0, rule=f"none: {only}"), {}
     trials = {kind: _try(kind, sources) for kind in ("none", "temperature", "platt")}
     # a slope of 0 or less would reverse the order of the slices
     best = min((kind for kind in trials if trials[kind].slope > 0), key=lambda kind: trials[kind].log_loss)
@@ -83,23 +77,23 @@ def choose_calibration(
         f"{best}: by the mean log loss on left-out {', '.join(sources)}, each judged by a fit to the others "
         f"({losses}), none unless another is more than {LOSS_TOLERANCE} better; sources and classes weigh the same"
     )
-    return PlattCalibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
+    return Calibration(slope=trials[best].slope, offset=trials[best].offset, rule=rule), trials
 
 
-def fit_platt(sources: Mapping[str, SourcePredictions]) -> tuple[PlattCalibration, dict[str, CalibrationTrial]]:
+def fit_platt(sources: Mapping[str, SourcePredictions]) -> tuple[Calibration, dict[str, CalibrationTrial]]:
     """Fit slope and offset to all sources, for log odds without a natural zero, such as those of a maximum.
 
     Returns:
         The calibration, and its trial, each source scored by a fit to the others; no trial with a single source.
     """
     if not sources:
-        return PlattCalibration(slope=1, offset=0, rule="none: no left-out source tells"), {}
+        return Calibration(slope=1, offset=0, rule="none: no left-out source tells"), {}
     slope, offset = _fit("platt", list(sources.values()))
     if slope <= 0:  # it would reverse the order of the slices
-        return PlattCalibration(slope=1, offset=0, rule=f"none: the order on {', '.join(sources)} is wrong"), {}
+        return Calibration(slope=1, offset=0, rule=f"none: the order on {', '.join(sources)} is wrong"), {}
     rule = f"platt: fitted to left-out {', '.join(sources)}; sources and classes weigh the same"
     trials = {"platt": _try("platt", sources)} if len(sources) > 1 else {}
-    return PlattCalibration(slope=slope, offset=offset, rule=rule), trials
+    return Calibration(slope=slope, offset=offset, rule=rule), trials
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:

@@ -8,7 +8,7 @@ from typing import Final, get_args
 import numpy as np
 from pydantic import Field
 
-from service.model.card import AnswerName, Interval
+from service.model.card import AnswerName, Calibration, Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.by_source import (
@@ -18,7 +18,7 @@ from training.evaluation.by_source import (
     predictions_by_source,
     shows_lesion,
 )
-from training.evaluation.calibration import CalibrationTrial, PlattCalibration, choose_calibration, fit_platt
+from training.evaluation.calibration import CalibrationTrial, apply, choose_calibration, fit_platt
 from training.evaluation.lesion_scores import LesionScores, score_lesions, strongest_inside_lung
 from training.evaluation.operating_points import (
     PURPOSES,
@@ -95,8 +95,8 @@ class LeftOutJudgement(Record):
             found by the lung finder, another network.
     """
 
-    calibration: PlattCalibration | None = None
-    calibrations: dict[AnswerName, PlattCalibration] = Field(default_factory=dict)
+    calibration: Calibration | None = None
+    calibrations: dict[AnswerName, Calibration] = Field(default_factory=dict)
     calibration_trials: dict[AnswerName, dict[str, CalibrationTrial]] = Field(default_factory=dict)
     operating_points: dict[str, OperatingPoint]
     sources: dict[str, SourceScores]
@@ -136,12 +136,7 @@ def judge_left_out(predictions: Predictions, slices: Sequence[CtSlice], seed: in
         calibrations=calibrations,
         calibration_trials=trials,
         operating_points={str(name): point for name, point in points.items()},
-        sources={
-            name: score_source(source, threshold, seed, alone[name]).model_copy(
-                update={"nested": _nested(name, sources, seed)}
-            )
-            for name, source in sources.items()
-        },
+        sources={name: _score_source(name, sources, threshold, seed, alone[name]) for name in sources},
         clear=_score_clear(predictions, slices),
         lesions=score_lesions(predictions, slices),
         strongest_inside_lung=strongest_inside_lung(predictions, slices),
@@ -150,7 +145,7 @@ def judge_left_out(predictions: Predictions, slices: Sequence[CtSlice], seed: in
 
 def fit_calibrations(
     predictions: Predictions, slices: Sequence[CtSlice]
-) -> tuple[dict[AnswerName, PlattCalibration], dict[AnswerName, dict[str, CalibrationTrial]]]:
+) -> tuple[dict[AnswerName, Calibration], dict[AnswerName, dict[str, CalibrationTrial]]]:
     """Calibrate both probabilities of an uncalibrated network, on the slices with a known truth.
 
     The log odds of a maximum over thousands of cells are overconfident, so slope and offset are always fitted to them.
@@ -158,7 +153,7 @@ def fit_calibrations(
     """
     lesion_sources = predictions_by_source(shows_lesion, slices, predictions.lesion_probability, _FEWEST)
     of_lesion, lesion_trials = fit_platt(lesion_sources)
-    has_lesion = of_lesion.apply(predictions.lesion_probability) >= _SURE_OF_LESION
+    has_lesion = apply(of_lesion, predictions.lesion_probability) >= _SURE_OF_LESION
     sick = [
         replace(slice_, label=slice_.label if sure and slice_.finding != "healthy" else None)
         for slice_, sure in zip(slices, has_lesion, strict=True)
@@ -171,29 +166,32 @@ def fit_calibrations(
     )
 
 
-def calibrated(predictions: Predictions, calibrations: Mapping[AnswerName, PlattCalibration]) -> Predictions:
+def calibrated(predictions: Predictions, calibrations: Mapping[AnswerName, Calibration]) -> Predictions:
     """Apply calibrations to the predictions of an uncalibrated network."""
     return replace(
         predictions,
-        lesion_probability=calibrations["lesion_probability"].apply(predictions.lesion_probability),
-        covid_given_lesion=calibrations["covid_given_lesion"].apply(predictions.covid_given_lesion),
+        lesion_probability=apply(calibrations["lesion_probability"], predictions.lesion_probability),
+        covid_given_lesion=apply(calibrations["covid_given_lesion"], predictions.covid_given_lesion),
     )
 
 
-def score_source(
-    source: SourcePredictions,
+def _score_source(
+    name: str,
+    sources: Mapping[str, SourcePredictions],
     threshold: float,
     seed: int,
-    alone: Mapping[str, Mapping[AnswerName, float]] | None = None,
+    alone: Mapping[str, dict[AnswerName, float]],
 ) -> SourceScores:
     """Score one source; intervals resample its groups, not its slices, because slices of a patient are alike."""
+    source = sources[name]
     weights = source.resamples(derive_seed(seed, "left-out"))
     return SourceScores(
         count=len(source.labels),
         positives=int(source.labels.sum()),
         groups=len(np.unique(source.groups)),
         figures=figures_with_intervals(source.probability, source.labels, threshold, weights),
-        answers={negatives: dict(figures) for negatives, figures in (alone or {}).items()},
+        answers=dict(alone),
+        nested=_nested(name, sources, seed),
     )
 
 

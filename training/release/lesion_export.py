@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from service.model.card import Calibration, FilePrecision, Interval, ManifestFile, ModelCard
+from service.model.card import FilePrecision, Interval, ManifestFile, ModelCard
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE
@@ -76,7 +76,7 @@ def _card(
         purposes={name: point.purpose for name, point in points.items()},
         checks=CHECK_THRESHOLDS,
         checks_rule=CHECKS_RULE,
-        calibrations={name: Calibration(**platt.model_dump()) for name, platt in judgement.calibrations.items()},
+        calibrations=judgement.calibrations,
         test_metrics={str(name): figure for name, figure in test_metrics.items()},
         left_out_metrics={
             source: {str(name): figure for name, figure in scores.figures.items()}

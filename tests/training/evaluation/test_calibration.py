@@ -3,10 +3,11 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
+from service.model.card import Calibration
 from training.evaluation.by_source import SourcePredictions
 from training.evaluation.calibration import (
     LOSS_TOLERANCE,
-    PlattCalibration,
+    apply,
     choose_calibration,
     fit_platt,
     reliability,
@@ -88,10 +89,10 @@ def test_log_odds_without_a_zero_of_their_own_are_always_fitted() -> None:
 
 def test_calibrated_probabilities_are_those_of_the_calibrated_log_odds() -> None:
     source = _source(1.0, 0.0)
-    platt = PlattCalibration(slope=0.5, offset=1.0, rule="")
-    calibrated = platt.apply(source.probability.astype(np.float32))
+    platt = Calibration(slope=0.5, offset=1.0, rule="")
+    calibrated = apply(platt, source.probability.astype(np.float32))
     assert calibrated == pytest.approx(source.calibrated(platt.slope, platt.offset).probability, abs=1e-4)
-    assert np.isfinite(platt.apply(np.array([0.0, 1.0], np.float32))).all()
+    assert np.isfinite(apply(platt, np.array([0.0, 1.0], np.float32))).all()
 
 
 def test_answers_in_the_wrong_order_are_not_turned_around() -> None:
