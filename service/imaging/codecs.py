@@ -1,7 +1,7 @@
-"""Decodes compressed frames for pydicom, as one of its decoding plugins, with the codecs of imagecodecs.
+"""Decodes compressed frames with imagecodecs; a decoding plugin of pydicom.
 
-They are libjpeg-turbo (every JPEG), CharLS (JPEG-LS), OpenJPEG (JPEG 2000 and HTJ2K) and libjxl (JPEG XL). imagecodecs
-also has OpenJPH, which hangs on damaged HTJ2K streams, and two other codecs for lossless JPEG, which read fewer kinds.
+The codecs are libjpeg-turbo (every JPEG), CharLS (JPEG-LS), OpenJPEG (JPEG 2000 and HTJ2K), libjxl (JPEG XL), and
+imagecodecs' own for RLE. OpenJPH hangs on damaged HTJ2K streams; the other codecs for lossless JPEG read fewer kinds.
 pydicom imports this module when the first compressed file is decoded.
 """
 
@@ -61,7 +61,7 @@ def decode_jpeg(frame: bytes, runner: DecodeRunner) -> bytes:
 
 
 def decode_jpeg_ls(frame: bytes, runner: DecodeRunner) -> bytes:
-    """Decode JPEG-LS; some encoders write zeros before the end marker, and the last byte may be a zero too.
+    """Decode JPEG-LS, also with zeros before the end marker, of which the first may belong to the data.
 
     Raises:
         ValueError: of another size than the DICOM header says.

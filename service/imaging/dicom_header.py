@@ -191,7 +191,7 @@ def _read_dataset(data: bytes, start: int, syntax: str) -> tuple["Dataset", _End
 
 
 def numbers(dataset: "Dataset", name: str, tag: int) -> list[float]:
-    """Read the decimal strings of an element, also with commas for points; an absent or empty one gives an empty list.
+    """Read the decimal strings of an element, with points or commas; an absent or empty element gives an empty list.
 
     Args:
         dataset: with the element, if it has it.
@@ -221,7 +221,7 @@ def items_of(dataset: "Dataset", name: str) -> Sequence["Dataset"]:
     """List the items of a sequence; an absent or empty one has none.
 
     Raises:
-        UnusableImageError: the element is no sequence.
+        UnusableImageError: the element is not a sequence.
     """
     from pydicom.sequence import Sequence as Items
 

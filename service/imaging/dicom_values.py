@@ -25,7 +25,7 @@ _KEPT_TABLES: Final = 8
 """Tables that a process keeps, of 64 KiB: the slices of a series share one, which costs a third of decoding a slice."""
 
 _UNITS: Final = ("", "HU", "HU_MOD", "US")
-"""Rescale types (PS3.3 C.11.1.1.2) of Hounsfield units, modified ones, and none that is said."""
+"""Rescale types that mean Hounsfield units: none, plain, modified, and unspecified (PS3.3 C.11.1.1.2)."""
 
 
 def grey_table(

@@ -1,4 +1,4 @@
-"""TIFF files: the first full image among the pages by tifffile, which also decodes samples beyond 8 bits.
+"""TIFF files: tifffile finds the first full image among the pages, and decodes samples beyond 8 bits.
 
 Pillow reads usual TIFFs of up to 8 bits, but misreads deeper ones: it ignores WhiteIsZero, the number of bits and the
 sign. tifffile is imported when the first TIFF arrives.
@@ -26,7 +26,7 @@ _NUMBERS: Final = (
     "bitspersample", "compression", "imagelength", "imagewidth", "photometric", "planarconfig", "sampleformat",
     "samplesperpixel", "subfiletype", "tilelength", "tilewidth",
 )  # fmt: skip
-"""Attributes of a page that tifffile does not make numbers if their tags are malformed."""
+"""Attributes of a page that are numbers in tifffile only if their tags are valid."""
 
 _REDUCED_OR_MASK: Final = 0b101
 
