@@ -184,11 +184,11 @@ def test_each_series_of_a_study_can_be_chosen(open_page: Open, tmp_path: Path) -
     page = open_page()
     choose(page, path)
     summary(page)
-    for option, text in (("Series 1", "3 read"), ("Series 2", "8 read")):
+    for option, text in (("Series 0", "3 read"), ("Series 1", "8 read")):
         label = page.locator("#summary option", has_text=option).inner_text()
         page.get_by_label("Series").select_option(label)
         assert text in summary(page, text)
-    drawn(page, page.locator(".key-button[aria-pressed=true]").inner_text() + " of 8")
+    drawn(page, page.locator(".key-button[aria-pressed=true]").inner_text() + " of 0 to 7")
 
 
 def test_warnings_of_a_series_are_shown(open_page: Open, tmp_path: Path) -> None:
