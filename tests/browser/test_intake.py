@@ -118,7 +118,7 @@ def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: P
     ("name", "data", "headline", "reason"),
     [
         ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "Damaged zip", "Pack it again"),
-        ("notes", b"text", "No CT slices found", "1 unsupported_image_type"),
+        ("notes", b"text", "No CT slices found", "The content is not an image"),
     ],
     ids=["damaged zip", "text"],
 )
@@ -136,7 +136,7 @@ def test_a_study_that_cannot_be_read_says_why(
     assert page.locator("#drop").is_visible()
 
 
-@pytest.mark.parametrize(("sample", "text"), [("Drawn study", "26"), ("Drawn slice", "sample-slice.jpg")])
+@pytest.mark.parametrize(("sample", "text"), [("Drawn study", "of 0 to 25"), ("Drawn slice", "sample-slice.jpg")])
 def test_a_drawn_sample_can_be_tried_with_one_click(open_page: Open, sample: str, text: str) -> None:
     page = open_page()
     page.get_by_role("button", name=sample).click()
