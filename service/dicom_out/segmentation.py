@@ -99,7 +99,7 @@ def _without_pixels(source: Source, geometry: "VolumeGeometry", frames: _Frames,
             1,
             MANUFACTURER,
             device.name,
-            device.software_versions,  # type: ignore[arg-type] # highdicom means several, and says one
+            list(device.software_versions),  # type: ignore[arg-type] # highdicom means several, and says one
             device.sha256,
             max_fractional_value=_MAXIMUM,
             content_label="LUNGS_LESION",

@@ -105,6 +105,8 @@ def read_source(frames: "Sequence[SourceFrame]") -> Source:
 
 def silence_writers() -> None:
     """Silence pydicom and highdicom: their warnings and logs quote the header, which is patient data."""
+    import pydicom.config  # noqa: F401 - the import sets the level of its logger
+
     silence_readers()
     warnings.filterwarnings("ignore", module=r"highdicom")
     logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)

@@ -103,9 +103,7 @@ async def predict_study(
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
         reader = await stack.enter_async_context(open_study(state, options, pictures and wanted == LINES))
         work = StudyWork(reader, model, point, state, deadline, every_mm, uids, request_id_of(request.scope), outcome)
-        async with work.in_time():
-            async for name, file in files_of(request):
-                await reader.add(name, file)
+        await work.read(files_of(request))
         if wanted == LINES:
             return LinesResponse(work.lines(segmentation if files else None), stack.pop_all())
         study = await cancel_on_disconnect(request, work.study())

@@ -1,6 +1,8 @@
 """Work on one study after its files have arrived: its result as JSON, as a zip or as lines."""
 
 import asyncio
+import base64
+import io
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from service.api_study import StudyAnswer, StudyProgress
+from service.api_study import ResultFile, StudyAnswer, StudyProgress
 from service.dicom_out.segmentation import Kind
 from service.errors import DeadlineError, ErrorCode, ServiceError
 from service.inference.served_model import ServedModel
@@ -27,6 +29,9 @@ from service.web.studies.files import result_files_of, slice_pictures, study_zip
 LINES: Final = "application/x-ndjson"
 
 _LINE_SECONDS: Final = 1.0
+
+_PART_BYTES: Final = 3 * 256 * 1024
+"""Bytes of a file in a part of its line: a multiple of 3, so that base64 needs no padding in between."""
 
 _log = logging.getLogger("covidct.study")
 
@@ -51,6 +56,12 @@ class StudyWork:
     uids: bool
     request_id: str
     outcome: Outcome
+
+    async def read(self, files: AsyncIterator[tuple[str, io.BytesIO]]) -> None:
+        """Take the files as they arrive; none is held here, because a zip is as large as a body."""
+        async with self.in_time():
+            async for name, file in files:
+                await self.reader.add(name, file)
 
     async def study(self, progress: "asyncio.Queue[StudyProgress | None] | None" = None) -> Study:
         """Wait for the files, and read the slices."""
@@ -116,13 +127,13 @@ class StudyWork:
         return StudyProgress(done=0, of=self.reader.count, seconds_left=None)
 
     def _more(self, study: Study, files: Kind | None) -> Iterator[bytes]:
-        """Yield the lines after the result."""
+        """Yield the lines after the result, those of files in parts."""
         try:
             for picture in slice_pictures(study, self.answer(study)):
                 yield _line("picture", picture)
             if files is not None:
                 for file in result_files_of(study, self.model, self.point, files):
-                    yield _line("file", file)
+                    yield from _file_line(file)
         except Exception:  # noqa: BLE001 - the response has begun
             yield self._unexpected()
 
@@ -161,6 +172,15 @@ class LinesResponse(StreamingResponse):
 def _line(name: Literal["progress", "answer", "problem", "picture", "file"], body: BaseModel) -> bytes:
     """Write a `StudyLine`."""
     return b'{"%s":%s}\n' % (name.encode(), body.model_dump_json().encode())
+
+
+def _file_line(file: ResultFile) -> Iterator[bytes]:
+    """Yield the `StudyLine` of a file in parts: a SEG of 600 slices has 59 MB, and a whole line six times that."""
+    start, end = _line("file", file.model_copy(update={"content": b""})).rsplit(b'""', 1)
+    yield start + b'"'
+    for at in range(0, len(file.content), _PART_BYTES):
+        yield base64.b64encode(file.content[at : at + _PART_BYTES])
+    yield b'"' + end
 
 
 @contextmanager
