@@ -37,8 +37,8 @@ _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
 takes a quarter of the first; a photograph fits into the second. All are nicer than the network, whose threads wait for
 each other."""
 
-_EARLIER_BYTES: Final = 128 * 1024 * 1024
-"""Memory for a slice in these lanes: a grey DICOM slice of 2048 x 2048 pixels fits."""
+_EARLIER_BYTES: Final = 64 * 1024 * 1024
+"""Memory for a slice in these lanes; DICOM, PNG and JPEG of 2048 x 2048 pixels were decoded with half of it."""
 
 _LAST_NICENESS: Final = 10
 
