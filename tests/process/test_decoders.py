@@ -37,7 +37,7 @@ def post(server: Server, data: bytes) -> httpx2.Response:
 
 def busy(server: Server) -> bool:
     """Whether a worker has decoded for longer than usual slices take."""
-    return any(used(worker) > 0.2 for worker in workers(server.process.pid))
+    return any(used(worker) > 0.1 for worker in workers(server.process.pid))
 
 
 def ended(server: Server, reason: str) -> float:

@@ -14,7 +14,11 @@ from tests.support.processes.server import ROOT
 SECONDS: Final = 3.0
 """Of the clock of the wall."""
 
-SPIN: Final = "while True: pass"
+SPIN: Final = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+while True: pass
+"""
 
 PROGRAM: Final = """
 import asyncio, hashlib, os, sys, threading, time
@@ -44,8 +48,7 @@ def counted_and_used_seconds(work: str, rivals: int = 0) -> tuple[float, float]:
     processor = max(os.sched_getaffinity(0))
     with ExitStack() as stack:
         for _ in range(rivals):
-            command = ["taskset", "-c", str(processor), sys.executable, "-c", SPIN]
-            process = stack.enter_context(subprocess.Popen(command))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", SPIN, str(processor)]))
             stack.callback(process.kill)
         command = [sys.executable, "-c", PROGRAM, work, str(SECONDS), str(processor)]
         output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
