@@ -4,10 +4,8 @@ import contextlib
 import json
 import re
 import socket
-import statistics
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -157,40 +155,6 @@ def test_a_client_that_holds_every_place_shuts_nobody_out(server: Server, path: 
         assert exchange(server, request.encode()).startswith(b"HTTP/1.1 200")
         assert is_well(server)
         assert read_to_the_end(idle[0]) == b"", "the connection that has waited longest gives its place"
-
-
-def median_seconds(server: Server, count: int = 60) -> float:
-    times = []
-    with httpx2.Client(base_url=server.url, timeout=30) as client:
-        for _ in range(count):
-            started = time.perf_counter()
-            files = {"image": ("slice.png", png(), "image/png")}
-            assert client.post("/predict", files=files).status_code == 200
-            times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def test_two_hundred_clients_that_trickle_do_not_slow_the_others(server: Server) -> None:
-    """Slow loris. The bound here is loose, for a busy machine; `make soak` measures the 10 %."""
-    alone = median_seconds(server)
-    stop = time.monotonic() + 20
-
-    def trickle() -> None:
-        while time.monotonic() < stop:
-            with contextlib.suppress(OSError), connect(server) as client:
-                for byte in HEAD:
-                    client.sendall(bytes([byte]))
-                    time.sleep(0.1)
-                    if time.monotonic() > stop:
-                        return
-
-    with ThreadPoolExecutor(200) as pool:
-        for _ in range(200):
-            pool.submit(trickle)
-        time.sleep(0.5)
-        beside = median_seconds(server)
-        stop = 0.0
-    assert beside < 2 * alone + 0.01
 
 
 def test_refused_connections_are_counted(server: Server) -> None:

@@ -112,13 +112,6 @@ async def test_a_parameter_that_is_none_is_a_problem_that_names_it(models: Path,
         assert name in str(problem(response, 400, "malformed_request")["detail"])
 
 
-async def test_an_image_that_is_no_slice_is_refused_where_that_is_set(models: Path) -> None:
-    async with serve(models) as client:
-        problem(await explain(client, png(2)), 422, "no_lungs")
-        counts = await samples(client)
-    assert counts[labelled("covidct_rejected_images_total", reason="no_lungs")] == 1
-
-
 async def test_its_limits_are_those_of_predict(models: Path) -> None:
     async with serve(models, max_body_bytes=100) as client:
         problem(await explain(client, png()), 413, "body_too_large")
