@@ -30,6 +30,7 @@ FILES = [ROOT / "docker-compose.yml", ROOT / "tests" / "containers" / "compose.o
 README = (ROOT / "README.md").read_text()
 PROMETHEUS = "http://127.0.0.1:9090"
 SERVICE = "http://127.0.0.1:8000"
+PACS = "http://127.0.0.1:8042"
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")  # noqa: S108
 
 
@@ -145,6 +146,49 @@ def test_compose_serves_is_scraped_alerts_and_goes_away(composed: Engine) -> Non
     assert engine.podman("volume", "ls", "--quiet").strip() == ""
     with pytest.raises(httpx2.TransportError):
         httpx2.get(f"{SERVICE}/health/live")
+
+
+def test_the_compose_profile_pacs_answers_a_series_once_and_keeps_it(engine: Engine, cpu_image: str) -> None:
+    folder = ROOT / "tests" / "containers"
+    engine.build("localhost/covid-ct-test-orthanc", folder / "orthanc.Dockerfile", folder, BASE_IMAGE=BASE)
+
+    def up(name: str) -> str:
+        engine.compose("--profile", "pacs", "up", "--detach", "--no-build", "--no-deps", name, files=FILES)
+        container = container_of(engine, name)
+        until(lambda: is_healthy(engine, container), f"{name} is healthy")
+        return container
+
+    def results(modality: str) -> list[str]:
+        query = {"Level": "Instance", "Query": {"Modality": modality}}
+        return list(httpx2.post(f"{PACS}/tools/find", json=query).json())
+
+    try:
+        up("service")
+        pacs = up("pacs")
+        started = time.monotonic()
+        study = (ROOT / "service" / "web" / "page" / "sample-study.dcm").read_bytes()
+        httpx2.post(f"{PACS}/instances", content=study).raise_for_status()
+        worker = up("pacs-worker")
+        until(lambda: results("SR"), "the series has a report")
+        tell(f"pacs: series to report in {time.monotonic() - started:.0f} s")
+        assert (len(results("SEG")), len(results("SR"))) == (1, 1)
+
+        engine.podman("kill", pacs, worker)
+        engine.podman("start", pacs, worker)
+        until(lambda: is_healthy(engine, pacs), "the PACS is healthy again")
+        again = (
+            "python",
+            "-m",
+            "covid_ct",
+            "pacs",
+            "http://pacs:8042/dicom-web",
+            "--url=http://service:8000",
+            "--once",
+        )
+        assert engine.podman("exec", worker, *again).strip() == ""
+        assert (len(results("SEG")), len(results("SR"))) == (1, 1)
+    finally:
+        engine.compose("--profile", "pacs", "down", "--volumes", "--timeout", "10", files=FILES, check=False)
 
 
 def test_keys_and_settings_of_one_service_need_no_edit_of_the_compose_file(
