@@ -33,7 +33,7 @@ from training.release.lesion_card import write_card
 from training.release.lesion_export import ARCHITECTURE, export_files
 from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
-from training.release.predictions_csv import PredictedSet, write_predictions
+from training.release.predictions_csv import PREDICTIONS_NAME, PredictedSet, write_predictions
 from training.release.publish import find_damaged, publish, staging_folder
 from training.release.run_record import ModelName, read_finished
 from training.run.machine import peak_memory_bytes
@@ -246,7 +246,7 @@ def _write(job: LesionJob, record: LesionRunRecord, left_out: PredictedSet, test
         "without left-out slices": run_folder / "left-out-losses.csv",
         "on all slices": run_folder / "network-losses.csv",
     }
-    write_predictions(folder / "predictions.csv", (left_out, test))
+    write_predictions(folder / PREDICTIONS_NAME, (left_out, test))
     save_plots(draw_plots(record, left_out, test, losses), folder / "figures")
     write_schema(LesionRunRecord, folder)
     write_card(folder, record)

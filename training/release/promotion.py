@@ -1,32 +1,23 @@
 """Comparison of a finished run's model with the one in place, and its release."""
 
 import json
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
+import numpy as np
 from packaging.version import InvalidVersion, Version
 
-from service.model.card import MANIFEST_NAME
+from service.model.card import MANIFEST_NAME, Interval
+from training.data.covid_ct import LABELS
+from training.data.tables import read_rows
 from training.errors import TrainingError
+from training.evaluation.scores import bootstrap_weights, interval, weighted_auc
+from training.release.predictions_csv import PREDICTIONS_NAME
 from training.release.publish import copy_model
 from training.run.progress import say
-
-
-@dataclass(frozen=True, slots=True)
-class _Figure:
-    """AUC of one source with its lower bound; numbers of slices and positives tell whether it is the same source."""
-
-    auc: float
-    low: float
-    slices: int
-    positives: int
-
-    def __str__(self) -> str:
-        return f"{self.auc:.3f} of {self.slices} slices"
-
-    def is_of_the_same(self, other: "_Figure | None") -> bool:
-        return other is not None and (self.slices, self.positives) == (other.slices, other.positives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +26,26 @@ class Comparison:
 
     lines: list[str]
     objection: str | None
+
+
+class _Row(NamedTuple):
+    group: str
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """AUC of two models on the same slices of a source, with the 95 % interval of their difference."""
+
+    slices: int
+    new: float
+    old: float
+    interval: Interval
+
+    def describe(self, new: Path, old: Path) -> str:
+        change = f"{self.interval.value:+.3f}, {self.interval.low:+.3f} to {self.interval.high:+.3f}"
+        return f"auc {self.old:.3f} in {old}, {self.new:.3f} in {new}, on the same {self.slices} slices ({change})"
 
 
 def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
@@ -79,25 +90,22 @@ def check_version(folder: Path, version: str) -> None:
 
 
 def compare_models(new: Path, old: Path) -> Comparison:
-    """Compare two models folders by the AUC on left-out slices that both have; test is shown and decides nothing."""
-    there_is_one = (old / MANIFEST_NAME).is_file()
-    first, second = _figures(new), _figures(old) if there_is_one else {}
-    lines = [
-        f"release: {name}: auc {second.get(name, 'unknown')} in {old}, {figure} in {new}"
-        for name, figure in first.items()
+    """Compare two models folders by their AUC on the same left-out slices; test decides nothing.
+
+    The new model is better if its mean over the sources is higher, and the 95 % interval of no source's difference is
+    below 0. Intervals are over patients.
+    """
+    if _is_at_chance(new):
+        return Comparison([], "the new model is not better than chance on any left-out source")
+    if not (old / MANIFEST_NAME).is_file():
+        return Comparison([], None)
+    first, second = _left_out(new), _left_out(old)
+    shared = [
+        name for name in first if _has_both_classes(first[name].keys() & second.get(name, {}).keys(), first[name])
     ]
-    shared = [name for name, figure in first.items() if name != "test" and figure.is_of_the_same(second.get(name))]
-    chance = [name for name, figure in first.items() if name != "test" and figure.low <= 0.5]
-    objection = None
-    if len(chance) == len(first) - ("test" in first):
-        objection = "the new model is not better than chance on any left-out source"
-    elif there_is_one and not shared:
-        objection = f"the model in {old} has no figures for the same left-out slices, so they can't be compared"
-    elif shared:
-        means = [sum(figures[name].auc for name in shared) / len(shared) for figures in (first, second)]
-        if means[0] <= means[1]:
-            objection = f"mean AUC on {', '.join(shared)} is {means[0]:.3f}, not better than {means[1]:.3f}"
-    return Comparison(lines, objection)
+    differences = {name: _difference(first[name], second[name]) for name in shared}
+    lines = [f"release: {name}: {difference.describe(new, old)}" for name, difference in differences.items()]
+    return Comparison(lines, _objection(differences, old))
 
 
 def _version(folder: Path) -> Version | None:
@@ -118,18 +126,49 @@ def _metrics(folder: Path) -> dict[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def _figures(folder: Path) -> dict[str, _Figure]:
-    """Read figures by left-out source, and of `test`, from any version of metrics.json."""
-    metrics = _metrics(folder)
+def _is_at_chance(folder: Path) -> bool:
+    """Whether no left-out source has an AUC above 0.5 with 95 % confidence."""
     try:
-        sources = metrics.get("judgement", {}).get("sources", {})
-        if "test" in metrics.get("splits", {}):
-            sources = sources | {"test": metrics["splits"]["test"]}
-        return {name: _figure(source) for name, source in sources.items()}
+        sources = _metrics(folder)["judgement"]["sources"]
+        return all(float(source["figures"]["auc"]["low"]) <= 0.5 for source in sources.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 
 
-def _figure(source: dict[str, Any]) -> _Figure:
-    auc = source["figures"]["auc"]
-    return _Figure(float(auc["value"]), float(auc["low"]), int(source["count"]), int(source["positives"]))
+def _left_out(folder: Path) -> dict[str, dict[str, _Row]]:
+    """Read the predictions for labelled left-out slices, by source and file."""
+    path = folder / PREDICTIONS_NAME
+    sources: dict[str, dict[str, _Row]] = {}
+    if path.is_file():
+        for row in read_rows(path, ("set", "source", "file", "label", "probability")):
+            if row["set"] == "left-out" and row["label"]:
+                group = row.get("group") or row["file"]
+                sources.setdefault(row["source"], {})[row["file"]] = _Row(
+                    group, int(row["label"]), float(row["probability"])
+                )
+    return sources
+
+
+def _has_both_classes(files: Set[str], rows: Mapping[str, _Row]) -> bool:
+    return len({rows[file].label for file in files}) == len(LABELS)
+
+
+def _difference(new: Mapping[str, _Row], old: Mapping[str, _Row]) -> _Difference:
+    files = sorted(new.keys() & old.keys())
+    labels = np.array([new[file].label for file in files])
+    weights = bootstrap_weights(labels, 0, [new[file].group for file in files])
+    aucs = [weighted_auc(np.array([rows[file].probability for file in files]), labels, weights) for rows in (new, old)]
+    return _Difference(len(files), float(aucs[0][0]), float(aucs[1][0]), interval(aucs[0] - aucs[1]))
+
+
+def _objection(differences: Mapping[str, _Difference], old: Path) -> str | None:
+    if not differences:
+        return f"the model in {old} has no predictions for the same left-out slices, so they can't be compared"
+    for name, difference in differences.items():
+        if difference.interval.high < 0:
+            return f"its AUC on {name} is {difference.new:.3f}, lower than {difference.old:.3f}, beyond chance"
+    new = fmean(difference.new for difference in differences.values())
+    before = fmean(difference.old for difference in differences.values())
+    if new <= before:
+        return f"its mean AUC on {', '.join(differences)} is {new:.3f}, not better than {before:.3f}"
+    return None

@@ -13,18 +13,21 @@ from training.release.promotion import promote
 from training.release.publish import copy_model, publish, staging_folder
 
 
-def write_model(folder: Path, version: str, auc: float = 0.9, slices: int = 40) -> Path:
-    """A loadable model with its plot, predictions, and figures in its manifest; returns `folder`."""
+def write_model(folder: Path, version: str, auc: float = 0.9, source: str = "hospital") -> Path:
+    """A loadable model with its plot, its predictions for 40 slices of a source, and its AUC; returns `folder`."""
     row = write_models(folder, tiny_card(0.5).model_copy(update={"version": version}))
     named = row.model_copy(update={"name": f"tiny-{version}.fp16.pt"})
     (folder / row.name).rename(folder / named.name)
     interval = {"value": auc, "low": auc - 0.05, "high": auc + 0.05}
-    figure = {"count": slices, "positives": 20, "figures": {"auc": interval}}
+    figure = {"count": 40, "positives": 20, "figures": {"auc": interval}}
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    manifest |= {"files": [named.model_dump()], "judgement": {"sources": {"hospital": figure}}}
-    manifest |= {"splits": {"test": figure}, "model": {"version": version}}
+    manifest |= {"files": [named.model_dump()], "judgement": {"sources": {source: figure}}}
+    manifest |= {"model": {"version": version}}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
-    (folder / "predictions.csv").write_text(version)
+    lower = round(20 * auc)  # negatives below all positives
+    scores = [(1, 0.5)] * 20 + [(0, 0.1)] * lower + [(0, 0.9)] * (20 - lower)
+    rows = [f"left-out,{source},{version}-{i},{i}.png,{label},{score}" for i, (label, score) in enumerate(scores)]
+    (folder / "predictions.csv").write_text("\n".join(["set,source,group,file,label,probability", *rows]))
     (folder / "figures").mkdir()
     (folder / "figures" / "roc.png").write_text(version)
     return folder
@@ -51,7 +54,8 @@ def test_a_release_killed_at_any_change_leaves_the_old_or_the_new_model(tmp_path
         assert version_in(folder) == "2.0.0"
         assert len(list(folder.glob("*.pt"))) == 1
         assert not (folder / ".new").exists()
-        assert (folder / "figures" / "roc.png").read_text() == (folder / "predictions.csv").read_text() == "2.0.0"
+        assert (folder / "figures" / "roc.png").read_text() == "2.0.0"
+        assert "2.0.0-39" in (folder / "predictions.csv").read_text()
 
 
 def test_the_text_of_the_card_stays_where_it_is(tmp_path: Path) -> None:
@@ -79,12 +83,18 @@ def test_a_better_model_replaces_the_one_in_place_after_the_comparison(
 ) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0", auc=0.9), write_model(tmp_path / "old", "1.0.0", auc=0.8)
     promote(new, old, anyway=False)
-    assert f"release: hospital: auc 0.800 of 40 slices in {old}, 0.900 of 40 slices in {new}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"release: hospital: auc 0.800 in {old}, 0.900 in {new}, on the same 40 slices (+0.100, " in said
     assert version_in(old) == "2.0.0"
 
 
 @pytest.mark.parametrize(
-    ("auc", "reason"), [(0.8, "mean AUC on hospital is 0.800, not better than 0.850"), (0.52, "not better than chance")]
+    ("auc", "reason"),
+    [
+        (0.85, "mean AUC on hospital is 0.850, not better than 0.850"),
+        (0.6, "AUC on hospital is 0.600, lower than 0.850, beyond chance"),
+        (0.5, "not better than chance"),
+    ],
 )
 def test_a_model_that_is_no_better_needs_a_second_word(tmp_path: Path, auc: float, reason: str) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0", auc), write_model(tmp_path / "old", "1.0.0", auc=0.85)
@@ -103,11 +113,11 @@ def test_a_version_that_is_not_higher_is_never_released(tmp_path: Path, version:
     assert version_in(old) == "2.0.0"
 
 
-def test_models_without_figures_for_the_same_slices_are_not_compared(tmp_path: Path) -> None:
-    new, old = write_model(tmp_path / "new", "2.0.0", 1.0, slices=24), write_model(tmp_path / "old", "1.0.0", 0.8)
-    write_models(tmp_path / "without figures")
-    for folder in (old, tmp_path / "without figures"):
-        with pytest.raises(TrainingError, match="no figures for the same left-out slices"):
+def test_models_without_predictions_for_the_same_slices_are_not_compared(tmp_path: Path) -> None:
+    new, old = write_model(tmp_path / "new", "2.0.0", source="another"), write_model(tmp_path / "old", "1.0.0", 0.8)
+    write_models(tmp_path / "without predictions")
+    for folder in (old, tmp_path / "without predictions"):
+        with pytest.raises(TrainingError, match="no predictions for the same left-out slices"):
             promote(new, folder, anyway=False)
     assert version_in(old) == "1.0.0"
 
