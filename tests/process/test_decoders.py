@@ -80,4 +80,4 @@ def test_no_process_is_left_when_the_service_ends_while_it_decodes(server: Serve
         else:
             assert answer.result().status_code == 504
     assert len(family) >= 3
-    wait_for(lambda: not any(is_running(each) for each in family), 10)
+    wait_for(lambda: not any(is_running(process) for process in family), 10)

@@ -39,18 +39,18 @@ class Caged(Cage):
         super().__init__(self.server, limits, processes, self.endings.append)
 
     def workers(self) -> list[psutil.Process]:
-        return [each for each in psutil.Process(self.server.process_id).children() if is_running(each)]
+        return [child for child in psutil.Process(self.server.process_id).children() if is_running(child)]
 
     async def busy_worker(self) -> psutil.Process:
         """A worker of the last lane: it has decoded for longer than the others may."""
-        found: list[psutil.Process] = []
+        busy: list[psutil.Process] = []
 
-        def has_found() -> bool:
-            found.extend(worker for worker in self.workers() if used(worker) > 0.7)
-            return bool(found)
+        def is_one_busy() -> bool:
+            busy.extend(worker for worker in self.workers() if used(worker) > 0.7)
+            return bool(busy)
 
-        await until(has_found)
-        return found[0]
+        await until(is_one_busy)
+        return busy[0]
 
 
 @asynccontextmanager
@@ -305,4 +305,4 @@ def test_no_process_is_left_when_the_one_that_uses_them_ends(number: signal.Sign
         process.send_signal(number)
         process.wait()
     assert len(family) >= 3
-    wait_for(lambda: not any(is_running(each) for each in family), 10)
+    wait_for(lambda: not any(is_running(process) for process in family), 10)
