@@ -110,7 +110,7 @@ def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: P
     page = open_page()
     choose(page, tmp_path / "slice")
     assert "1 read" in summary(page)
-    drawn(page, "Slice 0 of 0 to 0")
+    drawn(page, "Slice 0 (0 to 0)")
     assert page.locator("#profile").is_hidden()
 
 
@@ -136,7 +136,7 @@ def test_a_study_that_cannot_be_read_says_why(
     assert page.locator("#drop").is_visible()
 
 
-@pytest.mark.parametrize(("sample", "text"), [("Drawn study", "of 0 to 25"), ("Drawn slice", "sample-slice.jpg")])
+@pytest.mark.parametrize(("sample", "text"), [("Drawn study", "(0 to 25)"), ("Drawn slice", "sample-slice.jpg")])
 def test_a_drawn_sample_can_be_tried_with_one_click(open_page: Open, sample: str, text: str) -> None:
     page = open_page()
     page.get_by_role("button", name=sample).click()

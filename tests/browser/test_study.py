@@ -102,26 +102,26 @@ def test_wheel_arrows_profile_and_key_slices_go_through_the_stack(open_page: Ope
     choose(page, study)
     summary(page)
     page.get_by_role("slider", name="Slice, from").press("Home")
-    drawn(page, f"Slice 0 of 0 to {LAST}")
+    drawn(page, f"Slice 0 (0 to {LAST})")
     page.locator("#frame").hover()
     page.mouse.wheel(0, -120)
-    drawn(page, f"Slice 1 of 0 to {LAST}")
+    drawn(page, f"Slice 1 (0 to {LAST})")
     page.locator("#frame").focus()
     page.keyboard.press("ArrowUp")
-    drawn(page, f"Slice 2 of 0 to {LAST}")
+    drawn(page, f"Slice 2 (0 to {LAST})")
     page.keyboard.press("ArrowDown")
-    drawn(page, f"Slice 1 of 0 to {LAST}")
-    assert page.locator("#caption").inner_text() == f"Slice 1 of 0 to {LAST} · 110.0 mm"
+    drawn(page, f"Slice 1 (0 to {LAST})")
+    assert page.locator("#caption").inner_text() == f"Slice 1 (0 to {LAST}) · 110.0 mm"
     slider = page.locator("#profile")
     box = slider.bounding_box()
     assert box is not None
     slider.click(position={"x": 5, "y": 2})
-    drawn(page, f"Slice {LAST} of 0 to {LAST}")
+    drawn(page, f"Slice {LAST} (0 to {LAST})")
     assert page.locator("#finding").inner_text() == "No lungs found"
-    assert slider.get_attribute("aria-valuetext") == f"Slice {LAST} of 0 to {LAST} · 190.0 mm, No lungs found"
+    assert slider.get_attribute("aria-valuetext") == f"Slice {LAST} (0 to {LAST}) · 190.0 mm, No lungs found"
     key = page.locator(".keys button").first
     key.click()
-    drawn(page, f"{key.inner_text()} of 0 to {LAST}")
+    drawn(page, f"{key.inner_text()} (0 to {LAST})")
     assert key.get_attribute("aria-pressed") == "true"
 
 
@@ -188,7 +188,7 @@ def test_each_series_of_a_study_can_be_chosen(open_page: Open, tmp_path: Path) -
         label = page.locator("#summary option", has_text=option).inner_text()
         page.get_by_label("Series").select_option(label)
         assert text in summary(page, text)
-    drawn(page, page.locator(".key-button[aria-pressed=true]").inner_text() + " of 0 to 7")
+    drawn(page, page.locator(".key-button[aria-pressed=true]").inner_text() + " (0 to 7)")
 
 
 def test_warnings_of_a_series_are_shown(open_page: Open, tmp_path: Path) -> None:

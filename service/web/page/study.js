@@ -71,7 +71,7 @@ export class Study {
     this.#index = index;
     const { slices, index: series } = this.#series;
     const slice = slices[index];
-    const place = `Slice ${index} of 0 to ${slices.length - 1}`;
+    const place = `Slice ${index} (0 to ${slices.length - 1})`;
     const caption = slice.position_mm === null ? place : `${place} · ${slice.position_mm.toFixed(1)} mm`;
     const finding = findingOf(slice);
     this.#profile.mark(index, `${caption}, ${finding}`);
