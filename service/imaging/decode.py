@@ -37,8 +37,8 @@ MAX_FRAMES: Final = 1000
 
 _MAX_PALETTE_BYTES: Final = 4 * 256
 
-_MAX_TEXT_BYTES: Final = 2**30
-"""Texts and colour profiles of a PNG, in place of Pillow's 1 MiB; the memory of a worker is limited from outside."""
+_MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
+"""Texts and colour profiles of a PNG, in place of Pillow's 1 MiB, which real files exceed."""
 
 
 @dataclass(frozen=True, slots=True)
