@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description="maximum processor time to decode an image, in seconds; then 422 and the decoder is ended",
     )
     decode_memory_bytes: ByteSize = Field(
-        default=ByteSize(448 * 1024 * 1024),
+        default=ByteSize(384 * 1024 * 1024),
         gt=0,
         description="maximum memory to decode an image, in bytes or with a unit; then 422 and the decoder is ended",
     )
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         default=32, gt=0, description="maximum images of a request to /predict/batch, or rows of a tensor under /v2"
     )
     max_study_bytes: ByteSize = Field(
-        default=ByteSize(448 * 1024**2),
+        default=ByteSize(384 * 1024**2),
         gt=0,
         description="maximum size of the body of a request to /predict/study, held in memory; a zip may unpack "
         "to four times as much",

@@ -29,8 +29,8 @@ from service.imaging.window import LUNG, Window
 SECONDS: Final = 10.0
 """Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
 
-MEMORY_BYTES: Final = 448 * 1024 * 1024
-"""Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 400 MiB."""
+MEMORY_BYTES: Final = 384 * 1024 * 1024
+"""Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 300 MiB."""
 
 _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
 """Lanes before the last one: seconds of processor time for a slice, and niceness. A usual slice of 512 x 512 pixels
