@@ -14,7 +14,7 @@ import psutil
 from tests.support.files.bombs import BOMBS
 from tests.support.files.hostile import corpus
 from tests.support.processes.client import png
-from tests.support.processes.floods import FLOODS, Flood
+from tests.support.processes.floods import floods
 from tests.support.processes.server import Server
 
 _RETURN_SECONDS = 90
@@ -74,7 +74,8 @@ def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 
     usual, outcome = Outcome(), Outcome()
     _send_all(server, [png()] * max(20 * connections, uploads // 4), connections, usual)
     outcome.before, outcome.usual_seconds = memory_mib(server), usual.seconds
-    outcome.statuses = _send_all(server, hostile, connections, outcome, FLOODS)
+    with floods(server.port):
+        outcome.statuses = _send_all(server, hostile, connections, outcome)
     until = time.monotonic() + _RETURN_SECONDS
     while (memory := memory_mib(server)) > 1.05 * outcome.before and time.monotonic() < until:
         time.sleep(1)
@@ -82,13 +83,10 @@ def attack(server: Server, uploads: int, bombs_of_each: int, connections: int = 
     return outcome
 
 
-def _send_all(
-    server: Server, uploads: Sequence[bytes], connections: int, outcome: Outcome, floods: Sequence[Flood] = ()
-) -> set[int]:
-    """Send uploads, and good slices and floods meanwhile; return the statuses of the uploads."""
+def _send_all(server: Server, uploads: Sequence[bytes], connections: int, outcome: Outcome) -> set[int]:
+    """Send uploads, and good slices meanwhile; return the statuses of the uploads."""
     done = threading.Event()
     others = [threading.Thread(target=target, args=(server, outcome, done)) for target in (_watch, _send_good)]
-    others += [threading.Thread(target=target, args=(server, done)) for target in floods]
     for thread in others:
         thread.start()
     with httpx2.Client(base_url=server.url, timeout=120) as client, ThreadPoolExecutor(connections) as pool:

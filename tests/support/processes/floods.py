@@ -1,15 +1,14 @@
-"""Clients that hold connections of a service until an event, as an attacker does."""
+"""Clients that hold connections of a service until their process is ended, as an attacker does."""
 
 import selectors
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import Final, TypeAlias
-
-from tests.support.processes.server import Server
-
-Flood: TypeAlias = Callable[[Server, threading.Event], None]
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Final
 
 _CLIENTS: Final = 16
 _IDLE: Final = 520
@@ -25,32 +24,50 @@ _CHUNKED: Final = (
 )
 
 
-def never_read(server: Server, done: threading.Event) -> None:
+@contextmanager
+def floods(port: int) -> Iterator[None]:
+    """Flood the service from a process of its own, so that the clients that are measured have their interpreter."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.processes.floods", str(port)])
+    try:
+        yield
+        assert process.poll() is None, "it floods until it is ended"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _never_read(port: int) -> None:
     """Request large responses and never read them."""
-    _keep_open(server, done, _CLIENTS, 3 * _LARGE)
+    _keep_open(port, _CLIENTS, 3 * _LARGE)
 
 
-def send_trailers_without_end(server: Server, done: threading.Event) -> None:
+def _send_trailers_without_end(port: int) -> None:
     """Send trailers behind a chunked body until the service closes the connection; then again."""
-    while not done.wait(_PAUSE_SECONDS):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+    while True:
+        time.sleep(_PAUSE_SECONDS)
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             client.sendall(_CHUNKED)
-            while not done.is_set():
+            while True:
                 client.sendall(b"X-T: " + b"y" * 10_000 + b"\r\n")
 
 
-def be_idle(server: Server, done: threading.Event) -> None:
+def _be_idle(port: int) -> None:
     """Open more connections than the service accepts, and send nothing."""
-    _keep_open(server, done, _IDLE, b"")
+    _keep_open(port, _IDLE, b"")
 
 
-FLOODS: Final[tuple[Flood, ...]] = (never_read, *[send_trailers_without_end] * _CLIENTS, be_idle)
+_FLOODS: Final[tuple[Callable[[int], None], ...]] = (
+    _never_read,
+    *[_send_trailers_without_end] * _CLIENTS,
+    _be_idle,
+)
 
 
-def _keep_open(server: Server, done: threading.Event, count: int, request: bytes) -> None:
+def _keep_open(port: int, count: int, request: bytes) -> None:
     """Keep connections open that sent a request and read no answer; each that the service closes is opened again."""
     with selectors.DefaultSelector() as selector, ExitStack() as stack:
-        while not done.wait(_PAUSE_SECONDS):
+        while True:
+            time.sleep(_PAUSE_SECONDS)
             closed = [key.fileobj for key, _ in selector.select(0) if isinstance(key.fileobj, socket.socket)]
             for client in [client for client in closed if _is_closed(client)]:
                 selector.unregister(client)
@@ -58,7 +75,7 @@ def _keep_open(server: Server, done: threading.Event, count: int, request: bytes
             while len(selector.get_map()) < count:
                 client = stack.enter_context(socket.socket())
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                client.connect(("127.0.0.1", server.port))
+                client.connect(("127.0.0.1", port))
                 with suppress(OSError):
                     client.sendall(request)
                 selector.register(client, selectors.EVENT_READ)
@@ -70,3 +87,8 @@ def _is_closed(client: socket.socket) -> bool:
         return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except ConnectionError:
         return True
+
+
+if __name__ == "__main__":
+    for flood in _FLOODS:
+        threading.Thread(target=flood, args=(int(sys.argv[1]),)).start()
