@@ -29,7 +29,7 @@ from service.imaging.window import LUNG, Window
 SECONDS: Final = 10.0
 """Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
 
-MEMORY_BYTES: Final = 384 * 1024 * 1024
+MEMORY_BYTES: Final = 352 * 1024 * 1024
 """Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 300 MiB."""
 
 _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
@@ -37,7 +37,7 @@ _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
 takes a quarter of the first; a photograph fits into the second. All are nicer than the network, whose threads wait for
 each other."""
 
-_EARLIER_BYTES: Final = 64 * 1024 * 1024
+_EARLIER_BYTES: Final = 48 * 1024 * 1024
 """Memory for a slice in these lanes; DICOM, PNG and JPEG of 2048 x 2048 pixels were decoded with half of it."""
 
 _LAST_NICENESS: Final = 10
