@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from packaging.version import InvalidVersion, Version
+from sklearn.metrics import roc_auc_score
 
 from service.model.card import MANIFEST_NAME, Interval
 from training.data.covid_ct import LABELS
 from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.evaluation.scores import bootstrap_weights, interval, weighted_auc
+from training.evaluation.model_files import difference_of_auc
 from training.release.predictions_csv import PREDICTIONS_NAME
 from training.release.publish import copy_model
 from training.run.progress import say
@@ -156,9 +157,10 @@ def _has_both_classes(files: Set[str], rows: Mapping[str, _Row]) -> bool:
 def _difference(new: Mapping[str, _Row], old: Mapping[str, _Row]) -> _Difference:
     files = sorted(new.keys() & old.keys())
     labels = np.array([new[file].label for file in files])
-    weights = bootstrap_weights(labels, 0, [new[file].group for file in files])
-    aucs = [weighted_auc(np.array([rows[file].probability for file in files]), labels, weights) for rows in (new, old)]
-    return _Difference(len(files), float(aucs[0][0]), float(aucs[1][0]), interval(aucs[0] - aucs[1]))
+    first, second = (np.array([[rows[file].probability for file in files]]) for rows in (new, old))
+    interval = difference_of_auc(first, second, labels, [new[file].group for file in files])
+    aucs = [float(roc_auc_score(labels, scores[0])) for scores in (first, second)]
+    return _Difference(len(files), aucs[0], aucs[1], interval)
 
 
 def _objection(differences: Mapping[str, _Difference], old: Path) -> str | None:
