@@ -3,7 +3,6 @@
 No image was used: each shape is a formula. A network that learns them knows nothing of disease.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from training.data.covid_ct import LABELS, SPLITS, SplitName
 from training.data.labelled import LESION_ENDING, LUNG_ENDING, TABLE_NAME
 from training.data.masks import Mask
+from training.run.atomic_write import write_csv
 
 Picture = NDArray[np.uint8]
 
@@ -111,7 +111,7 @@ def write_covid_ct(folder: Path, counts: Mapping[SplitName, int]) -> Path:
 
     COVID slices have lesions.
     """
-    rows: list[Sequence[str]] = [("file", "class", "split", "patient")]
+    rows: list[Sequence[str]] = []
     for label, name in enumerate(LABELS):
         images = folder / "Images-processed" / f"CT_{name}"
         images.mkdir(parents=True)
@@ -123,7 +123,7 @@ def write_covid_ct(folder: Path, counts: Mapping[SplitName, int]) -> Path:
             for number, file in enumerate(files):
                 seed = 100_000 + 20_000 * label + 1000 * place + number
                 _save(draw_chest(seed, lesion=bool(label)).grey, images / file)
-    _write_table(folder / "patients.csv", rows)
+    write_csv(folder / "patients.csv", ("file", "class", "split", "patient"), rows)
     return folder
 
 
@@ -139,7 +139,7 @@ def write_labelled(folder: Path, count: int = 4) -> Path:
 def write_lesions(folder: Path, volumes: int = 4, slices: int = 2) -> Path:
     """Write slices with lesion and lung masks, and one clear slice a volume."""
     folder.mkdir(parents=True)
-    rows: list[Sequence[str]] = [("file", "source", "volume")]
+    rows: list[Sequence[str]] = []
     for volume in range(volumes):
         for number in range(slices + 1):
             level = 2 * number / (slices + 1) - 1
@@ -149,7 +149,7 @@ def write_lesions(folder: Path, volumes: int = 4, slices: int = 2) -> Path:
             _save((chest.lung * 255).astype(np.uint8), path.with_suffix(LUNG_ENDING))
             _save((chest.lesion * 255).astype(np.uint8), path.with_suffix(LESION_ENDING))
             rows.append((path.name, "drawn", str(volume)))
-    _write_table(folder / TABLE_NAME, rows)
+    write_csv(folder / TABLE_NAME, ("file", "source", "volume"), rows)
     return folder
 
 
@@ -168,11 +168,6 @@ def write_other(folder: Path, count: int = 4) -> Path:
         noise = np.random.default_rng(number).integers(0, 256, (64, 64)).astype(np.uint8)
         _save(noise, folder / f"{number}.png")
     return folder
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
 
 
 def _save(picture: Picture, path: Path) -> None:
