@@ -115,9 +115,10 @@ class StudyWork:
                 yield _line("progress", progress if progress.done else self._found_so_far())
                 with suppress(TimeoutError):
                     progress = await asyncio.wait_for(queue.get(), _LINE_SECONDS)
-            yield await asyncio.to_thread(self._last, task)
-            if task.exception() is None:
-                more = self._more(task.result(), files)
+            answer, last = await asyncio.to_thread(self._last, task)
+            yield last
+            if answer is not None:
+                more = self._more(task.result(), answer, files)
                 while (line := await asyncio.to_thread(next, more, None)) is not None:
                     yield line
         finally:
@@ -126,10 +127,10 @@ class StudyWork:
     def _found_so_far(self) -> StudyProgress:
         return StudyProgress(done=0, of=self.reader.count, seconds_left=None)
 
-    def _more(self, study: Study, files: Kind | None) -> Iterator[bytes]:
+    def _more(self, study: Study, answer: StudyAnswer, files: Kind | None) -> Iterator[bytes]:
         """Yield the lines after the result, those of files in parts."""
         try:
-            for picture in slice_pictures(study, self.answer(study)):
+            for picture in slice_pictures(study, answer):
                 yield _line("picture", picture)
             if files is not None:
                 for file in result_files_of(study, self.model, self.point, files):
@@ -137,14 +138,16 @@ class StudyWork:
         except Exception:  # noqa: BLE001 - the response has begun
             yield self._unexpected()
 
-    def _last(self, task: "asyncio.Task[Study]") -> bytes:
+    def _last(self, task: "asyncio.Task[Study]") -> tuple[StudyAnswer | None, bytes]:
+        """Build the result, None if there is none, and its line or that of the problem."""
         try:
-            return _line("answer", self.answer(task.result()))
+            answer = self.answer(task.result())
+            return answer, _line("answer", answer)
         except ServiceError as error:
             self.outcome.code = error.code
-            return _line("problem", problem_body(error, self.request_id))
+            return None, _line("problem", problem_body(error, self.request_id))
         except Exception:  # noqa: BLE001 - the response has begun
-            return self._unexpected()
+            return None, self._unexpected()
 
     def _unexpected(self) -> bytes:
         """Log the exception that is being handled, and build the line of its problem."""
