@@ -99,7 +99,7 @@ class SeriesAnswer(_Answer):
     def of(
         cls, index: int, read: SeriesToRead, assessment: SeriesAssessment | None, point: OperatingPoint, uids: bool
     ) -> "SeriesAnswer":
-        """Build the answer to a series; `found` is None if no slice has lungs."""
+        """Build the answer to a series; `assessment` is None if no slice has lungs."""
         slices = [StudySliceAnswer.of(place, slice_, uids) for place, slice_ in enumerate(read.slices)]
         reasons = [slice_.reason for slice_ in slices]
         place, geometry = read.slices[0].found.read.place, read.series.geometry

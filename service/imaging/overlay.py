@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from service.imaging.decode import Slice
+from service.imaging.decode import Slice, reduced
 
 CONTOUR_VALUE: Final = 0.25
 """The contour encloses values from here on."""
@@ -110,10 +110,7 @@ def map_image(values: NDArray[np.float32]) -> Image.Image:
 
 def grey_image(ct_slice: Slice, max_side: int | None = None) -> Image.Image:
     """Draw the slice as a grey image, reduced if a side is longer than `max_side` pixels."""
-    image = Image.fromarray(ct_slice[0])
-    if max_side is not None:
-        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    return image
+    return Image.fromarray(reduced(ct_slice, max_side)[0])
 
 
 def png(image: Image.Image) -> bytes:

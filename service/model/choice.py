@@ -40,7 +40,7 @@ class Choice:
 
     @property
     def agreement(self) -> FileAgreement | None:
-        """How closely the file reproduces the published test results; None if unknown."""
+        """Agreement of the file's predictions with the published test results; None if unknown."""
         return self.manifest.agreement.get(self.file.name)
 
 

@@ -18,6 +18,7 @@ from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_curves, draw_reliability, draw_roc, save_plots
 from training.release.export import NAME, common_fields, export
+from training.release.predictions_csv import PREDICTIONS_NAME
 from training.release.publish import publish, staging_folder
 from training.release.run_record import NOT_LEARNED, ModelName, RunRecord, read_finished
 from training.report.fine_tuning import FineTuning
@@ -157,7 +158,7 @@ def _run(job: ReportJob, data: CovidCt) -> ReportRunRecord:
         },
         peak_memory_bytes=peak_memory_bytes(),
     )
-    _write_predictions(folder / "predictions.csv", probabilities, data)
+    _write_predictions(folder / PREDICTIONS_NAME, probabilities, data)
     save_plots(_draw(record, probabilities, data), folder / "figures")
     write_schema(ReportRunRecord, folder)
     record.write(folder / MANIFEST_NAME)
@@ -216,5 +217,5 @@ def _write_predictions(path: Path, probabilities: Mapping[str, torch.Tensor], da
 
 def read_test_predictions(run_folder: Path) -> NDArray[np.float64]:
     """Read the probabilities of the test split of a finished run, in its order: float64 (N,)."""
-    rows = read_rows(run_folder / "model" / "predictions.csv", ("split", "probability"))
+    rows = read_rows(run_folder / "model" / PREDICTIONS_NAME, ("split", "probability"))
     return np.array([float(row["probability"]) for row in rows if row["split"] == "test"])

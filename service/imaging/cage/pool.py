@@ -166,7 +166,10 @@ class Cage:
         """
         order = _order("input", limits, window, input_size)
         _, payload = await self._frame(order, data, limits, input_size)
-        return _unpack({"shape": (0, 0)}, payload, input_size).network_input
+        try:
+            return _input_of(payload, input_size)
+        except ValueError:
+            raise damaged_image("a decoder crashed on it") from None
 
     async def study_slices(
         self, data: bytes, name: str, options: ReadOptions
@@ -261,7 +264,11 @@ def _unpack(head: Head, payload: bytes, input_size: int | None) -> Decoded:
         slice_ = np.frombuffer(payload, np.uint8, area).reshape(1, height, width)
         if input_size is None:
             return Decoded(slice_, slice_)
-        network_input = np.frombuffer(payload, np.uint8, input_size**2, area).reshape(1, input_size, input_size)
+        return Decoded(slice_, _input_of(payload, input_size, area))
     except (KeyError, TypeError, ValueError):
         raise damaged_image("a decoder crashed on it") from None
-    return Decoded(slice_, network_input.copy())  # a copy, so that torch can share its memory
+
+
+def _input_of(payload: bytes, size: int, start: int = 0) -> Slice:
+    """Copy the network's input, so that torch can share its memory; raises ValueError if the payload is too short."""
+    return np.frombuffer(payload, np.uint8, size**2, start).reshape(1, size, size).copy()
