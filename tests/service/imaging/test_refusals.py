@@ -1,7 +1,6 @@
 """Every refusal of a file: its code, and what it names. Damaged and unsupported files are described as such."""
 
 import gzip
-import io
 import re
 import struct
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -26,7 +23,7 @@ from service.errors import ErrorCode, ServiceError
 from service.imaging.decode import DecodeLimits, decode
 from service.web.openapi.problem_examples import PROBLEM_EXAMPLES
 from tests.support.files.dicoms import STREAMS, ct, ct_dataset, encapsulated, groups, palette, phantom, written
-from tests.support.files.lying_files import chunk, encoded
+from tests.support.files.lying_files import chunk, encoded, encoded_tiff
 
 STORED = phantom()
 GREY = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
@@ -37,12 +34,6 @@ RAMP = np.arange(256, dtype=np.uint16)
 VOLUME = b"\0" * 344 + b"n+1\0" + bytes(100)
 
 NO_RESCALE: dict[str, Any] = {"RescaleSlope": None, "RescaleIntercept": None}
-
-
-def tiff(samples: NDArray[Any], **options: Any) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, samples, metadata=None, **options)
-    return file.getvalue()
 
 
 def tagged(data: bytes, tag: int, value: int, new_tag: int | None = None) -> bytes:
@@ -110,7 +101,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "half a BMP": (encoded(PICTURE, "BMP")[:1200], "truncated or damaged"),
     "the signature of a PNG": (encoded(PICTURE, "PNG")[:12], "header"),
     "the first bytes of a JPEG": (b"\xff\xd8\xff\xe0 not much of a jpeg", "header"),
-    "a plain TIFF with an invalid tag": (tagged(tiff(GREY), 296, 3, new_tag=266), "tags are invalid"),
+    "a plain TIFF with an invalid tag": (tagged(encoded_tiff(GREY), 296, 3, new_tag=266), "tags are invalid"),
     "half a DICOM file": (ct(STORED)[:-100], "truncated"),
     "a DICOM file that hardly begins": (ct(STORED)[:140], "truncated in its header"),
     "DICOM of a size that is a lie": (ct(STORED, Rows=60_000, Columns=60_000), "truncated"),
@@ -151,12 +142,12 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
     "a NIfTI": (TYPE, VOLUME, "a NIfTI volume", "covid-ct predict"),
     "a packed NIfTI": (TYPE, gzip.compress(VOLUME), "a NIfTI volume", "covid-ct predict"),
     "a Netpbm": (TYPE, encoded(PICTURE, "PPM"), "a Netpbm image", "magick"),
-    "a signed TIFF": (DEPTH, tiff(DEEP.view(np.int16)), "signed samples of 16 bits", "magick"),
-    "a signed TIFF of 8 bits": (DEPTH, tiff(GREY.view(np.int8)), "signed samples of 8 bits", "magick"),
-    "a TIFF of 32 bits": (DEPTH, tiff(GREY.astype(np.uint32)), "unsigned samples of 32 bits", "magick"),
+    "a signed TIFF": (DEPTH, encoded_tiff(DEEP.view(np.int16)), "signed samples of 16 bits", "magick"),
+    "a signed TIFF of 8 bits": (DEPTH, encoded_tiff(GREY.view(np.int8)), "signed samples of 8 bits", "magick"),
+    "a TIFF of 32 bits": (DEPTH, encoded_tiff(GREY.astype(np.uint32)), "unsigned samples of 32 bits", "magick"),
     "a TIFF of floating-point numbers": (
         DEPTH,
-        tiff(GREY.astype(np.float32)),
+        encoded_tiff(GREY.astype(np.float32)),
         "floating-point samples of 32 bits",
         "magick",
     ),
@@ -173,10 +164,10 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
         "paramap2itkimage",
     ),
     "20 bits in a stream": (DEPTH, deep_jpeg_2000(), "more bits", "gdcmconv"),
-    "a CIELAB TIFF": (COLOURS, tagged(tiff(DEEP), 262, 8), "photometric interpretation 8", "magick"),
+    "a CIELAB TIFF": (COLOURS, tagged(encoded_tiff(DEEP), 262, 8), "photometric interpretation 8", "magick"),
     "a 16-bit TIFF in planes": (
         COLOURS,
-        tiff(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
+        encoded_tiff(np.stack([DEEP] * 3), photometric="rgb", planarconfig="separate"),
         "send grey or RGB",
         "magick",
     ),
@@ -227,7 +218,7 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
     ),
     "a premultiplied TIFF": (
         ENCODING,
-        tiff(np.stack([GREY, GREY], axis=-1), photometric="minisblack", extrasamples=["assocalpha"]),
+        encoded_tiff(np.stack([GREY, GREY], axis=-1), photometric="minisblack", extrasamples=["assocalpha"]),
         "multiplied by their transparency",
         "magick",
     ),
@@ -239,7 +230,7 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
         "BMP bitfields layout",
         "magick",
     ),
-    "a TIFF of another compression": (ENCODING, tagged(tiff(DEEP), 259, 9), "compression 9", "magick"),
+    "a TIFF of another compression": (ENCODING, tagged(encoded_tiff(DEEP), 259, 9), "compression 9", "magick"),
 }
 
 AXIAL = "axial slice"

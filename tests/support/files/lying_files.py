@@ -3,8 +3,11 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
+import tifffile
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 
@@ -19,6 +22,13 @@ def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
     """The file."""
     file = io.BytesIO()
     image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def encoded_tiff(samples: NDArray[Any], **options: Any) -> bytes:
+    """A valid TIFF of these samples, also beyond 8 bits."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, metadata=None, **options)
     return file.getvalue()
 
 
