@@ -13,7 +13,7 @@ from service.api_study import StudyProgress
 from service.errors import ServiceError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.series.files import ReadOptions, StudySlice
-from service.model.study import FoundSlice, NotASlice, Study, frames_to_decode, plan_study, set_decoded, thin_mm
+from service.model.study import FileSlice, NotASlice, Study, frames_to_decode, plan_study, set_decoded, thin_mm
 
 if TYPE_CHECKING:
     from service.model.predictor import Predictor
@@ -34,7 +34,7 @@ def read_study(
         SourceError: a file can't be read.
         UnusableImageError: no file has a slice.
     """
-    slices: list[FoundSlice] = []
+    slices: list[FileSlice] = []
     others: list[NotASlice] = []
     origins: list[Source | None] = []
     for source, files in read_sources(chain.from_iterable(map(members_of, sources))):
@@ -44,7 +44,7 @@ def read_study(
             thin = replace(options, thin_mm=thin_mm(every_mm) if is_readable_again else 0.0)
             for slice_ in _slices(file, decoders, thin):
                 if isinstance(slice_, StudySlice):
-                    slices.append(FoundSlice(len(origins) - 1, file.name, slice_))
+                    slices.append(FileSlice(len(origins) - 1, file.name, slice_))
                 else:
                     others.append(NotASlice(len(origins) - 1, file.name, slice_))
     study = plan_study(slices, others, every_mm)

@@ -50,7 +50,7 @@ class Counts:
     skipped: int = 0
 
     @property
-    def found(self) -> int:
+    def slices(self) -> int:
         """Number of slices."""
         return self.answered + self.failed + self.without_lungs + self.kept
 
@@ -120,9 +120,9 @@ def end_run(counts: Counts, paths: Sequence[str], remark: str = "") -> int:
     print(f"{line_start()}{counts.summary()}. {DISCLAIMER}", file=sys.stderr)
     if remark:
         print(remark, file=sys.stderr)
-    if not counts.found:
+    if not counts.slices:
         print(f"error: no image was found in {', '.join(map(printable, paths))}", file=sys.stderr)
-    return 1 if counts.failed or not counts.found else 0
+    return 1 if counts.failed or not counts.slices else 0
 
 
 def chosen_format(wanted: Format | Literal["parquet"] | None, output: Path | None) -> Format:

@@ -40,12 +40,12 @@ class StudySliceAnswer(_Answer):
     @classmethod
     def of(cls, index: int, slice_: SeriesSlice, uids: bool) -> "StudySliceAnswer":
         """Build the answer to a slice at a place of its series."""
-        prediction, source = slice_.prediction, slice_.found.read.place.source
+        prediction, source = slice_.prediction, slice_.file_slice.read.place.source
         involvement = None if prediction is None else prediction.lung_involvement
         return cls(
             index=index,
-            file=slice_.found.file,
-            name=slice_.found.name if uids else None,
+            file=slice_.file_slice.file,
+            name=slice_.file_slice.name if uids else None,
             frame=source and source.frame,
             instance_uid=source.sop_instance_uid if source and uids else None,
             position_mm=slice_.position_mm,
@@ -102,7 +102,7 @@ class SeriesAnswer(_Answer):
         """Build the answer to a series; `assessment` is None if no slice has lungs."""
         slices = [StudySliceAnswer.of(place, slice_, uids) for place, slice_ in enumerate(read.slices)]
         reasons = [slice_.reason for slice_ in slices]
-        place, geometry = read.slices[0].found.read.place, read.series.geometry
+        place, geometry = read.slices[0].file_slice.read.place, read.series.geometry
         ids = place.series if uids and place.source else (None, None)
         return cls(
             index=index,

@@ -38,9 +38,9 @@ def key_pictures(series: SeriesToRead, assessment: SeriesAssessment) -> Iterator
     """Draw the key slices with their maps: name and PNG of each; none where pictures were not kept."""
     for index in assessment.key_slices:
         slice_ = series.slices[index]
-        if slice_.found.read.picture is not None and slice_.prediction is not None:
+        if slice_.file_slice.read.picture is not None and slice_.prediction is not None:
             prediction = slice_.prediction
-            picture = overlay(slice_.found.read.picture, prediction.heatmap, lungs=prediction.lungs)
+            picture = overlay(slice_.file_slice.read.picture, prediction.heatmap, lungs=prediction.lungs)
             yield f"key-{index:04d}.png", png(with_colour_bar(picture))
 
 
@@ -57,7 +57,7 @@ def series_results(
         kind: of the SEG.
     """
     geometry = series.series.geometry
-    sources = (slice_.found.read.place.source for slice_ in series.slices)
+    sources = (slice_.file_slice.read.place.source for slice_ in series.slices)
     frames = tuple(source for source in sources if source is not None)
     maps = None
     if geometry is not None and assessment.lung_involvement is not None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from covid_ct.engine_options import add_local_options, add_service_options, api_key, check_engine_options
 
 if TYPE_CHECKING:
-    from covid_ct.pacs.worker import Answerer
+    from contextlib import AbstractContextManager
+
+    from covid_ct.pacs.predictor import SeriesPredictor
 
 EPILOG: Final = """\
 A series is done when the PACS holds a report (DICOM SR) of this software that refers to it. Nothing else is kept, so
@@ -56,21 +58,21 @@ def run(options: argparse.Namespace) -> int:
 
     check_engine_options(options)
     authorization = os.environ.get("COVIDCT_PACS_AUTHORIZATION")
-    with Pacs(options.pacs, authorization) as pacs, _answerer(options) as answerer:
+    with Pacs(options.pacs, authorization) as pacs, _open_predictor(options) as predictor:
         beat = options.heartbeat.touch if options.heartbeat else lambda: None
-        worker = Worker(pacs, answerer, again=options.again, settle=options.settle, beat=beat)
+        worker = Worker(pacs, predictor, again=options.again, settle=options.settle, beat=beat)
         if not options.once:
             worker.forever(options.every)
         worker.once()
         return 1 if worker.failed else 0
 
 
-def _answerer(options: argparse.Namespace) -> "Answerer":
-    from covid_ct.pacs.answers import LocalAnswerer, ServiceAnswerer
+def _open_predictor(options: argparse.Namespace) -> "AbstractContextManager[SeriesPredictor]":
+    from covid_ct.pacs.predictor import local_predictor, remote_predictor
 
     if not options.url:
-        return LocalAnswerer(options.models, options.device, options.operating_point)
-    return ServiceAnswerer(options.url, api_key(options), options.operating_point)
+        return local_predictor(options.models, options.device, options.operating_point)
+    return remote_predictor(options.url, api_key(options), options.operating_point)
 
 
 def _seconds(text: str) -> float:

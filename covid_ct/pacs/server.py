@@ -93,7 +93,7 @@ class Pacs:
 
     def chest_series(self) -> list[CtSeries]:
         """Find CT series that may show a chest, the latest study first."""
-        found: dict[str, CtSeries] = {}
+        by_uid: dict[str, CtSeries] = {}
         fields = ["BodyPartExamined", "NumberOfSeriesRelatedInstances", "StudyDate", "StudyTime"]
         offset = 0
         while True:
@@ -102,9 +102,9 @@ class Pacs:
                     search_filters={"Modality": "CT"}, fields=fields, limit=_PAGE, offset=offset
                 )
             new = {series.series_uid: series for series in map(_series, page) if series is not None}
-            if not new.keys() - found.keys():  # the end, or a server that ignores the offset
-                return sorted(found.values(), key=lambda series: series.time, reverse=True)
-            found |= new
+            if not new.keys() - by_uid.keys():  # the end, or a server that ignores the offset
+                return sorted(by_uid.values(), key=lambda series: series.time, reverse=True)
+            by_uid |= new
             offset += len(page)
 
     def reports(self, study_uid: str) -> list[StoredReport]:
@@ -209,15 +209,15 @@ def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
         raise PacsError(f"the PACS answers what is not DICOMweb ({type(error).__name__})") from None
 
 
-def _series(found: Mapping[str, Any]) -> CtSeries | None:
+def _series(dataset: Mapping[str, Any]) -> CtSeries | None:
     """Read a series of a search; None if it shows no chest."""
-    part = str(_value(found, "00180015") or "").upper()
+    part = str(_value(dataset, "00180015") or "").upper()
     if part and not any(word in part for word in _CHEST):
         return None
-    count = _value(found, "00201209")
-    time = "".join(str(_value(found, tag) or "") for tag in ("00080020", "00080030"))
+    count = _value(dataset, "00201209")
+    time = "".join(str(_value(dataset, tag) or "") for tag in ("00080020", "00080030"))
     return CtSeries(
-        str(_value(found, "0020000D")), str(_value(found, "0020000E")), None if count is None else int(count), time
+        str(_value(dataset, "0020000D")), str(_value(dataset, "0020000E")), None if count is None else int(count), time
     )
 
 

@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Final
 
 from covid_ct.errors import ClientError, ProblemError, UnreachableError
+from covid_ct.pacs.predictor import SeriesPredictor
 from covid_ct.pacs.server import CtSeries, Pacs, PacsAwayError, PacsError, StoredReport
 from service.errors import ServiceError
 
@@ -23,35 +24,6 @@ _INTERRUPTIONS: Final = 3
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 """Seconds before a server that is away is asked again; each wait is twice the last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """Results of a series.
-
-    Attributes:
-        files: DICOM objects.
-        summary: the answer in a few words.
-    """
-
-    files: list[bytes]
-    summary: str
-
-
-class Answerer(Protocol):
-    """Answers a series with the model here, or with a service."""
-
-    def model(self) -> tuple[str, str]:
-        """Return name and version of the model; raises `UnreachableError` if the service is away."""
-        ...
-
-    def results(self, files: Iterable[bytes]) -> Results:
-        """Answer the files of one series; raises `ServiceError` or `ClientError`."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 @dataclass(slots=True)
@@ -78,7 +50,7 @@ class Worker:
 
     Args:
         pacs: with the series.
-        answerer: for them.
+        predictor: makes their results.
         again: whether a report of another version of the model leaves a series to do.
         settle: seconds for which the number of a series' instances must not have changed: it may still arrive.
         tell: gets a line for each event. It names a series by its UID, and nothing of the patient.
@@ -89,7 +61,7 @@ class Worker:
     def __init__(
         self,
         pacs: Pacs,
-        answerer: Answerer,
+        predictor: SeriesPredictor,
         *,
         again: bool = False,
         settle: float = 10.0,
@@ -98,7 +70,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._pacs, self._answerer = pacs, answerer
+        self._pacs, self._predictor = pacs, predictor
         self._again, self._settle = again, settle
         self._tell, self._beat, self._clock, self._sleep = tell, beat, clock, sleep
         self._seen: dict[str, _Seen] = {}
@@ -135,7 +107,7 @@ class Worker:
     def _look(self, at_most: float = float("inf")) -> None:
         """Answer the series that are ready, the latest first; stop after `at_most` seconds, for newer ones."""
         began, reports = self._clock(), dict[str, list[StoredReport]]()
-        model = self._answerer.model()
+        model = self._predictor.model()
         for series in self._remember():
             self._beat()
             seen, now = self._seen[series.series_uid], self._clock()
@@ -174,7 +146,7 @@ class Worker:
     def _answer(self, series: CtSeries, seen: _Seen) -> None:
         began = self._clock()
         try:
-            results = self._answerer.results(self._pacs.files(series))
+            results = self._predictor.results(self._pacs.files(series))
             self._pacs.store(results.files)
         except (PacsAwayError, UnreachableError) as error:
             seen.interruptions += 1

@@ -16,7 +16,7 @@ from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, 
 from service.inference.service_state import ServiceState
 from service.inference.study_content import Content, HeldFile, ZippedFile
 from service.model.study import (
-    FoundSlice,
+    FileSlice,
     NotASlice,
     SeriesSlice,
     Study,
@@ -57,13 +57,13 @@ class StudyReader:
         self._held: dict[int, Content] = {}
         self._files = 0
         self._is_thin = False
-        self._found: list[FoundSlice] = []
+        self._file_slices: list[FileSlice] = []
         self._others: list[NotASlice] = []
 
     @property
     def count(self) -> int:
         """Number of slices found so far."""
-        return len(self._found)
+        return len(self._file_slices)
 
     async def add(self, name: str, file: io.BytesIO) -> None:
         """Read a file, and wait while several others are being read. A zip is held until `finish`.
@@ -86,8 +86,8 @@ class StudyReader:
             while self._zips:
                 await self._add_zip(stack.enter_context(await self._open(self._zips.pop(0))))
             await self._wait()
-            self._found.sort(key=lambda slice_: slice_.file)
-            study = await asyncio.to_thread(plan_study, self._found, self._others, every_mm)
+            self._file_slices.sort(key=lambda slice_: slice_.file)
+            study = await asyncio.to_thread(plan_study, self._file_slices, self._others, every_mm)
             await self._decode(study)
         return study
 
@@ -143,7 +143,7 @@ class StudyReader:
                     if isinstance(slice_, StudySlice):
                         preview = await asyncio.to_thread(_preview, slice_) if self._previews else None
                         kept = replace(slice_, picture=None) if self._previews else slice_
-                        self._add_slice(FoundSlice(index, name, kept, preview), content)
+                        self._add_slice(FileSlice(index, name, kept, preview), content)
                     else:
                         self._others.append(NotASlice(index, name, slice_))
         except Exception as error:  # noqa: BLE001 - one file must not end the study
@@ -158,14 +158,14 @@ class StudyReader:
         slices = [slice_ async for slice_ in self._state.cage.study_slices(start, name, options)]
         for slice_ in slices:
             if isinstance(slice_, StudySlice):
-                self._add_slice(FoundSlice(index, name, slice_), content)
+                self._add_slice(FileSlice(index, name, slice_), content)
         return bool(slices)
 
-    def _add_slice(self, slice_: FoundSlice, content: Content) -> None:
+    def _add_slice(self, slice_: FileSlice, content: Content) -> None:
         self._is_thin = slice_.read.network_input is None
         if self._is_thin:
             self._held[slice_.file] = content
-        self._found.append(slice_)
+        self._file_slices.append(slice_)
         self._check_count()
 
     async def _decode(self, study: Study) -> None:
@@ -181,14 +181,14 @@ class StudyReader:
         try:
             data = await content.read()
             options = frames_to_decode(slices, self._options)
-            decoded = self._state.cage.study_slices(data, slices[0].found.name, options)
+            decoded = self._state.cage.study_slices(data, slices[0].file_slice.name, options)
             async with aclosing(decoded) as pixels:
                 for slice_ in slices:
                     set_decoded(slice_, await anext(pixels))
         except Exception as error:  # noqa: BLE001 - as in _read
             reason = _error_of_file(error)
             for slice_ in slices:
-                if slice_.found.read.network_input is None and slice_.answer is None:
+                if slice_.file_slice.read.network_input is None and slice_.answer is None:
                     slice_.answer = reason
 
     def _check(self) -> None:
@@ -201,7 +201,7 @@ class StudyReader:
 
     def _check_count(self) -> None:
         most = self._state.settings.max_study_slices
-        if len(self._found) > most:
+        if len(self._file_slices) > most:
             raise UnusableImageError(
                 f"The study has more than {most} slices; send its series one at a time.", code=ErrorCode.STUDY_TOO_LARGE
             )

@@ -31,7 +31,7 @@ _FEW_ML: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class FoundSlice:
+class FileSlice:
     """A slice of a study's file.
 
     Attributes:
@@ -52,7 +52,7 @@ class NotASlice:
     """A file or frame of a study without a slice.
 
     Attributes:
-        file, name: as in `FoundSlice`.
+        file, name: as in `FileSlice`.
         error: the reason.
     """
 
@@ -71,13 +71,13 @@ class SeriesSlice:
     """A slice in the order of its series.
 
     Attributes:
-        found: its file and pixels.
+        file_slice: its file, place and pixels.
         position_mm: along the normal of the slices; None if not known.
         is_wanted: whether it is read; of thin series not every slice is.
         answer: the prediction, or the reason for none; None if the slice was not read.
     """
 
-    found: FoundSlice
+    file_slice: FileSlice
     position_mm: float | None
     is_wanted: bool
     answer: NetworkPrediction | ServiceError | None = None
@@ -94,9 +94,9 @@ class SeriesSlice:
 
     def take_input(self) -> Slice:
         """Return the input of the network, uint8 (1, S, S), and forget it: those of 600 slices have 60 MiB."""
-        read = self.found.read
+        read = self.file_slice.read
         assert read.network_input is not None  # noqa: S101 - decoded before
-        self.found = replace(self.found, read=replace(read, network_input=None))
+        self.file_slice = replace(self.file_slice, read=replace(read, network_input=None))
         return read.network_input
 
     @property
@@ -137,8 +137,8 @@ class SeriesToRead:
         """Combine the predictions of the slices; None if none has lungs. Indices are those of `slices`."""
         seen = [index for index, slice_ in enumerate(self.slices) if slice_.is_seen]
         geometry = None if self.series.geometry is None else self.series.geometry.select(seen)
-        found = assess_series([self.slices[index].prediction for index in seen], geometry, card, point)
-        return found and found.renumbered(seen)
+        assessment = assess_series([self.slices[index].prediction for index in seen], geometry, card, point)
+        return assessment and assessment.renumbered(seen)
 
     def warnings(self, assessment: SeriesAssessment | None) -> dict[SeriesWarning, str]:
         """Return the warnings of its positions, and one if the result rests on little lung."""
@@ -197,14 +197,14 @@ class Study:
         files: dict[int, list[SeriesSlice]] = {}
         for series, index in self.to_read():
             slice_ = series.slices[index]
-            if slice_.found.read.network_input is None:
-                files.setdefault(slice_.found.file, []).append(slice_)
+            if slice_.file_slice.read.network_input is None:
+                files.setdefault(slice_.file_slice.file, []).append(slice_)
         return files
 
 
 def frames_to_decode(slices: Sequence[SeriesSlice], options: ReadOptions) -> ReadOptions:
     """Return the options for decoding some slices of one file, in their order."""
-    return replace(options, thin_mm=0.0, frames=tuple(slice_.found.read.frame for slice_ in slices))
+    return replace(options, thin_mm=0.0, frames=tuple(slice_.file_slice.read.frame for slice_ in slices))
 
 
 def set_decoded(slice_: SeriesSlice, decoded: StudySlice | ServiceError) -> None:
@@ -212,7 +212,7 @@ def set_decoded(slice_: SeriesSlice, decoded: StudySlice | ServiceError) -> None
     if isinstance(decoded, ServiceError):
         slice_.answer = decoded
     else:
-        slice_.found = replace(slice_.found, read=decoded)
+        slice_.file_slice = replace(slice_.file_slice, read=decoded)
 
 
 def thin_mm(every_mm: float | None) -> float:
@@ -220,30 +220,30 @@ def thin_mm(every_mm: float | None) -> float:
     return THIN_MM if every_mm is None else every_mm
 
 
-def plan_study(found: Sequence[FoundSlice], others: Sequence[NotASlice], every_mm: float | None = None) -> Study:
+def plan_study(file_slices: Sequence[FileSlice], others: Sequence[NotASlice], every_mm: float | None = None) -> Study:
     """Group slices into series, and choose those to read.
 
     Args:
-        found: slices in the order of their files.
+        file_slices: slices in the order of their files.
         others: files without a slice.
         every_mm: distance between the slices that are read; 0 reads every slice; None: `EVERY_MM` in thin series.
 
     Raises:
         UnusableImageError: there is no slice.
     """
-    if not found:
+    if not file_slices:
         raise _no_slices(others)
     duplicates: list[NotASlice] = []
     planned = []
-    for series in group_series([slice_.read.place for slice_ in found]):
+    for series in group_series([slice_.read.place for slice_ in file_slices]):
         words = "The slice lies at the position of another one of its series."
         for index in series.duplicates:
             error = ServiceError(words, code=ErrorCode.DUPLICATE_POSITION)
-            duplicates.append(NotASlice(found[index].file, found[index].name, error))
+            duplicates.append(NotASlice(file_slices[index].file, file_slices[index].name, error))
         offsets = [None] * len(series.slices) if series.geometry is None else series.geometry.offsets.tolist()
         wanted = _wanted(series, every_mm)
         slices = [
-            SeriesSlice(found[index], offset, is_wanted)
+            SeriesSlice(file_slices[index], offset, is_wanted)
             for index, offset, is_wanted in zip(series.slices, offsets, wanted, strict=True)
         ]
         planned.append(SeriesToRead(series, slices))

@@ -19,7 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from covid_ct.pacs.answers import ServiceAnswerer
+from covid_ct.pacs.predictor import remote_predictor
 from covid_ct.pacs.server import Pacs
 from tests.service.dicom_out.objects import dciodvfy, frame_values
 from tests.support.files.studies import SIDE, series
@@ -127,8 +127,8 @@ def test_a_series_gets_the_results_of_the_service(way: str, pacs: Orthanc, serve
 
 def results_of_service(server: Server, files: list[bytes]) -> dict[str, bytes]:
     """SEG and SR of the service by their identifiers."""
-    with ServiceAnswerer(server.url) as answerer:
-        results = answerer.results(files)
+    with remote_predictor(server.url) as predictor:
+        results = predictor.results(files)
     return {str(dcmread(io.BytesIO(file)).SOPInstanceUID): file for file in results.files}
 
 

@@ -133,7 +133,7 @@ async def test_a_fault_at_a_file_is_a_row_of_the_study() -> None:
 async def test_pictures_that_are_kept_are_small(previews: bool) -> None:
     options = ReadOptions(64, DecodeLimits(), keep_pictures=True)
     study = await study_of([png(side=1500)], options, previews=previews)
-    slice_ = study.series[0].slices[0].found
+    slice_ = study.series[0].slices[0].file_slice
     if slice_.preview is None:
         assert slice_.read.picture is not None
         assert slice_.read.picture.nbytes <= 512**2

@@ -8,7 +8,7 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import SeriesWarning
 from service.model.prediction import NetworkPrediction
-from service.model.study import FoundSlice, NotASlice, SeriesToRead, Study, plan_study
+from service.model.study import FileSlice, NotASlice, SeriesToRead, Study, plan_study
 from tests.support.files.studies import series
 from tests.support.networks.tiny import tiny_card
 
@@ -22,12 +22,12 @@ def prediction(probability: float = 0.5) -> NetworkPrediction:
     return NetworkPrediction(probability, np.zeros((4, 4), np.float32), lungs=np.ones((4, 4), np.float32))
 
 
-def slices_at(heights: list[float], **changes: Any) -> list[FoundSlice]:
+def slices_at(heights: list[float], **changes: Any) -> list[FileSlice]:
     """Slices of a series, from one file each."""
     options = ReadOptions(input_size=16, limits=DecodeLimits())
     read = [read_study_file(data, "", options)[0] for data in series(heights, **changes)]
     return [
-        FoundSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
+        FileSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
     ]
 
 

@@ -27,11 +27,11 @@ class Cluster:
 
     def processes(self) -> list[psutil.Process]:
         """All processes of all nodes."""
-        found = []
+        processes = []
         for node in self.nodes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                found += psutil.Process(node.pid).children(recursive=True)
-        return found
+                processes += psutil.Process(node.pid).children(recursive=True)
+        return processes
 
     def kill(self, number: int) -> None:
         """End a node like a machine that loses its power: SIGKILL to every process."""

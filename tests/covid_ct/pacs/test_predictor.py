@@ -7,7 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from covid_ct.http import StudyResults
-from covid_ct.pacs.answers import LocalAnswerer, dicom_results
+from covid_ct.pacs.predictor import SeriesPredictor, dicom_results, local_predictor
 from service.api import ModelName
 from service.api_study import StudyAnswer
 from service.errors import UnusableImageError
@@ -17,8 +17,8 @@ HEIGHTS = [100.0, 110.0, 120.0]
 
 
 @pytest.fixture
-def answerer(models: Path) -> Iterator[LocalAnswerer]:
-    with LocalAnswerer(models, "cpu") as opened:
+def predictor(models: Path) -> Iterator[SeriesPredictor]:
+    with local_predictor(models, "cpu") as opened:
         yield opened
 
 
@@ -26,27 +26,27 @@ def modalities(files: list[bytes]) -> list[str]:
     return sorted(str(dcmread(io.BytesIO(file)).Modality) for file in files)
 
 
-def test_a_series_gets_segmentation_report_and_a_summary(answerer: LocalAnswerer) -> None:
-    results = answerer.results(series(HEIGHTS, FrameOfReferenceUID="1.2.9"))
+def test_a_series_gets_segmentation_report_and_a_summary(predictor: SeriesPredictor) -> None:
+    results = predictor.results(series(HEIGHTS, FrameOfReferenceUID="1.2.9"))
     assert modalities(results.files) == ["SEG", "SR"]
     assert "CT-" in results.summary
-    assert answerer.model()[1]
+    assert predictor.model()[1]
 
 
 @pytest.mark.parametrize("changes", [{"ImagePositionPatient": None}, {"FrameOfReferenceUID": ""}])
 def test_a_series_that_no_segmentation_can_lie_on_gets_its_report(
-    changes: dict[str, Any], answerer: LocalAnswerer
+    changes: dict[str, Any], predictor: SeriesPredictor
 ) -> None:
-    results = answerer.results(series(HEIGHTS, **{"FrameOfReferenceUID": "1.2.9"} | changes))
+    results = predictor.results(series(HEIGHTS, **{"FrameOfReferenceUID": "1.2.9"} | changes))
     assert modalities(results.files) == ["SR"]
 
 
-def test_a_series_without_lungs_or_slices_is_refused(answerer: LocalAnswerer) -> None:
+def test_a_series_without_lungs_or_slices_is_refused(predictor: SeriesPredictor) -> None:
     black = series(HEIGHTS, PixelData=bytes(2 * SIDE * SIDE), RescaleIntercept=-4000)
     with pytest.raises(UnusableImageError, match="lungs"):
-        answerer.results(black)
+        predictor.results(black)
     with pytest.raises(UnusableImageError, match="axial"):
-        answerer.results(series(HEIGHTS, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+        predictor.results(series(HEIGHTS, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
 
 
 def test_an_answer_without_dicom_objects_is_refused() -> None:
