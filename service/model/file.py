@@ -25,6 +25,7 @@ from service.model.card import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Manifest
 from service.model.hardware import int8_packed_by_onednn
 
 _CARD_NAME: Final = "card.json"
+_DEBUG_SUFFIX: Final = ".debug_pkl"
 
 _FINDER: Final = ("look", "check")
 """Methods of a network that finds lungs: what its first part sees, and the scores of the checks that follow from it."""
@@ -75,16 +76,20 @@ def model_bytes(module: torch.nn.Module, card: ModelCard) -> bytes:
         buffer = io.BytesIO()
         torch.jit.save(scripted, buffer, _extra_files={_CARD_NAME: card.model_dump_json()})
     # deflating saves a quarter of int8 weights; of fp16 weights a twelfth, not worth a later first answer
-    return _deflate(buffer) if card.precision == "int8" else buffer.getvalue()
+    return _repack(buffer, zipfile.ZIP_DEFLATED if card.precision == "int8" else zipfile.ZIP_STORED)
 
 
-def _deflate(archive: io.BytesIO) -> bytes:
-    """Compress a zip archive, which torch writes uncompressed and reads either way."""
-    deflated = io.BytesIO()
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as target:
+def _repack(archive: io.BytesIO, compression: int) -> bytes:
+    """Write a TorchScript archive again without its debug entries, which have the paths of this machine's sources.
+
+    torch reads it with any compression. Errors of its operators then quote the serialised code alone.
+    """
+    repacked = io.BytesIO()
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(repacked, "w") as target:
         for member in source.infolist():
-            target.writestr(zipfile.ZipInfo(member.filename), source.read(member), zipfile.ZIP_DEFLATED)
-    return deflated.getvalue()
+            if not member.filename.endswith(_DEBUG_SUFFIX):
+                target.writestr(zipfile.ZipInfo(member.filename), source.read(member), compression)
+    return repacked.getvalue()
 
 
 def read_manifest(folder: Path) -> Manifest:

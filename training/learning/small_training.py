@@ -120,7 +120,8 @@ def _finder_loss(outputs: tuple[torch.Tensor, torch.Tensor], batch: LungBatch) -
     p = cells.sigmoid()
     overlap = 1 - (2 * (p * lung).sum((1, 2, 3)) + 12) / ((p + lung).sum((1, 2, 3)) + 12)
     by_picture = entropy(cells, lung, reduction="none").mean((1, 2, 3)) + overlap * (1 - batch.kind[:, 0])
-    return (by_picture * batch.lung_weight).sum() / batch.lung_weight.sum() + entropy(kind, batch.kind)
+    with_masks = batch.lung_weight.sum().clamp_min(1.0)  # a small batch can hold contact sheets alone
+    return (by_picture * batch.lung_weight).sum() / with_masks + entropy(kind, batch.kind)
 
 
 def _view_loss(outputs: torch.Tensor, batch: ViewBatch) -> torch.Tensor:

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import zipfile
 from pathlib import Path
 
@@ -32,8 +33,14 @@ def test_the_same_network_gives_the_same_bytes() -> None:
 def test_weights_are_compressed_in_int8_alone(tmp_path: Path, precision: str, stored: bool) -> None:
     row = write_models(tmp_path, tiny_card().model_copy(update={"precision": precision}))
     with zipfile.ZipFile(tmp_path / row.name) as archive:
-        kinds = {each.compress_type for each in archive.infolist()}
-    assert (zipfile.ZIP_STORED in kinds) is stored, "torch compresses code and card by itself"
+        compressions = {member.compress_type for member in archive.infolist()}
+    assert compressions == {zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED}
+
+
+def test_a_model_file_has_no_paths_of_the_machine_that_wrote_it() -> None:
+    with zipfile.ZipFile(io.BytesIO(model_bytes(TinyNetwork().eval(), tiny_card()))) as archive:
+        members = [archive.read(member) for member in archive.infolist()]
+    assert not any(str(Path(__file__).parents[3]).encode() in member for member in members)
 
 
 def test_a_network_takes_any_batch_size_once_loaded(tmp_path: Path) -> None:

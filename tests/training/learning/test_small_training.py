@@ -10,7 +10,7 @@ from training.data.ct_slices import CtSlice, read_images, read_lesions
 from training.data.windows import estimate_hounsfield, show
 from training.learning import small_training
 from training.learning.lung_crops import FoundLungs
-from training.learning.lung_pictures import LungPictures
+from training.learning.lung_pictures import LungBatch, LungPictures
 from training.learning.small_training import SmallTraining, train_lung_finder, train_view_checker
 from training.learning.view_pictures import ViewPictures
 from training.network.lung_finder import LungFinder, shrink
@@ -49,6 +49,21 @@ def test_a_batch_has_slices_other_pictures_and_contact_sheets(tmp_path: Path) ->
     assert (batch.lung_weight[panels] == 0).all()
     slices = ~not_slices & ~panels
     assert batch.lung[slices].flatten(1).amax(1).gt(0).any()
+
+
+class _ContactSheetsAlone(LungPictures):
+    def batch(self, size: int) -> LungBatch:
+        batch = super().batch(60)
+        panels = batch.kind[:, 1] == 1
+        return LungBatch(*(tensor[panels][:size] for tensor in batch))
+
+
+@pytest.mark.usefixtures("thin")
+def test_a_batch_of_contact_sheets_alone_keeps_the_weights_finite(tmp_path: Path) -> None:
+    lesions = read_lesions(write_lesions(tmp_path / "lesions", volumes=1, slices=1))
+    pictures = _ContactSheetsAlone(lesions, [], np.random.default_rng(0))
+    finder = train_lung_finder(pictures, SmallTraining(2, 2, 1e-2, Machine(torch.device("cpu"), None, 0)))
+    assert all(value.isfinite().all() for value in finder.state_dict().values())
 
 
 @pytest.mark.usefixtures("thin")
