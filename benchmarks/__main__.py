@@ -22,7 +22,7 @@ from service.model.card import Precision
 from service.model.file import read_manifest
 from service.model.hardware import has_native_bf16
 from service.processors import usable_processors
-from training.run.record import git_commit, processor_name
+from training.run.provenance import git_commit, processor_name
 
 IMAGE: Final = ROOT / "examples" / "slice.png"
 JSON: Final = ROOT / "docs" / "performance.json"

@@ -14,14 +14,14 @@ from service.model.file import Network, load_on_cpu, read_manifest
 from training.commands.options import check_paths
 from training.data.ct_slices import CtSlice, read_labelled
 from training.errors import TrainingError
-from training.evaluation.local_calibration import (
+from training.evaluation.scores import written
+from training.models.calibrated_models import write_calibrated
+from training.models.local_calibration import (
     LocalPredictions,
     ProbabilityName,
     calibrate_to,
     uncalibrated_figures,
 )
-from training.evaluation.scores import written
-from training.release.calibrated_models import write_calibrated
 from training.run.progress import progress, say
 from training.run.run_folder import check_folder
 

@@ -14,8 +14,8 @@ from training.data.patients import known_patients
 from training.data.source_table import aligned
 from training.errors import TrainingError
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.model_files import EvaluatedSet, LabelledSet, SetScores, difference_of_auc, evaluate_set
-from training.evaluation.scores import Scores, written
+from training.evaluation.scores import Scores, difference_of_auc, written
+from training.models.file_scores import EvaluatedSet, LabelledSet, SetScores, evaluate_set
 from training.report.scores import header_rule
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_csv

@@ -15,17 +15,17 @@ from training.errors import TrainingError
 from training.evaluation.scores import written
 from training.learning.lesion_fit import LesionFitSettings
 from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
+from training.models.promotion import check_version, promote
+from training.models.run_record import NOT_LEARNED
 from training.network.weights import check_weights
 from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
 from training.release.lesion_record import LesionRunRecord
 from training.release.lesion_release import LesionJob, release_lesions
-from training.release.promotion import check_version, promote
 from training.release.run_length import take_lengths
-from training.release.run_record import NOT_LEARNED
 from training.run.machine import Machine, find_machine, use_threads
 from training.run.processes import current
 from training.run.progress import print_red, say
-from training.run.record import hash_file
+from training.run.provenance import hash_file
 from training.run.run_folder import check_folder, claim_run_folder, locked
 
 

@@ -1,7 +1,7 @@
 """Predictions for slices with a known truth, grouped by source."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
@@ -56,7 +56,7 @@ def is_covid(slice_: CtSlice) -> int | None:
     return slice_.label if slice_.kind == "labelled" else None
 
 
-def is_covid_against(finding: Finding | None, slice_: CtSlice) -> int | None:
+def _is_covid_against(finding: Finding | None, slice_: CtSlice) -> int | None:
     """COVID-19 against slices with one finding; None stands for slices with an unknown finding."""
     return is_covid(slice_) if slice_.label == 1 or slice_.finding == finding else None
 
@@ -70,10 +70,10 @@ def shows_lesion(slice_: CtSlice) -> int | None:
     return 1 if is_covid(slice_) else None
 
 
-BY_NEGATIVES: Final[dict[str, Truth]] = {
-    "healthy": partial(is_covid_against, "healthy"),
-    "other disease": partial(is_covid_against, "other disease"),
-    "unknown": partial(is_covid_against, None),
+_NEGATIVES: Final[dict[str, Truth]] = {
+    "healthy": partial(_is_covid_against, "healthy"),
+    "other disease": partial(_is_covid_against, "other disease"),
+    "unknown": partial(_is_covid_against, None),
 }
 """COVID-19 against each class of negatives."""
 
@@ -104,3 +104,12 @@ def predictions_by_source(
         for name, places in sorted(members.items())
     }
     return {name: source for name, source in sources.items() if min(np.bincount(source.labels, minlength=2)) >= fewest}
+
+
+def by_negatives(
+    slices: Sequence[CtSlice], probability: NDArray[np.floating]
+) -> Iterator[tuple[str, str, SourcePredictions]]:
+    """Yield source, class of negatives and predictions: COVID-19 against healthy, other disease and unknown."""
+    for negatives, truth in _NEGATIVES.items():
+        for source, predictions in predictions_by_source(truth, slices, probability).items():
+            yield source, negatives, predictions

@@ -1,16 +1,25 @@
 """Calibration of probabilities: chosen across sources, and shown as a reliability diagram."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
-from service.model.card import Calibration
-from training.evaluation.by_source import SourcePredictions, log_odds
+from service.model.card import AnswerName, Calibration
+from training.data.ct_slices import CtSlice
+from training.evaluation.by_source import SourcePredictions, is_covid, log_odds, predictions_by_source, shows_lesion
+from training.evaluation.predictions import Predictions
 from training.evaluation.scores import BINS, bin_of, weighted_scores
 from training.run.record import Record
+
+FEWEST_OF_CLASS: Final = 10
+"""Fewest slices of each class of a source that calibrates, and that shows whether a network learned."""
+
+_SURE_OF_LESION: Final = 0.5
+"""Smallest lesion probability of a slice that is used to calibrate `covid_given_lesion`."""
 
 LOSS_TOLERANCE: Final = 0.02
 """Log loss by which a calibration must be better than none: networks of one recipe differ by more."""
@@ -94,6 +103,38 @@ def fit_platt(sources: Mapping[str, SourcePredictions]) -> tuple[Calibration, di
     rule = f"platt: fitted to left-out {', '.join(sources)}; sources and classes weigh the same"
     trials = {"platt": _try("platt", sources)} if len(sources) > 1 else {}
     return Calibration(slope=slope, offset=offset, rule=rule), trials
+
+
+def fit_calibrations(
+    predictions: Predictions, slices: Sequence[CtSlice]
+) -> tuple[dict[AnswerName, Calibration], dict[AnswerName, dict[str, CalibrationTrial]]]:
+    """Calibrate both probabilities of an uncalibrated network, on the slices with a known truth.
+
+    The log odds of a maximum over thousands of cells are overconfident, so slope and offset are always fitted to them.
+    `covid_given_lesion` is calibrated on slices with a predicted lesion, without healthy people.
+    """
+    lesion_sources = predictions_by_source(shows_lesion, slices, predictions.lesion_probability, FEWEST_OF_CLASS)
+    of_lesion, lesion_trials = fit_platt(lesion_sources)
+    has_lesion = apply(of_lesion, predictions.lesion_probability) >= _SURE_OF_LESION
+    sick = [
+        replace(slice_, label=slice_.label if sure and slice_.finding != "healthy" else None)
+        for slice_, sure in zip(slices, has_lesion, strict=True)
+    ]
+    covid_sources = predictions_by_source(is_covid, sick, predictions.covid_given_lesion, FEWEST_OF_CLASS)
+    of_covid, covid_trials = choose_calibration(covid_sources)
+    return (
+        {"lesion_probability": of_lesion, "covid_given_lesion": of_covid},
+        {"lesion_probability": lesion_trials, "covid_given_lesion": covid_trials},
+    )
+
+
+def calibrated(predictions: Predictions, calibrations: Mapping[AnswerName, Calibration]) -> Predictions:
+    """Apply calibrations to the predictions of an uncalibrated network."""
+    return replace(
+        predictions,
+        lesion_probability=apply(calibrations["lesion_probability"], predictions.lesion_probability),
+        covid_given_lesion=apply(calibrations["covid_given_lesion"], predictions.covid_given_lesion),
+    )
 
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:

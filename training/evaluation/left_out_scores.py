@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Final, get_args
+from typing import get_args
 
 import numpy as np
 from pydantic import Field
@@ -12,35 +11,26 @@ from service.model.card import AnswerName, Calibration, Interval
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
 from training.evaluation.by_source import (
-    BY_NEGATIVES,
     SourcePredictions,
+    by_negatives,
     is_covid,
     predictions_by_source,
     shows_lesion,
 )
-from training.evaluation.calibration import CalibrationTrial, apply, choose_calibration, fit_platt
+from training.evaluation.calibration import FEWEST_OF_CLASS, CalibrationTrial, calibrated, fit_calibrations
 from training.evaluation.lesion_scores import LesionScores, score_lesions, strongest_inside_lung
 from training.evaluation.operating_points import (
     PURPOSES,
-    RULE,
     OperatingPoint,
-    PointName,
     Rates,
+    choose_operating_point,
     choose_threshold,
-    mean_rates,
     score_rates,
-    threshold_range,
 )
 from training.evaluation.predictions import Predictions
 from training.evaluation.scores import ScoreName, figures_with_intervals, weighted_auc
 from training.run.record import Record
 from training.run.seeding import derive_seed
-
-_SURE_OF_LESION: Final = 0.5
-"""Smallest lesion probability of a slice that is used to calibrate `covid_given_lesion`."""
-
-_FEWEST: Final = 10
-"""Fewest slices of each class of a source that calibrates, and that shows whether a network learned."""
 
 
 class NestedRates(Record):
@@ -113,7 +103,8 @@ class LeftOutJudgement(Record):
     def learned(self) -> bool:
         """Whether the AUC on any left-out source of some size lies above 0.5 with 95 % confidence."""
         return any(
-            source.figures["auc"].low > 0.5 and min(source.positives, source.count - source.positives) >= _FEWEST
+            source.figures["auc"].low > 0.5
+            and min(source.positives, source.count - source.positives) >= FEWEST_OF_CLASS
             for source in self.sources.values()
         )
 
@@ -129,49 +120,17 @@ def judge_left_out(predictions: Predictions, slices: Sequence[CtSlice], seed: in
     sources = predictions_by_source(is_covid, slices, predictions.probability)
     if not sources:
         raise TrainingError("no left-out source has slices of both classes; pass --leave-out SOURCE with both")
-    points = {name: _point(name, predictions, slices, seed) for name in PURPOSES}
+    points = {name: choose_operating_point(name, predictions, slices, seed) for name in PURPOSES}
     threshold = points["differential"].threshold
-    alone = _each_alone(predictions, slices)
+    aucs = _aucs_of_each_probability(predictions, slices)
     return LeftOutJudgement(
         calibrations=calibrations,
         calibration_trials=trials,
         operating_points={str(name): point for name, point in points.items()},
-        sources={name: _score_source(name, sources, threshold, seed, alone[name]) for name in sources},
+        sources={name: _score_source(name, sources, threshold, seed, aucs[name]) for name in sources},
         clear=_score_clear(predictions, slices),
         lesions=score_lesions(predictions, slices),
         strongest_inside_lung=strongest_inside_lung(predictions, slices),
-    )
-
-
-def fit_calibrations(
-    predictions: Predictions, slices: Sequence[CtSlice]
-) -> tuple[dict[AnswerName, Calibration], dict[AnswerName, dict[str, CalibrationTrial]]]:
-    """Calibrate both probabilities of an uncalibrated network, on the slices with a known truth.
-
-    The log odds of a maximum over thousands of cells are overconfident, so slope and offset are always fitted to them.
-    `covid_given_lesion` is calibrated on slices with a predicted lesion, without healthy people.
-    """
-    lesion_sources = predictions_by_source(shows_lesion, slices, predictions.lesion_probability, _FEWEST)
-    of_lesion, lesion_trials = fit_platt(lesion_sources)
-    has_lesion = apply(of_lesion, predictions.lesion_probability) >= _SURE_OF_LESION
-    sick = [
-        replace(slice_, label=slice_.label if sure and slice_.finding != "healthy" else None)
-        for slice_, sure in zip(slices, has_lesion, strict=True)
-    ]
-    covid_sources = predictions_by_source(is_covid, sick, predictions.covid_given_lesion, _FEWEST)
-    of_covid, covid_trials = choose_calibration(covid_sources)
-    return (
-        {"lesion_probability": of_lesion, "covid_given_lesion": of_covid},
-        {"lesion_probability": lesion_trials, "covid_given_lesion": covid_trials},
-    )
-
-
-def calibrated(predictions: Predictions, calibrations: Mapping[AnswerName, Calibration]) -> Predictions:
-    """Apply calibrations to the predictions of an uncalibrated network."""
-    return replace(
-        predictions,
-        lesion_probability=apply(calibrations["lesion_probability"], predictions.lesion_probability),
-        covid_given_lesion=apply(calibrations["covid_given_lesion"], predictions.covid_given_lesion),
     )
 
 
@@ -180,7 +139,7 @@ def _score_source(
     sources: Mapping[str, SourcePredictions],
     threshold: float,
     seed: int,
-    alone: Mapping[str, dict[AnswerName, float]],
+    aucs: Mapping[str, dict[AnswerName, float]],
 ) -> SourceScores:
     """Score one source; intervals resample its groups, not its slices, because slices of a patient are alike."""
     source = sources[name]
@@ -190,7 +149,7 @@ def _score_source(
         positives=int(source.labels.sum()),
         groups=len(np.unique(source.groups)),
         figures=figures_with_intervals(source.probability, source.labels, threshold, weights),
-        answers=dict(alone),
+        answers=dict(aucs),
         nested=_nested(name, sources, seed),
     )
 
@@ -204,41 +163,15 @@ def _nested(name: str, sources: Mapping[str, SourcePredictions], seed: int) -> N
     return NestedRates(threshold=threshold, rates=score_rates(sources[name], threshold, seed))
 
 
-def _point(name: PointName, predictions: Predictions, slices: Sequence[CtSlice], seed: int) -> OperatingPoint:
-    """Choose the threshold of one purpose: of the probability, or of the lesion probability for triage."""
-    of_lesion = name == "triage"
-    probability = predictions.lesion_probability if of_lesion else predictions.probability
-    # labels are used if no source has both slices with and slices without lesion
-    sources = predictions_by_source(shows_lesion, slices, probability) if of_lesion else {}
-    sources = sources or predictions_by_source(is_covid, slices, probability)
-    chosen = choose_threshold(sources)
-    sensitivity, specificity = mean_rates(sources, chosen)
-    low, high = threshold_range(sources, seed)
-    rates: dict[str, dict[str, Rates]] = {}
-    for negatives, truth in BY_NEGATIVES.items():
-        for source_name, source in predictions_by_source(truth, slices, probability).items():
-            rates.setdefault(source_name, {})[negatives] = score_rates(source, chosen, seed)
-    return OperatingPoint(
-        purpose=PURPOSES[name],
-        threshold=0.0 if of_lesion else chosen,
-        lesion_threshold=chosen if of_lesion else 0.0,
-        rule=f"{RULE} over left-out {', '.join(sources)}",
-        sensitivity=round(sensitivity, 4),
-        specificity=round(specificity, 4),
-        low=low,
-        high=high,
-        sources=rates,
-    )
-
-
-def _each_alone(predictions: Predictions, slices: Sequence[CtSlice]) -> dict[str, dict[str, dict[AnswerName, float]]]:
+def _aucs_of_each_probability(
+    predictions: Predictions, slices: Sequence[CtSlice]
+) -> dict[str, dict[str, dict[AnswerName, float]]]:
     """Compute the AUC of each probability alone, by source and class of its negatives."""
     aucs: dict[str, dict[str, dict[AnswerName, float]]] = defaultdict(lambda: defaultdict(dict))
     for name in get_args(AnswerName):
-        for negatives, truth in BY_NEGATIVES.items():
-            for source_name, source in predictions_by_source(truth, slices, getattr(predictions, name)).items():
-                auc = weighted_auc(source.log_odds, source.labels, np.ones((len(source.labels), 1)))
-                aucs[source_name][negatives][name] = round(float(auc[0]), 4)
+        for source_name, negatives, source in by_negatives(slices, getattr(predictions, name)):
+            auc = weighted_auc(source.log_odds, source.labels, np.ones((len(source.labels), 1)))
+            aucs[source_name][negatives][name] = round(float(auc[0]), 4)
     return aucs
 
 

@@ -1,13 +1,21 @@
 """Thresholds with a purpose, chosen on sources that were left out of training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field
 
 from service.model.card import Interval
-from training.evaluation.by_source import SourcePredictions
+from training.data.ct_slices import CtSlice
+from training.evaluation.by_source import (
+    SourcePredictions,
+    by_negatives,
+    is_covid,
+    predictions_by_source,
+    shows_lesion,
+)
+from training.evaluation.predictions import Predictions
 from training.evaluation.scores import Floats, interval
 from training.run.record import Record
 from training.run.seeding import derive_seed
@@ -69,6 +77,34 @@ class OperatingPoint(Record):
         return f"{self.rule}; on resampled patients it chooses {self.low:g} to {self.high:g}"
 
 
+def choose_operating_point(
+    name: PointName, predictions: Predictions, slices: Sequence[CtSlice], seed: int
+) -> OperatingPoint:
+    """Choose and score the threshold of one purpose: of the lesion probability for triage, else of the probability."""
+    is_triage = name == "triage"
+    probability = predictions.lesion_probability if is_triage else predictions.probability
+    sources = predictions_by_source(shows_lesion, slices, probability) if is_triage else {}
+    # labels are used if no source has both slices with and slices without lesion
+    sources = sources or predictions_by_source(is_covid, slices, probability)
+    threshold = choose_threshold(sources)
+    sensitivity, specificity = _mean_rates(sources, threshold)
+    low, high = threshold_range(sources, seed)
+    rates: dict[str, dict[str, Rates]] = {}
+    for source_name, negatives, source in by_negatives(slices, probability):
+        rates.setdefault(source_name, {})[negatives] = score_rates(source, threshold, seed)
+    return OperatingPoint(
+        purpose=PURPOSES[name],
+        threshold=0.0 if is_triage else threshold,
+        lesion_threshold=threshold if is_triage else 0.0,
+        rule=f"{RULE} over left-out {', '.join(sources)}",
+        sensitivity=round(sensitivity, 4),
+        specificity=round(specificity, 4),
+        low=low,
+        high=high,
+        sources=rates,
+    )
+
+
 def choose_threshold(sources: Mapping[str, SourcePredictions]) -> float:
     """Choose a threshold to two decimals: nearest to 0.5 of those with nearly the best mean balanced accuracy.
 
@@ -76,12 +112,6 @@ def choose_threshold(sources: Mapping[str, SourcePredictions]) -> float:
     (docs/experiments.md).
     """
     return float(_choose(np.mean([_rates(source, _CANDIDATES) for source in sources.values()], axis=0))[0])
-
-
-def mean_rates(sources: Mapping[str, SourcePredictions], threshold: float) -> tuple[float, float]:
-    """Compute mean sensitivity and specificity over sources at a threshold."""
-    sensitivity, specificity = np.mean([_rates(source, np.array([threshold])) for source in sources.values()], axis=0)
-    return float(sensitivity[0, 0]), float(specificity[0, 0])
 
 
 def threshold_range(sources: Mapping[str, SourcePredictions], seed: int) -> tuple[float, float]:
@@ -104,6 +134,12 @@ def score_rates(source: SourcePredictions, threshold: float, seed: int) -> Rates
         sensitivity=interval(rates[0, 0]),
         specificity=interval(rates[1, 0]),
     )
+
+
+def _mean_rates(sources: Mapping[str, SourcePredictions], threshold: float) -> tuple[float, float]:
+    """Compute mean sensitivity and specificity over sources at a threshold."""
+    sensitivity, specificity = np.mean([_rates(source, np.array([threshold])) for source in sources.values()], axis=0)
+    return float(sensitivity[0, 0]), float(specificity[0, 0])
 
 
 def _rates(source: SourcePredictions, thresholds: Floats, weights: Floats | None = None) -> Floats:

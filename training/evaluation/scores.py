@@ -198,6 +198,27 @@ def weighted_auc(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> 
     return _share((positives * below).sum(0), pairs)
 
 
+def difference_of_auc(
+    first: Floats,
+    second: Floats,
+    labels: NDArray[np.int64],
+    patients: Sequence[str] | None = None,
+) -> Interval:
+    """Compute the AUC of `first` minus that of `second`, with a 95 % interval.
+
+    The bootstrap resamples patients, or slices, within classes and scores both on the same resamples (Efron &
+    Tibshirani 1993, chapter 16).
+
+    Args:
+        first, second: (seeds, N) scores; the mean AUC over seeds is compared.
+        labels: (N,), 0 or 1.
+        patients: (N,); None takes each slice as a patient.
+    """
+    weights = bootstrap_weights(labels, 0, patients)
+    means = [np.mean([weighted_auc(row, labels, weights) for row in scores], axis=0) for scores in (first, second)]
+    return interval(means[0] - means[1])
+
+
 def _average_precision(scores: Floats, labels: NDArray[np.int64], weights: Floats) -> Floats:
     """Compute the area under the precision-recall curve as scikit-learn's average precision: (R,)."""
     positives, negatives = (sums[::-1] for sums in _by_score(scores, labels, weights))

@@ -13,7 +13,7 @@ from torch import nn
 from training.errors import TrainingError
 from training.network.vgg import Features, empty_vgg, initialise_weights
 from training.run.atomic_write import write_atomically
-from training.run.record import hash_file
+from training.run.provenance import hash_file
 
 _TORCHVISION_WEIGHTS: Final = {
     "vgg19_bn": torchvision.models.VGG19_BN_Weights.IMAGENET1K_V1,

@@ -6,13 +6,12 @@ from typing import Final
 
 from training.evaluation.refusals import RefusalShares
 from training.evaluation.scores import written
+from training.models.publish import CARD_NAME
+from training.models.run_record import NOT_LEARNED
+from training.models.template import fill_template
 from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
 from training.release.lesion_record import LesionRunRecord
-from training.release.run_record import NOT_LEARNED
-from training.release.template import fill_template
 from training.run.atomic_write import write_text
-
-CARD_NAME: Final = "README.md"
 
 _TEST: Final = {"test": "official labels", "test_corrected": "corrected labels", "test_new_papers": "new papers alone"}
 """Splits of official test that the card shows, with their titles."""

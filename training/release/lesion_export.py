@@ -12,11 +12,11 @@ from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE
 from training.evaluation.scores import ScoreName
+from training.models.export import common_fields, export
+from training.models.run_record import NOT_LEARNED
 from training.network.lesion_reader import LesionReader
-from training.release.export import common_fields, export
 from training.release.quantisation import quantise
-from training.release.run_record import NOT_LEARNED
-from training.run.record import Provenance
+from training.run.provenance import Provenance
 
 ARCHITECTURE: Final = (
     "vgg19_bn (lung finder; decoder of lung and lesion on activations 3_4, 4_4, 5_4 inside the lung box; probability "

@@ -7,7 +7,7 @@ from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.official_test import AlteredScores
 from training.evaluation.refusals import Refusals
 from training.evaluation.scores import ScoreName, Scores
-from training.release.run_record import RunRecord
+from training.models.run_record import RunRecord
 from training.run.record import Record
 
 

@@ -18,7 +18,8 @@ from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import fingerprints
 from training.data.lesion_data import LesionData
-from training.evaluation.left_out_scores import LeftOutJudgement, calibrated, judge_left_out
+from training.evaluation.calibration import calibrated
+from training.evaluation.left_out_scores import LeftOutJudgement, judge_left_out
 from training.evaluation.official_test import OfficialTestScores, alter, score_altered, score_test
 from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.predictions import Predictions, resumed_predictions
@@ -27,19 +28,20 @@ from training.evaluation.scores import score
 from training.learning.lesion_fit import FittedLesions, LesionFitSettings, fit_lesions
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import training_seconds
+from training.models.export import NAME
+from training.models.publish import PREDICTIONS_NAME, find_damaged, publish, staging_folder
+from training.models.run_record import ModelName, read_finished
 from training.network.lesion_reader import LesionReader
-from training.release.export import NAME
 from training.release.lesion_card import write_card
 from training.release.lesion_export import ARCHITECTURE, export_files
 from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
-from training.release.predictions_csv import PREDICTIONS_NAME, PredictedSet, write_predictions
-from training.release.publish import find_damaged, publish, staging_folder
-from training.release.run_record import ModelName, read_finished
+from training.release.predictions_csv import PredictedSet, write_predictions
 from training.run.machine import peak_memory_bytes
 from training.run.processes import current
 from training.run.progress import say
-from training.run.record import Provenance, make_provenance, write_schema
+from training.run.provenance import Provenance, make_provenance
+from training.run.record import write_schema
 from training.run.stages import resumed_record
 
 

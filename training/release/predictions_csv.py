@@ -9,8 +9,6 @@ from training.data.ct_slices import CtSlice, has_lesion
 from training.evaluation.predictions import Predictions
 from training.run.atomic_write import write_csv
 
-PREDICTIONS_NAME: Final = "predictions.csv"
-
 COLUMNS: Final = (
     *("set", "source", "group", "file", "label", "finding", "lesion"),
     *("lesion_probability", "covid_given_lesion", "probability", "lung_involvement"),

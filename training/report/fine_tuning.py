@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,9 +18,37 @@ from training.run.atomic_write import write_atomically
 from training.run.history import write_history
 from training.run.machine import Machine
 from training.run.progress import progress, say
-from training.run.record import EpochRecord
 from training.run.seeding import seed_everything
 from training.run.stages import restoring
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One row of the history. Epoch 0 is the network before fine-tuning and has no training figures.
+
+    Attributes:
+        train_loss, val_loss: cross-entropy in nats, mean over slices.
+        train_accuracy, val_accuracy: share of slices whose larger logit is the right one.
+        val_auc: area under the ROC curve, COVID positive.
+        seconds: wall time of training and validation.
+    """
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+    val_auc: float
+    seconds: float
+
+    def __str__(self) -> str:
+        train = ""
+        if self.train_loss is not None:
+            train = f"train loss {self.train_loss:.3f}, accuracy {self.train_accuracy:.3f}; "
+        return (
+            f"epoch {self.epoch}: {train}val loss {self.val_loss:.3f}, accuracy {self.val_accuracy:.3f}, "
+            f"AUC {self.val_auc:.3f}; {self.seconds:.0f} s"
+        )
 
 
 def is_over(history: Sequence[EpochRecord], recipe: ReportRecipe) -> bool:

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from training.data.covid_ct import CovidCt
-from training.evaluation.model_files import difference_of_auc
-from training.evaluation.plots import draw_roc, draw_sample, save_plot
-from training.release.run_record import NOT_LEARNED
-from training.release.template import fill_template
+from training.evaluation.plots import draw_roc, save_plot
+from training.evaluation.scores import difference_of_auc
+from training.models.run_record import NOT_LEARNED
+from training.models.template import fill_template
+from training.report.plots import draw_sample
 from training.report.run import ReportRunRecord, read_test_predictions
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_text

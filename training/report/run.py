@@ -16,19 +16,20 @@ from service.model.file import load_on_cpu
 from training.data.covid_ct import CovidCt, plain_inputs
 from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
-from training.evaluation.plots import draw_confusion, draw_curves, draw_reliability, draw_roc, save_plots
-from training.release.export import NAME, common_fields, export
-from training.release.predictions_csv import PREDICTIONS_NAME
-from training.release.publish import publish, staging_folder
-from training.release.run_record import NOT_LEARNED, ModelName, RunRecord, read_finished
-from training.report.fine_tuning import FineTuning
+from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc, save_plots
+from training.models.export import NAME, common_fields, export
+from training.models.publish import PREDICTIONS_NAME, publish, staging_folder
+from training.models.run_record import NOT_LEARNED, ModelName, RunRecord, read_finished
+from training.report.fine_tuning import EpochRecord, FineTuning
 from training.report.network import Deployable, SliceNetwork, load_imagenet
+from training.report.plots import draw_curves
 from training.report.scores import Evaluation, evaluate, predict, predict_splits
 from training.report_recipe import THRESHOLD, ReportRecipe
 from training.run.atomic_write import write_csv
 from training.run.machine import Machine, peak_memory_bytes
 from training.run.progress import say
-from training.run.record import EpochRecord, Provenance, hash_file, make_provenance, write_schema
+from training.run.provenance import Provenance, hash_file, make_provenance
+from training.run.record import write_schema
 from training.run.run_folder import claim_run_folder
 from training.run.seeding import seed_everything
 

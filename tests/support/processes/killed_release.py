@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from training.release.publish import copy_model
+from training.models.publish import copy_model
 
 _CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 """Events of Python's audit for whatever changes a folder."""

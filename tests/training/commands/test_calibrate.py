@@ -13,7 +13,7 @@ from service.model.file import read_manifest
 from tests.support.networks.tiny import TinyDoctor, TinyNetwork, doctor_card, tiny_card, write_models
 from tests.support.processes.client import predict, serve
 from training.__main__ import main
-from training.evaluation.local_calibration import ProbabilityName
+from training.models.local_calibration import ProbabilityName
 
 COLUMNS = ("file", "label", "source", "patient", "finding")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.data.ct_slices import CtSlice
-from training.evaluation.by_source import BY_NEGATIVES, is_covid, predictions_by_source, shows_lesion
+from training.evaluation.by_source import by_negatives, is_covid, predictions_by_source, shows_lesion
 
 GREY = np.zeros((320, 320), np.uint8)
 EMPTY = np.zeros((320, 320), np.bool_)
@@ -26,11 +26,15 @@ def test_whether_a_slice_shows_a_lesion_is_known_from_masks_clear_lungs_and_labe
 
 
 def test_covid_is_compared_with_each_class_of_negatives() -> None:
-    truths = {name: [truth(slice_) for slice_ in EVERY] for name, truth in BY_NEGATIVES.items()}
-    assert truths == {
-        "healthy": [1, None, 0, None, None, None, None],
-        "other disease": [1, None, None, 0, None, None, None],
-        "unknown": [1, 0, None, None, None, None, None],
+    probability = np.linspace(0.1, 0.7, len(EVERY))
+    compared = {
+        (source, negatives): predictions.probability.round(6).tolist()
+        for source, negatives, predictions in by_negatives(EVERY, probability)
+    }
+    assert compared == {
+        ("hospital", "healthy"): [0.1, 0.3],
+        ("hospital", "other disease"): [0.1, 0.4],
+        ("hospital", "unknown"): [0.1, 0.2],
     }
 
 

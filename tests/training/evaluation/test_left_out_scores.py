@@ -4,7 +4,8 @@ import pytest
 from tests.support.sources.lesion_sources import draw_chest
 from training.data.ct_slices import CtSlice
 from training.errors import TrainingError
-from training.evaluation.left_out_scores import calibrated, fit_calibrations, judge_left_out
+from training.evaluation.calibration import calibrated, fit_calibrations
+from training.evaluation.left_out_scores import judge_left_out
 from training.evaluation.lesion_scores import to_grid
 from training.evaluation.predictions import Predictions
 

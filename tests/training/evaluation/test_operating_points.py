@@ -4,7 +4,6 @@ from training.evaluation.by_source import SourcePredictions
 from training.evaluation.operating_points import (
     OperatingPoint,
     choose_threshold,
-    mean_rates,
     score_rates,
     threshold_range,
 )
@@ -20,7 +19,8 @@ def _source(middle: float, seed: int = 0) -> SourcePredictions:
 def test_the_threshold_separates_what_can_be_separated() -> None:
     source = SourcePredictions(np.array([-3.0, -2.0, 1.0, 2.0]), np.array([0, 0, 1, 1]), np.array(list("abcd")))
     threshold = choose_threshold({"a": source})
-    assert mean_rates({"a": source}, threshold) == (1.0, 1.0)
+    rates = score_rates(source, threshold, seed=0)
+    assert (rates.sensitivity.value, rates.specificity.value) == (1.0, 1.0)
     assert 0.12 < threshold < 0.73
 
 

@@ -16,7 +16,8 @@ from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
 from training.evaluation.scores import shares_up_to, written
-from training.release.lesion_card import CARD_NAME, card_text
+from training.models.publish import CARD_NAME
+from training.release.lesion_card import card_text
 from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import COLUMNS
 from training.run.run_folder import delete

@@ -8,11 +8,10 @@ import torch
 from training.data.covid_ct import CovidCt
 from training.errors import TrainingError
 from training.report.batches import Batch
-from training.report.fine_tuning import FineTuning, is_over, predict_logits
+from training.report.fine_tuning import EpochRecord, FineTuning, is_over, predict_logits
 from training.report.network import SliceNetwork, load_imagenet
 from training.report_recipe import ReportRecipe
 from training.run.machine import Machine
-from training.run.record import EpochRecord
 
 
 @pytest.fixture

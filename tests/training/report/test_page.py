@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.networks.thin_vgg import write_thin_weights
 from training.__main__ import main
-from training.evaluation.model_files import difference_of_auc
+from training.evaluation.scores import difference_of_auc
 from training.report.run import ReportRunRecord
 
 SMALL = ["--counts", "any", "--device", "cpu", "--input-size", "32", "--resize", "40", "--batch-size", "8"]

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.model.card import Interval
 from service.model.file import LoadedModel
 from training.data.covid_ct import Split, in_batches, plain_inputs
 from training.errors import TrainingError
-from training.evaluation.scores import Scores, bootstrap_weights, interval, score, weighted_auc
+from training.evaluation.scores import Scores, score
 from training.run.progress import progress
 from training.run.record import Record
 
@@ -95,24 +94,3 @@ def _score(
         answered = score(probability[kept], labels[kept], threshold, 0, patients)
     scores = score(probability, labels, threshold, 0, labelled.patients)
     return SetScores(refused=int(is_refused.sum()), scores=scores, answered=answered)
-
-
-def difference_of_auc(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    patients: Sequence[str] | None = None,
-) -> Interval:
-    """Compute the AUC of `first` minus that of `second`, with a 95 % interval.
-
-    The bootstrap resamples patients, or slices, within classes and scores both on the same resamples (Efron &
-    Tibshirani 1993, chapter 16).
-
-    Args:
-        first, second: (seeds, N) scores; the mean AUC over seeds is compared.
-        labels: (N,), 0 or 1.
-        patients: (N,); None takes each slice as a patient.
-    """
-    weights = bootstrap_weights(labels, 0, patients)
-    means = [np.mean([weighted_auc(row, labels, weights) for row in scores], axis=0) for scores in (first, second)]
-    return interval(means[0] - means[1])

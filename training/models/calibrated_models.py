@@ -8,8 +8,7 @@ from typing import Final
 from service.model.card import MANIFEST_NAME, Interval, LocalCalibration
 from training.errors import TrainingError
 from training.evaluation.scores import written
-from training.release.lesion_card import CARD_NAME
-from training.release.publish import publish, staging_folder
+from training.models.publish import CARD_NAME, publish, staging_folder
 from training.run.atomic_write import write_text
 
 _TITLE: Final = "## Calibrated to"

@@ -15,9 +15,8 @@ from service.model.card import MANIFEST_NAME, Interval
 from training.data.covid_ct import LABELS
 from training.data.tables import read_rows
 from training.errors import TrainingError
-from training.evaluation.model_files import difference_of_auc
-from training.release.predictions_csv import PREDICTIONS_NAME
-from training.release.publish import copy_model
+from training.evaluation.scores import difference_of_auc
+from training.models.publish import PREDICTIONS_NAME, copy_model
 from training.run.progress import say
 
 

@@ -11,7 +11,7 @@ from service.model.card import SCHEMA_VERSION, FilePrecision, ManifestFile, Mode
 from service.model.file import model_bytes, synthetic_slice
 from training.data.covid_ct import LABELS
 from training.run.atomic_write import write_atomically
-from training.run.record import Provenance
+from training.run.provenance import Provenance
 
 NAME: Final = "covid-ct"
 

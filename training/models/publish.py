@@ -15,8 +15,12 @@ from pydantic import BaseModel, ValidationError
 from service.model.card import MANIFEST_NAME, ManifestFile
 from training.errors import TrainingError
 from training.run.atomic_write import sync
-from training.run.record import hash_file
+from training.run.provenance import hash_file
 from training.run.written_files import record_written
+
+CARD_NAME: Final = "README.md"
+PREDICTIONS_NAME: Final = "predictions.csv"
+"""Files of a models folder, next to the manifest and the model files."""
 
 _STAGING_NAME: Final = ".new"
 """Inside the models folder: on the same file system, so that its files can be renamed."""

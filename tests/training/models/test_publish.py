@@ -9,8 +9,8 @@ from service.model.card import MANIFEST_NAME
 from service.model.file import load_on_cpu, read_manifest
 from tests.support.networks.tiny import tiny_card, write_models
 from training.errors import TrainingError
-from training.release.promotion import promote
-from training.release.publish import copy_model, publish, staging_folder
+from training.models.promotion import promote
+from training.models.publish import copy_model, publish, staging_folder
 
 
 def write_model(folder: Path, version: str, auc: float = 0.9, source: str = "hospital") -> Path:

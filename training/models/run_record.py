@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from service.model.card import MANIFEST_NAME, ManifestFile
-from training.run.record import Provenance, Record
+from training.run.provenance import Provenance
+from training.run.record import Record
 from training.run.stages import read_record
 
 NOT_LEARNED: Final = "This network learned nothing: {reason}. Its predictions mean nothing."
