@@ -1,8 +1,7 @@
-"""Decodes compressed frames with imagecodecs; a decoding plugin of pydicom.
+"""Decodes compressed frames of DICOM files with imagecodecs.
 
 The codecs are libjpeg-turbo (every JPEG), CharLS (JPEG-LS), OpenJPEG (JPEG 2000 and HTJ2K), libjxl (JPEG XL), and
 imagecodecs' own for RLE. OpenJPH hangs on damaged HTJ2K streams; the other codecs for lossless JPEG read fewer kinds.
-pydicom imports this module when the first compressed file is decoded.
 """
 
 import re
@@ -13,123 +12,111 @@ from typing import Any, Final
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.decoders import rle
-from pydicom.pixels.decoders.base import DecodeRunner
-from pydicom.uid import JPEGLossless, JPEGLosslessSV1
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
+from service.imaging.dicom_header import Header
 
-_END: Final = b"\xff\xd9"
-"""The last marker of a JPEG, JPEG-LS or JPEG 2000 stream."""
+DECOMPRESS: Final = "gdcmconv --raw in.dcm out.dcm"
 
+YBR: Final = ("YBR_FULL", "YBR_FULL_422")
+"""Photometric interpretations of pixels that are still YCbCr when they are decoded."""
+
+RLE: Final = "1.2.840.10008.1.2.5"
+_JPEG: Final = "1.2.840.10008.1.2.4."
+_LOSSY: Final = (_JPEG + "50", _JPEG + "51")
+
+_START: Final = b"\xff\xd8"
 _SCAN: Final = b"\xff\xda"
+_END: Final = b"\xff\xd9"
+"""Markers of a JPEG; JPEG-LS and JPEG 2000 end with the same one."""
+
 _MARKER: Final = re.compile(rb"\xff(?<!\xff\xff)\xff*+(?=[\x01-\xfe])")
 """Start of a marker in the entropy-coded data of a JPEG, in which a data byte 0xFF is followed by zero."""
 
-_RESTARTS: Final = re.compile(rb"\xff([\xd0-\xd7])")
 _BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
+"""A last byte 0xFF of the data that is not followed by zero, as some encoders write it."""
+
+_RGB_COMPONENTS: Final = re.compile(rb"\xff[\xc0-\xcf\xf7]\0\x11.{6}(?:R..G..B|r..g..b)", re.DOTALL)
+"""Header of a JPEG's frame with components of these names."""
+
 _FILLER: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
 """Without a marker: a truncated stream decodes differently with it than with zeros."""
 
-
-def is_available(_: str) -> bool:
-    """Whether the codecs are installed, which pydicom asks each plugin."""
-    return True
+_RESTARTS: Final = b"".join(_FILLER + bytes((0xFF, marker)) for marker in range(0xD0, 0xD8)) + _FILLER
+"""Filler in restart intervals of each number."""
 
 
-def decode_jpeg(frame: bytes, runner: DecodeRunner) -> bytes:
+def decode_stream(stream: bytes, header: Header) -> NDArray[Any]:
+    """Decode a compressed frame; colours become RGB.
+
+    Returns:
+        8 or 16 bits, signed if the stream says so; (rows, columns), or (rows, columns, 3) of colours.
+
+    Raises:
+        UnusableImageError: of another size than the header says, or of a kind that the codec does not read.
+        RuntimeError, ValueError: truncated or damaged.
+    """
+    from pydicom.pixels.processing import convert_color_space
+
+    try:
+        pixels = CODECS[header.syntax](stream, header)
+    except RuntimeError as error:
+        raise _unread(str(error)) or error from None
+    if pixels.reshape(*pixels.shape[:2], -1).shape != (header.rows, header.columns, header.samples):
+        raise _another_size()
+    if 8 * pixels.itemsize > header.bits:
+        raise _too_deep()
+    if header.samples == 1:
+        return pixels.reshape(header.rows, header.columns)
+    if header.syntax not in _LOSSY and _is_ybr(stream, header):
+        return convert_color_space(pixels, "YBR_FULL", "RGB")
+    return pixels
+
+
+def _decode_jpeg(stream: bytes, header: Header) -> NDArray[Any]:
     """Decode a JPEG of 2 to 16 bits, lossy or lossless; colours become RGB unless it is lossless.
 
     libjpeg replaces missing bits by zeros with a warning, which imagecodecs does not pass on. The stream is decoded
     again with filler behind its data: other pixels mean that bits are missing.
-
-    Raises:
-        ValueError: truncated, or of another size than the DICOM header says.
-        RuntimeError: damaged, or of a kind that libjpeg does not read.
     """
     colours: dict[str, Any] = {}
-    if runner.samples_per_pixel == 3 and runner.transfer_syntax not in (JPEGLossless, JPEGLosslessSV1):
-        colours = {"colorspace": "RGB" if runner.photometric_interpretation == "RGB" else "YCBCR"}
-        colours["outcolorspace"] = "RGB"
-        runner.set_option("photometric_interpretation", "RGB")
-    start = frame.find(_SCAN) + len(_SCAN)
-    frame = frame[:start] + _BARE_ONES.sub(b"\xff\0", frame[start:])  # some encoders do not stuff the last byte
-    pixels = imagecodecs.jpeg8_decode(frame, **colours)
-    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(_with_filler(frame), **colours)):
+    if header.samples == 3 and header.syntax in _LOSSY:
+        colours = {"colorspace": "YCBCR" if _is_ybr(stream, header) else "RGB", "outcolorspace": "RGB"}
+    start = stream.find(_SCAN) + len(_SCAN)
+    stream = stream[:start] + _BARE_ONES.sub(b"\xff\0", stream[start:])
+    pixels = imagecodecs.jpeg8_decode(stream, **colours)
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(_with_filler(stream), **colours)):
         raise ValueError("truncated")
-    return _checked(pixels, runner)
-
-
-def decode_jpeg_ls(frame: bytes, runner: DecodeRunner) -> bytes:
-    """Decode JPEG-LS, also with zeros before the end marker, of which the first may belong to the data.
-
-    Raises:
-        ValueError: of another size than the DICOM header says.
-        RuntimeError: damaged or truncated.
-    """
-    data = frame.rstrip(b"\0").removesuffix(_END)  # without an end marker CharLS needs seconds for a refusal
-    bare = data.rstrip(b"\0")
-    return _checked(_first(imagecodecs.jpegls_decode, data + _END, bare + _END, bare + b"\0" + _END), runner)
-
-
-def decode_jpeg_2000(frame: bytes, runner: DecodeRunner) -> bytes:
-    """Decode JPEG 2000, and add a missing end marker; the last byte may be padding.
-
-    Raises:
-        ValueError: of another size than the DICOM header says.
-        RuntimeError: damaged or truncated.
-    """
-    streams = [frame] if frame.rstrip(b"\0").endswith(_END) else [frame + _END, frame[:-1] + _END]
-    return _checked(_first(lambda stream: imagecodecs.jpeg2k_decode(stream, numthreads=1), *streams), runner)
-
-
-def decode_jpeg_xl(frame: bytes, runner: DecodeRunner) -> bytes:
-    """Decode JPEG XL.
-
-    Raises:
-        ValueError: of another size than the DICOM header says.
-        RuntimeError: damaged or truncated.
-    """
-    return _checked(imagecodecs.jpegxl_decode(frame, numthreads=1), runner)
-
-
-def decode_rle(frame: bytes, runner: DecodeRunner) -> bytes | bytearray:
-    """Decode RLE. Frames with less than a row or a column of padding are decoded by pydicom, which drops it.
-
-    Raises:
-        ValueError: of another size than the DICOM header says.
-        RuntimeError: damaged or truncated.
-    """
-    planes = runner.samples_per_pixel * runner.bits_allocated // 8
-    pixels = bytes(imagecodecs.dicomrle_decode(frame, f"<u{runner.bits_allocated // 8}"))
-    excess = len(pixels) - runner.rows * runner.columns * planes
-    if excess < 0:
-        raise ValueError("truncated")
-    if excess >= min(runner.rows, runner.columns) * planes:
-        raise ValueError(f"of another size than the header says, by {excess} bytes")
-    if excess:
-        return rle._decode_frame(frame, runner)  # noqa: SLF001
-    runner.set_option("planar_configuration", 1)
     return pixels
 
 
-def unread_stream(message: str) -> UnusableImageError | None:
-    """Build the refusal of a stream that a codec does not read, by the codec's message; None if it is damaged."""
-    if "another size" in message:
-        return damaged_image("its compressed pixels are of another size than its header says")
-    if re.search(r"samples need|precision", message):
-        return unsupported(
-            "The compressed pixels have more bits than BitsAllocated (0028,0100) says, or more than 16.",
-            "gdcmconv --raw in.dcm out.dcm",
-            ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
-        )
-    if re.search(r"process|omitted", message):
-        return unsupported(
-            "The JPEG stream is hierarchical or arithmetically coded, which is not read.",
-            "gdcmconv --raw in.dcm out.dcm",
-            ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
-        )
-    return None
+def _with_filler(stream: bytes) -> bytes:
+    """Insert filler before every marker behind the first scan's header; encoders pad with less than a byte."""
+    start = stream.find(_SCAN) + len(_SCAN)
+    start += int.from_bytes(stream[start : start + 2], "big")
+    data = stream[start:].rstrip(b"\0").removesuffix(_END)
+    return stream[:start] + _MARKER.sub(lambda marker: _FILLER + marker[0], data) + _RESTARTS + _END
+
+
+def _is_ybr(stream: bytes, header: Header) -> bool:
+    """Whether colours are YCbCr: by a JPEG's names of components, its JFIF marker, or else the header."""
+    if not stream.startswith(_START):
+        return header.photometric in YBR
+    head = stream[: stream.find(_SCAN)]
+    return _RGB_COMPONENTS.search(head) is None and (header.photometric != "RGB" or b"JFIF" in head)
+
+
+def _decode_jpeg_ls(stream: bytes, _: Header) -> NDArray[Any]:
+    """Decode JPEG-LS, also with zeros before the end marker, of which the first may belong to the data."""
+    data = stream.rstrip(b"\0").removesuffix(_END)  # without an end marker CharLS needs seconds for a refusal
+    bare = data.rstrip(b"\0")
+    return _first(imagecodecs.jpegls_decode, data + _END, bare + _END, bare + b"\0" + _END)
+
+
+def _decode_jpeg_2000(stream: bytes, _: Header) -> NDArray[Any]:
+    """Decode JPEG 2000, and add a missing end marker; the last byte may be padding."""
+    streams = [stream] if stream.rstrip(b"\0").endswith(_END) else [stream + _END, stream[:-1] + _END]
+    return _first(lambda data: imagecodecs.jpeg2k_decode(data, numthreads=1), *streams)
 
 
 def _first(decode: Callable[[bytes], NDArray[Any]], *streams: bytes) -> NDArray[Any]:
@@ -140,29 +127,53 @@ def _first(decode: Callable[[bytes], NDArray[Any]], *streams: bytes) -> NDArray[
     return decode(streams[-1])
 
 
-def _checked(pixels: NDArray[Any], runner: DecodeRunner) -> bytes:
-    """Check the size of decoded pixels, and tell pydicom their kind."""
-    shape = (runner.rows, runner.columns, runner.samples_per_pixel)
-    if pixels.reshape(*pixels.shape[:2], -1).shape != shape:
-        raise ValueError(f"of another size, {pixels.shape}, than the header says, {shape}")
-    bits = 8 * pixels.dtype.itemsize
-    if bits > runner.bits_allocated:
-        raise ValueError(f"samples need {bits} bits")
-    runner.set_option("bits_allocated", bits)
-    runner.set_option("pixel_representation", int(pixels.dtype.kind == "i"))
-    runner.set_option("planar_configuration", 0)
-    return pixels.tobytes()
+def _decode_jpeg_xl(stream: bytes, _: Header) -> NDArray[Any]:
+    return imagecodecs.jpegxl_decode(stream, numthreads=1)
 
 
-def _with_filler(frame: bytes) -> bytes:
-    """Insert filler before every marker behind the first scan's header, and a restart interval before the last one.
+def _decode_rle(stream: bytes, header: Header) -> NDArray[Any]:
+    """Decode RLE, and drop padding of less than a row or a column."""
+    kind = np.dtype(f"<u{header.bits // 8}")
+    planes = np.frombuffer(imagecodecs.dicomrle_decode(stream, kind), kind).reshape(header.samples, -1)
+    size = header.rows * header.columns
+    if planes.shape[1] < size:
+        raise ValueError("truncated")
+    if planes.shape[1] - size >= min(header.rows, header.columns):
+        raise _another_size()
+    return np.moveaxis(planes[:, :size].reshape(-1, header.rows, header.columns), 0, -1)
 
-    Encoders pad with less than a byte, so their padding does not matter.
-    """
-    start = frame.find(_SCAN) + len(_SCAN)
-    start += int.from_bytes(frame[start : start + 2], "big")
-    data = frame[start:].rstrip(b"\0").removesuffix(_END)
-    restarts = _RESTARTS.findall(data)
-    following = 0xD0 + (restarts[-1][0] + 1) % 8 if restarts else 0xD0
-    data = _MARKER.sub(lambda marker: _FILLER + marker[0], data)
-    return b"".join((frame[:start], data, _FILLER, bytes((0xFF, following)), _FILLER, _END))
+
+CODECS: Final[dict[str, Callable[[bytes, Header], NDArray[Any]]]] = {
+    RLE: _decode_rle,
+    # baseline, extended (12 bits), lossless with any predictor and with the first
+    **{_JPEG + number: _decode_jpeg for number in ("50", "51", "57", "70")},
+    **{_JPEG + number: _decode_jpeg_ls for number in ("80", "81")},
+    **{_JPEG + number: _decode_jpeg_2000 for number in ("90", "91", "201", "202", "203")},  # the last three are HTJ2K
+    **{_JPEG + number: _decode_jpeg_xl for number in ("110", "111", "112")},
+}
+"""Decoders of compressed pixels, by transfer syntax."""
+
+
+def _another_size() -> UnusableImageError:
+    return damaged_image("its compressed pixels are of another size than its header says")
+
+
+def _too_deep() -> UnusableImageError:
+    return unsupported(
+        "The compressed pixels have more bits than BitsAllocated (0028,0100) says, or more than 16.",
+        DECOMPRESS,
+        ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
+    )
+
+
+def _unread(message: str) -> UnusableImageError | None:
+    """Build the refusal of a stream of an unsupported kind, by the codec's message; None if it is damaged."""
+    if "precision" in message:
+        return _too_deep()
+    if re.search(r"process|omitted", message):
+        return unsupported(
+            "The JPEG stream is hierarchical or arithmetically coded, which is not read.",
+            DECOMPRESS,
+            ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
+        )
+    return None

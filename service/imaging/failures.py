@@ -1,6 +1,7 @@
 """Translates errors of decoders to errors of the file or of the memory."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +34,8 @@ def decoding(what: str) -> Iterator[None]:
     except Exception as error:
         if re.search(r"\bmemory\b|unable to allocate", str(error), re.IGNORECASE):
             raise MemoryError from None
-        if isinstance(error, _FAULTS) and _place(error).startswith(_OUR_FOLDER):
+        if isinstance(error, _FAULTS) and traceback.extract_tb(error.__traceback__)[-1].filename.startswith(
+            _OUR_FOLDER
+        ):
             raise
         raise damaged_image(what) from None
-
-
-def _place(error: Exception) -> str:
-    """Return the file of the code that raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else trace.tb_frame.f_code.co_filename

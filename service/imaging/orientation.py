@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from service.errors import ErrorCode, UnusableImageError
-from service.imaging.dicom_header import numbers
+from service.imaging.dicom_header import numbers, places
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -39,8 +39,8 @@ class Turn:
         return turned.swapaxes(-1, -2) if self.transpose else turned
 
 
-def upright(dataset: "Dataset", groups: list["Dataset"]) -> Turn:
-    """Read the orientation of a slice, from its functional groups or else from the file.
+def upright(dataset: "Dataset", index: int) -> Turn:
+    """Read the orientation of a frame.
 
     Returns:
         The steps that turn it upright: none if it has no orientation.
@@ -48,8 +48,8 @@ def upright(dataset: "Dataset", groups: list["Dataset"]) -> Turn:
     Raises:
         UnusableImageError: it is not axial.
     """
-    for place in (*groups, dataset):
-        values = numbers(place, "ImageOrientationPatient", 0x00200037)
+    for place in places(dataset, index, "PlaneOrientationSequence"):
+        values = numbers(place, "ImageOrientationPatient")
         if len(values) != 6:
             continue
         row, column = np.array(values[:3]), np.array(values[3:])

@@ -12,7 +12,7 @@ from typing import Final
 from service.errors import ErrorCode, ServiceError, UnusableImageError
 from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, reduced, to_input
 from service.imaging.dicom import DicomFile, is_dicom, open_dicom
-from service.imaging.dicom_header import before_pixels, texts
+from service.imaging.dicom_header import texts
 from service.imaging.failures import decoding
 from service.imaging.other_formats import has_known_signature, unsupported_format
 from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
@@ -152,7 +152,7 @@ def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[Stu
     with decoding(_HEADER):
         _check_file(file, options)
         is_thin = options.frames is None and _is_thin(file, options)
-        header = before_pixels(data) if options.keep_headers and not is_thin else b""
+        header = file.before_pixels() if options.keep_headers and not is_thin else b""
     frames = range(file.header.frames) if options.frames is None else options.frames
     for index in frames[first:]:
         try:

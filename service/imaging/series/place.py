@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from service.errors import ServiceError
-from service.imaging.dicom import DicomFile, functional_groups
+from service.imaging.dicom import DicomFile
 from service.imaging.dicom_checks import check_frame_type
-from service.imaging.dicom_header import numbers
+from service.imaging.dicom_header import numbers, places
 from service.imaging.orientation import Turn, upright
 from service.imaging.series.geometry import UPRIGHT, SourceFrame
 
@@ -82,8 +82,7 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
         UnusableImageError: the frame is a localizer, or not axial.
     """
     dataset, header = file.dataset, file.header
-    check_frame_type(functional_groups(dataset, index, "CTImageFrameTypeSequence"))
-    orientations = functional_groups(dataset, index, "PlaneOrientationSequence")
+    check_frame_type(dataset, index)
     return Place(
         series=(_text(dataset, "StudyInstanceUID"), _text(dataset, "SeriesInstanceUID")),
         rows=header.rows,
@@ -91,7 +90,7 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
         order=(_whole(dataset, "InstanceNumber") or 0, index),
         acquisition=_whole(dataset, "AcquisitionNumber"),
         plane=_plane(dataset, index),
-        turn=upright(dataset, orientations),
+        turn=upright(dataset, index),
         source=SourceFrame(
             _text(dataset, "SOPClassUID"),
             _text(dataset, "SOPInstanceUID"),
@@ -103,15 +102,14 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
 
 def slice_thickness(file: DicomFile) -> float | None:
     """Read the SliceThickness of the first frame in mm, which may differ from the distance between slices."""
-    thickness = _numbers(_places(file.dataset, 0, "PixelMeasuresSequence"), "SliceThickness", 0x00180050, 1)
+    thickness = _numbers(file.dataset, 0, "PixelMeasuresSequence", "SliceThickness", 1)
     return None if thickness is None else thickness[0]
 
 
 def _plane(dataset: "Dataset", index: int) -> Plane | None:
-    position = _numbers(_places(dataset, index, "PlanePositionSequence"), "ImagePositionPatient", 0x00200032, 3)
-    orientation = _places(dataset, index, "PlaneOrientationSequence")
-    directions = _directions(_numbers(orientation, "ImageOrientationPatient", 0x00200037, 6))
-    spacing = _numbers(_places(dataset, index, "PixelMeasuresSequence"), "PixelSpacing", 0x00280030, 2)
+    position = _numbers(dataset, index, "PlanePositionSequence", "ImagePositionPatient", 3)
+    directions = _directions(_numbers(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient", 6))
+    spacing = _numbers(dataset, index, "PixelMeasuresSequence", "PixelSpacing", 2)
     if position is None or directions is None or spacing is None or min(spacing) <= 0:
         return None
     if max(map(abs, position + spacing)) > MOST_MM:
@@ -120,15 +118,10 @@ def _plane(dataset: "Dataset", index: int) -> Plane | None:
     return Plane((x, y, z), *directions, (spacing[0], spacing[1]))
 
 
-def _places(dataset: "Dataset", index: int, sequence: str) -> list["Dataset"]:
-    """List where an element of a frame may be: in its functional groups, or in the file."""
-    return [*functional_groups(dataset, index, sequence), dataset]
-
-
-def _numbers(places: list["Dataset"], name: str, tag: int, count: int) -> tuple[float, ...] | None:
-    for place in places:
+def _numbers(dataset: "Dataset", index: int, group: str, name: str, count: int) -> tuple[float, ...] | None:
+    for place in places(dataset, index, group):
         try:
-            values = numbers(place, name, tag)
+            values = numbers(place, name)
         except ServiceError:  # malformed: the slice is read, and its place is not known
             continue
         if len(values) == count:

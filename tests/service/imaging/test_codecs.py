@@ -9,12 +9,10 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000Lossless,
@@ -28,7 +26,9 @@ from pydicom.uid import (
 from service.errors import UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import decode
-from service.imaging.dicom_header import PLUGINS
+from service.imaging.dicom_checks import read_header
+from service.imaging.dicom_frames import decode_frame, split_frames
+from service.imaging.dicom_header import Reader
 from tests.support.files.dicoms import JPEG_XL, STREAMS, ct, ct_dataset, encapsulated, lossless_jpeg, phantom, written
 
 STORED = phantom()
@@ -39,12 +39,11 @@ LOSSLESS = [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2K, JPEG_XL]
 
 
 def samples(data: bytes) -> NDArray[Any]:
-    """All bits of the samples, as pydicom returns them with the plugin."""
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = Decoder(syntax)
-    decoder.add_plugin("imagecodecs", PLUGINS[syntax])
-    return decoder.as_array(dataset, raw=True)[0]
+    """All bits of the samples of a file with one frame."""
+    reader = Reader(data)
+    header = read_header(reader.read(), reader.syntax)
+    (frame,) = split_frames(reader, header)
+    return decode_frame(frame, header)
 
 
 def baseline(pixels: NDArray[np.uint8], **options: Any) -> bytes:

@@ -7,7 +7,8 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from service.imaging.dicom_header import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, before_pixels
+from service.imaging.dicom import open_dicom
+from service.imaging.dicom_header import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 from tests.support.files.dicoms import ct, phantom
 
 STORED = phantom()
@@ -53,7 +54,7 @@ def test_fewer_bytes_than_a_row_behind_the_pixels_are_padding() -> None:
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
 def test_a_file_cut_before_its_pixels_keeps_every_other_element(syntax: str) -> None:
-    cut = before_pixels(ct(STORED, syntax, StudyDescription="chest"))
+    cut = open_dicom(ct(STORED, syntax, StudyDescription="chest")).before_pixels()
     read = pydicom.dcmread(io.BytesIO(cut))
     assert read.StudyDescription == "chest"
     assert "PixelData" not in read

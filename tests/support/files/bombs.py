@@ -198,7 +198,7 @@ BOMBS: Final[dict[str, tuple[str | None, Callable[[], bytes]]]] = {
     "JPEG of two sizes in DICOM": (LIMIT, lambda: encapsulated(jpeg_of_two_sizes(), JPEGLosslessSV1, _SAMPLES)),
     "JPEG 2000 of two sizes": (LIMIT, lambda: encapsulated(jp2_of_two_sizes(), JPEG2000Lossless, _GREY)),
     "GIF of many frames": ("several_frames", gif_of_many_frames),
-    "RLE of long segments": ("damaged_image", rle_of_long_segments),
+    "RLE of long segments": (LIMIT, rle_of_long_segments),
     "palette of long segments": (None, palette_of_long_segments),
     "deflated texts": (LIMIT, lambda: with_element(0x00080008, b"UC", b"AB\\" * 5_000_000 + b"A", deflated=True)),
     "deflated items": (LIMIT, lambda: with_element(0x52009230, b"SQ", _EMPTY_ITEM * 10_000_000, deflated=True)),

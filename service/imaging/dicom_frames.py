@@ -1,0 +1,97 @@
+"""Splits the pixel data of a DICOM file into frames, and decodes them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import damaged_image
+from service.imaging.codecs import RLE, YBR, decode_stream
+from service.imaging.dicom_header import BIG_ENDIAN, NATIVE, Header, Reader, malformed
+from service.imaging.failures import decoding
+
+_END_OF_STREAM: Final = b"\xff\xd9"
+"""Last marker of JPEG, JPEG-LS and JPEG 2000, which padding may follow; JPEG XL has none."""
+
+_RLE_OFFSET: Final = (64).to_bytes(4, "little")
+"""Offset of the first segment, which is behind the header (PS3.5 G.5)."""
+
+
+def split_frames(reader: Reader, header: Header) -> Sequence[bytes | memoryview]:
+    """Split the pixel data into frames.
+
+    Raises:
+        UnusableImageError: truncated, or there are more pixels than the header announces.
+    """
+    return _native_frames(reader, header) if header.syntax in NATIVE else _compressed_frames(reader, header)
+
+
+def decode_frame(frame: bytes | memoryview, header: Header) -> NDArray[Any]:
+    """Decode a frame with all bits of its samples, also those above BitsStored; colours become RGB.
+
+    Returns:
+        8 or 16 bits, signed if a compressed stream says so; (rows, columns), or (rows, columns, 3) of colours.
+
+    Raises:
+        UnusableImageError: of another size than the header says, or of a kind that the codec does not read.
+        RuntimeError, ValueError: truncated or damaged.
+    """
+    return _native_pixels(frame, header) if header.syntax in NATIVE else decode_stream(bytes(frame), header)
+
+
+def _native_frames(reader: Reader, header: Header) -> list[memoryview]:
+    pixels = reader.pixels
+    if header.syntax == BIG_ENDIAN and header.bits == 8 and reader.vr == "OW":
+        pixels = np.frombuffer(pixels, "u2").byteswap().view("u1").data
+    pixel_bytes = 2 if header.photometric == "YBR_FULL_422" else header.samples * (header.bits // 8)
+    frame_bytes = header.rows * header.columns * pixel_bytes
+    needed = frame_bytes * header.frames
+    if len(pixels) < needed:
+        raise damaged_image(f"it has {len(pixels)} of {needed} bytes of pixels: it is truncated")
+    _check_number(len(pixels) // frame_bytes, header)
+    if len(pixels) - needed >= min(header.rows, header.columns) * pixel_bytes:  # less is padding
+        raise damaged_image(
+            f"it has {len(pixels)} bytes of pixels, and {header.frames} frames of {header.columns} x {header.rows} "
+            f"need {needed}: Rows or Columns is wrong"
+        )
+    return [pixels[start : start + frame_bytes] for start in range(0, needed, frame_bytes)]
+
+
+def _native_pixels(frame: bytes | memoryview, header: Header) -> NDArray[Any]:
+    from pydicom.pixels.processing import convert_color_space
+
+    order = ">" if header.syntax == BIG_ENDIAN else "<"
+    pixels = np.frombuffer(frame, f"{order}u{header.bits // 8}")
+    if header.samples == 1:
+        return pixels.reshape(header.rows, header.columns)
+    if header.photometric == "YBR_FULL_422":  # two pixels share their colour (PS3.3 C.7.6.3.1.2)
+        pixels = pixels.reshape(-1, 4)[:, [0, 2, 3, 1, 2, 3]]
+    if header.planar == 1:
+        pixels = np.moveaxis(pixels.reshape(3, header.rows, header.columns), 0, -1)
+    pixels = pixels.reshape(header.rows, header.columns, 3)
+    return convert_color_space(pixels, "YBR_FULL", "RGB") if header.photometric in YBR else pixels
+
+
+def _compressed_frames(reader: Reader, header: Header) -> list[bytes]:
+    """Split compressed pixels; the table of offsets, often wrong, is used only if frames have several fragments."""
+    from pydicom.encaps import generate_fragments, generate_frames
+
+    with decoding("its compressed pixels are truncated, or have no fragments"):
+        pixels = reader.pixels.tobytes()
+        _, *fragments = generate_fragments(pixels)
+        if header.syntax == RLE:
+            ends = [fragment[4:8] == _RLE_OFFSET for fragment in fragments]
+        else:
+            ends = [_END_OF_STREAM in fragment[-10:] for fragment in fragments]
+        _check_number(sum(ends), header)
+        if header.frames == 1:
+            return [b"".join(fragments)]
+        if header.frames == len(fragments):
+            return fragments
+        return list(generate_frames(pixels, number_of_frames=header.frames))
+
+
+def _check_number(frames: int, header: Header) -> None:
+    if frames > header.frames:
+        raise malformed("NumberOfFrames", f"announces {header.frames}, and there are pixels of {frames} frames")
