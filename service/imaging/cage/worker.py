@@ -48,9 +48,10 @@ def prepare() -> None:
     import imagecodecs
     import nibabel.nifti2
     import nibabel.orientations  # noqa: F401 - for the workers
+    import pydicom.encaps
+    import pydicom.filereader
+    import pydicom.pixels.processing  # noqa: F401 - for the workers
     import tifffile  # noqa: F401 - for the workers
-
-    import service.imaging.codecs  # noqa: F401 - for the workers; pydicom.pixels imports pydicom.pixels.processing
 
     Image.init()
     for codec in _CODECS + _TIFF_CODECS:
