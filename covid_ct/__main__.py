@@ -16,7 +16,7 @@ from service import __version__
 
 _EPILOG: Final = """\
 examples:
-  covid-ct study study/                            one answer for a CT series
+  covid-ct study study/                            one result for a CT series
   covid-ct predict slice.png                       one slice, with the model of this installation
   covid-ct predict study/ --output result.csv      a folder; run the same command again to continue
   covid-ct pacs http://127.0.0.1:8042/dicom-web    chest CT series of a PACS get their results there
@@ -166,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "study",
-        help="one answer for a CT series",
-        description="Print one answer for each series of a study: probability, involvement, volumes.",
+        help="one result for a CT series",
+        description="Print one result for each series of a study: probability, involvement, volumes.",
         epilog=_STUDY_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -175,7 +175,7 @@ def _add_study(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folder, zip, NIfTI or DICOM files of one study")
     add_local_options(parser)
     add_service_options(parser)
-    parser.add_argument("--json", action="store_true", help="print the whole answer, with every slice")
+    parser.add_argument("--json", action="store_true", help="print the whole result, with every slice")
     parser.add_argument("--uids", action="store_true", help="with UIDs and names of files, which may name the patient")
     parser.add_argument(
         "--dicom",
@@ -227,8 +227,8 @@ def _add_pacs(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
     parser = commands.add_parser(
         "pacs",
-        help="answer the chest CT series of a PACS",
-        description="Answer chest CT series of a DICOMweb server, and store segmentation and report there.",
+        help="predict for the chest CT series of a PACS",
+        description="Predict for the chest CT series of a DICOMweb server, and store segmentation and report there.",
         epilog=command.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

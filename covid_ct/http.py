@@ -219,7 +219,7 @@ class Client:
                 files = {name: archive.read(name) for name in archive.namelist()}
             answer = files.pop("study.json")
         except (zipfile.BadZipFile, KeyError) as error:
-            raise AnswerError("the service did not answer with the zip of a study") from error
+            raise AnswerError("the service did not send the zip of a study") from error
         return StudyResults(form.named(_parsed(status, answer, StudyAnswer)), files)
 
     def model(self) -> ModelInfo:
@@ -390,7 +390,7 @@ def _translate_transport_errors() -> Iterator[None]:
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-        raise UnreachableError(f"no answer from the service: {str(error) or type(error).__name__}") from error
+        raise UnreachableError(f"no response from the service: {str(error) or type(error).__name__}") from error
 
 
 def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
@@ -408,7 +408,7 @@ def _body(response: "httpx2.Response") -> bytes:
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerError(f"the answer has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
+            raise AnswerError(f"the response has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
     return bytes(body)
 
 
@@ -430,7 +430,7 @@ def _last_line(response: "httpx2.Response", report: Callable[[StudyProgress], ob
             raise ProblemError(problem.status, problem.code, problem.detail, problem.request_id)
         if line.answer is not None:
             return line.answer
-    raise UnreachableError("the answer ended before its last line")
+    raise UnreachableError("the response ended before its last line")
 
 
 def _lines(response: "httpx2.Response") -> Iterator[bytes]:
@@ -439,7 +439,7 @@ def _lines(response: "httpx2.Response") -> Iterator[bytes]:
     for chunk in response.iter_bytes():
         count += len(chunk)
         if count > MAX_ANSWER_BYTES:
-            raise AnswerError(f"the answer has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
+            raise AnswerError(f"the response has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
         *whole, held = (held + chunk).split(b"\n")
         yield from whole
 

@@ -56,10 +56,10 @@ class Counts:
 
     def summary(self) -> str:
         """Return the result as one line."""
-        parts = [f"{self.answered} answered", f"{self.failed} failed"]
+        parts = [f"{self.answered} predicted", f"{self.failed} failed"]
         parts += [f"{self.without_lungs} without lungs"] if self.without_lungs else []
         parts += [f"{self.kept} in the output already"] if self.kept else []
-        parts += [f"{self.skipped} other files passed over"] if self.skipped else []
+        parts += [f"{self.skipped} other files skipped"] if self.skipped else []
         return ", ".join(parts)
 
 
@@ -152,7 +152,7 @@ def _check_same(kept: list[Row], engine: Engine, window: str) -> None:
         if there != here:
             words = [f"model {model}, operating point {point}, window {mark}" for model, point, mark in (there, here)]
             raise ClientError(
-                f"the output holds answers of {words[0]}; these are of {words[1]}: choose another --output"
+                f"the output has predictions of {words[0]}, and these would be of {words[1]}: choose another --output"
             )
 
 

@@ -26,6 +26,7 @@ def study(options: Namespace) -> int:
     """
     request = StudyRequest(study_sources(options.paths), options.every_mm, with_files=options.dicom is not None)
     with open_engine(options) as engine:
+        print(f"model {printable(engine.description)}", file=sys.stderr)
         try:
             results = engine.predict_study(request, _show)
         except ServiceError as error:
@@ -81,10 +82,10 @@ def _series_lines(series: SeriesAnswer) -> Iterator[str]:
     for warning in series.warnings:
         yield f"warning       {warning.detail}"
     if series.probability is None:
-        yield "answer        none: no slice shows lungs"
+        yield "result        none: no slice shows lungs"
         return
     point = f"{series.operating_point} {series.threshold:g}"
-    yield f"answer        {series.label}, probability {series.probability:.3f} ({point})"
+    yield f"result        {series.label}, probability {series.probability:.3f} ({point})"
     if series.lung_involvement is not None:
         both, left, right = (
             f"{100 * share:.1f} %"

@@ -11,7 +11,6 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from benchmarks import document
 from benchmarks.results import Results
-from covid_ct.__main__ import _parser as client_parser
 from service.metrics import Metrics
 from service.model.card import Interval
 from service.settings import Settings
@@ -68,17 +67,6 @@ def metrics() -> str:
         labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 - it has no public name
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return _table(("metric", "type", "labels", "description"), rows)
-
-
-def predict_options() -> str:
-    """List the options of `covid-ct predict`."""
-    (commands,) = [a.choices for a in client_parser()._actions if isinstance(a.choices, dict)]  # noqa: SLF001
-    rows = [
-        (f"`{', '.join(action.option_strings)}`", action.help or "")
-        for action in commands["predict"]._actions  # noqa: SLF001 - argparse has no public list
-        if action.option_strings and action.dest != "help"
-    ]
-    return _table(("option", "description"), rows)
 
 
 def alerts() -> str:

@@ -94,7 +94,7 @@ class Output:
             ClientError: the rows are of another model than those before.
         """
         if self.model and model != self.model:
-            raise ClientError(f"{self.folder} holds answers of model {self.model}, and these would be of {model}")
+            raise ClientError(f"{self.folder} has predictions of model {self.model}, and these would be of {model}")
         if not self.model:
             self.model = model
             self._rewrite([])

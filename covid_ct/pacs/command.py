@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 EPILOG: Final = """\
 A series is done when the PACS holds a report (DICOM SR) of this software that refers to it. Nothing else is kept, so
-the command may end at any moment, and run twice. It reads CT series whose BodyPartExamined is the chest or missing.
+the command may be stopped at any moment, and two may run. It reads CT series with a BodyPartExamined of the chest, or
+with none.
 
 examples:
-  covid-ct pacs http://127.0.0.1:8042/dicom-web                       for ever, with the model of this installation
+  covid-ct pacs http://127.0.0.1:8042/dicom-web                               until stopped, with the local model
   covid-ct pacs http://127.0.0.1:8042/dicom-web --url http://127.0.0.1:8000   with a service
-  covid-ct pacs https://pacs.example.org/dicom-web --once --again     also what another version of the model answered
+  covid-ct pacs https://pacs.example.org/dicom-web --once --again             also where another version has reported
 
 Authorization: COVIDCT_PACS_AUTHORIZATION, such as "Bearer ...", is sent to the PACS as the header of this name.
 
-exit status with --once: 0 all answered, 1 some failed, 2 wrong usage, 130 interrupted.
+exit status with --once: 0 no series failed, 1 some failed, 2 wrong usage, 130 interrupted.
 """
 
 
@@ -32,20 +33,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run)
     parser.add_argument("pacs", metavar="PACS", help="address of its DICOMweb services")
     looks = parser.add_mutually_exclusive_group()
-    looks.add_argument("--once", action="store_true", help="answer what is there, and end")
-    looks.add_argument("--every", type=_seconds, default=30.0, metavar="SECONDS", help="between two looks (30)")
+    looks.add_argument("--once", action="store_true", help="process the series that are there, and end")
+    looks.add_argument("--every", type=_seconds, default=30.0, metavar="SECONDS", help="between two queries (30)")
     parser.add_argument(
         "--settle",
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="a series is whole when it has got no image for so long (10)",
+        help="a series is complete when it got no image for this time (10)",
     )
     parser.add_argument(
-        "--again", action="store_true", help="answer series too that only other versions of the model have answered"
+        "--again", action="store_true", help="also process series whose reports are by other versions of the model"
     )
     parser.add_argument(
-        "--heartbeat", type=Path, metavar="FILE", help="file to touch at each look and series, for a health check"
+        "--heartbeat", type=Path, metavar="FILE", help="file to touch at each query and series, for a health check"
     )
     add_local_options(parser)
     add_service_options(parser)

@@ -201,12 +201,12 @@ def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
     except HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
         if status in away or status in _AWAY:
-            raise PacsAwayError(f"the PACS answers with status {status}") from None
-        raise PacsError(f"the PACS answers with status {status}") from None
+            raise PacsAwayError(f"the PACS responded with status {status}") from None
+        raise PacsError(f"the PACS responded with status {status}") from None
     except RequestException as error:  # the message would have the address, and so identifiers
-        raise PacsAwayError(f"no answer from the PACS ({type(error).__name__})") from None
+        raise PacsAwayError(f"no response from the PACS ({type(error).__name__})") from None
     except (InvalidDicomError, ValueError, KeyError) as error:
-        raise PacsError(f"the PACS answers what is not DICOMweb ({type(error).__name__})") from None
+        raise PacsError(f"the response of the PACS is not DICOMweb ({type(error).__name__})") from None
 
 
 def _series(dataset: Mapping[str, Any]) -> CtSeries | None:

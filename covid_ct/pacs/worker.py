@@ -84,7 +84,7 @@ class Worker:
         self._wait_for(self._look)
 
     def forever(self, every: float) -> None:
-        """Look for series every so many seconds, for ever."""
+        """Query for series every so many seconds, until stopped."""
         while True:
             began = self._clock()
             self._wait_for(lambda: self._look(every))
@@ -159,7 +159,7 @@ class Worker:
                 self._fail(series, seen, error.detail)
             else:
                 seen.next_try = float("inf")  # until it has other instances
-                self._tell(f"{series.series_uid}: not answered: {error.detail}")
+                self._tell(f"{series.series_uid}: no result: {error.detail}")
         except (ClientError, OSError) as error:
             self._fail(series, seen, str(error))
         else:

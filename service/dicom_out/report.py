@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from service import DISCLAIMER
 from service.dicom_out.device import MANUFACTURER, Device
 from service.dicom_out.masks import Segment
 from service.dicom_out.segmentation import LABELS
@@ -30,8 +31,6 @@ MEANINGS: Final = {
     "label": "Label of the series",
 }
 """Meaning of each code of `SCHEME`. DICOM's Probability belongs to a finding, and the report would state COVID-19."""
-
-NOTICE: Final = "Research software, not a medical device: not for diagnosis or any decision about a patient."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ def _content(source: Source, findings: Findings, device: Device, segmentation: "
         groups += [_segment_group(segment, source, findings, device, segmentation) for segment in Segment]
     context = ObservationContext(ObserverContext(codes.DCM.Device, observer))
     content = MeasurementReport(context, Code("24627-2", "LN", "CT Chest"), groups)
-    for remark in (NOTICE, *findings.remarks):
+    for remark in (DISCLAIMER, *findings.remarks):
         content[0].ContentSequence.append(TextContentItem(codes.DCM.Comment, remark, RelationshipTypeValues.CONTAINS))
     return content
 

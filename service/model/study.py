@@ -25,6 +25,8 @@ THIN_MM: Final = 2.5
 _MOST_REASONS: Final = 3
 """Most frequent reasons in the error of a study without a slice, each with the sentence of its first file."""
 
+_NO_SLICES: Final = "No file is an axial CT slice; send DICOM files, NIfTI, pictures or a zip of a CT series."
+
 _FEW_SLICES: Final = 3
 _FEW_ML: Final = 300.0
 """Below either, the result does not describe whole lungs; those of adults have 2 to 6 litres."""
@@ -253,9 +255,12 @@ def plan_study(file_slices: Sequence[FileSlice], others: Sequence[NotASlice], ev
 def _no_slices(others: Sequence[NotASlice]) -> UnusableImageError:
     details = {other.error.code: other.error.detail for other in reversed(others)}
     counts = Counter(other.error.code for other in others)
-    reasons = [f"{count} of {len(others)} files: {details[code]}" for code, count in counts.most_common(_MOST_REASONS)]
+    reasons = [
+        details[code] if len(others) == 1 else f"{count} of {len(others)} files: {details[code]}"
+        for code, count in counts.most_common(_MOST_REASONS)
+    ]
     return UnusableImageError(
-        " ".join(["No file of the study is an axial CT slice; send the series of slices.", *reasons]),
+        " ".join([_NO_SLICES, *reasons]),
         code=ErrorCode.NO_SLICES,
         title="No slices",
     )

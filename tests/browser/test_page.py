@@ -29,6 +29,7 @@ def test_the_model_is_three_lines_with_its_scores_behind_a_click(open_page: Open
     ]
     assert page.locator("#model-scores").is_hidden()
     page.get_by_text("Scores and thresholds").click()
+    assert page.locator("#model-scores tbody tr").evaluate_all("rows => rows.every(row => row.clientHeight < 40)")
     assert "elsewhere" in page.locator("#model-scores").inner_text()
     assert "balanced 50.0 %, screening 30.0 %" in page.locator("#model-scores").inner_text()
 
@@ -76,6 +77,8 @@ def test_a_refused_image_is_explained(open_page: Open, slices: Path, tmp_path: P
         page = open_page(server.url, expected_statuses=(422,))
         choose(page, slices / "black.png")
         assert "Send one axial chest CT slice that shows lungs" in summary(page, "No lungs found")
+        drawn(page, "black.png")
+        assert page.get_by_role("slider", name="Map").is_hidden()
 
 
 def test_a_key_is_asked_for_once_and_kept_out_of_storage(open_page: Open, slices: Path, tmp_path: Path) -> None:

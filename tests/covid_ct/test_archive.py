@@ -153,7 +153,7 @@ def test_another_window_or_model_is_refused(models: Path, classifier_models: Pat
     with pytest.raises(ClientError, match="choose another --output"):
         predicted(paths, output, models, form="parquet")
     (tmp_path / "b.png").write_bytes(png(110))
-    with pytest.raises(ClientError, match=r"holds answers of model tiny .* and these would be of"):
+    with pytest.raises(ClientError, match=r"has predictions of model tiny .* and these would be of"):
         predicted([*paths, str(tmp_path / "b.png")], output, classifier_models)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("mine")

@@ -66,7 +66,7 @@ def test_a_folder_gives_a_row_for_each_slice_and_a_bad_file_stops_nothing(
     assert by_name["b.dcm"]["probability"] == by_name["frames#1"]["probability"]
     assert [by_name[name]["window"] for name in ("a.png", "b.dcm", "frames#1")] == ["", "-600/1500", "-600/1500"]
     error = capsys.readouterr().err
-    assert "5 answered, 1 failed, 1 other files passed over" in error
+    assert "5 predicted, 1 failed, 1 other files skipped" in error
     assert f"model tiny 0.0.1 {by_name['a.png']['model'].split()[-1]} from {models}, " in error
     assert "not a medical device" in error
 
@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_after_a_half_written_line(
     output.write_text(whole[:-cut])
     assert main(command) == 0
     assert output.read_text() == whole
-    assert "1 answered, 0 failed, 5 in the output already" in capsys.readouterr().err
+    assert "1 predicted, 0 failed, 5 in the output already" in capsys.readouterr().err
 
 
 def test_what_failed_or_changed_is_tried_again(models: Path, tmp_path: Path) -> None:
@@ -249,11 +249,11 @@ def test_a_fault_of_this_program_in_one_file_ends_no_run(
 @pytest.mark.parametrize(
     ("paths", "status", "telling"),
     [
-        (["empty"], 1, "0 answered, 1 failed"),
+        (["empty"], 1, "0 predicted, 1 failed"),
         (["notes"], 1, "error: no image was found in notes"),
-        (["a.png", "./a.png", "a.png"], 0, "1 answered, 0 failed"),
-        (["-"], 0, "1 answered, 0 failed"),
-        (["missing.png", "a.png"], 1, "1 answered, 1 failed"),
+        (["a.png", "./a.png", "a.png"], 0, "1 predicted, 0 failed"),
+        (["-"], 0, "1 predicted, 0 failed"),
+        (["missing.png", "a.png"], 1, "1 predicted, 1 failed"),
     ],
 )
 def test_unusual_paths_have_a_sensible_status(
@@ -429,9 +429,9 @@ def test_companions_and_slices_without_lungs_are_no_failures_of_a_study(
     (tmp_path / "study" / "report").write_bytes(ct(phantom(), Modality="SR"))
     command = ["predict", str(tmp_path / "study"), "--models", str(models), "--output", str(tmp_path / "out.csv")]
     assert main(command) == 0
-    assert "2 answered, 0 failed, 1 without lungs, 2 other files passed over" in capsys.readouterr().err
+    assert "2 predicted, 0 failed, 1 without lungs, 2 other files skipped" in capsys.readouterr().err
     written = {row["error"]: row["detail"] for row in rows(tmp_path / "out.csv")}
     assert written == {"": "", "no_lungs": "The slice shows no lungs."}
     assert main(command) == 0
-    assert "0 answered, 0 failed, 3 in the output already" in capsys.readouterr().err
+    assert "0 predicted, 0 failed, 3 in the output already" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "study" / "apex.dcm"), "--models", str(models)]) == 1

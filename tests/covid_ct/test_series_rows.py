@@ -66,7 +66,7 @@ def test_one_row_for_each_series_is_the_answer_of_the_study(
     models: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(models, tmp_path / "out.csv", f"{studies}/*", "--by-series") == 0
-    assert "4 answered, 0 failed, 1 other files passed over" in capsys.readouterr().err
+    assert "4 predicted, 0 failed, 1 other files skipped" in capsys.readouterr().err
     rows = rows_in(tmp_path / "out.csv")
     assert [(Path(row["path"]).name, row["series"]) for row in rows] == [
         ("1", "1.2.3"),

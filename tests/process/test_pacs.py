@@ -220,5 +220,5 @@ def test_a_series_without_lungs_is_told_and_stays_without_results(pacs: Orthanc,
     store(pacs, study(7, PixelData=bytes(2 * SIDE * SIDE), RescaleIntercept=-4000))
     done = work(pacs, "--once", "--url", server.url)
     assert done.returncode == 0, done.stderr
-    assert "1.2.840.99.7: not answered" in done.stderr
+    assert "1.2.840.99.7: no result" in done.stderr
     assert pacs.files("SR") == []

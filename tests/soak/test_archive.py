@@ -55,7 +55,7 @@ def test_ray_on_this_machine_gives_the_rows_of_the_local_engine_and_continues(mo
     first, second = (subprocess.run(own, cwd=ROOT, capture_output=True, text=True, timeout=240) for _ in range(2))
     rows = (tmp_path / "rows.csv").read_text().splitlines()
     assert sorted(text_of(tmp_path / "out").splitlines()) == sorted(rows)  # those that failed are at the end now
-    assert "1 other files passed over" in first.stderr
+    assert "1 other files skipped" in first.stderr
     assert "in the output already" in second.stderr
     for done in (first, second):
         assert [line for line in done.stderr.splitlines() if "Research software" not in line] == []

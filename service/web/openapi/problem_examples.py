@@ -68,8 +68,8 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
         code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
     ),
     e.UnusableImageError(
-        "No file of the study is an axial CT slice; send the series of slices. 2 of 2 files: The DICOM file is of "
-        "modality MR, and the model knows CT slices only.",
+        "No file is an axial CT slice; send DICOM files, NIfTI, pictures or a zip of a CT series. 2 of 2 "
+        "files: The DICOM file is of modality MR, and the model knows CT slices only.",
         code=e.ErrorCode.NO_SLICES,
     ),
     e.UnusableImageError("The zip is damaged. Pack it again, and send it whole.", code=e.ErrorCode.DAMAGED_ARCHIVE),

@@ -90,7 +90,7 @@ function showEntry(entry) {
   find("summary").replaceChildren(...sliceSummary(entry, card));
   const involved = entry.answer?.lung_involvement;
   const finding = entry.answer?.label && involved ? `${percent(involved.both)} of the lungs is lesion` : outcome(entry);
-  viewer.show({ name: entry.name, picture: entry.picture ?? null, caption: entry.name, finding, hasSides: false, legend: entry.picture ? legend(entry.picture.lungs !== null) : "" });
+  viewer.show({ name: entry.name, picture: entry.picture ?? null, caption: entry.name, finding, hasSides: false, legend: entry.answer ? legend(entry.picture.lungs !== null) : "" });
 }
 
 function summarise(slices) {
@@ -145,6 +145,7 @@ function fail(problem) {
     find("downloads-hint").textContent = `The result files could not be written: ${problem.detail}`;
     return;
   }
+  document.body.classList.remove("working");
   find("problem").hidden = false;
   find("problem").replaceChildren(...problemSummary(problem), button("Choose other files", clear));
 }

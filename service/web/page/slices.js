@@ -40,7 +40,7 @@ export class Slices {
   add(files) {
     for (const file of [...files].sort((one, other) => order.compare(nameOf(one), nameOf(other)))) {
       const entry = { name: nameOf(file), file, number: this.entries.length, state: "waiting", note: "" };
-      const button = element("button", { type: "button", title: entry.name, textContent: entry.name, tabIndex: -1 });
+      const button = element("button", { type: "button", title: entry.name, tabIndex: -1 }, element("bdi", { textContent: entry.name }));
       entry.row = element("tr", {}, element("th", { scope: "row" }, button));
       entry.row.addEventListener("click", () => this.select(entry));
       this.entries.push(entry);
@@ -100,7 +100,8 @@ export class Slices {
       this.#set(entry, { state: "done", answer, picture: { slice, lesion: heatmap, lungs } });
     } catch (error) {
       if (!signal.aborted && !(error instanceof ServiceProblem)) console.error(error);
-      this.#set(entry, signal.aborted ? { state: "cancelled" } : { state: "failed", problem: error.body ?? { code: "page_failed", title: "The page failed", detail: String(error) } });
+      const problem = error.body ?? { code: "page_failed", title: "The page failed", detail: String(error) };
+      this.#set(entry, signal.aborted ? { state: "cancelled" } : { state: "failed", problem, picture: await asSent(entry.file) });
     }
     this.#running -= 1;
     this.#pump();
@@ -158,6 +159,16 @@ export class Slices {
     const active = document.activeElement;
     this.#rows.replaceChildren(...sorted);
     if (active !== document.activeElement) active.focus({ preventScroll: true });
+  }
+}
+
+/** The picture of a file without a result; null if the browser can't read it. */
+async function asSent(file) {
+  try {
+    (await createImageBitmap(file)).close();
+    return { slice: file, lesion: null, lungs: null };
+  } catch {
+    return null;
   }
 }
 

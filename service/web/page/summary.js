@@ -68,13 +68,14 @@ export function modelLines(card) {
 /** All scores of the card, a row for each test and a column for each score; then the thresholds. */
 export function modelScores(card) {
   const tests = [["official test", card.test_metrics], ...Object.entries(card.left_out_metrics)];
-  const names = [...new Set(tests.flatMap(([, metrics]) => Object.keys(metrics)))];
+  const names = [...new Set(["auc", ...tests.flatMap(([, metrics]) => Object.keys(metrics))])];
+  const heading = (name) => (name.length > 3 ? name.replaceAll("_", " ") : name.toUpperCase());
   const cell = (tag, textContent, scope) => element(tag, { textContent, ...(scope && { scope }) });
   const rows = tests.map(([test, metrics]) => element("tr", {}, cell("th", test, "row"), ...names.map((name) => cell("td", metrics[name] ? interval(metrics[name]) : "-"))));
   const points = Object.entries(card.operating_points).map(([name, threshold]) => `${name} ${percent(threshold)}`).join(", ");
   return [
     element("table", {}, element("caption", { textContent: "Scores with 95 % intervals" }),
-      element("thead", {}, element("tr", {}, cell("th", "Test", "col"), ...names.map((name) => cell("th", name.replaceAll("_", " "), "col")))), element("tbody", {}, ...rows)),
+      element("thead", {}, element("tr", {}, cell("th", "Test", "col"), ...names.map((name) => cell("th", heading(name), "col")))), element("tbody", {}, ...rows)),
     paragraph("", `Thresholds: ${points}. Default: ${percent(card.threshold)}, ${card.threshold_rule}.`),
     paragraph("", `Network: ${card.architecture}.`),
   ];

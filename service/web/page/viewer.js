@@ -49,8 +49,10 @@ export class Viewer {
     canvas.width = Math.round(frame.clientWidth * density);
     canvas.height = Math.round(frame.clientHeight * density);
     find("fade").setAttribute("aria-valuetext", `${find("fade").value} %`);
+    find("controls").classList.toggle("empty", !this.#layers);
+    find("map-controls").hidden = this.#layers?.colours === null;
     find("outline").disabled = !this.#layers?.outline;
-    canvas.setAttribute("aria-label", this.#layers ? `${this.#item.name}, with its map` : "No picture");
+    canvas.setAttribute("aria-label", this.#layers ? `${this.#item.name}${this.#layers.colours ? ", with its map" : ""}` : "No picture");
     canvas.dataset.of = this.#layers ? this.#item.name : "";
     if (!this.#layers) return;
     const { image } = this.#layers;

@@ -67,7 +67,7 @@ class FakePredictor:
     def model(self) -> tuple[str, str]:
         if self.away:
             self.away -= 1
-            raise UnreachableError("no answer from the service")
+            raise UnreachableError("no response from the service")
         return "covid-ct", self.version
 
     def results(self, files: Iterable[bytes]) -> Results:
@@ -102,7 +102,7 @@ def test_each_series_gets_one_report_the_latest_first() -> None:
 
 def test_each_look_each_series_and_each_wait_is_a_beat() -> None:
     pacs, beats = FakePacs(CHEST, OTHER), list[None]()
-    pacs.errors = [PacsAwayError("no answer from the PACS")]
+    pacs.errors = [PacsAwayError("no response from the PACS")]
     worker, _, _ = working(pacs, FakePredictor(), beat=lambda: beats.append(None))
     worker.once()
     assert len(beats) == 5
@@ -149,7 +149,7 @@ def test_a_series_that_cannot_be_answered_is_told_once_and_no_failure(error: Exc
     worker, time, lines = working(pacs, predictor)
     run(worker, time, 3600)
     assert predictor.asked == ["1.2.1"]
-    assert lines == ["1.2.1: not answered: no lungs"]
+    assert lines == ["1.2.1: no result: no lungs"]
     assert worker.failed == 0
     pacs.series = [replace(CHEST, instances=9)]
     run(worker, time, 120)
@@ -157,7 +157,7 @@ def test_a_series_that_cannot_be_answered_is_told_once_and_no_failure(error: Exc
 
 
 def away_pacs(pacs: FakePacs, predictor: FakePredictor) -> None:
-    pacs.errors = [PacsAwayError("no answer from the PACS")] * 3
+    pacs.errors = [PacsAwayError("no response from the PACS")] * 3
 
 
 def away_service(pacs: FakePacs, predictor: FakePredictor) -> None:
@@ -212,7 +212,7 @@ def test_a_study_whose_reports_cannot_be_read_does_not_hold_up_the_others() -> N
 
     def failing(study_uid: str) -> list[StoredReport]:
         if study_uid == "1.2":
-            raise PacsError("the PACS answers with status 500")
+            raise PacsError("the PACS responded with status 500")
         return reports(study_uid)
 
     pacs.reports = failing  # type: ignore[method-assign]

@@ -6,8 +6,9 @@ import pytest
 from highdicom.sr import srread
 from pydicom.dataset import Dataset
 
+from service import DISCLAIMER
 from service.dicom_out.masks import Segment
-from service.dicom_out.report import MEANINGS, NOTICE, SCHEME, Findings, report
+from service.dicom_out.report import MEANINGS, SCHEME, Findings, report
 from service.dicom_out.segmentation import segmentation
 from service.dicom_out.source import read_source
 from tests.service.dicom_out.objects import DEVICE, dciodvfy, written
@@ -85,7 +86,7 @@ def test_severity_label_notice_and_remarks_are_in_the_report() -> None:
     assert values["246112005", "SCT"] == "CT-1"
     assert values["label", SCHEME] == "COVID"
     texts = [element.TextValue for element in items(result) if element.ValueType == "TEXT"]
-    assert {NOTICE, *FINDINGS.remarks} <= set(texts)
+    assert {DISCLAIMER, *FINDINGS.remarks} <= set(texts)
     assert "research only" in result.SeriesDescription
 
 

@@ -50,7 +50,7 @@ async def read(sizes: list[int]) -> SlowDecoders:
     files = {f"{number}.dcm": bytes(128) + b"DICM" + bytes(size - 132) for number, size in enumerate(sizes)}
     async with open_study(state, ReadOptions(64, DecodeLimits())) as reader:
         await reader.add("study.zip", io.BytesIO(zipped(files)))
-        with pytest.raises(UnusableImageError, match="No file of the study"):
+        with pytest.raises(UnusableImageError, match="No file is an axial"):
             await reader.finish()
     return decoders
 

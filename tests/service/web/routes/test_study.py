@@ -307,7 +307,7 @@ async def test_a_zip_bomb_and_nested_zips_are_named(models: Path) -> None:
         problem(await post(client, {"ct.zip": bomb}), 422, "no_slices")
         inner = zipped(named(series(HEIGHTS)))
         detail = problem(await post(client, {"ct.zip": zipped({"inner.zip": inner})}), 422, "no_slices")["detail"]
-        assert "1 of 1 files: The file in the zip is a zip itself" in str(detail)
+        assert "series. The file in the zip is a zip itself" in str(detail)
         many = zipped(dict.fromkeys((f"{number}" for number in range(20_001)), b""))
         problem(await post(client, {"ct.zip": many}), 422, "archive_too_large")
         problem(await post(client, {"ct.zip": inner[:2000]}), 422, "damaged_archive")
