@@ -98,7 +98,7 @@ def test_errors_tell_a_server_that_refuses_from_one_that_is_away(status: int, er
 
 
 def test_a_server_that_does_not_listen_is_away() -> None:
-    with pytest.raises(PacsAwayError, match="no answer"):
+    with pytest.raises(PacsAwayError, match="no response"):
         Pacs(f"http://127.0.0.1:{free_port()}/dicom-web").chest_series()
 
 
