@@ -8,7 +8,8 @@ from nibabel.affines import apply_affine
 
 from service.dicom_out.masks import Segment
 from service.dicom_out.nifti import FILES, nifti_masks
-from tests.support.files.ball_series import BALL, BALL_ML, maps, series
+from tests.support.files.ball_series import maps, series
+from tests.support.files.chest import BALL, BALL_ML
 
 
 def read(data: bytes) -> nibabel.Nifti1Image:

@@ -12,20 +12,21 @@ from service.dicom_out.segmentation import segmentation
 from service.dicom_out.source import SourceHeaderError, read_source
 from service.imaging.orientation import Turn
 from tests.service.dicom_out.objects import DEVICE, dciodvfy, frame_values, read_segmentation
-from tests.support.files.ball_series import BALL, BALL_ML, LUNG_ML, LUNGS, SPACING, maps, series
+from tests.support.files.ball_series import SPACING, maps, series
+from tests.support.files.chest import BALL, BALL_ML, LUNG_ML, LUNGS
 
 TILT = np.radians(20)
 ORIENTATIONS: dict[str, dict[str, Any]] = {
     "usual": {},
-    "from the head to the feet": {"step": (0, 0, -5.0)},
+    "from the head to the feet": {"step": (0, 0, -10.0)},
     "upside down": {"row": (-1, 0, 0), "column": (0, -1, 0), "turn": Turn(flip_rows=True, flip_columns=True)},
-    "prone, feet first": {"row": (-1, 0, 0), "step": (0, 0, -5.0), "turn": Turn(flip_columns=True)},
+    "prone, feet first": {"row": (-1, 0, 0), "step": (0, 0, -10.0), "turn": Turn(flip_columns=True)},
     "rows along the body's depth": {"row": (0, 1, 0), "column": (1, 0, 0), "turn": Turn(transpose=True)},
-    "tilted gantry": {"column": (0, np.cos(TILT), -np.sin(TILT)), "count": 61},
+    "tilted gantry": {"column": (0, np.cos(TILT), -np.sin(TILT)), "count": 40},
     "tilted, perpendicular": {
         "column": (0, np.cos(TILT), np.sin(TILT)),
-        "step": (0, -4 * np.sin(TILT), 4 * np.cos(TILT)),
-        "count": 71,
+        "step": (0, -8 * np.sin(TILT), 8 * np.cos(TILT)),
+        "count": 44,
     },
 }
 

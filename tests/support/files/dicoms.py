@@ -82,7 +82,7 @@ def ct_dataset(pixels: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **cha
         dataset["PixelData"].is_undefined_length = True
     for name, value in changes.items():
         if value is None:
-            delattr(dataset, name)
+            dataset.pop(name, None)
         else:
             setattr(dataset, name, value)
     return dataset

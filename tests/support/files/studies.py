@@ -1,4 +1,4 @@
-"""Drawn studies: series of CT slices of a phantom with two lungs and a ball, in any orientation."""
+"""Files of drawn studies: series of CT slices of the drawn chest, in any orientation."""
 
 import gzip
 import io
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import EnhancedCTImageStorage
 
+from tests.support.files.chest import hounsfield, pixel_places
 from tests.support.files.dicoms import ct_dataset, groups, written
 
 SIDE = 64
@@ -22,20 +23,6 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """Directions of an upright axial slice."""
 
 
-def hounsfield(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hounsfield units at points (..., 3) in mm: an elliptic body, two lungs from 0 to 300 mm, in the left one a ball.
-
-    The ball has a radius of 30 mm, and its centre is 60 mm to the left, 0 to the back and at 150 mm.
-    """
-    x, y, z = np.moveaxis(points, -1, 0)
-    values = np.where((x / 140) ** 2 + (y / 100) ** 2 < 1, 40.0, -1000.0)
-    in_chest = (z > 0) & (z < 300)
-    for side in (-1, 1):
-        values[in_chest & (((x - side * 60) / 45) ** 2 + (y / 70) ** 2 < 1)] = -800.0
-    values[(x - 60) ** 2 + y**2 + (z - 150) ** 2 < 30**2] = -200.0
-    return values
-
-
 def positions(heights: Sequence[float], tilt_mm: float = 0.0) -> list[tuple[float, float, float]]:
     """Position of the first pixel at each height; with `tilt_mm` each slice is moved backwards against the last."""
     first = -(SIDE - 1) / 2 * PIXEL_MM
@@ -44,9 +31,7 @@ def positions(heights: Sequence[float], tilt_mm: float = 0.0) -> list[tuple[floa
 
 def stored(position: Sequence[float], directions: Sequence[float] = AXIAL) -> NDArray[np.uint16]:
     """Samples of a slice with intercept -1024, uint16 (SIDE, SIDE)."""
-    row, column = np.array(directions[:3]), np.array(directions[3:])
-    steps = np.arange(SIDE) * PIXEL_MM
-    points = np.array(position) + steps[:, None, None] * column + steps[None, :, None] * row
+    points = pixel_places(position, directions[:3], directions[3:], (SIDE, SIDE), PIXEL_MM)
     return (hounsfield(points) + 1024).astype(np.uint16)
 
 
@@ -104,7 +89,7 @@ def enhanced(heights: Sequence[float], thickness: float | None = None) -> bytes:
 
 
 def volume(heights: Sequence[float]) -> nibabel.Nifti1Image:
-    """The same phantom as NIfTI in int16, with a step along the body from the first two heights."""
+    """The same chest as NIfTI in int16, with a step along the body from the first two heights."""
     slices = np.stack([stored(position).astype(np.int16) - 1024 for position in positions(heights)])
     first = (SIDE - 1) / 2 * PIXEL_MM
     affine = np.diag([-PIXEL_MM, -PIXEL_MM, heights[1] - heights[0], 1.0])
