@@ -1,10 +1,9 @@
 """A drawn chest in the patient's coordinates, in mm: an elliptic body, two lungs, a ball of lesion in the left one."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 BALL: Final = np.array([60.0, 12.0, 150.0])
 RADIUS: Final = 30.0
@@ -22,12 +21,12 @@ LUNG_ML: Final = np.pi * float(_LUNG_RADII.prod()) * _LUNG_HEIGHT / 1000
 def in_lungs(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether points (..., 3) are in a lung, the ball included."""
     sections = [(((points - centre)[..., :2] / _LUNG_RADII) ** 2).sum(-1) < 1 for centre in LUNGS.values()]
-    return np.any(sections, axis=0) & (abs(points[..., 2] - LUNGS["left"][2]) < _LUNG_HEIGHT / 2)
+    return np.asarray(np.any(sections, axis=0) & (abs(points[..., 2] - LUNGS["left"][2]) < _LUNG_HEIGHT / 2))
 
 
 def in_ball(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether points (..., 3) are in the ball."""
-    return ((points - BALL) ** 2).sum(-1) < RADIUS**2
+    return np.asarray(((points - BALL) ** 2).sum(-1) < RADIUS**2)
 
 
 def hounsfield(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -37,7 +36,7 @@ def hounsfield(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pixel_places(
-    first: Sequence[float], row: Sequence[float], column: Sequence[float], shape: tuple[int, int], spacing: float
+    first: ArrayLike, row: ArrayLike, column: ArrayLike, shape: tuple[int, int], spacing: float
 ) -> NDArray[np.float64]:
     """Places of the pixels of a slice, (rows, columns, 3), from that of the first one and directions of unit length."""
     rows, columns = np.mgrid[: shape[0], : shape[1]][..., np.newaxis] * spacing
