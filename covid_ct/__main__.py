@@ -59,7 +59,7 @@ exit status: 0 all read, 1 a file failed (or no series, model or service), 2 wro
 
 
 _NEEDS_TORCH: Final = (
-    "a model on this machine needs PyTorch: pip install 'covid-ct[model]'; or name a service with --url"
+    "a model on this machine needs PyTorch: in a clone, pip install '.[model]'; or name a service with --url"
 )
 
 

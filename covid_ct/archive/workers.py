@@ -130,7 +130,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
     try:
         import ray
     except ImportError:
-        raise ClientError("--engine ray needs Ray: pip install 'covid-ct[ray]'") from None
+        raise ClientError("--engine ray needs Ray: in a clone, pip install '.[ray]'") from None
     try:
         with _silent_descriptor(2):  # Ray's native code says there that it has read RAY_BACKEND_LOG_LEVEL
             ray.init(

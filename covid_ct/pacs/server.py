@@ -170,7 +170,7 @@ def _session() -> "Session":
         import dicomweb_client  # noqa: F401 - asked before anything is sent
         from requests import Session
     except ImportError:
-        raise ClientError("a PACS needs dicomweb-client: pip install 'covid-ct[pacs]'") from None
+        raise ClientError("a PACS needs dicomweb-client: in a clone, pip install '.[pacs]'") from None
     return Session()
 
 

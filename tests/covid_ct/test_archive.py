@@ -212,4 +212,4 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "a.png").write_bytes(png())
     assert main(["predict", str(tmp_path / "a.png"), "--engine", "ray", "--output", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == "error: --engine ray needs Ray: pip install 'covid-ct[ray]'\n"
+    assert capsys.readouterr().err == "error: --engine ray needs Ray: in a clone, pip install '.[ray]'\n"

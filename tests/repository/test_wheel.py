@@ -105,4 +105,4 @@ def test_a_model_here_needs_torch_and_the_command_says_what_to_install(
     done = run(wheel, _MAIN, *command, "--models", str(models))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "pip install 'covid-ct[model]'" in done.stderr
+    assert "pip install '.[model]'" in done.stderr
