@@ -138,7 +138,7 @@ main(int(sys.argv[2]))
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return kept | threads | {"MALLOC_ARENA_MAX": "1"}
+    return kept | threads | {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": ""}  # huge pages, for the network, cost here
 
 
 def main(control_number: int) -> None:
