@@ -229,7 +229,7 @@ class Client:
     def ready(self) -> bool:
         """Whether the service is ready; False also if it can't be reached."""
         try:
-            with _translate_transport_errors(), self._http.stream("GET", "/health/ready") as response:
+            with _translate_transport_errors(self._http), self._http.stream("GET", "/health/ready") as response:
                 return bool(response.status_code == 200)
         except UnreachableError:
             return False
@@ -248,7 +248,7 @@ class Client:
         """Send a request until the service is not busy, and read the answer; `form` is opened anew for each."""
         for attempt in range(1, self._retry.attempts + 1):
             files: dict[str, Any] = {} if form is None else {"files": form.fields()}
-            with _translate_transport_errors(), self._http.stream(method, path, **parts, **files) as response:
+            with _translate_transport_errors(self._http), self._http.stream(method, path, **parts, **files) as response:
                 seconds = self._retry.wait(attempt, response)
                 if seconds is None:
                     return read(response)
@@ -384,13 +384,14 @@ def _form(image: ImageLike, window: Window | None) -> dict[str, tuple[str, bytes
 
 
 @contextmanager
-def _translate_transport_errors() -> Iterator[None]:
+def _translate_transport_errors(client: "httpx2.Client") -> Iterator[None]:
     import httpx2
 
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-        raise UnreachableError(f"no response from the service: {str(error) or type(error).__name__}") from error
+        address, reason = client.base_url.netloc.decode(), str(error) or type(error).__name__
+        raise UnreachableError(f"no response from the service at {address}: {reason}") from error
 
 
 def _whole(response: "httpx2.Response") -> tuple[int, bytes]:

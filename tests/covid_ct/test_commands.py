@@ -63,7 +63,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 def test_a_service_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.png").write_bytes(png())
     assert main(["predict", str(tmp_path / "a.png"), "--url", f"http://127.0.0.1:{free_port()}"]) == 1
-    assert "no response from the service" in capsys.readouterr().err
+    assert "no response from the service at " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"], ["nonsense"], ["predict", "a", "--format", "xml"]])
