@@ -1,12 +1,13 @@
 """Slices shown in another window than the stored one, within the limits of their grey values."""
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Grey = NDArray[np.float32]
+Grey: TypeAlias = NDArray[np.float32]
+"""Grey values 0 to 1, (H, W)."""
 
 _LUNG: Final = -870.0
 _TISSUE: Final = 50.0
@@ -19,6 +20,11 @@ _BONE: Final = 900.0
 """Largest Hounsfield units of bone above the end of the window."""
 
 _ROUNDING: Final = 1e-4
+
+
+def as_grey(picture: NDArray[np.uint8]) -> Grey:
+    """Convert bytes to grey values from 0 to 1, float32 of the same shape."""
+    return picture.astype(np.float32) / np.float32(255)
 
 
 def estimate_hounsfield(grey: Grey, lung: NDArray[np.floating]) -> Grey:

@@ -13,7 +13,7 @@ from pydantic import Field
 from service.imaging.decode import to_input
 from service.model.card import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
-from training.data.windows import estimate_hounsfield, show
+from training.data.windows import as_grey, estimate_hounsfield, show
 from training.evaluation.predictions import CHECKS
 from training.generated.images import generated_images
 from training.network.lesion_reader import LesionReader
@@ -109,7 +109,7 @@ def measure_refusals(
 
 def _find_lung(reader: LesionReader, slice_: CtSlice) -> Lung:
     """Find the lungs, which other windows need."""
-    grey = slice_.grey.astype(np.float32) / np.float32(255)
+    grey = as_grey(slice_.grey)
     with torch.inference_mode():
         cells, _ = reader.finder(shrink(torch.from_numpy(grey)[None, None].to(reader.normalise.mean.device)))
     lung: Lung = torch.sigmoid(cells)[0, 0].cpu().numpy()
@@ -117,8 +117,7 @@ def _find_lung(reader: LesionReader, slice_: CtSlice) -> Lung:
 
 
 def _in_window(window: tuple[float, float], pixels: Pixels, lung: Lung) -> Pixels:
-    grey = pixels.astype(np.float32) / np.float32(255)
-    return np.rint(show(estimate_hounsfield(grey, lung), window) * 255).astype(np.uint8)
+    return np.rint(show(estimate_hounsfield(as_grey(pixels), lung), window) * 255).astype(np.uint8)
 
 
 _ALTERATIONS: Final[dict[str, Callable[[Pixels, Lung], Pixels]]] = {

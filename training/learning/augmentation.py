@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Grey: TypeAlias = NDArray[np.float32]
-"""Grey values 0 to 1, (H, W)."""
+from training.data.windows import Grey, as_grey
+
+Picture: TypeAlias = NDArray[np.uint8]
 
 _LETTERS: Final = "ABCDEFGHabcdefLR0123456789"
 
@@ -61,7 +62,7 @@ def draw_marks(grey: Grey, rng: np.random.Generator, probability: float) -> Grey
     picture = np.ascontiguousarray((np.clip(grey, 0, 1) * 255).astype(np.uint8))
     for _ in range(int(rng.integers(1, 4))):
         _MARKS[int(rng.integers(len(_MARKS)))](picture, rng)
-    return picture.astype(np.float32) / np.float32(255)
+    return as_grey(picture)
 
 
 def jitter_tone(grey: Grey, rng: np.random.Generator) -> Grey:
@@ -82,12 +83,7 @@ def _blurred(grey: Grey, sigma: float) -> Grey:
 
 def _compressed(grey: Grey, quality: int) -> Grey:
     _, data = cv2.imencode(".jpg", (grey * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    assert decoded is not None  # noqa: S101 - encoded a line above
-    return np.asarray(decoded, np.float32) / np.float32(255)
-
-
-Picture: TypeAlias = NDArray[np.uint8]
+    return as_grey(cast(Picture, cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)))
 
 
 def _tint(rng: np.random.Generator) -> int:

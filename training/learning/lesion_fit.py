@@ -16,6 +16,7 @@ from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.learning.lung_crops import FoundLungs, resumed_lungs
 from training.learning.lung_pictures import LungPictures
+from training.learning.other_pictures import OtherPictures
 from training.learning.small_training import SmallTraining, train_lung_finder, train_view_checker
 from training.learning.view_pictures import ViewPictures
 from training.lesion_recipe import LesionRecipe
@@ -157,7 +158,7 @@ def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Seque
     recipe, path = settings.recipe, settings.run_folder / "finder.pt"
 
     def train() -> LungFinder:
-        pictures = _lung_pictures(slices, other, settings.generator("finder"))
+        pictures = LungPictures(_with_lungs(slices), other, settings.generator("finder"))
         seed_everything(recipe.seed, "finder", "weights")
         return train_lung_finder(pictures, _small_training(settings, recipe.finder_steps, path)).cpu()
 
@@ -170,7 +171,7 @@ def _views(
     recipe, path = settings.recipe, settings.run_folder / "views.pt"
 
     def train() -> ViewChecker:
-        not_slices = _lung_pictures(slices, other, settings.generator("views", "other"))
+        not_slices = OtherPictures(_with_lungs(slices), other, settings.generator("views", "other"))
         pictures = ViewPictures(slices, lungs, not_slices, settings.generator("views"))
         seed_everything(recipe.seed, "views", "weights")
         return train_view_checker(pictures, _small_training(settings, recipe.view_steps, path)).cpu()
@@ -184,9 +185,9 @@ def _small_training(settings: LesionFitSettings, steps: int, path: Path) -> Smal
     return SmallTraining(steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine, checkpoint)
 
 
-def _lung_pictures(slices: Sequence[CtSlice], other: Sequence[CtSlice], rng: np.random.Generator) -> LungPictures:
-    with_lungs = [slice_ for slice_ in slices if slice_.kind in ("lesions", "clear") or slice_.lung is not None]
-    return LungPictures(with_lungs, other, rng)
+def _with_lungs(slices: Sequence[CtSlice]) -> list[CtSlice]:
+    """Choose the slices whose lungs are drawn, or can be segmented by threshold."""
+    return [slice_ for slice_ in slices if slice_.kind in ("lesions", "clear") or slice_.lung is not None]
 
 
 def _training_set(

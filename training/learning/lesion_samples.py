@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.ct_slices import CtSlice, has_lesion
+from training.data.windows import Grey
 from training.errors import TrainingError
-from training.learning.augmentation import Grey, degrade, draw_marks, jitter_tone
+from training.learning.augmentation import degrade, draw_marks, jitter_tone
 from training.learning.lung_crops import FoundLungs, LungCrop, crop_lungs
 from training.network.lesion_network import STRIDE
 

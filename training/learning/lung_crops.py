@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.ct_slices import SLICE_SIZE, CtSlice
-from training.learning.augmentation import Grey, change_window
+from training.data.windows import Grey, as_grey
+from training.learning.augmentation import change_window
 from training.network.lung_box import find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
 from training.run.progress import progress
@@ -99,7 +100,7 @@ def crop_lungs(
     height, width = size
     matrix = _matrix(box, height, width, rng)
     border = 0.0
-    grey: Grey = slice_.grey.astype(np.float32) / np.float32(255)
+    grey = as_grey(slice_.grey)
     if rng is not None:
         border = float(rng.choice([0, 0, 0.5, 1]))
         if rng.random() < 0.5:

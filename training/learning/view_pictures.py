@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from training.data.ct_slices import CtSlice, has_lesion
-from training.data.windows import estimate_hounsfield, show, with_bone
-from training.learning.augmentation import Grey, change_window, degrade, draw_marks
+from training.data.windows import Grey, as_grey, estimate_hounsfield, show, with_bone
+from training.learning.augmentation import change_window, degrade, draw_marks
 from training.learning.lung_crops import FoundLungs
-from training.learning.lung_pictures import LungPictures
+from training.learning.other_pictures import OtherPictures
 from training.network.lung_finder import INPUT_SIZE
 
 _OTHER: Final = 0.15
@@ -50,7 +50,7 @@ class ViewPictures:
     """
 
     def __init__(
-        self, slices: Sequence[CtSlice], lungs: FoundLungs, other: LungPictures, rng: np.random.Generator
+        self, slices: Sequence[CtSlice], lungs: FoundLungs, other: OtherPictures, rng: np.random.Generator
     ) -> None:
         self._rng, self._other, self._slices, self._lungs = rng, other, slices, lungs
         usable = [i for i in range(len(slices)) if lungs.has_lungs(i)]
@@ -75,7 +75,7 @@ class ViewPictures:
     def _draw(self) -> tuple[Grey, tuple[float, float, float]]:
         rng = self._rng
         if rng.random() < _OTHER:
-            return self._finish(self._other.draw_other(), strong=True), (0.0, 0.0, 0.0)
+            return self._finish(self._other.draw_any(), strong=True), (0.0, 0.0, 0.0)
         turned, inverted, elsewhere = (rng.random() < share for share in (_TURNED, _INVERTED, _OTHER_WINDOW))
         grey = self._draw_slice(self._draw_window() if elsewhere else None)
         grey = self._finish(grey, strong=not elsewhere)
@@ -99,7 +99,7 @@ class ViewPictures:
         if not candidates or rng.random() > _LESIONS:
             candidates = self._sources[int(rng.integers(len(self._sources)))]
         index = candidates[int(rng.integers(len(candidates)))]
-        grey = self._slices[index].grey.astype(np.float32) / np.float32(255)
+        grey = as_grey(self._slices[index].grey)
         if window is None and rng.random() < 0.3:
             window = rng.uniform(-700, -400), rng.uniform(1000, 2000)
         if window is not None:

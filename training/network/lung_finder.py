@@ -21,15 +21,15 @@ class LungFinder(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int] = (24, 48, 80, 128)) -> None:
         super().__init__()
         finest, fine, coarse, coarsest = widths
-        self.down_0 = nn.Sequential(_convolution(1, finest, 2), _convolution(finest, finest))
-        self.down_1 = nn.Sequential(_convolution(finest, fine, 2), _convolution(fine, fine))
-        self.down_2 = nn.Sequential(_convolution(fine, coarse, 2), _convolution(coarse, coarse))
+        self.down_0 = nn.Sequential(convolution(1, finest, 2), convolution(finest, finest))
+        self.down_1 = nn.Sequential(convolution(finest, fine, 2), convolution(fine, fine))
+        self.down_2 = nn.Sequential(convolution(fine, coarse, 2), convolution(coarse, coarse))
         self.down_3 = nn.Sequential(
-            _convolution(coarse, coarsest, 2), _convolution(coarsest, coarsest), _convolution(coarsest, coarsest)
+            convolution(coarse, coarsest, 2), convolution(coarsest, coarsest), convolution(coarsest, coarsest)
         )
-        self.up_2 = _convolution(coarsest + coarse, coarse)
-        self.up_1 = _convolution(coarse + fine, fine)
-        self.up_0 = _convolution(fine + finest, finest)
+        self.up_2 = convolution(coarsest + coarse, coarse)
+        self.up_1 = convolution(coarse + fine, fine)
+        self.up_0 = convolution(fine + finest, finest)
         self.lung = nn.Conv2d(finest, 1, 1)
         self.kind = nn.Linear(coarsest + finest, 2)
 
@@ -61,7 +61,8 @@ def _enlarge(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+def convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    """Build a 3 x 3 convolution with batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
     )

@@ -5,6 +5,8 @@ from typing import Final
 import torch
 from torch import nn
 
+from training.network.lung_finder import convolution
+
 VIEWS: Final = ("turned", "inverted", "wrong_window")
 """Views that the network detects, in the order of its outputs."""
 
@@ -20,7 +22,7 @@ class ViewChecker(nn.Module):
         layers: list[nn.Module] = []
         channels = 1
         for width in widths:
-            layers += [_convolution(channels, width, 2), _convolution(width, width)]
+            layers += [convolution(channels, width, 2), convolution(width, width)]
             channels = width
         self.layers = nn.Sequential(*layers)
         self.out = nn.Linear(2 * channels, len(VIEWS))
@@ -29,9 +31,3 @@ class ViewChecker(nn.Module):
         maps = self.layers(picture).float()
         pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
         return nn.functional.linear(pooled, self.out.weight.float(), self.out.bias.float())
-
-
-def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-    )

@@ -11,6 +11,7 @@ from training.data.windows import estimate_hounsfield, show
 from training.learning import small_training
 from training.learning.lung_crops import FoundLungs
 from training.learning.lung_pictures import LungBatch, LungPictures
+from training.learning.other_pictures import OtherPictures
 from training.learning.small_training import SmallTraining, train_lung_finder, train_view_checker
 from training.learning.view_pictures import ViewPictures
 from training.network.lung_finder import LungFinder, shrink
@@ -107,7 +108,7 @@ def _pictures() -> ViewPictures:
         [cv2.resize(slice_.lung.astype(np.float32), (64, 64)) for slice_ in slices if slice_.lung is not None]
     )
     boxes = np.zeros((len(slices), 4), np.float32)
-    return ViewPictures(slices, FoundLungs(lungs.astype(np.float16), boxes), LungPictures(slices, [], rng), rng)
+    return ViewPictures(slices, FoundLungs(lungs.astype(np.float16), boxes), OtherPictures(slices, [], rng), rng)
 
 
 def test_a_batch_of_views_has_every_view_and_pictures_without_one() -> None:
