@@ -102,6 +102,18 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_that_zipfile_unpacks_without_a_limit_is_refused(compression: int) -> None:
+    data = bytearray(zipped({"a": bytes(50_000_000)}, compression))
+    struct.pack_into("<L", data, data.find(b"PK\x01\x02") + 24, 10)  # the announced size
+    tracemalloc.start()
+    with Archive(io.BytesIO(data), LIMITS) as archive:
+        assert isinstance(archive.read(0), ServiceError)
+        assert archive.read_start(0, 10) == b""
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
 def test_many_files_that_unpack_to_more_than_the_limit_end_the_zip() -> None:
     data = zipped({str(number): bytes(600) for number in range(3)})
     with pytest.raises(ServiceError, match="unpacks to more than 1000 bytes"):
