@@ -59,6 +59,11 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = sys.maxsize
     complete = False
 
+    def on_part_begin(self) -> None:
+        """Read names as UTF-8 (RFC 7578, 5.1.2): a client's `charset` may fail, or give text that JSON can't hold."""
+        self._charset = "utf-8"
+        super().on_part_begin()
+
     def on_headers_finished(self) -> None:
         """Treat a part that has only an encoded file name (RFC 5987) as a file; the name is not used."""
         disposition = self._current_part.content_disposition

@@ -126,6 +126,16 @@ async def test_a_file_name_in_the_encoded_form_alone_makes_a_file(models: Path) 
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "punycode", "undefined"])
+async def test_a_charset_of_the_client_is_ignored(models: Path, charset: str) -> None:
+    headers = FORM | {"content-type": f"{FORM['content-type']}; charset={charset}"}
+    async with serve(models) as client:
+        body = part("image", png(), "+2AA-\\ud800") + END
+        response = await client.post("/predict/batch", content=body, headers=headers)
+    assert response.status_code == 200
+    assert response.json()["results"][0]["name"].startswith("+2AA-")
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
 async def test_an_encoded_form_is_refused_by_its_header(models: Path, encoding: str) -> None:
     response = await post(models, part("image", png()) + END, FORM | {"content-encoding": encoding})
