@@ -73,7 +73,8 @@ def group_series(places: Sequence[Place]) -> list[Series]:
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, place in enumerate(places):
-        key = (place.series, place.rows, place.columns, place.turn, place.plane is None)
+        is_dicom = place.source is not None  # its UIDs may be any text, such as the folder of a picture
+        key = (place.series, is_dicom, place.rows, place.columns, place.turn, place.plane is None)
         groups.setdefault(key, []).append(index)
     stacks = sorted(stack for group in groups.values() for stack in _parallel(group, places))
     return [series for stack in stacks for series in _by_acquisition(stack, places)]

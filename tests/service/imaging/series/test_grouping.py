@@ -154,6 +154,14 @@ def test_frames_of_an_enhanced_file_have_places_of_their_own() -> None:
     assert [source.frame for source in stack.geometry.sources] == [2, 3, 1]
 
 
+@pytest.mark.parametrize("has_plane", [False, True])
+def test_a_dicom_file_with_the_name_of_a_picture_or_volume_as_uid_is_no_part_of_it(has_plane: bool) -> None:
+    (place,) = places(series([10.0]))
+    dicom = dataclasses.replace(place, plane=place.plane if has_plane else None)
+    other = dataclasses.replace(dicom, order=("scan", 1.0, ".png"), source=None)
+    assert [stack.slices for stack in group_series([dicom, other])] == [(0,), (1,)]
+
+
 def test_two_thousand_slices_with_other_pixel_spacings_are_grouped_in_seconds() -> None:
     (place,) = places(series([10.0]))
     assert place.plane is not None
