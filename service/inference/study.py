@@ -31,6 +31,9 @@ _FILES_AT_ONCE: Final = 4
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
 
+_MAX_OTHERS: Final = 20_000
+"""Files and frames without a slice: as many as a form has files. A small zip may hold millions of such frames."""
+
 _log = logging.getLogger("covidct.study")
 
 
@@ -146,6 +149,7 @@ class StudyReader:
                         self._add_slice(FileSlice(index, name, kept, preview), content)
                     else:
                         self._others.append(NotASlice(index, name, slice_))
+                        self._check_count()
         except Exception as error:  # noqa: BLE001 - one file must not end the study
             self._others.append(NotASlice(index, name, _error_of_file(error)))
 
@@ -200,6 +204,11 @@ class StudyReader:
         self._check_count()
 
     def _check_count(self) -> None:
+        if len(self._others) > _MAX_OTHERS:
+            raise UnusableImageError(
+                f"More than {_MAX_OTHERS} files and frames of the study have no slice; send its series one at a time.",
+                code=ErrorCode.STUDY_TOO_LARGE,
+            )
         most = self._state.settings.max_study_slices
         if len(self._file_slices) > most:
             raise UnusableImageError(

@@ -129,6 +129,22 @@ async def test_a_fault_at_a_file_is_a_row_of_the_study() -> None:
     assert [(other.name, other.error.code) for other in study.others] == [("1", "internal_error")]
 
 
+async def test_frames_without_a_slice_are_limited() -> None:
+    class Frames(Decoders):
+        async def study_slices(
+            self, data: bytes, name: str, options: ReadOptions
+        ) -> AsyncIterator[StudySlice | ServiceError]:
+            del data, name, options
+            for error in [UnusableImageError("a localizer")] * 30_000:
+                yield error
+
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(), cage=Frames()))
+    async with open_study(state, ReadOptions(64, DecodeLimits())) as reader:
+        await reader.add("1.dcm", io.BytesIO(bytes(128) + b"DICM"))
+        with pytest.raises(UnusableImageError, match="More than 20000 files and frames"):
+            await reader.finish()
+
+
 @pytest.mark.parametrize("previews", [False, True])
 async def test_pictures_that_are_kept_are_small(previews: bool) -> None:
     options = ReadOptions(64, DecodeLimits(), keep_pictures=True)
