@@ -80,9 +80,9 @@ class DicomFile:
                 grey = table.take(pixels.astype(f"u{header.bits // 8}", copy=False))
             return np.ascontiguousarray(turn(grey))
 
-    def before_pixels(self) -> bytes:
-        """Cut the file before its pixels, so that pydicom reads every other element of it."""
-        return self._reader.before_pixels()
+    def series_header(self) -> bytes:
+        """See `Reader.series_header`."""
+        return self._reader.series_header()
 
     def uses_window(self, index: int) -> bool:
         """Whether a frame has Hounsfield units, so that `window` of `frame` applies.

@@ -152,7 +152,7 @@ def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[Stu
     with decoding(_HEADER):
         _check_file(file, options)
         is_thin = options.frames is None and _is_thin(file, options)
-        header = file.before_pixels() if options.keep_headers and not is_thin else b""
+        header = file.series_header() if options.keep_headers and not is_thin else b""
     frames = range(file.header.frames) if options.frames is None else options.frames
     for index in frames[first:]:
         try:

@@ -22,8 +22,8 @@ class SourceFrame:
     Attributes:
         sop_class_uid, sop_instance_uid: of its instance.
         frame: number from 1 in a multi-frame instance; None in a single-frame one.
-        header: the file before its pixels, which pydicom reads with all elements; empty unless headers are kept. The
-            frames of one instance share one object.
+        header: a DICOM file of the elements that results refer to; empty unless headers are kept. The frames of one
+            instance share one object.
     """
 
     sop_class_uid: str

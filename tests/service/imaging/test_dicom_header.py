@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pydicom
@@ -9,7 +10,7 @@ from service.errors import UnusableImageError
 from service.imaging.decode import decode
 from service.imaging.dicom import open_dicom
 from service.imaging.dicom_header import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
-from tests.support.files.dicoms import ct, phantom
+from tests.support.files.dicoms import PATIENT, ct, ct_dataset, phantom, written
 
 STORED = phantom()
 
@@ -53,9 +54,27 @@ def test_fewer_bytes_than_a_row_behind_the_pixels_are_padding() -> None:
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, DEFLATED, BIG_ENDIAN])
-def test_a_file_cut_before_its_pixels_keeps_every_other_element(syntax: str) -> None:
-    cut = open_dicom(ct(STORED, syntax, StudyDescription="chest")).before_pixels()
-    read = pydicom.dcmread(io.BytesIO(cut))
-    assert read.StudyDescription == "chest"
+def test_the_header_of_a_series_has_its_elements_without_those_of_frames_and_makers(syntax: str) -> None:
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodeMeaning = "1", "Größe"
+    changes = {"SpecificCharacterSet": "ISO_IR 192", "ProcedureCodeSequence": [code], "StudyDescription": "Brust Größe"}
+    dataset = ct_dataset(STORED, syntax, **changes)
+    dataset.add_new(0x00091001, "LO", "private")
+    dataset.SharedFunctionalGroupsSequence = [code]
+    read = pydicom.dcmread(io.BytesIO(open_dicom(written(dataset)).series_header()))
+    assert (read.StudyDescription, read.ProcedureCodeSequence[0].CodeMeaning) == ("Brust Größe", "Größe")
+    assert (read.Rows, read.PatientName) == (64, PATIENT)
     assert "PixelData" not in read
-    assert read.file_meta.TransferSyntaxUID == syntax
+    assert "SharedFunctionalGroupsSequence" not in read
+    assert 0x00091001 not in read
+
+
+def test_the_header_of_a_series_is_small_whatever_its_file_has() -> None:
+    long = ct(STORED, DEFLATED, LongCodeValue="x" * 10_000_000, PatientComments="y" * 10_000)
+    header = open_dicom(long).series_header()
+    assert len(header) < 256 * 1024
+    assert pydicom.dcmread(io.BytesIO(header)).PatientComments == "y" * 10_000
+    unknown = b"".join(struct.pack("<HH2sH", 0x22, tag, b"CS", 0) for tag in range(0x8000, 0xF000))
+    file = ct(STORED)
+    at = file.index(b"\x28\0\x02\0US")
+    assert len(open_dicom(file[:at] + unknown + file[at:]).series_header()) < 2000
