@@ -23,8 +23,12 @@ from service.errors import ModelFileError
 from service.imaging.decode import Slice
 from service.model.card import MANIFEST_NAME, SCHEMA_VERSION, Manifest, ManifestFile, ModelCard, Precision
 from service.model.hardware import int8_packed_by_onednn
+from service.regular_file import read_regular_file
 
 _CARD_NAME: Final = "card.json"
+
+_MAX_MANIFEST_BYTES: Final = 16 * 1024**2
+_MAX_MODEL_BYTES: Final = 4 * 1024**3
 _DEBUG_SUFFIX: Final = ".debug_pkl"
 
 _FINDER: Final = ("look", "check")
@@ -100,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_regular_file(path, _MAX_MANIFEST_BYTES))
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the manifest: {error.strerror}") from error
     except ValidationError as error:
@@ -135,7 +139,7 @@ def _read_archive(
 ) -> tuple[Any, ModelCard, str]:
     """Read module, card and hash; the file's bytes are freed before the weights are cast."""
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path, _MAX_MODEL_BYTES)
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model file: {error.strerror}") from error
     found_sha256 = hashlib.sha256(data).hexdigest()

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Final
 
@@ -15,7 +16,7 @@ from service.inference.service_state import ServiceState
 from service.server.connection import connections
 from service.server.start_signals import StartSignals
 from service.settings import Settings
-from service.web.app import reload
+from service.web.app import reload_keys, reload_model
 
 _WATCH_SECONDS: Final = 0.25
 
@@ -49,21 +50,22 @@ class Server(uvicorn.Server):
         self._dead_after_seconds = settings.request_timeout_seconds  # the time that the last requests may take
         self._app = app
         self._start_signals = start_signals or StartSignals()
-        self._reload_wanted = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._reloads = {reload: asyncio.Event() for reload in (reload_keys, reload_model)}
+        self._reloading: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then listen."""
         await super().startup(sockets)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        loop.add_signal_handler(signal.SIGHUP, self._want_reload)
         if self._start_signals.reload_wanted:
-            self._reload_wanted.set()
-        self._tasks = [loop.create_task(self._reload_when_asked()), loop.create_task(self._watch())]
+            self._want_reload()
+        self._reloading = [loop.create_task(self._reload(*reload)) for reload in self._reloads.items()]
+        self._watching = loop.create_task(self._watch())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop reloading, finish the requests in flight, then end the application."""
-        for task in self._tasks[:1]:
+        for task in self._reloading:
             task.cancel()
         await super().shutdown(sockets)
 
@@ -83,11 +85,18 @@ class Server(uvicorn.Server):
     def _stop_listening(self) -> None:
         self.should_exit = True
 
-    async def _reload_when_asked(self) -> None:
-        """Reload at SIGHUP, one reload at a time; signals during a reload cause one more."""
+    def _want_reload(self) -> None:
+        for wanted in self._reloads.values():
+            wanted.set()
+
+    async def _reload(self, reload: Callable[[FastAPI], Awaitable[bool]], wanted: asyncio.Event) -> None:
+        """Reload keys or model at SIGHUP, one at a time; signals during a reload cause one more.
+
+        Each has its own task, so that a key can be revoked while a slow disk holds up the model.
+        """
         while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted.clear()
+            await wanted.wait()
+            wanted.clear()
             await reload(self._app)
 
     async def _watch(self) -> None:

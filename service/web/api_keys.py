@@ -1,15 +1,13 @@
 """API keys, read from the settings, stored as hashes, compared in constant time."""
 
-import errno
 import hashlib
 import hmac
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from service.errors import UnauthorizedError
+from service.regular_file import read_regular_file
 from service.settings import Settings
 
 API_KEY_HEADER: Final = "X-API-Key"
@@ -59,7 +57,7 @@ class ApiKeys:
 def _read(path: Path) -> list[str]:
     where = f"COVIDCT_API_KEYS_FILE={path}"
     try:
-        lines = _text(path).splitlines()
+        lines = read_regular_file(path, _MAX_FILE_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise KeysError(f"{where}: can't be read: {reason}") from error
@@ -68,17 +66,6 @@ def _read(path: Path) -> list[str]:
     if not any(keys):  # an empty file must not open the service to everybody
         raise KeysError(f"{where}: it contains no key")
     return keys
-
-
-def _text(path: Path) -> str:
-    """Read a regular file, with or without a byte order mark; other files could block or be endless."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        data = file.read(_MAX_FILE_BYTES + 1)
-    if len(data) > _MAX_FILE_BYTES:
-        raise OSError(errno.EFBIG, f"more than {_MAX_FILE_BYTES} bytes")
-    return data.decode("utf-8-sig")
 
 
 def _check(keys: Iterable[str], where: str) -> None:

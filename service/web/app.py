@@ -104,24 +104,32 @@ def create_app(
     return app
 
 
-async def reload(app: FastAPI) -> bool:
-    """Read the API keys and the model again, independently, so that a key can be revoked with an unusable model.
-
-    Running requests keep the previous model.
-
-    Returns:
-        Whether both were replaced. Each outcome is counted and logged; an unusable one leaves the previous one in use.
-    """
-    state = app.state.service
-    assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+async def reload_keys(app: FastAPI) -> bool:
+    """Read the API keys again, and return whether they were replaced; unusable ones leave the previous ones in use."""
+    state = _state_of(app)
     api_keys = await _read_again("keys", partial(ApiKeys, state.settings), state.metrics)
     if api_keys is not None:
         app.state.api_keys = api_keys
+    return api_keys is not None
+
+
+async def reload_model(app: FastAPI) -> bool:
+    """Load the model again, and return whether it was replaced; an unusable one leaves the previous one in use.
+
+    Running requests keep the previous model.
+    """
+    state = _state_of(app)
     predictor = await _read_again("model", partial(load, state.settings), state.metrics)
     if predictor is not None:
         state.take(predictor)
         _log.info("model taken", extra={"fields": predictor.description})
-    return api_keys is not None and predictor is not None
+    return predictor is not None
+
+
+def _state_of(app: FastAPI) -> ServiceState:
+    state = app.state.service
+    assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+    return state
 
 
 async def _read_again(part: ReloadPart, read: Callable[[], T], metrics: Metrics) -> T | None:

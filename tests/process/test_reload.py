@@ -1,5 +1,6 @@
 """SIGHUP to a real process."""
 
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,27 @@ def test_signals_during_a_reload_ask_for_one_more_so_that_no_change_is_missed(tm
             server.process.send_signal(signal.SIGHUP)
         with httpx2.Client(base_url=server.url) as client:
             server.until(lambda: client.get("/model").json()["card"]["version"] == "0.0.4")
+
+
+def test_a_key_is_revoked_and_the_service_ends_while_the_manifest_is_a_pipe(tmp_path: Path) -> None:
+    write_models(tmp_path / "models")
+    keys = tmp_path / "keys"
+    keys.write_text("first-key-0123456789\n")
+    with running(tmp_path / "models", api_keys_file=keys) as server:
+
+        def status(key: str) -> int:
+            return httpx2.post(f"{server.url}/predict", headers={"X-API-Key": key}).status_code
+
+        (tmp_path / "models/metrics.json").unlink()
+        os.mkfifo(tmp_path / "models/metrics.json")
+        for key in ("second-key-0123456789", "third-key-0123456789"):
+            keys.write_text(f"{key}\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.until(lambda: status(key) == 415)  # noqa: B023
+        assert status("first-key-0123456789") == 401
+        ended, output = server.stop()
+    assert ended == 0
+    assert "not a regular file" in output
 
 
 def test_a_model_is_exchanged_and_exchanged_back_with_the_lines_of_operating_md(

@@ -16,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.imaging.cage.fork_server import ForkServer
 from service.model.predictor import Predictor
 from service.settings import Settings
-from service.web.app import create_app
-from service.web.app import reload as reload_app
+from service.web.app import create_app, reload_keys, reload_model
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -69,7 +68,7 @@ async def reload(client: httpx2.AsyncClient) -> bool:
     assert isinstance(transport, httpx2.ASGITransport)
     app = transport.app
     assert isinstance(app, FastAPI)
-    return await reload_app(app)
+    return all([await reload_keys(app), await reload_model(app)])
 
 
 async def predict(client: httpx2.AsyncClient, data: bytes, **headers: str) -> httpx2.Response:
