@@ -88,7 +88,7 @@ def written_header(**changes: Any) -> bytes:
         for name, value in raw.items():
             tag = Tag(name)
             dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
-        return open_dicom(written(dataset)).before_pixels()
+        return open_dicom(written(dataset)).series_header()
 
 
 def maps(geometry: VolumeGeometry) -> SeriesMaps:
