@@ -17,7 +17,7 @@ from pydicom.uid import (
 
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
-from tests.support.files.dicoms import ct, ct_dataset, groups, palette, phantom, written
+from tests.support.files.dicoms import ct, ct_dataset, palette, phantom, written
 
 STORED = phantom()
 SIGNED = (STORED.astype(int) - 1024).astype(np.int16)
@@ -124,22 +124,13 @@ def test_a_palette_of_greys_is_looked_up() -> None:
         pytest.param({"Modality": None}, id="no modality in a file of the CT class"),
         pytest.param({"Modality": ""}, id="empty modality in a file of the CT class"),
         pytest.param({"PhotometricInterpretation": None}, id="no photometric interpretation"),
+        pytest.param({"NumberOfFrames": 0}, id="no frames"),
+        *(pytest.param({"RescaleType": unit}, id=f"unit '{unit}'") for unit in ("HU", "HU_MOD", "US", "")),
         pytest.param({"PhotometricInterpretation": "MONOCHROME1"}, id="monochrome1 with a rescale"),
     ],
 )
 def test_an_element_that_says_nothing_new_may_be_missing(changes: dict[str, Any]) -> None:
     np.testing.assert_array_equal(decode(ct(STORED, **changes)), EXPECTED)
-
-
-def test_an_intercept_alone_in_the_functional_groups_has_slope_1() -> None:
-    shared = [groups(PixelValueTransformationSequence={"RescaleIntercept": -1024})]
-    data = ct(STORED, SharedFunctionalGroupsSequence=shared, RescaleSlope=None, RescaleIntercept=None)
-    np.testing.assert_array_equal(decode(data), EXPECTED)
-
-
-def test_decimal_commas_are_read() -> None:
-    data = ct(STORED, RescaleSlope="1.000000").replace(b"1.000000", b"1,000000")
-    np.testing.assert_array_equal(decode(data), EXPECTED)
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 200_000, b"\xff" * 40, b"\0" * 512])
@@ -154,12 +145,3 @@ def test_compressed_pixels_without_their_delimiter_are_read_and_cut_ones_refused
     for keep in range(len(data) // 2, len(data) - 20, 211):
         with pytest.raises(UnusableImageError, match="truncated"):
             decode(data[:keep])
-
-
-def test_the_mark_may_be_at_the_first_byte() -> None:
-    np.testing.assert_array_equal(decode(ct(STORED)[128:]), EXPECTED)
-
-
-@pytest.mark.parametrize("unit", ["HU", "HU_MOD", "US", ""])
-def test_a_rescale_to_hounsfield_units_or_to_no_named_unit_is_read(unit: str) -> None:
-    np.testing.assert_array_equal(decode(ct(STORED, RescaleType=unit)), decode(ct(STORED)))
