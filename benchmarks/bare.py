@@ -45,7 +45,7 @@ class BareLoop:
                 count += 1
         return count / (time.perf_counter() - started)
 
-    def decoded_and_answered(self) -> float:
+    def seconds_with_decoding(self) -> float:
         """Measure the seconds from the file's bytes to the probability, without a server."""
         started = time.perf_counter()
         with torch.inference_mode():

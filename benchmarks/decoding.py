@@ -12,7 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import CTImageStorage, JPEGLosslessSV1, generate_uid
 
 from benchmarks.contenders import Contender
-from benchmarks.load import load_with_wrk, wait_for_answer
+from benchmarks.load import load_with_wrk, wait_for_response
 from benchmarks.results import Decoding
 from service.imaging.window import LUNG
 
@@ -37,7 +37,7 @@ def measure_decoding(contender: Contender, image: Path, seconds: int, rounds: in
     png_rates, dicom_rates = [], []
     with contender.running(work / "log") as process:
         for file in (image, dicom):
-            wait_for_answer(process, contender.url, file.read_bytes())
+            wait_for_response(process, contender.url, file.read_bytes())
         for _ in range(rounds):
             png_rates.append(load_with_wrk(contender.url, image, _CONNECTIONS, seconds).rate)
             dicom_rates.append(load_with_wrk(contender.url, dicom, _CONNECTIONS, seconds).rate)

@@ -132,7 +132,7 @@ def draw_throughput(results: Results) -> Figure:
     axes.set_xticks(_connections(results), [str(number) for number in _connections(results)])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("connections")
-    axes.set_ylabel("answers per second")
+    axes.set_ylabel("responses per second")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 

@@ -49,7 +49,7 @@ class Measured(Record):
 
 
 def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Measured:
-    """POST the image over `connections` connections; each sends its next request after its answer."""
+    """POST the image over `connections` connections; each sends its next request after its response."""
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
     command += ["--timeout", "300s", "--script", str(_SCRIPT), url]
     run = subprocess.run(
@@ -58,7 +58,7 @@ def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Meas
     return Measured(**json.loads(run.stdout.splitlines()[-1]))
 
 
-def wait_for_answer(process: psutil.Process, url: str, image: bytes) -> float:
+def wait_for_response(process: psutil.Process, url: str, image: bytes) -> float:
     """Send requests until one succeeds, and return the seconds from process start to its response.
 
     Raises:
@@ -67,14 +67,14 @@ def wait_for_answer(process: psutil.Process, url: str, image: bytes) -> float:
     started = process.create_time()
     while time.time() - started < _READY_SECONDS:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-            raise RuntimeError("the process ended before it answered")
+            raise RuntimeError("the process ended before its first response")
         try:
             if httpx2.post(url, files={"image": image}, timeout=_READY_SECONDS).status_code == 200:
                 return time.time() - started
         except httpx2.TransportError:
             pass
         time.sleep(0.02)
-    raise RuntimeError(f"no answer within {_READY_SECONDS} s")
+    raise RuntimeError(f"no response within {_READY_SECONDS} s")
 
 
 def wait_until_idle(root: psutil.Process) -> None:
@@ -135,7 +135,7 @@ def _family(root: psutil.Process) -> Iterator[psutil.Process]:
 
 
 def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
-    """Send a request after each gap, without waiting for earlier answers.
+    """Send a request after each gap, without waiting for earlier responses.
 
     Args:
         url: URL to send to.
@@ -143,10 +143,10 @@ def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
         gaps: seconds before each request.
 
     Returns:
-        Seconds from sending to the answer, in the order of sending; refused requests (503) are left out.
+        Seconds from sending to the response, in the order of sending; refused requests (503) are left out.
 
     Raises:
-        httpx2.HTTPStatusError: an answer had another error status.
+        httpx2.HTTPStatusError: a response had another error status.
     """
     return asyncio.run(_send_at_pace(url, image, gaps))
 

@@ -10,7 +10,7 @@ class Visit(Record):
     """One contender's turn in one round.
 
     Attributes:
-        start_seconds: from process start to the first answer.
+        start_seconds: from process start to the first response.
         peak_mib: peak memory of all its processes together.
         bare_rate: slices per second of the bare network in the same precision, measured just before each load.
         loads: by number of connections.
@@ -47,7 +47,7 @@ class Row(Record):
         return sorted(self.visits[0].loads) if self.visits else []
 
     def rate(self, connections: int) -> float:
-        """Median of answers per second."""
+        """Median of responses per second."""
         return median(visit.loads[connections].rate for visit in self.visits)
 
     def of_bare(self, connections: int) -> float:
@@ -110,7 +110,7 @@ class Idle(Record):
 
     Attributes:
         precision: of the network.
-        http_ms: from sending to the answer.
+        http_ms: from sending to the response.
         above_ms: `http_ms` minus the decode and inference stages of the service.
         bare_ms: decoding and the network in another process, alternating with the requests.
     """
@@ -127,7 +127,7 @@ class Decoding(Record):
 
     Attributes:
         precision: of the network.
-        png_rates, dicom_rates: answers per second, one for each turn.
+        png_rates, dicom_rates: responses per second, one for each turn.
         dicom_bytes: size of the DICOM file.
     """
 

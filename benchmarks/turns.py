@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.bare import BareLoop
 from benchmarks.contenders import OURS, Contender
-from benchmarks.load import PeakMemory, load_with_wrk, wait_for_answer, wait_until_idle
+from benchmarks.load import PeakMemory, load_with_wrk, wait_for_response, wait_until_idle
 from benchmarks.results import Row, Visit
 from training.run.progress import say
 
@@ -36,7 +36,7 @@ def take_turn(contender: Contender, row: Row, bare: BareLoop, image: Path, secon
 def _visit(contender: Contender, bare: BareLoop, image: Path, seconds: int, log: Path) -> Visit:
     loads, rates, stages = {}, {}, {}
     with contender.running(log) as process, PeakMemory(process) as memory:
-        started = wait_for_answer(process, contender.url, image.read_bytes())
+        started = wait_for_response(process, contender.url, image.read_bytes())
         load_with_wrk(contender.url, image, *_WARM_UP)
         for connections in CONNECTIONS:
             wait_until_idle(process)

@@ -103,11 +103,11 @@ async def _assess(
     with state.metrics.counting_rejections():
         network_input = await read(model.card.input_size)
         stages.finish("decode")
-        answer = await infer(model, QueuedSlice(network_input))
-        stages.record("queue", answer.queue_seconds)
-        stages.record("inference", answer.run_seconds)
-        model.statistics.add_answer(answer.queue_seconds, answer.run_seconds)
-        assessment = assess(answer.result, model.card, point or model.operating_point)
+        batched = await infer(model, QueuedSlice(network_input))
+        stages.record("queue", batched.queue_seconds)
+        stages.record("inference", batched.run_seconds)
+        model.statistics.add_success(batched.queue_seconds, batched.run_seconds)
+        assessment = assess(batched.result, model.card, point or model.operating_point)
         _count(assessment, state)
         return assessment
 

@@ -58,7 +58,7 @@ class ModelStatistics:
             self.failure.add(time.perf_counter() - began)
             raise
 
-    def add_answer(self, queue_seconds: float, run_seconds: float) -> None:
+    def add_success(self, queue_seconds: float, run_seconds: float) -> None:
         """Count a slice with a prediction."""
         self.success.add(queue_seconds + run_seconds)
         self.queue.add(queue_seconds)

@@ -49,7 +49,7 @@ async def predict_slices(
         nonlocal done
         slice_ = series.slices[index]
         try:
-            slice_.answer = await _answer(series, index, model, point)
+            slice_.answer = await _predict(series, index, model, point)
         finally:
             model.study_room.release()
         done += 1
@@ -69,13 +69,13 @@ async def predict_slices(
     study.check_lungs()
 
 
-async def _answer(
+async def _predict(
     series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
 ) -> NetworkPrediction | ServiceError:
     queued = QueuedSlice(series.slices[index].take_input(), series.is_beyond_lungs(index))
     while True:
         try:
-            answer = await infer(model, queued)
+            batched = await infer(model, queued)
         except ServiceError as error:
             if error.code == ErrorCode.QUEUE_FULL:
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -83,9 +83,9 @@ async def _answer(
             if error.code == ErrorCode.SHUTTING_DOWN:
                 raise
             return error
-        check = assess(answer.result, model.card, point).check
+        check = assess(batched.result, model.card, point).check
         if check.reason is None:
-            return answer.result
+            return batched.result
         return ServiceError(check.reason, code=ErrorCode(check.reason))
 
 

@@ -127,7 +127,7 @@ class Predictor:
         if self.device.type == "cpu":
             use_threads(self._threads_for(concurrent_batches))
         try:
-            return self._answer(slices, look_first)
+            return self._predict(slices, look_first)
         except RuntimeError as error:  # the base class of torch's errors
             if not is_out_of_memory(error):
                 self.device_lost = is_loss_of_device(error)
@@ -141,17 +141,17 @@ class Predictor:
             ]
         half = len(slices) // 2
         halves = (slices[:half], look_first[:half]), (slices[half:], look_first[half:])
-        return [answer for part, look in halves for answer in self.predict_now(part, concurrent_batches, look)]
+        return [result for part, look in halves for result in self.predict_now(part, concurrent_batches, look)]
 
-    def _answer(self, slices: Sequence[Slice], look_first: Sequence[bool]) -> list[NetworkPrediction | Exception]:
+    def _predict(self, slices: Sequence[Slice], look_first: Sequence[bool]) -> list[NetworkPrediction | Exception]:
         looked = [index for index, look in enumerate(look_first) if look]
         refused = self._refused([slices[index] for index in looked]) if looked and self._lung_finder else []
-        answers: dict[int, NetworkPrediction | Exception] = {
+        results: dict[int, NetworkPrediction | Exception] = {
             index: error for index, error in zip(looked, refused, strict=False) if error is not None
         }
-        rest = [index for index in range(len(slices)) if index not in answers]
-        answers.update(zip(rest, self._read([slices[index] for index in rest]) if rest else (), strict=True))
-        return [answers[index] for index in range(len(slices))]
+        rest = [index for index in range(len(slices)) if index not in results]
+        results.update(zip(rest, self._read([slices[index] for index in rest]) if rest else (), strict=True))
+        return [results[index] for index in range(len(slices))]
 
     def _refused(self, slices: Sequence[Slice]) -> list[Exception | None]:
         """Return the refusal of each slice that fails a check by the lung finder."""
