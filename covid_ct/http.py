@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import isnan
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -69,10 +70,10 @@ class Retry:
         if response.status_code != 503 or attempt >= self.attempts:
             return None
         try:
-            asked = float(response.headers.get("retry-after", self.default_seconds))
+            seconds = float(response.headers.get("retry-after", self.default_seconds))
         except ValueError:  # a date; this service sends seconds
-            asked = self.default_seconds
-        return min(max(asked, 0.0), self.longest_seconds) if asked == asked else self.default_seconds
+            seconds = self.default_seconds
+        return self.default_seconds if isnan(seconds) else min(max(seconds, 0.0), self.longest_seconds)
 
 
 class Client:

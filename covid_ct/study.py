@@ -1,4 +1,4 @@
-"""`covid-ct study`: one answer for each series of a study."""
+"""`covid-ct study`: one result for each series of a study."""
 
 import sys
 from argparse import Namespace

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
@@ -212,7 +212,8 @@ def _write(output: Output, number: int, chunks: list[ChunkRows]) -> None:
     rows = (row for chunk in chunks for row in chunk.rows)
     files = [(file, list(islice(rows, file.rows))) for chunk in chunks for file in chunk.files]
     ordered = in_anatomical_order(files, lambda file: next(iter(file[1]), None))
-    output.write(number, models.pop(), [row for _, own in ordered for row in own], [file for file, _ in ordered])
+    in_order = list(chain.from_iterable(file_rows for _, file_rows in ordered))
+    output.write(number, models.pop(), in_order, [file for file, _ in ordered])
 
 
 def _duration(seconds: float) -> str:

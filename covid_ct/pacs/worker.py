@@ -1,4 +1,4 @@
-"""Answers the chest CT series of a PACS one after the other, and stores the results there.
+"""Predicts for the chest CT series of a PACS, one at a time, and stores the results there.
 
 It keeps no state: a series is done when the PACS holds a report that refers to it. What it remembers only saves time.
 """
@@ -78,7 +78,7 @@ class Worker:
         self.answered = self.failed = 0
 
     def once(self) -> None:
-        """Answer all series that are there and whole."""
+        """Predict for all series that are there and complete."""
         self._wait_for(self._remember)
         self._sleep(self._settle)
         self._wait_for(self._look)
@@ -105,7 +105,7 @@ class Worker:
                 return
 
     def _look(self, at_most: float = float("inf")) -> None:
-        """Answer the series that are ready, the latest first; stop after `at_most` seconds, for newer ones."""
+        """Predict for the series that are ready, the latest first; stop after `at_most` seconds, for newer ones."""
         began, reports = self._clock(), dict[str, list[StoredReport]]()
         model = self._predictor.model()
         for series in self._remember():
