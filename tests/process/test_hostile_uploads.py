@@ -50,8 +50,8 @@ def test_every_upload_has_its_documented_answer_and_the_next_good_one_is_served(
         response = send(client, case)
         is_problem = response.headers["content-type"] == "application/problem+json"
         answer = (response.status_code, response.json()["code"] if is_problem else None)
-        if answer not in case.answers:
-            wrong.append(f"{case.name}: {answer}, not one of {sorted(case.answers, key=str)}")
+        if answer not in case.responses:
+            wrong.append(f"{case.name}: {answer}, not one of {sorted(case.responses, key=str)}")
         after = client.post("/predict", files=good)
         assert (after.status_code, after.json()["probability"]) == (200, expected), case.name
         assert "Traceback" not in response.text

@@ -72,8 +72,8 @@ def test_16_bits_are_scaled_from_their_full_range() -> None:
 
 
 def test_one_bit_is_black_and_white() -> None:
-    checks = np.indices((20, 20)).sum(0) % 2 == 1
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(checks), "PNG"))[0], checks * np.uint8(255))
+    board = np.indices((20, 20)).sum(0) % 2 == 1
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(board), "PNG"))[0], board * np.uint8(255))
 
 
 def test_the_exif_orientation_is_applied() -> None:

@@ -1,7 +1,6 @@
-"""Uploads that no honest client sends, made by code, and what each must be answered.
+"""Hostile uploads, made by code, with the documented responses to each.
 
-Every case names the statuses and codes that are documented for it; 200 is among them only where the file is a usable
-image after all.
+200 is among them only if the file is a usable image after all.
 """
 
 import gzip
@@ -47,7 +46,8 @@ DICOM = (
     (422, "limit_exceeded"), (422, "localizer"), (422, "not_axial"), (422, "not_hounsfield"),
 )  # fmt: skip
 
-Answer = tuple[int, str | None]
+Response = tuple[int, str | None]
+"""Status and code."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Case:
     Attributes:
         name: what it is.
         content: of the image part, or the whole body where `content_type` says so.
-        answers: status and code of those that may come.
+        responses: allowed ones.
         file_name: of the part.
         part_type: content type of the part.
         content_type: of the whole body; None wraps `content` in a form.
@@ -66,16 +66,16 @@ class Case:
 
     name: str
     content: bytes
-    answers: frozenset[Answer]
+    responses: frozenset[Response]
     file_name: str = "slice.png"
     part_type: str | None = "image/png"
     content_type: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def case(name: str, content: bytes, *answers: Answer, **options: object) -> Case:
-    """A case that may be answered thus."""
-    return Case(name, content, frozenset(answers), **options)  # type: ignore[arg-type]
+def case(name: str, content: bytes, *responses: Response, **options: object) -> Case:
+    """Build a case with its allowed responses."""
+    return Case(name, content, frozenset(responses), **options)  # type: ignore[arg-type]
 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
@@ -118,8 +118,8 @@ def broken_files() -> Iterator[Case]:
             flipped = bytearray(whole)
             for _ in range(1 + number):
                 flipped[generator.randrange(len(flipped))] ^= 1 << generator.randrange(8)
-            answers = (OK, DAMAGED, TYPE, LARGE, SMALL, FRAMES, DEPTH, MODE, ENCODING)
-            yield case(f"{file_format} with {1 + number} bits flipped", bytes(flipped), *answers)
+            responses = (OK, DAMAGED, TYPE, LARGE, SMALL, FRAMES, DEPTH, MODE, ENCODING)
+            yield case(f"{file_format} with {1 + number} bits flipped", bytes(flipped), *responses)
         yield case(f"{file_format} magic alone", whole[:16], DAMAGED, TYPE)
     for name, content in OTHERS.items():
         yield case(name, content, TYPE)
