@@ -1,71 +1,18 @@
 """Options that several commands share, and options for the fields of a recipe. Imports no torch, so --help is fast."""
 
 import argparse
-import difflib
 import re
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
-from training.commands.recipe_files import preset_names, read_recipe_file
+from training.commands.recipe_files import preset_names
 from training.errors import TrainingError
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which suggests the right option for a mistyped one."""
-
-    def __init__(self, **settings: object) -> None:
-        # no abbreviations: --seed would be --seeds in one command and an option in another
-        super().__init__(**{**settings, "allow_abbrev": False})  # type: ignore[arg-type]
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse like the base class, with the options of `--config` first, and report an unknown option here."""
-        given = list(sys.argv[1:] if args is None else args)
-        known, unknown = super().parse_known_args(self._from_config(given) + given, namespace)
-        for text in unknown:
-            if text.startswith("-"):
-                near = difflib.get_close_matches(text.partition("=")[0], self._option_string_actions, n=1)
-                self.error(f"unknown option {text}" + (f"; did you mean {near[0]}?" if near else ""))
-        return known, unknown
-
-    def _from_config(self, given: Sequence[str]) -> list[str]:
-        """Return the options of the file after `--config`, except those that are on the command line too."""
-        places = [place for place, text in enumerate(given[:-1]) if text == "--config"]
-        if not places or "--config" not in self._option_string_actions:
-            return []
-        try:
-            values = read_recipe_file(given[places[-1] + 1], self.prog.rpartition(" ")[2])
-        except TrainingError as error:
-            self.error(str(error))
-        named = {text.partition("=")[0] for text in given}
-        return [
-            text
-            for name, value in values.items()
-            if f"--{name}" not in named
-            for text in self._as_arguments(f"--{name}", value)
-        ]
-
-    def _as_arguments(self, option: str, value: object) -> list[str]:
-        if isinstance(value, bool):
-            return [option] if value else []
-        if not isinstance(value, list):
-            return [f"{option}={value}"]
-        action = self._option_string_actions.get(option)
-        if action is not None and action.nargs == "+":
-            return [option, *(str(member) for member in value)]
-        return [f"{option}={member}" for member in value]
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and exit with status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -175,6 +122,13 @@ def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequ
                     raise TrainingError(f"--{name} {path}: there is no such {kind}")
 
 
+def positive(text: str) -> int:
+    """Convert an option to a number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
         raise argparse.ArgumentTypeError(f"{text} is not auto, cpu, cuda, cuda:N or mps")
@@ -187,10 +141,3 @@ def _version(text: str) -> str:
         return str(Version(text))
     except InvalidVersion as error:
         raise argparse.ArgumentTypeError(f"{text} is not a version such as 2.1.0") from error
-
-
-def positive(text: str) -> int:
-    """Convert an option to a number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
-    return int(text)

@@ -6,8 +6,8 @@ from typing import TypeAlias, get_args
 
 from service import __version__
 from training import lesion_recipe, report_recipe
+from training.commands.option_parser import OptionParser
 from training.commands.options import (
-    Parser,
     add_data,
     add_labelled,
     add_quiet,
@@ -18,12 +18,12 @@ from training.commands.options import (
 )
 from training.commands.recipe_files import KNOWN_LABEL_ERRORS
 
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
+Commands: TypeAlias = "argparse._SubParsersAction[OptionParser]"  # noqa: SLF001 - it has no public name
 
 
-def make_parser() -> Parser:
+def make_parser() -> OptionParser:
     """Build the parser. Each command sets `command`, the name of its module in `training.commands`."""
-    parser = Parser(
+    parser = OptionParser(
         prog="python -m training",
         description="Train and evaluate the network of the service. Research only, not a medical device.",
     )
@@ -38,7 +38,8 @@ def make_parser() -> Parser:
     return parser
 
 
-def _add(commands: Commands, name: str, summary: str, description: str) -> Parser:
+def _add_command(commands: Commands, name: str, summary: str, description: str) -> OptionParser:
+    """Add a command with its line in the list of commands and the text of its own help."""
     parser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(command=name.replace("-", "_"))
     add_quiet(parser)
@@ -46,7 +47,7 @@ def _add(commands: Commands, name: str, summary: str, description: str) -> Parse
 
 
 def _add_train(commands: Commands) -> None:
-    parser = _add(
+    parser = _add_command(
         commands,
         "train",
         "train, judge on left-out sources, and export the model that ships",
@@ -71,7 +72,7 @@ def _add_train(commands: Commands) -> None:
     add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
 
 
-def _add_sources(parser: Parser) -> None:
+def _add_sources(parser: OptionParser) -> None:
     """Add the options for all sources of `train` besides COVID-CT, and for those to leave out."""
     parser.add_argument(
         "--corrections",
@@ -111,7 +112,7 @@ def _corrections(text: str) -> Path | None:
 
 def _add_report(commands: Commands) -> None:
     architectures = get_args(report_recipe.Architecture)
-    parser = _add(
+    parser = _add_command(
         commands,
         "report",
         "repeat the experiment of the report: VGG-19 and VGG-16, fine-tuned on COVID-CT alone",
@@ -141,7 +142,7 @@ def _add_report(commands: Commands) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    parser = _add(
+    parser = _add_command(
         commands,
         "evaluate",
         "score model files on labelled slices, and on COVID-CT's test split",
@@ -159,7 +160,7 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _add_calibrate(commands: Commands) -> None:
-    parser = _add(
+    parser = _add_command(
         commands,
         "calibrate",
         "fit calibration and thresholds of a model to your own labelled slices",
@@ -180,7 +181,7 @@ def _add_calibrate(commands: Commands) -> None:
 
 
 def _add_slices(commands: Commands) -> None:
-    parser = _add(
+    parser = _add_command(
         commands,
         "slices",
         "make the folders of train from volumes: DICOM, NIfTI, LUNA16",
@@ -196,5 +197,5 @@ def _add_slices(commands: Commands) -> None:
 
 def _add_draw_sources(commands: Commands) -> None:
     summary = "draw small sources for a first run: train --config demo"
-    parser = _add(commands, "draw-sources", summary, summary)
+    parser = _add_command(commands, "draw-sources", summary, summary)
     parser.add_argument("folder", type=Path, help="folder to write into, such as runs/demo-sources")

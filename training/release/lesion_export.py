@@ -1,20 +1,24 @@
-"""Model files of the recipe `lesion`: fp16 and int8, each with its card."""
+"""Model files of the recipe `lesion`: fp16 and int8, each with its card and compared with the evaluated network."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from service.model.card import FilePrecision, Interval, ManifestFile, ModelCard
+from service.model.file import load_on_cpu
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.evaluation.left_out_scores import LeftOutJudgement
+from training.evaluation.predictions import Predictions
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE
-from training.evaluation.scores import ScoreName
+from training.evaluation.scores import ScoreName, score
 from training.models.export import common_fields, export
 from training.models.run_record import NOT_LEARNED
 from training.network.lesion_reader import LesionReader
+from training.release.lesion_record import LesionFileAgreement
 from training.release.quantisation import quantise
 from training.run.provenance import Provenance
 
@@ -54,6 +58,40 @@ def export_files(
     card = partial(_card, version=version, judgement=judgement, test_metrics=test_metrics, provenance=provenance)
     int8 = export(quantised, card(quantised, "int8"), folder)
     return export(reader, card(reader, "fp16"), folder), int8
+
+
+def compare_file(
+    folder: Path,
+    file: ManifestFile,
+    evaluated: Predictions,
+    test: Sequence[CtSlice],
+    groups: Sequence[str] | None,
+    threshold: float,
+    seed: int,
+) -> LesionFileAgreement:
+    """Score a written file on test, and compare its predictions with those of the evaluated network.
+
+    Args:
+        folder, file: where the file is.
+        evaluated: predictions of the network for test.
+        test: its slices.
+        groups: patient of each; None if they are not known.
+        threshold: at or above it a slice is called COVID.
+        seed: of the intervals.
+    """
+    network = load_on_cpu(folder, file).network
+    with torch.inference_mode():
+        probability = np.array(
+            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in test]
+        )
+    labels = np.array([slice_.label for slice_ in test])
+    figures = score(probability, labels, threshold, seed, groups).figures
+    return LesionFileAgreement(
+        largest_difference=float(np.abs(probability - evaluated.probability).max()),
+        auc=figures["auc"].value,
+        decisions_equal=float(((probability >= threshold) == (evaluated.probability >= threshold)).mean()),
+        figures=figures,
+    )
 
 
 def _card(

@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
-
-import numpy as np
-import torch
+from typing import Any, get_args
 
 from service.model.card import MANIFEST_NAME, AnswerName, ManifestFile, SplitFingerprint
-from service.model.file import load_on_cpu
 from training.data.covid_ct import LABELS
 from training.data.ct_slices import fingerprints
 from training.data.lesion_data import LesionData
@@ -24,7 +20,6 @@ from training.evaluation.official_test import OfficialTestScores, alter, score_a
 from training.evaluation.plots import save_plot, save_plots
 from training.evaluation.predictions import Predictions, resumed_predictions
 from training.evaluation.refusals import Refusals, measure_refusals
-from training.evaluation.scores import score
 from training.learning.lesion_fit import FittedLesions, LesionFitSettings, fit_lesions
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import training_seconds
@@ -33,7 +28,7 @@ from training.models.publish import PREDICTIONS_NAME, find_damaged, publish, sta
 from training.models.run_record import ModelName, read_finished
 from training.network.lesion_reader import LesionReader
 from training.release.lesion_card import write_card
-from training.release.lesion_export import ARCHITECTURE, export_files
+from training.release.lesion_export import ARCHITECTURE, compare_file, export_files
 from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
 from training.release.predictions_csv import PredictedSet, write_predictions
@@ -104,18 +99,11 @@ def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
     agreement = _check_files(job, data, judgement.threshold, tested.predictions["plain"], files)
     record = LesionRunRecord(
         **dict(provenance),
+        **_scores(data, judgement, tested),
         files=files,
         model=ModelName(name=NAME, version=job.version, architecture=ARCHITECTURE, weights=fitted.weights),
         positive_label=LABELS[1],
-        learned=judgement.learned,
-        judgement=judgement,
-        splits=tested.scores.scores,
-        test_calibration_error=tested.scores.scores["test"].figures["calibration_error"],
-        altered=score_altered(tested.predictions, data.test, judgement.threshold),
-        checks=tested.refusals,
         agreement=agreement,
-        probability_shares=tested.scores.probability_shares,
-        lung_involvement_shares=tested.scores.lung_involvement_shares,
         wall_time_seconds=_training_seconds(job) | {"evaluation_and_export": time.perf_counter() - trained},
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -141,19 +129,9 @@ def _judge(job: LesionJob, data: LesionData, fitted: FittedLesions) -> tuple[Pre
 def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: LeftOutJudgement) -> _Tested:
     """Evaluate the shipped network on official test, plain and altered, and measure its refusals."""
     LesionStage.TEST.announce()
-    machine, seed, folder = job.fit.machine, job.fit.recipe.seed, job.fit.run_folder
+    seed = job.fit.recipe.seed
     reader = _shipped_reader(job, fitted, judgement)
-    predictions = {
-        # changes of altered slices are larger than the rounding of autocast
-        name: resumed_predictions(
-            folder / f"test-{name}-predictions.npz",
-            reader,
-            slices,
-            machine.without_autocast() if name == "plain" else machine,
-            f"predicting test, {name}",
-        )
-        for name, slices in alter(data.originals, data.test, fitted.finder).items()
-    }
+    predictions = _predict_test(job, data, fitted, reader)
     scores = score_test(
         predictions["plain"],
         data.test,
@@ -166,8 +144,26 @@ def _test(job: LesionJob, data: LesionData, fitted: FittedLesions, judgement: Le
     LesionStage.REFUSALS.announce()
     others = {"photographs": data.other_for_refusals} if data.other_for_refusals else {}
     slices = [*data.train, *data.test, *data.unseen]
-    measure = partial(measure_refusals, reader, slices, others, machine, seed)
-    return _Tested(reader, predictions, scores, resumed_record(folder / "checks.json", Refusals, measure))
+    measure = partial(measure_refusals, reader, slices, others, job.fit.machine, seed)
+    refusals = resumed_record(job.fit.run_folder / "checks.json", Refusals, measure)
+    return _Tested(reader, predictions, scores, refusals)
+
+
+def _predict_test(
+    job: LesionJob, data: LesionData, fitted: FittedLesions, reader: LesionReader
+) -> dict[str, Predictions]:
+    """Predict official test by alteration; `plain` in fp32, because altered slices change more than autocast rounds."""
+    machines = {"plain": job.fit.machine.without_autocast()}
+    return {
+        name: resumed_predictions(
+            job.fit.run_folder / f"test-{name}-predictions.npz",
+            reader,
+            slices,
+            machines.get(name, job.fit.machine),
+            f"predicting test, {name}",
+        )
+        for name, slices in alter(data.originals, data.test, fitted.finder).items()
+    }
 
 
 def _shipped_reader(job: LesionJob, fitted: FittedLesions, judgement: LeftOutJudgement) -> LesionReader:
@@ -208,33 +204,31 @@ def _check_files(
 ) -> dict[str, LesionFileAgreement]:
     """Compare the predictions of the written files for test with those of the evaluated network, by file."""
     LesionStage.CHECK.announce()
+    groups = [slice_.group for slice_ in data.test] if data.patients_are_known else None
+    staging, seed = staging_folder(job.models_folder), job.fit.recipe.seed
     return {
         file.name: resumed_record(
             job.fit.run_folder / f"agreement-{file.sha256[:8]}.json",
             LesionFileAgreement,
-            partial(_agreement, job, file, evaluated, data, threshold),
+            partial(compare_file, staging, file, evaluated, data.test, groups, threshold, seed),
         )
         for file in files
     }
 
 
-def _agreement(
-    job: LesionJob, file: ManifestFile, evaluated: Predictions, data: LesionData, threshold: float
-) -> LesionFileAgreement:
-    network = load_on_cpu(staging_folder(job.models_folder), file).network
-    with torch.inference_mode():
-        probability = np.array(
-            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in data.test]
-        )
-    labels = np.array([slice_.label for slice_ in data.test])
-    groups = [slice_.group for slice_ in data.test] if data.patients_are_known else None
-    figures = score(probability, labels, threshold, job.fit.recipe.seed, groups).figures
-    return LesionFileAgreement(
-        largest_difference=float(np.abs(probability - evaluated.probability).max()),
-        auc=figures["auc"].value,
-        decisions_equal=float(((probability >= threshold) == (evaluated.probability >= threshold)).mean()),
-        figures=figures,
-    )
+def _scores(data: LesionData, judgement: LeftOutJudgement, tested: _Tested) -> dict[str, Any]:
+    """Return the scores of the record, by field."""
+    scores = tested.scores
+    return {
+        "learned": judgement.learned,
+        "judgement": judgement,
+        "splits": scores.scores,
+        "test_calibration_error": scores.scores["test"].figures["calibration_error"],
+        "altered": score_altered(tested.predictions, data.test, judgement.threshold),
+        "checks": tested.refusals,
+        "probability_shares": scores.probability_shares,
+        "lung_involvement_shares": scores.lung_involvement_shares,
+    }
 
 
 def _training_seconds(job: LesionJob) -> dict[str, float]:

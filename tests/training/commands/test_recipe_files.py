@@ -35,9 +35,10 @@ def test_every_field_that_is_an_option_has_a_description(
     assert all(field.description for name, field in recipe.model_fields.items() if name not in without)
 
 
-def test_the_command_line_comes_before_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--config ", "--config="])
+def test_the_command_line_comes_before_the_file(tmp_path: Path, option: str) -> None:
     (tmp_path / "mine.toml").write_text('command = "report"\nseeds = [1, 2]\nlearning-rate = 0.001\n')
-    config = ["report", "--data", "x", "--config", str(tmp_path / "mine.toml")]
+    config = ["report", "--data", "x", *f"{option}{tmp_path / 'mine.toml'}".split()]
     plain, changed = make_parser().parse_args(config), make_parser().parse_args([*config, "--seeds", "5"])
     assert (plain.seeds, plain.learning_rate) == ([1, 2], "0.001")
     assert (changed.seeds, changed.learning_rate) == ([5], "0.001")
