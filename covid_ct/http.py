@@ -2,7 +2,6 @@
 
 import io
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from covid_ct.files.sources import PathLike, open_source, study_sources
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
 from service.api_study import StudyAnswer, StudyLine, StudyProgress
+from service.errors import ServiceError
+from service.imaging.series.archives import Archive, ArchiveLimits
 from service.imaging.series.files import natural_order
 from service.imaging.window import Window
 
@@ -33,6 +34,9 @@ LOCAL: Final = "http://127.0.0.1:8000"
 MAX_ANSWER_BYTES: Final = 256 * 1024**2
 """An explanation of a slice of 4096 x 4096 has about 60 MB."""
 
+
+_MAX_RESULT_BYTES: Final = 1024**3
+"""Unpacked result files of a study; those of 2,000 slices have 200 MB."""
 
 _STUDY_SECONDS: Final = 1800.0
 """Longest wait for the result files of a study: they come as a whole."""
@@ -215,12 +219,8 @@ class Client:
         status, body = self._ask("POST", "/predict/study", parts, _whole, form)
         if status >= 400:
             _parsed(status, body, Problem)
-        try:
-            with zipfile.ZipFile(io.BytesIO(body)) as archive:
-                files = {name: archive.read(name) for name in archive.namelist()}
-            answer = files.pop("study.json")
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise AnswerError("the service did not send the zip of a study") from error
+        files = _unzipped(body)
+        answer = files.pop("study.json", b"")
         return StudyResults(form.named(_parsed(status, answer, StudyAnswer)), files)
 
     def model(self) -> ModelInfo:
@@ -398,6 +398,25 @@ def _translate_transport_errors(client: "httpx2.Client") -> Iterator[None]:
 def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
     """Read status and body of an answer."""
     return response.status_code, _body(response)
+
+
+def _unzipped(body: bytes) -> dict[str, bytes]:
+    """Unpack the result files of a study, with names that lead nowhere outside of a folder.
+
+    Raises:
+        AnswerError: it is no such zip, or unpacks to more than `_MAX_RESULT_BYTES`.
+    """
+    files: dict[str, bytes] = {}
+    try:
+        with Archive(io.BytesIO(body), ArchiveLimits(max_bytes=_MAX_RESULT_BYTES)) as archive:
+            for number in range(len(archive)):
+                data = archive.read(number)
+                if isinstance(data, ServiceError):
+                    raise data
+                files[archive.name(number)] = data
+    except ServiceError as error:
+        raise AnswerError(f"the service did not send the zip of a study: {error.detail}") from error
+    return files
 
 
 def _body(response: "httpx2.Response") -> bytes:

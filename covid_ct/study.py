@@ -34,14 +34,14 @@ def study(options: Namespace) -> int:
     answer = results.answer
     print(line_start(), end="", file=sys.stderr)
     shown = answer if options.uids else answer.without_identifiers()
-    print(shown.model_dump_json(indent=1) if options.json else "\n".join(_lines(answer)))
+    print(shown.model_dump_json(indent=1) if options.json else "\n".join(map(printable, _lines(answer))))
     for name, data in results.files.items():
         write_file(options.dicom / name, data)
         if name.endswith(MISSING):
-            print(f"{name.removesuffix(MISSING)}: {data.decode()}", file=sys.stderr)
+            print(printable(f"{name.removesuffix(MISSING)}: {data.decode(errors='replace')}"), file=sys.stderr)
     print(DISCLAIMER, file=sys.stderr)
     for other in answer.failed:
-        print(f"failed: {printable(other.name or 'a file')}: {other.detail} ({other.reason})", file=sys.stderr)
+        print(printable(f"failed: {other.name or 'a file'}: {other.detail} ({other.reason})"), file=sys.stderr)
     return 1 if answer.failed or any(series.slices_failed for series in answer.series) else 0
 
 

@@ -1,4 +1,5 @@
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from covid_ct import (
 from covid_ct.errors import AnswerError, UsageError
 from covid_ct.files.images import file_bytes
 from tests.support.files.dicoms import ct, phantom
+from tests.support.files.studies import zipped
 from tests.support.processes.client import png
 from tests.support.processes.server import Server, free_port
 
@@ -352,3 +354,24 @@ def test_an_answer_without_end_or_with_a_false_encoding_is_refused(monkeypatch: 
     assert script.requests[0].headers["accept-encoding"] == "identity"
     with pytest.raises(UnreachableError):
         client.predict(png())
+
+
+@pytest.mark.parametrize("name", ["../../out", "/out", "..\\out"])
+def test_result_files_with_names_outside_of_their_folder_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png())
+    client, _, _ = answering(httpx2.Response(200, content=zipped({name: b"hostile"})))
+    with pytest.raises(AnswerError, match="points outside"):
+        client.study_results(tmp_path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_result_files_that_unpack_without_end_are_refused(
+    compression: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_MAX_RESULT_BYTES", 1000)
+    (tmp_path / "1.png").write_bytes(png())
+    bombs = zipped({"series-0/segmentation.dcm": bytes(10_000_000)}, compression)
+    client, _, _ = answering(httpx2.Response(200, content=bombs), httpx2.Response(200, content=b"no zip"))
+    for _ in range(2):
+        with pytest.raises(AnswerError, match="zip of a study"):
+            client.study_results(tmp_path)

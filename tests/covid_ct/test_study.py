@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import httpx2
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 
 from covid_ct import Client, ClientError, ProblemError, SourceError, StudyProgress, UnreachableError
 from covid_ct.__main__ import main
-from service.api_study import StudyAnswer
+from covid_ct.http import StudyResults
+from service.api import ModelName
+from service.api_study import OtherFile, StudyAnswer
+from service.dicom_out.files import MISSING
 from tests.support.files.dicoms import PATIENT, ct, phantom
 from tests.support.files.studies import series, volume, zipped
 from tests.support.processes.client import png
@@ -183,3 +187,21 @@ def test_an_answer_that_breaks_off_is_said(tmp_path: Path) -> None:
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text=line + "\n"))
     with Client(transport=transport) as client, pytest.raises(UnreachableError, match="before its last line"):
         client.predict_study(tmp_path / "a")
+
+
+def test_what_a_service_says_moves_no_cursor(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [OtherFile(file=0, reason="\x1b[2J", detail="\x1b]0;title\x07")]
+    model = ModelName(name="tiny", version="1")
+    results = StudyResults(
+        StudyAnswer(series=[], skipped=failed, failed=failed, model=model), {"series-0/\x1b[2J" + MISSING: b"\x1b\xff"}
+    )
+    engine = MagicMock(description="tiny")
+    engine.__enter__.return_value = engine
+    engine.predict_study.return_value = results
+    monkeypatch.setattr("covid_ct.study.open_engine", lambda _: engine)
+    assert main(["study", str(study), "--url", "http://127.0.0.1:1", "--dicom", str(tmp_path / "out")]) == 1
+    output = capsys.readouterr()
+    assert "\x1b" not in output.out + output.err
+    assert "\\x1b[2J" in output.out
