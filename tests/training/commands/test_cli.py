@@ -103,7 +103,7 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
         (f"{TRAIN} --release-anyway", "--release-anyway: pass --release too"),
         (FOLDERS, "--labelled: pass a source with both classes, on which the network is judged"),
         (f"{FOLDERS} --run docs --fresh", "--fresh docs: it has files but no run.json, so it is not a run"),
-        (f"{FOLDERS} --release", "models has version 2.0.1, and 1.0.0 is not higher; pass --model-version 2.0.2"),
+        (f"{FOLDERS} --release", "models has version 2.1.0, and 1.0.0 is not higher; pass --model-version 2.1.1"),
         ("evaluate", "pass --labelled FOLDER with your labelled slices, or --data with COVID-CT"),
         ("evaluate --data tests --models README.md", "--models README.md: there is no such folder"),
         ("evaluate --data tests --models tests", "tests/metrics.json: can't read the manifest"),
