@@ -25,6 +25,7 @@ from service.errors import ModelFileError
 from service.imaging.cage.fork_server import ForkServer
 from service.processors import usable_processors
 from service.server.logging import configure_logging
+from service.server.open_files import allow_connections
 from service.server.start_signals import StartSignals
 from service.settings import Settings, is_loopback
 from service.web.api_keys import ApiKeys, KeysError
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None, signals: StartSignals | None = 
     configure_logging(settings.log_level)
     _log_too_many_threads(settings.threads)
     try:
+        allow_connections(settings.max_connections)
         ApiKeys(settings)  # read here only to report their errors before torch and the model are loaded
         with _bind(settings) as listener:
             return serve(settings, listener, signals)
