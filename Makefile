@@ -30,7 +30,7 @@ help: ## show this list
 	@echo "The service reads its settings from the environment: COVIDCT_PORT=9000 make serve"
 
 # Memory in huge pages, as in the image: the network on a CPU is a tenth faster, see docs/performance.md.
-serve bench: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+serve bench soak: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 serve: $(VENV)/.serve ## run the service at http://localhost:8000
 	exec $(BIN)/python -m service

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description="maximum processor time to decode an image, in seconds; then 422 and the decoder is ended",
     )
     decode_memory_bytes: ByteSize = Field(
-        default=ByteSize(352 * 1024 * 1024),
+        default=ByteSize(320 * 1024 * 1024),
         gt=0,
         description="maximum memory to decode an image, in bytes or with a unit; then 422 and the decoder is ended",
     )

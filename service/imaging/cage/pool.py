@@ -29,7 +29,7 @@ from service.imaging.window import LUNG, Window
 SECONDS: Final = 10.0
 """Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
 
-MEMORY_BYTES: Final = 352 * 1024 * 1024
+MEMORY_BYTES: Final = 320 * 1024 * 1024
 """Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 300 MiB."""
 
 _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))

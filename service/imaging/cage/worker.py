@@ -23,8 +23,11 @@ from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.imaging.series.nifti import is_nifti
 from service.imaging.window import Window
 
-_COPIES: Final = 4
-"""Of a file, while it is read."""
+_COPIES: Final = 2
+"""Of a file, while its slices are read."""
+
+_VOLUME_COPIES: Final = 4
+"""Of a NIfTI file, which is held whole."""
 
 _SMALL_BYTES: Final = 4 * 1024 * 1024
 
@@ -71,8 +74,8 @@ def serve(connection: socket.socket, limits: WorkerLimits) -> None:
                 order, size = receive_head(connection)
                 memory.limit(_COPIES * size)
                 data = receive_data(connection, size)
-                if "name" in order and is_nifti(order["name"], data):  # a volume is held whole, a slice is a part of it
-                    memory.limit(_COPIES * size + limits.memory_bytes)
+                if "name" in order and is_nifti(order["name"], data):
+                    memory.limit(_VOLUME_COPIES * size + limits.memory_bytes)
                 _answer(connection, order, data, limits.seconds, memory)
                 del data
             except MemoryError:
