@@ -79,7 +79,9 @@ class SeriesAnswer(_Answer):
     warnings: list[WarningAnswer]
     probability: float | None = Field(description="of COVID-19, by `rule`; null if no slice has lungs")
     lesion_probability: float | None = Field(description="by the same rule; null if the model does not predict it")
-    covid_given_lesion: float | None = Field(description="by the same rule; null if the model does not predict it")
+    covid_given_lesion: float | None = Field(
+        description="probability / lesion_probability; null if the model does not predict it"
+    )
     label: str | None = Field(description="COVID at or above the threshold", examples=["COVID"])
     threshold: float = Field(description="of the operating point")
     operating_point: str

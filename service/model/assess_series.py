@@ -49,7 +49,8 @@ class SeriesAssessment:
 
     Attributes:
         probability: of the positive class, by `RULE`.
-        lesion_probability, covid_given_lesion: by the same rule; None if the network does not answer them.
+        lesion_probability: by the same rule; None if the network does not predict it.
+        covid_given_lesion: the share of the two, so that they multiply like those of a slice.
         label: one of the card's two labels.
         point: the operating point that the label follows from.
         lung_involvement: volume of lesion divided by volume of lung; None if the model does not find lungs.
@@ -119,17 +120,15 @@ def assess_series(
     is_placed = bool(extents.any()) and geometry is not None  # the extent of a single slice is not known
     areas = _areas(kept)
     weights = areas.lung * (extents if is_placed else 1.0)
-    probability, lesion_probability, covid_given_lesion = (
-        _mean([getattr(prediction, name) for prediction in kept], weights)
-        for name in ("probability", "lesion_probability", "covid_given_lesion")
-    )
+    probability = _mean([prediction.probability for prediction in kept], weights)
+    lesion_probability = _mean([prediction.lesion_probability for prediction in kept], weights)
     assert probability is not None  # noqa: S101 - every network answers it
     involvement = _involvement(areas, extents if is_placed else np.ones(len(kept))) if areas.has_lungs else None
     ml = extents * geometry.slice_area / _MM3_PER_ML if geometry is not None and is_placed and areas.has_lungs else None
     return SeriesAssessment(
         probability=probability,
         lesion_probability=lesion_probability,
-        covid_given_lesion=covid_given_lesion,
+        covid_given_lesion=None if lesion_probability is None else min(1.0, probability / lesion_probability),
         label=card.label_of(probability, lesion_probability, point),
         point=point,
         lung_involvement=involvement,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,17 @@ def test_equal_slices_give_their_probability() -> None:
     assessment = assessed([prediction(0.7), prediction(0.7, (1, 0), (1, 0))], stack(0, 5))
     assert assessment.probability == pytest.approx(0.7)
     assert assessment.label == "COVID"
+
+
+def test_the_answers_of_a_series_multiply_like_those_of_a_slice() -> None:
+    slices = [
+        replace(prediction(lesion * covid), lesion_probability=lesion, covid_given_lesion=covid)
+        for lesion, covid in ((0.99, 0.6), (0.5, 0.9), (0.1, 0.2))
+    ]
+    assessment = assessed([*slices])
+    assert assessment.lesion_probability is not None
+    assert assessment.covid_given_lesion is not None
+    assert assessment.lesion_probability * assessment.covid_given_lesion == pytest.approx(assessment.probability)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
