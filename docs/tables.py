@@ -59,7 +59,7 @@ def errors() -> str:
 
 def metrics() -> str:
     """List every metric with its type, labels and description."""
-    metrics = [each for each in vars(Metrics()).values() if isinstance(each, MetricWrapperBase)]
+    metrics = [metric for metric in vars(Metrics()).values() if isinstance(metric, MetricWrapperBase)]
     rows = []
     for metric in metrics:
         (family,) = metric.describe()
