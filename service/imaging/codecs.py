@@ -27,8 +27,8 @@ _LOSSY: Final = (_JPEG + "50", _JPEG + "51")
 
 _START: Final = b"\xff\xd8"
 _SCAN: Final = b"\xff\xda"
-_END: Final = b"\xff\xd9"
-"""Markers of a JPEG; JPEG-LS and JPEG 2000 end with the same one."""
+END: Final = b"\xff\xd9"
+"""Markers of a JPEG; JPEG-LS and JPEG 2000 end with the same one, and padding may follow it."""
 
 _MARKER: Final = re.compile(rb"\xff(?<!\xff\xff)\xff*+(?=[\x01-\xfe])")
 """Start of a marker in the entropy-coded data of a JPEG, in which a data byte 0xFF is followed by zero."""
@@ -94,8 +94,8 @@ def _with_filler(stream: bytes) -> bytes:
     """Insert filler before every marker behind the first scan's header; encoders pad with less than a byte."""
     start = stream.find(_SCAN) + len(_SCAN)
     start += int.from_bytes(stream[start : start + 2], "big")
-    data = stream[start:].rstrip(b"\0").removesuffix(_END)
-    return stream[:start] + _MARKER.sub(lambda marker: _FILLER + marker[0], data) + _RESTARTS + _END
+    data = stream[start:].rstrip(b"\0").removesuffix(END)
+    return stream[:start] + _MARKER.sub(lambda marker: _FILLER + marker[0], data) + _RESTARTS + END
 
 
 def _is_ybr(stream: bytes, header: Header) -> bool:
@@ -108,14 +108,14 @@ def _is_ybr(stream: bytes, header: Header) -> bool:
 
 def _decode_jpeg_ls(stream: bytes, _: Header) -> NDArray[Any]:
     """Decode JPEG-LS, also with zeros before the end marker, of which the first may belong to the data."""
-    data = stream.rstrip(b"\0").removesuffix(_END)  # without an end marker CharLS needs seconds for a refusal
+    data = stream.rstrip(b"\0").removesuffix(END)  # without an end marker CharLS needs seconds for a refusal
     bare = data.rstrip(b"\0")
-    return _first(imagecodecs.jpegls_decode, data + _END, bare + _END, bare + b"\0" + _END)
+    return _first(imagecodecs.jpegls_decode, data + END, bare + END, bare + b"\0" + END)
 
 
 def _decode_jpeg_2000(stream: bytes, _: Header) -> NDArray[Any]:
     """Decode JPEG 2000, and add a missing end marker; the last byte may be padding."""
-    streams = [stream] if stream.rstrip(b"\0").endswith(_END) else [stream + _END, stream[:-1] + _END]
+    streams = [stream] if stream.rstrip(b"\0").endswith(END) else [stream + END, stream[:-1] + END]
     return _first(lambda data: imagecodecs.jpeg2k_decode(data, numthreads=1), *streams)
 
 

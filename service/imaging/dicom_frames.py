@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import damaged_image
-from service.imaging.codecs import RLE, YBR, decode_stream
+from service.imaging.codecs import END, RLE, YBR, decode_stream
 from service.imaging.dicom_header import BIG_ENDIAN, NATIVE, Header, Reader, malformed
 from service.imaging.failures import decoding
-
-_END_OF_STREAM: Final = b"\xff\xd9"
-"""Last marker of JPEG, JPEG-LS and JPEG 2000, which padding may follow; JPEG XL has none."""
 
 _RLE_OFFSET: Final = (64).to_bytes(4, "little")
 """Offset of the first segment, which is behind the header (PS3.5 G.5)."""
@@ -83,7 +80,7 @@ def _compressed_frames(reader: Reader, header: Header) -> list[bytes]:
         if header.syntax == RLE:
             ends = [fragment[4:8] == _RLE_OFFSET for fragment in fragments]
         else:
-            ends = [_END_OF_STREAM in fragment[-10:] for fragment in fragments]
+            ends = [END in fragment[-10:] for fragment in fragments]  # JPEG XL has no such marker
         _check_number(sum(ends), header)
         if header.frames == 1:
             return [b"".join(fragments)]

@@ -121,8 +121,8 @@ def assess_series(
     areas = _areas(kept)
     weights = areas.lung * (extents if is_placed else 1.0)
     probability = _mean([prediction.probability for prediction in kept], weights)
-    lesion_probability = _mean([prediction.lesion_probability for prediction in kept], weights)
-    assert probability is not None  # noqa: S101 - every network answers it
+    lesions = [prediction.lesion_probability for prediction in kept if prediction.lesion_probability is not None]
+    lesion_probability = _mean(lesions, weights) if len(lesions) == len(kept) else None
     involvement = _involvement(areas, extents if is_placed else np.ones(len(kept))) if areas.has_lungs else None
     ml = extents * geometry.slice_area / _MM3_PER_ML if geometry is not None and is_placed and areas.has_lungs else None
     return SeriesAssessment(
@@ -165,12 +165,9 @@ def _areas(predictions: Sequence[NetworkPrediction]) -> _Areas:
     return _Areas(lung, lesion, left_lung, left_lesion, borders, has_lungs=True)
 
 
-def _mean(probabilities: Sequence[float | None], weights: NDArray[np.float64]) -> float | None:
-    """Return the probability of the weighted mean of the log odds; None if the network does not predict it."""
-    known = [probability for probability in probabilities if probability is not None]
-    if len(known) < len(probabilities):
-        return None
-    clipped = np.array(known).clip(_CLIP, 1 - _CLIP)
+def _mean(probabilities: Sequence[float], weights: NDArray[np.float64]) -> float:
+    """Return the probability of the weighted mean of the log odds."""
+    clipped = np.array(probabilities).clip(_CLIP, 1 - _CLIP)
     log_odds = np.log(clipped / (1 - clipped))
     mean = np.average(log_odds, weights=weights) if weights.any() else log_odds.mean()
     return float(1 / (1 + np.exp(-mean)))

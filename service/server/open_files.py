@@ -14,13 +14,15 @@ def allow_connections(count: int) -> None:
         OSError: the hard limit is lower; the message says what to change.
     """
     needed = count + _BESIDE_CONNECTIONS
-    soft, hard = (
-        needed if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
-    )
-    if hard < needed:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _is_below(hard, needed):
         raise OSError(
             f"COVIDCT_MAX_CONNECTIONS={count} needs {needed} open files, and the limit is {hard}; raise it "
             f"(ulimit -n {needed}), or lower the setting"
         )
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    if _is_below(soft, needed):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _is_below(limit: int, needed: int) -> bool:
+    return limit != resource.RLIM_INFINITY and limit < needed

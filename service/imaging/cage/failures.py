@@ -64,13 +64,18 @@ def refusal(ending: Ending, limits: WorkerLimits) -> ServiceError:
         case Ending.MEMORY:
             return limit_exceeded(f"decoding needs more than {limits.memory_bytes / 1024**2:g} MiB of memory")
         case Ending.CRASH:
-            return damaged_image("a decoder crashed on it")
+            return crashed()
         case _:
             return OverloadedError(
                 "The decoder was ended, or the machine has no memory for it; try again.",
                 code=ErrorCode.OUT_OF_MEMORY,
                 retry_after_seconds=1,
             )
+
+
+def crashed() -> UnusableImageError:
+    """Build the error of a file that crashed its decoder, or made it send what it should not."""
+    return damaged_image("a decoder crashed on it")
 
 
 def unpack_error(head: Head) -> ServiceError:
@@ -81,7 +86,7 @@ def unpack_error(head: Head) -> ServiceError:
             return ServiceError("A decoder of the service failed; the log has the place. Please report it.")
         return _ERRORS[head["error"]](str(head["detail"]), code=ErrorCode(head["code"]))
     except (KeyError, TypeError, ValueError):
-        return damaged_image("a decoder crashed on it")
+        return crashed()
 
 
 def _may_be_memory(head: Head) -> bool:

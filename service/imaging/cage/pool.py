@@ -8,11 +8,12 @@ from typing import Final, Self
 
 import numpy as np
 
-from service.errors import OverloadedError, ServiceError, damaged_image
+from service.errors import OverloadedError, ServiceError
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.failures import (
     FileRefusedError,
     WorkerEndedError,
+    crashed,
     refusal,
     refuse_if_memory,
     unpack_error,
@@ -169,7 +170,7 @@ class Cage:
         try:
             return _input_of(payload, input_size)
         except ValueError:
-            raise damaged_image("a decoder crashed on it") from None
+            raise crashed() from None
 
     async def study_slices(
         self, data: bytes, name: str, options: ReadOptions
@@ -266,7 +267,7 @@ def _unpack(head: Head, payload: bytes, input_size: int | None) -> Decoded:
             return Decoded(slice_, slice_)
         return Decoded(slice_, _input_of(payload, input_size, area))
     except (KeyError, TypeError, ValueError):
-        raise damaged_image("a decoder crashed on it") from None
+        raise crashed() from None
 
 
 def _input_of(payload: bytes, size: int, start: int = 0) -> Slice:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import ServiceError, damaged_image
+from service.errors import ServiceError
+from service.imaging.cage.failures import crashed
 from service.imaging.cage.messages import Head
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.orientation import Turn
@@ -90,7 +91,7 @@ def unpack_slice(head: Head, payload: bytes, input_size: int, header: bytes) -> 
         place = _place(head["place"], header)
         slice_ = StudySlice(place, int(head["frame"]), network_input, picture, bool(head["has_hounsfield"]))
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        raise damaged_image("a decoder crashed on it") from None
+        raise crashed() from None
     return slice_, header
 
 
