@@ -69,7 +69,7 @@ def test_each_file_predicts_almost_as_the_network_of_the_card(metrics: dict[str,
     auc = metrics["splits"]["test"]["figures"]["auc"]["value"]
     for file in metrics["files"]:
         agreement = metrics["agreement"][file["name"]]
-        assert agreement["decisions_equal"] > 0.99
+        assert agreement["decisions_equal"] >= (1.0 if file["precision"] == "fp16" else 0.99)
         assert agreement["auc"] == pytest.approx(auc, abs=0.002)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class Provenance(Record):
         versions: of Python and the libraries that figures may depend on.
         machine: device, number format and loading processes.
         inputs: SHA-256 of each file other than slices, such as weights and tables, and of slices with labels and masks.
-        command: the command line.
+        command: the command line; of an absolute path the last part.
         date: when the record was made, UTC, ISO 8601.
         processor: of the machine.
         json_schema: file next to this record with its JSON Schema.
@@ -65,11 +66,16 @@ def make_provenance(
         versions=library_versions(),
         machine=machine,
         inputs=dict(inputs),
-        command=shlex.join(("python", "-m", "training", *sys.argv[1:])),
+        command=shlex.join(("python", "-m", "training", *map(without_folders, sys.argv[1:]))),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         processor=processor_name(),
         json_schema=SCHEMA_NAME,
     )
+
+
+def without_folders(argument: str) -> str:
+    """Shorten an absolute path, also behind `=`, to its last part: folders of this machine mean nothing elsewhere."""
+    return re.sub(r"(^|=)/.*/(?=[^/])", r"\1", argument)
 
 
 def hash_file(path: Path) -> str:
