@@ -13,16 +13,16 @@ from training.data.patients import find_tables
 from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.evaluation.scores import written
-from training.learning.lesion_fit import LesionFitSettings
+from training.learning.lesion_fit import LesionJob
 from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
 from training.models.promotion import check_version, promote
 from training.models.run_record import NOT_LEARNED
 from training.network.weights import check_weights
 from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
 from training.release.lesion_record import LesionRunRecord
-from training.release.lesion_release import LesionJob, release_lesions
+from training.release.lesion_release import release_lesions
 from training.release.run_length import take_lengths
-from training.run.machine import Machine, find_machine, use_threads
+from training.run.machine import find_machine, use_threads
 from training.run.processes import current
 from training.run.progress import print_red, say
 from training.run.provenance import hash_file
@@ -47,28 +47,36 @@ def run(options: argparse.Namespace) -> None:
     _show(inputs, check=options.check)
     if options.check or inputs.data is None:
         return
-    fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
     hashes = _hashes(options, inputs.data) | {"weights": weights}
-    job = LesionJob(fit, options.model_version, hashes, export_anyway=options.export_anyway)
+    job = LesionJob(
+        recipe,
+        machine,
+        options.weights,
+        options.run,
+        leave_out,
+        options.model_version,
+        hashes,
+        export_anyway=options.export_anyway,
+    )
     with locked(options.run):
-        _train(options, job, inputs.data, machine)
+        _train(options, job, inputs.data)
 
 
-def _train(options: argparse.Namespace, job: LesionJob, data: LesionData, machine: Machine) -> None:
+def _train(options: argparse.Namespace, job: LesionJob, data: LesionData) -> None:
     claim_run_folder(
         options.run,
         {
-            "recipe": job.fit.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
-            "leave_out": list(job.fit.leave_out),
-            "data": {name: fingerprint.model_dump() for name, fingerprint in job.fingerprints(data).items()},
+            "recipe": job.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
+            "leave_out": list(job.leave_out),
+            "data": {name: fingerprint.model_dump() for name, fingerprint in data.fingerprints().items()},
             "inputs": dict(job.inputs),
         },
         fresh=options.fresh,
     )
-    take_lengths(options.run, {name: getattr(job.fit.recipe, name) for name in LENGTHS})
+    take_lengths(options.run, {name: getattr(job.recipe, name) for name in LENGTHS})
     if current().is_first:
-        write_recipe_file(options.run, "train", options, job.fit.recipe.model_dump(), NO_OPTIONS)
-    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")
+        write_recipe_file(options.run, "train", options, job.recipe.model_dump(), NO_OPTIONS)
+    say(f"recipe lesion on {job.machine}; run folder {options.run}; left out: {', '.join(job.leave_out)}")
     record = release_lesions(job, data)
     _print(record)
     if not record.learned:

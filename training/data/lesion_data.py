@@ -8,9 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from service.model.card import SplitFingerprint
 from training.data.covid_ct import CovidCt, Split, read_data
 from training.data.ct_slices import (
     CtSlice,
+    fingerprints,
     from_covid_ct,
     read_corrections,
     read_images,
@@ -64,6 +66,16 @@ class LesionData:
     corrections: Mapping[str, int | None]
     other: list[CtSlice]
     unseen: list[CtSlice]
+
+    @property
+    def test_patients(self) -> list[str] | None:
+        """Patient of each test slice; None if they are not known."""
+        return [slice_.group for slice_ in self.test] if self.patients_are_known else None
+
+    def fingerprints(self) -> dict[str, SplitFingerprint]:
+        """Identify all data that a model is made from."""
+        test = {f"{name} test": fingerprint for name, fingerprint in fingerprints(self.test).items()}
+        return fingerprints(self.train) | test
 
     @property
     def other_for_training(self) -> list[CtSlice]:
@@ -187,7 +199,7 @@ def _check_folders_differ(sources: Sequence[_Source]) -> None:
 
 
 def _check_names_differ(inputs: LesionInputs) -> None:
-    """Check that source and file name identify a slice, which the list of left-out slices needs."""
+    """Check that source and file name identify a slice, which predictions.csv needs."""
     uses: dict[str, str] = {}
     for use, slices in inputs.slices.items():
         for name in {_name(slice_) for slice_ in slices}:

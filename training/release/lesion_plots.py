@@ -11,8 +11,7 @@ from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc
 from training.evaluation.scores import score
-from training.learning.lesion_fit import TrainingSet
-from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.lesion_recipe import LesionRecipe
 from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import PredictedSet
@@ -72,7 +71,7 @@ def draw_samples(recipe: LesionRecipe, seen: TrainingSet) -> Figure:
     The plot shows images of the data, so it must not be published.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, "samples"))
-    batch = LesionSamples(seen.slices, seen.lungs, seen.shares, recipe.box_size, rng).batch(_SAMPLES)
+    batch = LesionSamples(seen, recipe.box_size, rng).batch(_SAMPLES)
     figure = Figure(figsize=(12, 10), layout="constrained")
     figure.suptitle("Training samples: lesions red, lungs blue. Not for publishing: the slices belong to their authors")
     height, width = recipe.box_size
