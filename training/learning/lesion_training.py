@@ -17,8 +17,7 @@ from training.errors import TrainingError
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork, log_probability
-from training.run.atomic_write import write_atomically
-from training.run.history import append_row
+from training.run.atomic_write import write_atomically, write_csv
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.progress import progress, say
@@ -112,15 +111,22 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
                 group["lr"] = group["largest_lr"] * training.rate(step)
             losses = _step(network, parallel, batch, training, optimiser)
             state.advance(step + 1, losses)
-            bar.set_postfix(state.running)
+            bar.set_postfix(**state.running)
             if processes.is_first and training.has_snapshot(step + 1):
                 write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
             if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                append_row(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
+                append_losses(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
                 state.save(training.checkpoint, position)
     state.take_average()
     return network
+
+
+def append_losses(path: Path, row: Mapping[str, float]) -> None:
+    """Add the losses of a step to a table; rows of this step and later ones, from before a kill, are replaced."""
+    rows = read_rows(path, ("step",)) if path.is_file() else []
+    earlier = [kept.values() for kept in rows if float(kept["step"]) < row["step"]]
+    write_csv(path, row, [*earlier, row.values()])
 
 
 def training_seconds(losses_path: Path) -> float:
