@@ -59,8 +59,8 @@ def list_labelled(folder: Path) -> list[LabelledFile]:
     return _from_table(table) if table.is_file() else _from_folders(folder)
 
 
-def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
-    """Read a labelled source at the size of its files, with the patient of each slice where patients are known.
+def read_originals(folder: Path) -> Split:
+    """Read a labelled source at the size of its files.
 
     Raises:
         TrainingError: the source can't be listed, or a file can't be read.
@@ -75,7 +75,7 @@ def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
     slices = tuple(map_in_threads(read, files, f"reading {folder.name}", "slice"))
     groups = tuple(f"{file.source} {file.group}" for file in files)
     patients_are_known = any(file.group != file.name for file in files)
-    return Split(folder.resolve().name, slices), groups if patients_are_known else None
+    return Split(folder.resolve().name, slices, groups if patients_are_known else None)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.model.card import SplitFingerprint
-from training.data.covid_ct import CovidCt, Split, read_data
+from training.data.covid_ct import CovidCt, Split, read_covid_ct
 from training.data.ct_slices import (
     CtSlice,
     fingerprints,
@@ -128,7 +128,7 @@ def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> Les
         corrections = read_corrections(paths.corrections) if paths.corrections else {}
     covid_ct = None
     with inputs.collecting():
-        covid_ct = read_data(paths.data, paths.counts, paths.exclude)
+        covid_ct = read_covid_ct(paths.data, paths.counts, paths.exclude)
     for source in sources:
         with inputs.collecting():
             inputs.slices[source.use] = source.read(source.folder)

@@ -1,7 +1,7 @@
 """One run of the report: fine-tune, score validation and test once, write model file and metrics.json."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,6 @@ class ReportJob:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
         run_folder: for checkpoints, from which an interrupted run resumes, and for the model.
         version: of the model.
-        patients: of the test slices, if they are known.
         export_anyway: write a model file even if the network learned nothing.
         checkpoint_seconds: least time between two checkpoints.
     """
@@ -58,7 +57,6 @@ class ReportJob:
     weights: Path | None
     run_folder: Path
     version: str = "1.0.0"
-    patients: Sequence[str] | None = None
     export_anyway: bool = False
     checkpoint_seconds: float = 0.0
 
@@ -140,7 +138,7 @@ def _run(job: ReportJob, data: CovidCt) -> ReportRunRecord:
     # rounded to fp16 and held in fp32, so that all figures are those of the file
     deployable = Deployable(tuning.network).to(job.machine.device).eval().half().float()
     probabilities = predict_splits(deployable, data, recipe.input_size, job.machine.device)
-    evaluation = evaluate(probabilities, data, recipe.seed, job.patients, was_trained=tuning.best.epoch > 0)
+    evaluation = evaluate(probabilities, data, recipe.seed, was_trained=tuning.best.epoch > 0)
     provenance = make_provenance(recipe.model_dump(mode="json"), data.fingerprints(), job.inputs, str(job.machine))
     files: tuple[ManifestFile, ...] = ()
     if evaluation.learned or job.export_anyway:
