@@ -2,14 +2,14 @@
 
 import argparse
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
-from training.commands.recipe_files import preset_names
+from training.commands.recipe_files import option_fields, preset_names
 from training.errors import TrainingError
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
@@ -80,22 +80,21 @@ def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
     )
 
 
-def add_recipe_fields(parser: argparse.ArgumentParser, recipe: type[BaseModel], without: Collection[str]) -> None:
-    """Add one option for each field of a recipe, except some; pydantic converts and checks its text."""
+def add_recipe_fields(parser: argparse.ArgumentParser, recipe: type[BaseModel]) -> None:
+    """Add the options of a recipe's fields; pydantic converts and checks their text."""
     group = parser.add_argument_group("recipe fields; each overrides the value of the recipe")
-    for name, field in recipe.model_fields.items():
-        if name not in without:
-            help_text = f"{field.description} ({field.default})"
-            group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N", help=help_text)
+    for name, field in option_fields(recipe).items():
+        help_text = f"{field.description} ({field.default})"
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N", help=help_text)
 
 
-def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Collection[str]) -> RecipeT:
+def read_recipe(options: argparse.Namespace, recipe: type[RecipeT]) -> RecipeT:
     """Build the recipe with the fields that are on the command line.
 
     Raises:
         TrainingError: a value is not a number or is out of range; the message names the option.
     """
-    given = {name: getattr(options, name) for name in recipe.model_fields if name not in without}
+    given = {name: getattr(options, name) for name in option_fields(recipe)}
     try:
         return recipe.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

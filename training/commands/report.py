@@ -15,7 +15,7 @@ from training.errors import TrainingError
 from training.network.weights import check_weights
 from training.report.page import not_learned, run_name, write_page
 from training.report.run import ReportJob, claim, run_report
-from training.report_recipe import NO_OPTIONS, Architecture, ReportRecipe
+from training.report_recipe import Architecture, ReportRecipe
 from training.run.machine import find_machine, use_threads
 from training.run.progress import print_red, say
 from training.run.run_folder import check_folder, locked
@@ -25,7 +25,7 @@ _ARCHITECTURES: Final = get_args(Architecture)
 
 def run(options: argparse.Namespace) -> None:
     """Check all inputs, then train or resume each network with each seed, and write the page."""
-    recipe = read_recipe(options, ReportRecipe, NO_OPTIONS)
+    recipe = read_recipe(options, ReportRecipe)
     weights = dict(_weights_of(text) for text in options.weights)
     check_folder("--out", options.out)
     check_paths(options, ("data",), ("patients", "exclude"))
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
 def _run_all(options: argparse.Namespace, jobs: Sequence[ReportJob], data: CovidCt) -> None:
     for job in jobs:
         claim(job, data, fresh=options.fresh)
-    write_recipe_file(options.out, "report", options, jobs[0].recipe.model_dump(), NO_OPTIONS)
+    write_recipe_file(options.out, options, jobs[0].recipe)
     say(f"recipe report on {jobs[0].machine}; folder {options.out}")
     records = []
     for number, job in enumerate(jobs, 1):

@@ -14,7 +14,7 @@ from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.evaluation.scores import written
 from training.learning.lesion_fit import LesionJob
-from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
+from training.lesion_recipe import LENGTHS, LesionRecipe
 from training.models.promotion import check_version, promote
 from training.models.run_record import NOT_LEARNED
 from training.network.weights import check_weights
@@ -31,7 +31,7 @@ from training.run.run_folder import check_folder, claim_run_folder, locked
 
 def run(options: argparse.Namespace) -> None:
     """Check all inputs, train or resume, print the results, and release the model with --release."""
-    recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
+    recipe = read_recipe(options, LesionRecipe)
     _check_options(options)
     use_threads(options.threads)
     machine = find_machine(options.device, options.precision, 0)
@@ -75,7 +75,7 @@ def _train(options: argparse.Namespace, job: LesionJob, data: LesionData) -> Non
     )
     take_lengths(options.run, {name: getattr(job.recipe, name) for name in LENGTHS})
     if current().is_first:
-        write_recipe_file(options.run, "train", options, job.recipe.model_dump(), NO_OPTIONS)
+        write_recipe_file(options.run, options, job.recipe)
     say(f"recipe lesion on {job.machine}; run folder {options.run}; left out: {', '.join(job.leave_out)}")
     record = release_lesions(job, data)
     _print(record)
