@@ -89,11 +89,7 @@ def add_recipe_fields(parser: argparse.ArgumentParser, recipe: type[BaseModel]) 
 
 
 def read_recipe(options: argparse.Namespace, recipe: type[RecipeT]) -> RecipeT:
-    """Build the recipe with the fields that are on the command line.
-
-    Raises:
-        TrainingError: a value is not a number or is out of range; the message names the option.
-    """
+    """Build the recipe with the fields that are on the command line."""
     given = {name: getattr(options, name) for name in option_fields(recipe)}
     try:
         return recipe.model_validate({name: value for name, value in given.items() if value is not None})
@@ -109,9 +105,6 @@ def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequ
     Args:
         options: parsed options.
         folders, files: names of options, such as `data`; their value is a path, a list of paths or None.
-
-    Raises:
-        TrainingError: one is missing or of the other kind; the message names the option.
     """
     for names, kind, is_there in ((folders, "folder", Path.is_dir), (files, "file", Path.is_file)):
         for name in names:

@@ -35,9 +35,6 @@ def read_recipe_file(name: str, command: str) -> dict[str, Any]:
     Args:
         name: path of a file, or name of a preset.
         command: that the options are for.
-
-    Raises:
-        TrainingError: there is no such file, it is not TOML, or it is for another command.
     """
     path = Path(name)
     if not path.is_file():

@@ -88,11 +88,7 @@ def _train(options: argparse.Namespace, job: LesionJob, data: LesionData) -> Non
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Check the options before anything is read.
-
-    Raises:
-        TrainingError: a path is missing or of the wrong kind, or options contradict each other; names the option.
-    """
+    """Check the options before anything is read."""
     check_folder("--run", options.run, fresh=options.fresh)
     if options.release is not None:
         check_folder("--release", options.release)
@@ -116,11 +112,7 @@ def _paths(options: argparse.Namespace) -> LesionPaths:
 
 
 def _show(inputs: LesionInputs, *, check: bool) -> None:
-    """Print the table of sources and their problems.
-
-    Raises:
-        TrainingError: there are problems.
-    """
+    """Print the table of sources and their problems."""
     if inputs.slices:
         table = source_table(inputs.slices)
         print(table) if check else say(table)
@@ -149,11 +141,7 @@ def _hashes(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
 
 
 def _with_both_classes(inputs: LesionInputs) -> tuple[str, ...]:
-    """Name the labelled sources with both classes, except COVID-CT.
-
-    Raises:
-        TrainingError: there is none.
-    """
+    """Name the labelled sources with both classes, except COVID-CT."""
     labels: dict[str, set[int]] = {}
     for use, slices in inputs.slices.items():
         for slice_ in slices if use.startswith("--labelled") else ():

@@ -192,11 +192,7 @@ def _read_slice(images: _Images, label: str, file: str) -> LabelledSlice:
 
 
 def decode_file(path: Path | str, data: bytes) -> Slice:
-    """Decode a file like the service.
-
-    Raises:
-        TrainingError: it is not a slice.
-    """
+    """Decode a file like the service."""
     try:
         return decode(data)
     except ServiceError as error:

@@ -88,11 +88,7 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
 
 
 def read_labelled(folder: Path) -> list[CtSlice]:
-    """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them.
-
-    Raises:
-        TrainingError: the source can't be listed, or a file can't be read.
-    """
+    """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them."""
 
     def read(file: LabelledFile) -> CtSlice:
         pixels = _read_pixels(file.path)
@@ -141,11 +137,7 @@ def read_lesions(folder: Path) -> list[CtSlice]:
 
 
 def read_images(folder: Path, kind: Kind) -> list[CtSlice]:
-    """Read a folder of images that are all of one kind: `clear` or `other`.
-
-    Raises:
-        TrainingError: there is no image, or one can't be read.
-    """
+    """Read a folder of images that are all of one kind: `clear` or `other`."""
 
     def read(path: Path) -> CtSlice:
         name = path.relative_to(folder).as_posix()
@@ -161,9 +153,6 @@ def read_corrections(path: Path) -> dict[str, int | None]:
     Returns:
         Path of a slice, as in `CT_COVID/a.png` -> 0 where another disease or a control was filed under COVID, None
         where the label can't be used: no lesion in the slice, or the same picture as a test slice.
-
-    Raises:
-        TrainingError: the table can't be read or lacks a column.
     """
     corrections: dict[str, int | None] = {}
     for row in read_rows(path, ("file", "split", "class", "problem")):

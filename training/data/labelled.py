@@ -60,11 +60,7 @@ def list_labelled(folder: Path) -> list[LabelledFile]:
 
 
 def read_originals(folder: Path) -> Split:
-    """Read a labelled source at the size of its files.
-
-    Raises:
-        TrainingError: the source can't be listed, or a file can't be read.
-    """
+    """Read a labelled source at the size of its files."""
     files = list_labelled(folder)
 
     def read(file: LabelledFile) -> LabelledSlice:
@@ -79,11 +75,7 @@ def read_originals(folder: Path) -> Split:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images of a folder but not masks next to them, in the order of their paths; at least one.
-
-    Raises:
-        TrainingError: there is no such folder, or no image in it.
-    """
+    """List the images of a folder but not masks next to them, in the order of their paths; at least one."""
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder of images")
     images = sorted(
@@ -101,11 +93,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def check_distinct(table: Path, names: Sequence[str]) -> None:
-    """Check that a table names each file once, and at least one.
-
-    Raises:
-        TrainingError: it does not.
-    """
+    """Check that a table names each file once, and at least one."""
     if not names:
         raise TrainingError(f"{table}: the table has no rows")
     name, count = Counter(names).most_common(1)[0]

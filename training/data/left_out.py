@@ -13,9 +13,6 @@ def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[b
 
     A group is a paper, a patient or a volume. Its part depends on its name alone, so it never changes. Sources without
     groups, such as clear lungs, are not divided.
-
-    Raises:
-        TrainingError: no slice is of a source that was named.
     """
     known = {slice_.source for slice_ in slices}
     unknown = [name for name in sources if name not in known]
@@ -25,11 +22,7 @@ def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[b
 
 
 def check_parts(slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
-    """Check that the left-out slices can judge a network, and that the others can train one.
-
-    Raises:
-        TrainingError: either part lacks a class or a slice with a drawn lesion.
-    """
+    """Check that the left-out slices can judge a network, and that the others can train one."""
     for part, is_out in (("left out", True), ("left to train on", False)):
         inside = [slice_ for slice_, out in zip(slices, left_out, strict=True) if out == is_out]
         labels = {slice_.label for slice_ in inside if slice_.kind == "labelled"}

@@ -54,9 +54,6 @@ def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, .
             is ignored.
         root: folder of COVID-CT.
         split: the slices.
-
-    Raises:
-        TrainingError: a table can't be read, or lacks a slice; the message names file and slice.
     """
     tables = find_tables(table, root)
     if not tables:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from service.imaging.decode import to_input
 from training.data.covid_ct import Split
@@ -14,7 +13,7 @@ from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.predictions import Predictions
 from training.evaluation.scores import ScoreName, Scores, score, weighted_scores
 from training.network.lung_box import find_box
-from training.network.lung_finder import LungFinder, shrink
+from training.network.lung_finder import LungFinder, find_lung
 from training.run.record import Record
 
 
@@ -97,9 +96,8 @@ def _scores(predictions: Predictions, slices: Sequence[CtSlice], threshold: floa
 
 def _blacken(slice_: CtSlice, finder: LungFinder) -> CtSlice:
     """Blacken everything outside the lungs' box."""
-    with torch.inference_mode():
-        lung = torch.sigmoid(finder(shrink(torch.from_numpy(slice_.grey)[None, None].float() / 255))[0])
-    x0, x1, y0, y1 = (min(SLICE_SIZE, max(0, round(side * SLICE_SIZE))) for side in find_box(lung[:, 0])[0].tolist())
+    box = find_box(find_lung(finder, slice_.grey))[0].tolist()
+    x0, x1, y0, y1 = (min(SLICE_SIZE, max(0, round(side * SLICE_SIZE))) for side in box)
     grey = np.zeros_like(slice_.grey)
     grey[y0:y1, x0:x1] = slice_.grey[y0:y1, x0:x1]
     return replace(slice_, grey=grey)

@@ -53,11 +53,7 @@ class Predictions:
 def resumed_predictions(
     path: Path, reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str
 ) -> Predictions:
-    """Read the predictions of an interrupted run, or run the network and write them.
-
-    Raises:
-        TrainingError: the file is damaged, or for other slices.
-    """
+    """Read the predictions of an interrupted run, or run the network and write them."""
     names = np.array([f"{slice_.source}/{slice_.name}" for slice_ in slices])
 
     def load(path: Path) -> Predictions:

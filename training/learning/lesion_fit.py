@@ -105,9 +105,6 @@ def fit_lesions(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSli
         job: settings of the run.
         slices: all training slices; no test slice is among them.
         other: pictures that are not chest slices, for the finder.
-
-    Raises:
-        TrainingError: weights, a checkpoint or a left-out source can't be used.
     """
     recipe = job.recipe
     left_out = choose_left_out(slices, job.leave_out)

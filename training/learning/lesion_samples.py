@@ -140,11 +140,7 @@ class LesionSamples:
         self._seeds.bit_generator.state = position
 
     def _check(self) -> None:
-        """Refuse sources without a usable slice.
-
-        Raises:
-            TrainingError: no lungs were found in any slice of a kind that is needed.
-        """
+        """Refuse sources without a usable slice."""
         needed: dict[str, Sequence[Sequence[object]]] = {
             "that is labelled NonCOVID": [group[0] for group in self._labelled],
             "that is labelled COVID": [group[1] for group in self._labelled],

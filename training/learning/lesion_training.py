@@ -78,9 +78,6 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     Hu et al. 2024, arXiv 2404.06395). A lengthened run continues from its last weights at the constant rate, and falls
     again at its new end (Wen et al. 2024, arXiv 2410.05192). The weights are averaged over the last ninth of all steps
     (power function, Karras et al. 2024, arXiv 2312.02696).
-
-    Raises:
-        TrainingError: the checkpoint is damaged or of another run.
     """
     _freeze(network, training.recipe.frozen_layers)
     network.to(training.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -130,20 +127,12 @@ def append_losses(path: Path, row: Mapping[str, float]) -> None:
 
 
 def training_seconds(losses_path: Path) -> float:
-    """Read from a table of losses how long the training took, in all processes that continued it.
-
-    Raises:
-        TrainingError: there is no such table.
-    """
+    """Read from a table of losses how long the training took, in all processes that continued it."""
     return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
 def read_snapshot(path: Path, network: LesionNetwork) -> None:
-    """Take the averaged weights of a snapshot.
-
-    Raises:
-        TrainingError: the file is damaged or of another run.
-    """
+    """Take the averaged weights of a snapshot."""
     with restoring(path):
         _take(network, torch.load(path, map_location="cpu", weights_only=True))
 

@@ -25,9 +25,6 @@ def write_calibrated(models: Path, out: Path, local: LocalCalibration, before: d
         out: another folder, which is created.
         local: for the manifest, from which the service reads it.
         before: figures of the released model on the same slices.
-
-    Raises:
-        TrainingError: `out` is the released model's folder.
     """
     if out.resolve() == models.resolve():
         raise TrainingError(f"--out {out}: that is the folder of the released model; name another one")

@@ -46,11 +46,7 @@ class EvaluatedSet:
 
 
 def evaluate_set(model: LoadedModel, split: Split) -> EvaluatedSet:
-    """Run a model file on a set, and score its predictions.
-
-    Raises:
-        TrainingError: the set has one class.
-    """
+    """Run a model file on a set, and score its predictions."""
     if len(split.labels.unique()) < 2:
         raise TrainingError(f"{split.name}: all slices are of one class, so there is nothing to compare")
     card = model.card

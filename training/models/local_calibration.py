@@ -68,9 +68,6 @@ def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibrat
         local: predictions for the slices.
         date: of the fit, for the record.
         seed: of folds and intervals.
-
-    Raises:
-        TrainingError: fewer than 30 slices of a class, or of too few patients.
     """
     _check(local)
     calibrations, thresholds = _fit(local)

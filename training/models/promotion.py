@@ -59,11 +59,7 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
 
 
 def check_version(folder: Path, version: str) -> None:
-    """Check that a version is higher than that of the model in place, if there is one.
-
-    Raises:
-        TrainingError: it is not; the message names the next free version.
-    """
+    """Check that a version is higher than that of the model in place, if there is one."""
     in_place = _version(folder)
     if in_place is not None and Version(version) <= in_place:
         following = f"{in_place.major}.{in_place.minor}.{in_place.micro + 1}"

@@ -99,11 +99,7 @@ class FineTuning:
         self._written = time.perf_counter()
 
     def resume(self) -> bool:
-        """Restore the last complete epoch; return whether there was one.
-
-        Raises:
-            TrainingError: the checkpoint can't be read.
-        """
+        """Restore the last complete epoch; return whether there was one."""
         if not self._last.exists():
             return False
         with restoring(self._last):

@@ -90,9 +90,6 @@ def claim(job: ReportJob, data: CovidCt, *, fresh: bool = False) -> None:
     """Bind the run folder to this recipe, these weights and these data, or check that it is bound to them.
 
     With `fresh`, the files of an old run in it are deleted first.
-
-    Raises:
-        TrainingError: the folder belongs to another recipe, other weights or other data; or there are no weights.
     """
     claimed: dict[str, object] = {**job.recipe.model_dump(mode="json")}
     claimed |= {f"sha256 of {name}": value for name, value in job.inputs.items()}
@@ -104,9 +101,6 @@ def run_report(job: ReportJob, data: CovidCt) -> ReportRunRecord:
     """Read the record of a finished run, or run it to its end; an interrupted run resumes.
 
     A network that learned nothing is scored like any other, but no model file is written.
-
-    Raises:
-        TrainingError: as `claim`.
     """
     claim(job, data)
     finished = read_finished(job.models_folder, ReportRunRecord, job.version, export_anyway=job.export_anyway)

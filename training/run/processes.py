@@ -78,11 +78,7 @@ class Processes:
         return missing[0]
 
     def check_same(self, value: int, what: str) -> None:
-        """Check that a number is the same in every process.
-
-        Raises:
-            TrainingError: it is not; the run folder is not on a disk that all machines share.
-        """
+        """Check that a number is the same in every process."""
         values = self.sum(torch.tensor([value, value * value]))
         if values[0] != value * self.count or values[1] != value * value * self.count:
             raise TrainingError(f"the processes do not agree on {what}; the run folder must be on a shared disk")
