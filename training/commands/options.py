@@ -100,12 +100,7 @@ def read_recipe(options: argparse.Namespace, recipe: type[RecipeT]) -> RecipeT:
 
 
 def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequence[str]) -> None:
-    """Check that the folders and files of some options are there, before anything is read.
-
-    Args:
-        options: parsed options.
-        folders, files: names of options, such as `data`; their value is a path, a list of paths or None.
-    """
+    """Check that the folders and files of options, such as `data`, are there, before anything is read."""
     for names, kind, is_there in ((folders, "folder", Path.is_dir), (files, "file", Path.is_file)):
         for name in names:
             value = getattr(options, name)

@@ -30,12 +30,7 @@ def preset_names() -> list[str]:
 
 
 def read_recipe_file(name: str, command: str) -> dict[str, Any]:
-    """Read the options of a file or preset.
-
-    Args:
-        name: path of a file, or name of a preset.
-        command: that the options are for.
-    """
+    """Read the options of a file, or of the preset of this name, for a command."""
     path = Path(name)
     if not path.is_file():
         path = _PRESETS / f"{name}.toml"

@@ -36,15 +36,7 @@ def fit_appearance(
     machine: Machine,
     rng: np.random.Generator,
 ) -> AppearanceProbe:
-    """Fit the probe to the labelled training slices.
-
-    Args:
-        network: trained on these slices, in evaluation mode.
-        seen: the slices.
-        size: height and width of the pictures.
-        machine: device and number format.
-        rng: draws the augmented view.
-    """
+    """Fit the probe to the labelled slices that the network was trained on."""
     slices = seen.slices
     chosen = _choose([i for i, s in enumerate(slices) if s.kind == "labelled" and s.label is not None], slices, rng)
     probe = AppearanceProbe(network.probed_channels)

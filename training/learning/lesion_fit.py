@@ -99,13 +99,7 @@ class FittedLesions:
 
 
 def fit_lesions(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> FittedLesions:
-    """Train the finder, a network without the left-out sources, and the network on all of them.
-
-    Args:
-        job: settings of the run.
-        slices: all training slices; no test slice is among them.
-        other: pictures that are not chest slices, for the finder.
-    """
+    """Train the small networks, a network without the left-out sources, and the network on all training slices."""
     recipe = job.recipe
     left_out = choose_left_out(slices, job.leave_out)
     judged, shipped = (_new_network(job, name) for name in ("left-out", "network"))

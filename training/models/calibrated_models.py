@@ -18,14 +18,7 @@ _SECTION: Final = Path(__file__).with_name("calibrated_card.md")
 
 
 def write_calibrated(models: Path, out: Path, local: LocalCalibration, before: dict[str, Interval]) -> None:
-    """Write the folder; a process killed at any moment leaves it without a model or with a whole one.
-
-    Args:
-        models: folder of the released model.
-        out: another folder, which is created.
-        local: for the manifest, from which the service reads it.
-        before: figures of the released model on the same slices.
-    """
+    """Write the folder `out`; a process killed at any moment leaves it without a model or with a whole one."""
     if out.resolve() == models.resolve():
         raise TrainingError(f"--out {out}: that is the folder of the released model; name another one")
     staging = staging_folder(out)

@@ -35,12 +35,7 @@ class _Aucs(NamedTuple):
 
 
 def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
-    """Print the comparison with the model in place, and replace that one if the new one is better.
-
-    Args:
-        run_model: folder with the model of a finished run.
-        folder: models folder that is served.
-        anyway: replace it even if the new model is not better.
+    """Print the comparison with the model in place, and replace that one if the new one is better, or `anyway`.
 
     Raises:
         TrainingError: the new model is not better and `anyway` was not given, or a file can't be written.

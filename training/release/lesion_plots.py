@@ -26,14 +26,7 @@ _SAMPLES: Final = 16
 def draw_plots(
     record: LesionRunRecord, left_out: PredictedSet, test: PredictedSet, losses: Mapping[str, Path]
 ) -> dict[str, Figure]:
-    """Draw every plot of a run, by name.
-
-    Args:
-        record: of the run.
-        left_out: the left-out slices; only those of sources with scores are drawn.
-        test: official test.
-        losses: CSV with losses by step, of each network.
-    """
+    """Draw every plot of a run, by name; of the left-out slices, those of sources with scores."""
     official = {name: scores for name, scores in record.splits.items() if name in _OFFICIAL}
     curves, bins = {}, {}
     for source in record.judgement.sources:

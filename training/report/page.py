@@ -23,13 +23,7 @@ _PUBLISHED: Final = {"vgg19_bn": ("0.842", "0.76"), "vgg16_bn": ("0.569", "0.54"
 
 
 def write_page(folder: Path, records: Sequence[ReportRunRecord], data: CovidCt) -> str:
-    """Write report.md and two plots into the folder of the runs; return the text.
-
-    Args:
-        folder: that holds the folder NETWORK-SEED of each run.
-        records: of at least one run.
-        data: that all of them were trained and tested on.
-    """
+    """Write report.md and two plots into the folder that holds the runs' folders; return the text."""
     networks: dict[str, list[ReportRunRecord]] = {}
     for record in records:
         networks.setdefault(_recipe(record).architecture, []).append(record)

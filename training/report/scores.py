@@ -96,8 +96,6 @@ def evaluate(
 
     Args:
         probabilities: as from `predict_splits`.
-        data: the splits; of train, only the file formats are used.
-        seed: of the intervals.
         was_trained: whether the kept epoch is later than 0.
     """
     val = score(probabilities["val"], data.val.labels, THRESHOLD, seed)

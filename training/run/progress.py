@@ -47,14 +47,7 @@ def warn(line: str) -> None:
 
 
 class Progress(Generic[T]):
-    """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute.
-
-    Args:
-        items: to iterate over.
-        title: of the work, such as `training`.
-        unit: one item, such as `step`.
-        total: number of items; None if it is not known.
-    """
+    """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute."""
 
     def __init__(self, items: Iterable[T], title: str, unit: str, total: int | None) -> None:
         self._items, self._title, self._total = items, title, total
