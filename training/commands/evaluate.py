@@ -8,11 +8,11 @@ from pathlib import Path
 from service.model.card import Interval, ModelCard
 from service.model.file import load_on_cpu, read_manifest
 from training.commands.options import check_paths
+from training.commands.source_table import aligned
 from training.data.covid_ct import CovidCt, Split
 from training.data.labelled import read_originals
 from training.data.near_copies import find_near_copies
 from training.data.patients import read_with_patients
-from training.data.source_table import aligned
 from training.errors import TrainingError
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.scores import Scores, difference_of_auc, written

@@ -6,11 +6,11 @@ from dataclasses import fields
 
 from training.commands.options import check_paths, read_recipe
 from training.commands.recipe_files import write_recipe_file
+from training.commands.source_table import source_table
 from training.data.ct_slices import content_hash
 from training.data.left_out import check_parts, choose_left_out
 from training.data.lesion_data import LesionData, LesionInputs, LesionPaths, read_lesion_inputs
 from training.data.patients import find_tables
-from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.evaluation.scores import written
 from training.learning.lesion_fit import LesionJob

@@ -199,17 +199,13 @@ def decode_file(path: Path | str, data: bytes) -> Slice:
         raise TrainingError(f"{path}: {error.detail}") from error
 
 
-def pixel_hash(ct_slice: Slice) -> bytes:
-    """Hash size and grey values of a slice, independent of the file's format."""
-    return hashlib.sha256(str(ct_slice.shape).encode() + ct_slice.tobytes()).digest()
-
-
 def _check_disjoint(splits: list[Split]) -> None:
     """Refuse an image that is in two splits, as the same file or as the same grey values in another file."""
-    seen: dict[bytes, tuple[str, str]] = {}
+    seen: dict[tuple[tuple[int, ...], bytes], tuple[str, str]] = {}
     for split in splits:
         for slice_ in split.slices:
-            where, path = seen.setdefault(pixel_hash(slice_.pixels), (split.name, slice_.path))
+            picture = slice_.pixels.shape, hashlib.sha256(slice_.pixels.tobytes()).digest()
+            where, path = seen.setdefault(picture, (split.name, slice_.path))
             if where != split.name:
                 raise TrainingError(f"{slice_.path} of {split.name} is the same image as {path} of {where}")
 

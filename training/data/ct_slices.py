@@ -75,14 +75,8 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
 
     def convert(pair: tuple[LabelledSlice, str]) -> CtSlice:
         labelled, group = pair
-        return CtSlice(
-            source="covid-ct",
-            name=labelled.path,
-            group=group,
-            kind="labelled",
-            grey=_resized(labelled.pixels),
-            label=corrections.get(labelled.path, labelled.label),
-        )
+        label = corrections.get(labelled.path, labelled.label)
+        return CtSlice("covid-ct", labelled.path, group, "labelled", _resized(labelled.pixels), label)
 
     return map_in_threads(convert, list(zip(split.slices, groups, strict=True)), f"resizing {split.name}", "slice")
 
@@ -92,16 +86,10 @@ def read_labelled(folder: Path) -> list[CtSlice]:
 
     def read(file: LabelledFile) -> CtSlice:
         pixels = _read_pixels(file.path)
+        grey, lung = _resized(pixels), _read_lungs(file.path, pixels)
+        lesion = np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if file.is_clear else None
         return CtSlice(
-            source=file.source,
-            name=file.name,
-            group=file.group,
-            kind="labelled",
-            grey=_resized(pixels),
-            label=file.label,
-            lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if file.is_clear else None,
-            lung=_read_lungs(file.path, pixels),
-            finding=file.finding,
+            file.source, file.name, file.group, "labelled", grey, file.label, lesion, lung, finding=file.finding
         )
 
     return map_in_threads(read, list_labelled(folder), f"reading {folder.name}", "slice")
@@ -117,15 +105,10 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
         pixels = _read_pixels(path)
-        return CtSlice(
-            source=row["source"] or folder.name,
-            name=row["file"],
-            group=row["volume"] or row["file"],
-            kind="lesions",
-            grey=_resized(pixels),
-            lesion=read_mask(path.with_suffix(LESION_ENDING), _size(pixels), SLICE_SIZE),
-            lung=_read_lungs(path, pixels),
-        )
+        source, group = row["source"] or folder.name, row["volume"] or row["file"]
+        lesion = read_mask(path.with_suffix(LESION_ENDING), _size(pixels), SLICE_SIZE)
+        lung = _read_lungs(path, pixels)
+        return CtSlice(source, row["file"], group, "lesions", _resized(pixels), lesion=lesion, lung=lung)
 
     table = folder / TABLE_NAME
     rows = read_rows(table, ("file", "source", "volume"))

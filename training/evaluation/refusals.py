@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from service.imaging.decode import to_input
 from service.model.card import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.data.windows import as_grey, estimate_hounsfield, show
-from training.evaluation.predictions import CHECKS
 from training.generated.images import generated_images
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import find_lung, shrink
@@ -25,6 +24,9 @@ from training.run.record import Record
 Pixels: TypeAlias = NDArray[np.uint8]
 Lung: TypeAlias = NDArray[np.float32]
 """Probability of lung, (64, 64)."""
+
+CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
+"""Reasons to refuse a picture; each is an output of the network."""
 
 CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {
     "several_panels": 0.5,

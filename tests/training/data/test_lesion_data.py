@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from training.commands.source_table import source_table
 from training.data.covid_ct import read_covid_ct
 from training.data.lesion_data import LesionPaths, read_lesion_inputs
 from training.data.patients import known_patients
-from training.data.source_table import source_table
 from training.generated.sources import SourceSizes, write_clear, write_labelled, write_sources
 
 SIZES = SourceSizes({"train": 3, "val": 2, "test": 3}, 3, 3, 1, 3, 3)
