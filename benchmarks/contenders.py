@@ -39,14 +39,9 @@ class Contender:
     path: str = "/predict"
 
     @property
-    def origin(self) -> str:
-        """Scheme, host and port."""
-        return f"http://127.0.0.1:{_PORT}"
-
-    @property
     def url(self) -> str:
         """URL to send slices to."""
-        return self.origin + self.path
+        return f"http://127.0.0.1:{_PORT}{self.path}"
 
     @contextmanager
     def running(self, log: Path) -> Iterator[psutil.Process]:

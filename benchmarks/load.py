@@ -30,13 +30,13 @@ class Measured(Record):
     """Counts of one wrk run.
 
     Attributes:
-        answers: number of responses with status 200.
+        responses: number of responses with status 200.
         seconds: from the start of the load to the last of these responses.
         p50_ms, p99_ms: latency of all responses in milliseconds.
         failed: requests without connection, cut off, timed out, or with a status of 400 or more.
     """
 
-    answers: int
+    responses: int
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -45,7 +45,7 @@ class Measured(Record):
     @property
     def rate(self) -> float:
         """Responses with status 200 per second."""
-        return self.answers / self.seconds if self.answers else 0.0
+        return self.responses / self.seconds if self.responses else 0.0
 
 
 def load_with_wrk(url: str, image: Path, connections: int, seconds: int) -> Measured:
@@ -154,7 +154,7 @@ def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
 async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
     async with httpx2.AsyncClient(timeout=300) as client:
 
-        async def ask() -> float | None:
+        async def send() -> float | None:
             started = time.perf_counter()
             response = await client.post(url, files={"image": image})
             if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -167,7 +167,7 @@ async def _send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float
         for gap in gaps:
             due += gap
             await asyncio.sleep(due - time.perf_counter())
-            tasks.append(asyncio.create_task(ask()))
+            tasks.append(asyncio.create_task(send()))
         return [seconds for seconds in await asyncio.gather(*tasks) if seconds is not None]
 
 

@@ -1,8 +1,8 @@
 -- wrk: POST one image as multipart/form-data, and print the results as one line of JSON.
 --
--- The rate is measured from the start to the last good answer. wrk's own rate, answers divided by duration, is too low by
--- what the end of the run cuts off: several per cent with a few answers per second. From the first answer on, it would
--- be too high for a server that answers six at a time: the time of the first six would not count.
+-- The rate is measured from the start to the last good response. wrk's own rate, responses divided by duration, is too
+-- low by what the end of the run cuts off: several per cent with a few responses per second. From the first response on,
+-- it would be too high for a server that sends six at a time: the time of the first six would not count.
 local ffi = require("ffi")
 ffi.cdef "typedef struct { long s; long ns; } moment; int clock_gettime(int clock, moment *now);"
 local now = ffi.new("moment")
@@ -26,7 +26,7 @@ local function seconds()
     return tonumber(now.s) + tonumber(now.ns) / 1e9
 end
 
-good, start, last = 0, 0, 0
+successes, start, last = 0, 0, 0
 function init(_)
     start = seconds()
     last = start
@@ -35,7 +35,7 @@ end
 function response(status)
     if status == 200 then
         last = seconds()
-        good = good + 1
+        successes = successes + 1
     end
 end
 
@@ -43,7 +43,7 @@ function done(summary, latency, _)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
     io.write(string.format(
-        '{"answers": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "failed": %d}\n',
-        only:get("good"), only:get("last") - only:get("start"),
+        '{"responses": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "failed": %d}\n',
+        only:get("successes"), only:get("last") - only:get("start"),
         latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, failed))
 end

@@ -14,14 +14,12 @@ class Visit(Record):
         peak_mib: peak memory of all its processes together.
         bare_rate: slices per second of the bare network in the same precision, measured just before each load.
         loads: by number of connections.
-        stages_ms: mean milliseconds of the service's stages, from its /metrics; empty for peers.
     """
 
     start_seconds: float
     peak_mib: float
     bare_rate: dict[int, float]
     loads: dict[int, Measured]
-    stages_ms: dict[int, dict[str, float]]
 
 
 class Row(Record):
@@ -73,11 +71,6 @@ class Row(Record):
     def peak_mib(self) -> float:
         """Median over rounds."""
         return median(visit.peak_mib for visit in self.visits)
-
-    def stages_ms(self, connections: int) -> dict[str, float]:
-        """Median over rounds of the mean of each stage."""
-        stages = [visit.stages_ms[connections] for visit in self.visits]
-        return {stage: median(visit[stage] for visit in stages) for stage in stages[0]}
 
     @property
     def failed(self) -> int:

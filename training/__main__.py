@@ -8,7 +8,6 @@ from importlib import import_module
 from service.errors import ModelFileError
 from training.commands.parser import make_parser
 from training.errors import TrainingError, describe
-from training.run.processes import joined
 from training.run.progress import close_bars, set_quiet
 
 
@@ -16,6 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 1 for an error that the user can fix, 130 for an interrupt."""
     options = make_parser().parse_args(arguments)
     set_quiet(options.quiet)
+    from training.run.processes import joined  # after the options: it imports torch, which --help does not need
+
     try:
         with joined():
             import_module(f"training.commands.{options.command}").run(options)

@@ -2,7 +2,11 @@
 
 
 class TrainingError(Exception):
-    """Training can't continue; the message is one line that names problem, place and remedy."""
+    """Training can't continue; the message is one line that names problem, place and remedy.
+
+    Any function of this package may raise it. `__main__` prints it, and `train --check` collects those of the inputs.
+    Nothing else handles it, so docstrings name it only where they say in which state it leaves files.
+    """
 
 
 def describe(error: OSError) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LesionRecipe(BaseModel):
-    """The recipe `lesion`; each field is an option of the command line by the same name."""
+    """The recipe `lesion`; each field with a description is an option of the command line by the same name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,6 +56,3 @@ LEFT_OUT_PARTS: Final = 4
 
 LENGTHS: Final = ("steps", "left_out_steps")
 """Fields that may change in a run, which keeps its checkpoints."""
-
-NO_OPTIONS: Final = ("name", "architecture")
-"""Fields without an option on the command line."""

@@ -11,18 +11,17 @@ THRESHOLD: Final = 0.5
 """Probability at or above which a slice is called COVID, as in the report."""
 
 
-NO_OPTIONS: Final = ("name", "architecture", "seed")
-"""Fields that the options `--architectures` and `--seeds` set."""
-
-
 class ReportRecipe(BaseModel):
-    """The recipe `report`; each field is an option of the command line by the same name, unless it has its own."""
+    """The recipe `report`; each field with a description is an option of the command line by the same name.
+
+    `--architectures` and `--seeds` set the others.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "report"
     architecture: Architecture = "vgg19_bn"
-    seed: int = Field(default=0, ge=0, description="seed of weights, order, augmentation and dropout")
+    seed: int = Field(default=0, ge=0)
     input_size: int = Field(default=224, ge=32, description="pixels, side of the square input")
     resize: int = Field(default=256, gt=0, description="pixels of the shorter side before the training crop")
     crop_scale_min: float = Field(default=0.5, gt=0, le=1, description="least share of the area in a training crop")

@@ -151,7 +151,9 @@ def _measure_service(options: argparse.Namespace, device: torch.device) -> tuple
         for connections in _CONNECTIONS:
             measured = asyncio.run(load(_PORT, image, connections, options.seconds))
             loads.append(measured)
-            print(f"{connections} connections: {measured.rate:.0f} answers/s, p99 {measured.p99_ms:.0f} ms", flush=True)
+            print(
+                f"{connections} connections: {measured.rate:.0f} responses/s, p99 {measured.p99_ms:.0f} ms", flush=True
+            )
     return loads, ""
 
 

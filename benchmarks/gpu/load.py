@@ -13,7 +13,7 @@ class Load(Record):
     """Responses at a number of connections; times in milliseconds."""
 
     connections: int
-    answers: int
+    responses: int
     failed: int
     rate: float
     p50_ms: float
@@ -21,7 +21,7 @@ class Load(Record):
 
 
 async def load(port: int, image: bytes, connections: int, seconds: float) -> Load:
-    """POST an image to /predict over some connections; each sends its next request after its answer.
+    """POST an image to /predict over some connections; each sends its next request after its response.
 
     Raises:
         OSError: no connection.
@@ -29,13 +29,13 @@ async def load(port: int, image: bytes, connections: int, seconds: float) -> Loa
     request = _request(image)
     until = time.perf_counter() + seconds
     started = time.perf_counter()
-    clients = await asyncio.gather(*(_ask_again(port, request, until) for _ in range(connections)))
+    clients = await asyncio.gather(*(_send_repeatedly(port, request, until) for _ in range(connections)))
     elapsed = time.perf_counter() - started
-    times = sorted(seconds for answered, _ in clients for seconds in answered)
+    times = sorted(seconds for succeeded, _ in clients for seconds in succeeded)
     cuts = quantiles(times, n=100) if len(times) > 1 else [float("nan")] * 99
     return Load(
         connections=connections,
-        answers=len(times),
+        responses=len(times),
         failed=sum(failed for _, failed in clients),
         rate=len(times) / elapsed,
         p50_ms=1000 * cuts[49],
@@ -50,12 +50,12 @@ async def is_ready(port: int) -> bool:
     except OSError:
         return False
     writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode())
-    status = await _answer(reader)
+    status = await _read_status(reader)
     writer.close()
     return status == 200
 
 
-async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[float], int]:
+async def _send_repeatedly(port: int, request: bytes, until: float) -> tuple[list[float], int]:
     """Send requests until the end; return the seconds of each success and the number of failures."""
     reader, writer = await asyncio.open_connection(_HOST, port)
     seconds: list[float] = []
@@ -63,7 +63,7 @@ async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[floa
     while time.perf_counter() < until:
         sent = time.perf_counter()
         writer.write(request)
-        if await _answer(reader) == 200:
+        if await _read_status(reader) == 200:
             seconds.append(time.perf_counter() - sent)
         else:
             failed += 1
@@ -71,7 +71,7 @@ async def _ask_again(port: int, request: bytes, until: float) -> tuple[list[floa
     return seconds, failed
 
 
-async def _answer(reader: asyncio.StreamReader) -> int:
+async def _read_status(reader: asyncio.StreamReader) -> int:
     """Read one response with a Content-Length and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("content-length:"))

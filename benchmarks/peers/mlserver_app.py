@@ -28,9 +28,9 @@ class CovidCt(MLModel):  # type: ignore[misc,unused-ignore] # MLServer is in an 
         """Return the probability for the multipart field `image`."""
         async with request.form() as form:
             data = await cast(UploadFile, form["image"]).read()
-        return {"probability": (await asyncio.to_thread(self._answer, data))[0]}
+        return {"probability": (await asyncio.to_thread(self._predict, data))[0]}
 
-    def _answer(self, data: bytes) -> list[float]:
+    def _predict(self, data: bytes) -> list[float]:
         return self.model.predict([self.model.prepare(data)])
 
 

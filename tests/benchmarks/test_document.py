@@ -9,28 +9,26 @@ from benchmarks.load import Measured
 from benchmarks.results import Decoding, Idle, Pace, Results, Row, Visit
 
 
-def visit(rate: float, bare: float, stages: dict[str, float] | None = None) -> Visit:
-    load = Measured(answers=100, seconds=100 / rate, p50_ms=200, p99_ms=300, failed=1)
+def visit(rate: float, bare: float) -> Visit:
+    load = Measured(responses=100, seconds=100 / rate, p50_ms=200, p99_ms=300, failed=1)
     connections = (1, 4, 16, 64)
     return Visit(
         start_seconds=3.0,
         peak_mib=600.0,
         bare_rate=dict.fromkeys(connections, bare),
         loads=dict.fromkeys(connections, load),
-        stages_ms=dict.fromkeys(connections, stages or {}),
     )
 
 
 @pytest.fixture
 def results() -> Results:
-    stages = {"read": 0.5, "decode": 10.0, "queue": 700.0, "inference": 250.0}
     rows = [
         Row(
             name="covid-ct",
             setting="fp32",
             precision="fp32",
             version="",
-            visits=[visit(rate, 4.0, stages) for rate in (3.0, 3.9, 3.8)],
+            visits=[visit(rate, 4.0) for rate in (3.0, 3.9, 3.8)],
         ),
         Row(name="ray", setting="as documented", precision="fp32", version="2.60", visits=[visit(1.9, 3.8)]),
         Row(name="bentoml", setting="tuned", precision="fp32", version="1.4", visits=[], failure="it ended"),

@@ -16,14 +16,14 @@ def test_it_measures_network_and_service_and_writes_one_file(
     file = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--seconds", "0.4", "--largest-batch", "4"]
     assert gpu.main([*arguments, "--models", str(models), "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
-    assert (found["card"], found["precision"], found["model"]) == ("cpu", "fp32", "tiny 0.0.1")
-    assert set(found["bare_rates"]) == {"1", "2", "4"}
-    assert all(rate > 0 for rate in found["bare_rates"].values())
-    assert [load["connections"] for load in found["loads"]] == [1, 4]
-    for load in found["loads"]:
+    results = json.loads(file.read_text())
+    assert (results["card"], results["precision"], results["model"]) == ("cpu", "fp32", "tiny 0.0.1")
+    assert set(results["bare_rates"]) == {"1", "2", "4"}
+    assert all(rate > 0 for rate in results["bare_rates"].values())
+    assert [load["connections"] for load in results["loads"]] == [1, 4]
+    for load in results["loads"]:
         assert load["failed"] == 0
-        assert load["answers"] >= load["connections"]
+        assert load["responses"] >= load["connections"]
         assert 0 < load["p50_ms"] <= load["p99_ms"]
 
 
@@ -34,8 +34,8 @@ def test_without_a_web_framework_the_network_alone_is_measured(
     file = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--seconds", "0.2", "--largest-batch", "1"]
     assert gpu.main([*arguments, "--models", str(models), "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
-    assert (found["loads"], found["note"]) == ([], "the service was not measured: uvicorn not installed here")
+    results = json.loads(file.read_text())
+    assert (results["loads"], results["note"]) == ([], "the service was not measured: uvicorn not installed here")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -15,16 +15,16 @@ import pytest
 
 from benchmarks.load import PeakMemory, load_with_wrk, poisson, send_at_pace, steady
 
-SECONDS_AN_ANSWER = 0.1
+SECONDS_A_RESPONSE = 0.1
 IMAGE = Path(__file__).parents[2] / "examples" / "slice.png"
 
 
 class OneAtATime(BaseHTTPRequestHandler):
-    """Answers one request at a time, each after the same delay."""
+    """Serves one request at a time, each after the same delay."""
 
     protocol_version = "HTTP/1.1"
     turns = threading.Semaphore(1)
-    seconds = SECONDS_AN_ANSWER
+    seconds = SECONDS_A_RESPONSE
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -39,19 +39,19 @@ class OneAtATime(BaseHTTPRequestHandler):
 
 
 class SixAtATime(OneAtATime):
-    """Answers six requests together, more slowly, and notes when the first one arrived and each answer was ready."""
+    """Serves six requests together, more slowly, and notes when the first one arrived and each response was ready."""
 
     turns = threading.Semaphore(6)
-    seconds = 6 * SECONDS_AN_ANSWER
+    seconds = 6 * SECONDS_A_RESPONSE
     arrived: ClassVar[list[float]] = []
-    answered: ClassVar[list[float]] = []
+    sent: ClassVar[list[float]] = []
 
     def do_POST(self) -> None:
         self.arrived.append(time.monotonic())
         super().do_POST()
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        self.answered.append(time.monotonic())
+        self.sent.append(time.monotonic())
         super().send_response(code, message)
 
 
@@ -77,22 +77,22 @@ def url() -> Iterator[str]:
 def test_wrk_measures_the_rate_of_the_server(url: str, connections: int) -> None:
     measured = load_with_wrk(url, IMAGE, connections, 2)
     assert measured.failed == 0
-    assert measured.rate == pytest.approx(1 / SECONDS_AN_ANSWER, rel=0.25)
-    assert measured.p50_ms == pytest.approx(1000 * SECONDS_AN_ANSWER * connections, rel=0.3)
+    assert measured.rate == pytest.approx(1 / SECONDS_A_RESPONSE, rel=0.25)
+    assert measured.p50_ms == pytest.approx(1000 * SECONDS_A_RESPONSE * connections, rel=0.3)
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_the_first_answers_of_a_server_that_answers_several_together_take_time_too() -> None:
+def test_the_first_responses_of_a_server_that_sends_several_together_take_time_too() -> None:
     with serving(SixAtATime) as url:
         measured = load_with_wrk(url, IMAGE, 12, 2)
-    last = sorted(SixAtATime.answered)[measured.answers - 1]
+    last = sorted(SixAtATime.sent)[measured.responses - 1]
     assert measured.seconds == pytest.approx(last - min(SixAtATime.arrived), abs=SixAtATime.seconds / 2)
 
 
 def test_requests_at_a_pace_below_capacity_do_not_wait_for_each_other(url: str) -> None:
-    times = send_at_pace(url, b"image", steady(0.5 / SECONDS_AN_ANSWER, 10))
+    times = send_at_pace(url, b"image", steady(0.5 / SECONDS_A_RESPONSE, 10))
     assert len(times) == 10
-    assert statistics.median(times) < 1.5 * SECONDS_AN_ANSWER
+    assert statistics.median(times) < 1.5 * SECONDS_A_RESPONSE
 
 
 def test_random_gaps_have_the_given_mean_and_repeat_with_the_seed() -> None:

@@ -10,7 +10,6 @@ from service.model.hardware import one_thread
 from tests.support.networks.random_weights import write_random_weights
 from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
 from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
-from tests.support.sources.patients_table import write_patients
 from training.data.covid_ct import CovidCt, read_covid_ct
 from training.report.run import ReportJob, ReportRunRecord, run_report
 from training.report_recipe import ReportRecipe
@@ -36,7 +35,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(data_root: Path) -> CovidCt:
     """The same, read."""
-    return read_covid_ct(data_root, counts=None)
+    return read_covid_ct(data_root, "any")
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +55,6 @@ def thin() -> Iterator[None]:
 def thin_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of a thin VGG-19-BN, with its hidden layers."""
     return write_thin_weights(tmp_path_factory.mktemp("weights") / "vgg19_bn.pth")
-
-
-@pytest.fixture(scope="session")
-def patients(data: CovidCt, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of patients for train and validation, two slices each."""
-    return write_patients(tmp_path_factory.mktemp("patients") / "patients.csv", data.train_and_val())
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,21 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from service.model.card import Interval, ModelCard
 from service.model.file import load_on_cpu, read_manifest
 from training.commands.options import check_paths
-from training.data.covid_ct import CovidCt, Split, read_data
+from training.commands.source_table import aligned
+from training.data.covid_ct import CovidCt, Split
 from training.data.labelled import read_originals
 from training.data.near_copies import find_near_copies
-from training.data.patients import known_patients
-from training.data.source_table import aligned
+from training.data.patients import read_with_patients
 from training.errors import TrainingError
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.scores import Scores, difference_of_auc, written
-from training.models.file_scores import EvaluatedSet, LabelledSet, SetScores, evaluate_set
+from training.models.file_scores import EvaluatedSet, SetScores, evaluate_set
 from training.report.scores import header_rule
 from training.report_recipe import ReportRecipe
 from training.run.atomic_write import write_csv
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
     use_threads(options.threads)
     manifests = {folder: read_manifest(folder) for folder in folders}  # before minutes of reading
-    covid_ct = read_data(options.data, options.counts, options.exclude) if options.data else None
+    covid_ct = _read_covid_ct(options)
     labelled = list(_labelled_sets(options.labelled, covid_ct))
     records: list[FileEvaluation] = []
     rows: list[tuple[object, ...]] = []
@@ -60,8 +61,8 @@ def run(options: argparse.Namespace) -> None:
         for place, file in enumerate(manifest.files):
             model = load_on_cpu(folder, file)
             card = model.card
-            sets = [evaluate_set(model, set_) for set_ in (*_test_sets(options, covid_ct, card), *labelled)]
-            scores = {set_.labelled.name: set_.scores for set_ in sets}
+            sets = [evaluate_set(model, set_) for set_ in (*_test_sets(covid_ct, card), *labelled)]
+            scores = {set_.split.name: set_.scores for set_ in sets}
             records.append(FileEvaluation(file=file.name, version=card.version, threshold=card.threshold, sets=scores))
             rows += _rows(file.name, sets)
             _print(records[-1])
@@ -77,34 +78,36 @@ def run(options: argparse.Namespace) -> None:
         write_csv(options.csv, _COLUMNS, rows)
 
 
-def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterator[LabelledSet]:
+def _read_covid_ct(options: argparse.Namespace) -> CovidCt | None:
+    if options.data is None:
+        return None
+    return read_with_patients(options.data, options.counts, options.exclude, options.patients)
+
+
+def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterator[Split]:
     """Read sources of labelled slices; slices that show a picture of COVID-CT are left out."""
     known = [slice_.pixels for split in covid_ct or () for slice_ in split.slices]
     for folder in folders:
-        split, patients = read_originals(folder)
+        split = read_originals(folder)
         pixels = [slice_.pixels for slice_ in split.slices]
         copies = {copy.first for copy in find_near_copies(pixels, known)} if known else set()
         if copies:
             say(f"{folder}: {len(copies)} slices left out, which are in COVID-CT too")
         kept = [place for place in range(len(split.slices)) if place not in copies]
-        yield LabelledSet(
-            split.name,
-            Split(split.name, tuple(split.slices[place] for place in kept)),
-            None if patients is None else [patients[place] for place in kept],
-        )
+        patients = None if split.patients is None else tuple(split.patients[place] for place in kept)
+        yield Split(split.name, tuple(split.slices[place] for place in kept), patients)
 
 
-def _test_sets(options: argparse.Namespace, data: CovidCt | None, card: ModelCard) -> Iterator[LabelledSet]:
+def _test_sets(data: CovidCt | None, card: ModelCard) -> Iterator[Split]:
     """Yield validation if the model was not trained on it, test, and test altered in every way."""
     if data is None:
         return
     # the recipe `lesion` is trained on validation
     if card.training_config.get("name") == ReportRecipe.model_fields["name"].default:
-        yield LabelledSet("val", data.val, None)
-    patients = known_patients(options.patients, options.data, data.test)
-    yield LabelledSet("test", data.test, patients)
+        yield data.val
+    yield data.test
     for name, alter in ALTERATIONS.items():
-        yield LabelledSet(f"test, {name}", altered(data.test, alter), patients)
+        yield replace(altered(data.test, alter), name=f"test, {name}")
 
 
 def _print(file: FileEvaluation) -> None:
@@ -127,23 +130,23 @@ def _differences(folders: Sequence[Path], first_files: Sequence[Sequence[Evaluat
     """Compare the first files of the first two models on the sets of both, slice by slice."""
     if len(first_files) < 2:
         return {}
-    others = {set_.labelled.name: set_ for set_ in first_files[1]}
+    others = {set_.split.name: set_ for set_ in first_files[1]}
     differences = {}
-    for set_ in [set_ for set_ in first_files[0] if set_.labelled.name in others]:
-        labelled = set_.labelled
-        one, other = (pair.probability[None] for pair in (set_, others[labelled.name]))
-        difference = difference_of_auc(one, other, labelled.split.labels.numpy(), labelled.patients)
+    for set_ in [set_ for set_ in first_files[0] if set_.split.name in others]:
+        split = set_.split
+        one, other = (pair.probability[None] for pair in (set_, others[split.name]))
+        difference = difference_of_auc(one, other, split.labels.numpy(), split.patients)
         print(
-            f"{labelled.name}: AUC of {folders[0]} minus that of {folders[1]}: {difference.value:+.3f} "
+            f"{split.name}: AUC of {folders[0]} minus that of {folders[1]}: {difference.value:+.3f} "
             f"({difference.low:+.3f} to {difference.high:+.3f}, paired)"
         )
-        differences[labelled.name] = difference
+        differences[split.name] = difference
     return differences
 
 
 def _rows(file: str, sets: Sequence[EvaluatedSet]) -> Iterator[tuple[object, ...]]:
     for set_ in sets:
-        slices = set_.labelled.split.slices
-        patients = set_.labelled.patients or [""] * len(slices)
-        for slice_, patient, p, refused in zip(slices, patients, set_.probability, set_.is_refused, strict=True):
-            yield file, set_.labelled.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)
+        split = set_.split
+        patients = split.patients or [""] * len(split.slices)
+        for slice_, patient, p, refused in zip(split.slices, patients, set_.probability, set_.is_refused, strict=True):
+            yield file, split.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)

@@ -4,7 +4,6 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NoReturn
 
 from training.commands.recipe_files import read_recipe_file
@@ -63,10 +62,8 @@ class OptionParser(argparse.ArgumentParser):
 
 
 def _config_file(given: Sequence[str]) -> str | None:
-    """Return the value of the last `--config FILE` or `--config=FILE`."""
-    for text, following in reversed(list(pairwise([*given, ""]))):
-        if text == "--config":
-            return following
-        if text.startswith("--config="):
-            return text.partition("=")[2]
-    return None
+    """Return the value of `--config`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    file: str | None = parser.parse_known_args(given)[0].config
+    return file

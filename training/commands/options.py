@@ -2,14 +2,14 @@
 
 import argparse
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ValidationError
 
-from training.commands.recipe_files import preset_names
+from training.commands.recipe_files import option_fields, preset_names
 from training.errors import TrainingError
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
@@ -80,22 +80,17 @@ def add_run(parser: argparse.ArgumentParser, option: str, folder: str) -> None:
     )
 
 
-def add_recipe_fields(parser: argparse.ArgumentParser, recipe: type[BaseModel], without: Collection[str]) -> None:
-    """Add one option for each field of a recipe, except some; pydantic converts and checks its text."""
+def add_recipe_fields(parser: argparse.ArgumentParser, recipe: type[BaseModel]) -> None:
+    """Add the options of a recipe's fields; pydantic converts and checks their text."""
     group = parser.add_argument_group("recipe fields; each overrides the value of the recipe")
-    for name, field in recipe.model_fields.items():
-        if name not in without:
-            help_text = f"{field.description} ({field.default})"
-            group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N", help=help_text)
+    for name, field in option_fields(recipe).items():
+        help_text = f"{field.description} ({field.default})"
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="N", help=help_text)
 
 
-def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Collection[str]) -> RecipeT:
-    """Build the recipe with the fields that are on the command line.
-
-    Raises:
-        TrainingError: a value is not a number or is out of range; the message names the option.
-    """
-    given = {name: getattr(options, name) for name in recipe.model_fields if name not in without}
+def read_recipe(options: argparse.Namespace, recipe: type[RecipeT]) -> RecipeT:
+    """Build the recipe with the fields that are on the command line."""
+    given = {name: getattr(options, name) for name in option_fields(recipe)}
     try:
         return recipe.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -105,15 +100,7 @@ def read_recipe(options: argparse.Namespace, recipe: type[RecipeT], without: Col
 
 
 def check_paths(options: argparse.Namespace, folders: Sequence[str], files: Sequence[str]) -> None:
-    """Check that the folders and files of some options are there, before anything is read.
-
-    Args:
-        options: parsed options.
-        folders, files: names of options, such as `data`; their value is a path, a list of paths or None.
-
-    Raises:
-        TrainingError: one is missing or of the other kind; the message names the option.
-    """
+    """Check that the folders and files of options, such as `data`, are there, before anything is read."""
     for names, kind, is_there in ((folders, "folder", Path.is_dir), (files, "file", Path.is_file)):
         for name in names:
             value = getattr(options, name)

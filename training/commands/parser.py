@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypeAlias, get_args
 
 from service import __version__
-from training import lesion_recipe, report_recipe
 from training.commands.option_parser import OptionParser
 from training.commands.options import (
     add_data,
@@ -17,6 +16,8 @@ from training.commands.options import (
     positive,
 )
 from training.commands.recipe_files import KNOWN_LABEL_ERRORS
+from training.lesion_recipe import LesionRecipe
+from training.report_recipe import Architecture, ReportRecipe
 
 Commands: TypeAlias = "argparse._SubParsersAction[OptionParser]"  # noqa: SLF001 - it has no public name
 
@@ -69,7 +70,7 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument(
         "--release-anyway", action="store_true", help="with --release: replace it even if the new model is not better"
     )
-    add_recipe_fields(parser, lesion_recipe.LesionRecipe, lesion_recipe.NO_OPTIONS)
+    add_recipe_fields(parser, LesionRecipe)
 
 
 def _add_sources(parser: OptionParser) -> None:
@@ -111,7 +112,7 @@ def _corrections(text: str) -> Path | None:
 
 
 def _add_report(commands: Commands) -> None:
-    architectures = get_args(report_recipe.Architecture)
+    architectures = get_args(Architecture)
     parser = _add_command(
         commands,
         "report",
@@ -138,7 +139,7 @@ def _add_report(commands: Commands) -> None:
         metavar="N",
         help="least time between two checkpoints of 1.1 GB; 0 writes one after each epoch (5)",
     )
-    add_recipe_fields(parser, report_recipe.ReportRecipe, report_recipe.NO_OPTIONS)
+    add_recipe_fields(parser, ReportRecipe)
 
 
 def _add_evaluate(commands: Commands) -> None:

@@ -2,11 +2,12 @@
 
 import argparse
 import tomllib
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from training.errors import TrainingError
 from training.run.atomic_write import write_text
@@ -29,15 +30,7 @@ def preset_names() -> list[str]:
 
 
 def read_recipe_file(name: str, command: str) -> dict[str, Any]:
-    """Read the options of a file or preset.
-
-    Args:
-        name: path of a file, or name of a preset.
-        command: that the options are for.
-
-    Raises:
-        TrainingError: there is no such file, it is not TOML, or it is for another command.
-    """
+    """Read the options of a file, or of the preset of this name, for a command."""
     path = Path(name)
     if not path.is_file():
         path = _PRESETS / f"{name}.toml"
@@ -53,28 +46,23 @@ def read_recipe_file(name: str, command: str) -> dict[str, Any]:
     return values
 
 
-def write_recipe_file(
-    folder: Path, command: str, options: argparse.Namespace, fields: Mapping[str, object], without: Collection[str] = ()
-) -> None:
-    """Write recipe.toml: every value of the recipe, and the absolute paths of all inputs.
+def option_fields(recipe: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a recipe that are options of its command, by name."""
+    return {name: field for name, field in recipe.model_fields.items() if field.description}
 
-    Args:
-        folder: of the run.
-        command: that `--config` repeats the run with.
-        options: of this run.
-        fields: values of the recipe.
-        without: fields of the recipe that other options set.
-    """
-    values: dict[str, Any] = {"command": command}
+
+def write_recipe_file(folder: Path, options: argparse.Namespace, recipe: BaseModel) -> None:
+    """Write recipe.toml into the folder of a run: every value of the recipe, and the absolute paths of all inputs."""
+    values: dict[str, Any] = {"command": options.command}
     given = {name: value for name, value in vars(options).items() if name not in _NOT_OF_A_RECIPE}
-    given |= {name: value for name, value in fields.items() if name not in without}
+    given |= recipe.model_dump(include=set(option_fields(type(recipe))))
     for name, value in given.items():
         if name == "corrections" and value == KNOWN_LABEL_ERRORS:
             continue
         written = "none" if name == "corrections" and value is None else _as_toml(value)
         if written is not None and written != []:
             values[name.replace("_", "-")] = written
-    text = f"# python -m training {command} --config {RECIPE_NAME}\n{tomli_w.dumps(values)}"
+    text = f"# python -m training {options.command} --config {RECIPE_NAME}\n{tomli_w.dumps(values)}"
     path = folder / RECIPE_NAME
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

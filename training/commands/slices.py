@@ -13,11 +13,7 @@ from training.run.atomic_write import write_csv
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write every N-th slice of all volumes of a folder, its masks, and slices.csv.
-
-    Raises:
-        TrainingError: a file can't be read, a volume has no mask or one of another size, or there is no slice.
-    """
+    """Write every N-th slice of all volumes of a folder, its masks, and slices.csv."""
     options.out.mkdir(parents=True, exist_ok=True)
     rows = []
     for volume in read_volumes(options.folder):

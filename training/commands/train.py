@@ -6,23 +6,23 @@ from dataclasses import fields
 
 from training.commands.options import check_paths, read_recipe
 from training.commands.recipe_files import write_recipe_file
+from training.commands.source_table import source_table
 from training.data.ct_slices import content_hash
 from training.data.left_out import check_parts, choose_left_out
 from training.data.lesion_data import LesionData, LesionInputs, LesionPaths, read_lesion_inputs
 from training.data.patients import find_tables
-from training.data.source_table import source_table
 from training.errors import TrainingError
 from training.evaluation.scores import written
-from training.learning.lesion_fit import LesionFitSettings
-from training.lesion_recipe import LENGTHS, NO_OPTIONS, LesionRecipe
+from training.learning.lesion_fit import LesionJob
+from training.lesion_recipe import LENGTHS, LesionRecipe
 from training.models.promotion import check_version, promote
 from training.models.run_record import NOT_LEARNED
 from training.network.weights import check_weights
 from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
 from training.release.lesion_record import LesionRunRecord
-from training.release.lesion_release import LesionJob, release_lesions
+from training.release.lesion_release import release_lesions
 from training.release.run_length import take_lengths
-from training.run.machine import Machine, find_machine, use_threads
+from training.run.machine import find_machine, use_threads
 from training.run.processes import current
 from training.run.progress import print_red, say
 from training.run.provenance import hash_file
@@ -31,7 +31,7 @@ from training.run.run_folder import check_folder, claim_run_folder, locked
 
 def run(options: argparse.Namespace) -> None:
     """Check all inputs, train or resume, print the results, and release the model with --release."""
-    recipe = read_recipe(options, LesionRecipe, NO_OPTIONS)
+    recipe = read_recipe(options, LesionRecipe)
     _check_options(options)
     use_threads(options.threads)
     machine = find_machine(options.device, options.precision, 0)
@@ -47,28 +47,36 @@ def run(options: argparse.Namespace) -> None:
     _show(inputs, check=options.check)
     if options.check or inputs.data is None:
         return
-    fit = LesionFitSettings(recipe, machine, options.weights, options.run, leave_out)
     hashes = _hashes(options, inputs.data) | {"weights": weights}
-    job = LesionJob(fit, options.model_version, hashes, export_anyway=options.export_anyway)
+    job = LesionJob(
+        recipe,
+        machine,
+        options.weights,
+        options.run,
+        leave_out,
+        options.model_version,
+        hashes,
+        export_anyway=options.export_anyway,
+    )
     with locked(options.run):
-        _train(options, job, inputs.data, machine)
+        _train(options, job, inputs.data)
 
 
-def _train(options: argparse.Namespace, job: LesionJob, data: LesionData, machine: Machine) -> None:
+def _train(options: argparse.Namespace, job: LesionJob, data: LesionData) -> None:
     claim_run_folder(
         options.run,
         {
-            "recipe": job.fit.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
-            "leave_out": list(job.fit.leave_out),
-            "data": {name: fingerprint.model_dump() for name, fingerprint in job.fingerprints(data).items()},
+            "recipe": job.recipe.model_dump(mode="json", exclude=set(LENGTHS)),
+            "leave_out": list(job.leave_out),
+            "data": {name: fingerprint.model_dump() for name, fingerprint in data.fingerprints().items()},
             "inputs": dict(job.inputs),
         },
         fresh=options.fresh,
     )
-    take_lengths(options.run, {name: getattr(job.fit.recipe, name) for name in LENGTHS})
+    take_lengths(options.run, {name: getattr(job.recipe, name) for name in LENGTHS})
     if current().is_first:
-        write_recipe_file(options.run, "train", options, job.fit.recipe.model_dump(), NO_OPTIONS)
-    say(f"recipe lesion on {machine}; run folder {options.run}; left out: {', '.join(job.fit.leave_out)}")
+        write_recipe_file(options.run, options, job.recipe)
+    say(f"recipe lesion on {job.machine}; run folder {options.run}; left out: {', '.join(job.leave_out)}")
     record = release_lesions(job, data)
     _print(record)
     if not record.learned:
@@ -80,11 +88,7 @@ def _train(options: argparse.Namespace, job: LesionJob, data: LesionData, machin
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Check the options before anything is read.
-
-    Raises:
-        TrainingError: a path is missing or of the wrong kind, or options contradict each other; names the option.
-    """
+    """Check the options before anything is read."""
     check_folder("--run", options.run, fresh=options.fresh)
     if options.release is not None:
         check_folder("--release", options.release)
@@ -108,11 +112,7 @@ def _paths(options: argparse.Namespace) -> LesionPaths:
 
 
 def _show(inputs: LesionInputs, *, check: bool) -> None:
-    """Print the table of sources and their problems.
-
-    Raises:
-        TrainingError: there are problems.
-    """
+    """Print the table of sources and their problems."""
     if inputs.slices:
         table = source_table(inputs.slices)
         print(table) if check else say(table)
@@ -141,11 +141,7 @@ def _hashes(options: argparse.Namespace, data: LesionData) -> dict[str, str]:
 
 
 def _with_both_classes(inputs: LesionInputs) -> tuple[str, ...]:
-    """Name the labelled sources with both classes, except COVID-CT.
-
-    Raises:
-        TrainingError: there is none.
-    """
+    """Name the labelled sources with both classes, except COVID-CT."""
     labels: dict[str, set[int]] = {}
     for use, slices in inputs.slices.items():
         for slice_ in slices if use.startswith("--labelled") else ():

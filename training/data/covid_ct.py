@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +26,12 @@ from training.errors import TrainingError
 from training.run.progress import map_in_threads, warn
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
-Counts: TypeAlias = Mapping[tuple[SplitName, str], int]
 
 SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
 LABELS: Final = ("NonCOVID", "COVID")
 """Names of class 0 and class 1; COVID is the positive class."""
 
-OFFICIAL_COUNTS: Final[Counts] = {
+OFFICIAL_COUNTS: Final[Mapping[tuple[SplitName, str], int]] = {
     ("train", "COVID"): 191,
     ("train", "NonCOVID"): 234,
     ("val", "COVID"): 60,
@@ -67,10 +66,11 @@ class LabelledSlice:
 
 @dataclass(frozen=True)
 class Split:
-    """The slices of one split, in the order of its lists."""
+    """The slices of one split, in the order of its lists, and the patient of each where patients are known."""
 
     name: str
     slices: tuple[LabelledSlice, ...]
+    patients: tuple[str, ...] | None = None
 
     @cached_property
     def labels(self) -> torch.Tensor:
@@ -98,30 +98,21 @@ class CovidCt(NamedTuple):
         return Split("train", self.train.slices + self.val.slices)
 
 
-def read_data(root: Path, counts: str, exclude: Path | None) -> CovidCt:
-    """Read COVID-CT as the options `--data`, `--counts` and `--exclude` say.
-
-    Raises:
-        TrainingError: the data or the table can't be read; the message names the file.
-    """
-    excluded = read_rows(exclude, ("file", "class")) if exclude else []
-    paths = {f"CT_{row['class']}/{row['file']}" for row in excluded}
-    return read_covid_ct(root, OFFICIAL_COUNTS if counts == "official" else None, paths)
-
-
-def read_covid_ct(root: Path, counts: Counts | None = OFFICIAL_COUNTS, excluded: Collection[str] = ()) -> CovidCt:
+def read_covid_ct(root: Path, counts: str = "official", exclude: Path | None = None) -> CovidCt:
     """Read and check the whole data set; warn of slices that are near copies of slices in another split.
 
     Args:
         root: folder with `Images-processed/` (zips, or the folders in them) and `Data-split/`.
-        counts: images that each list must name; None accepts any number.
-        excluded: paths, such as `CT_COVID/a.png`, of slices to leave out of their split.
+        counts: `official`: each list must have the published length; `any`: it may have another one.
+        exclude: CSV of file, class: slices to leave out of their split.
 
     Raises:
         TrainingError: something is missing, miscounted, undecodable or in two splits; the message names the file.
     """
+    rows = read_rows(exclude, ("file", "class")) if exclude else []
+    excluded = {f"CT_{row['class']}/{row['file']}" for row in rows}
     sources = {label: _open_images(root, label) for label in LABELS}
-    splits, unknown = [], set(excluded)
+    splits, unknown = [], excluded.copy()
     for name in SPLITS:
         listed = [(label, file) for label in reversed(LABELS) for file in _read_list(root, name, label, counts)]
         kept = [(label, file) for label, file in listed if f"CT_{label}/{file}" not in excluded]
@@ -170,15 +161,15 @@ def _open_images(root: Path, label: str) -> _Images:
         raise TrainingError(f"{archive}: not a complete zip file ({error}); download it again") from error
 
 
-def _read_list(root: Path, split: SplitName, label: str, counts: Counts | None) -> list[str]:
+def _read_list(root: Path, split: SplitName, label: str, counts: str) -> list[str]:
     path = root / "Data-split" / label / f"{split}CT_{label}.txt"
     names = [name.strip() for name in path.read_text(encoding="utf-8").split("\n") if name.strip()]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise TrainingError(f"{path}: {twice[0]} is listed twice")
-    if counts is not None and len(names) != counts[split, label]:
+    if counts == "official" and len(names) != OFFICIAL_COUNTS[split, label]:
         raise TrainingError(
-            f"{path}: {len(names)} images are listed, the official split has {counts[split, label]}; "
+            f"{path}: {len(names)} images are listed, the official split has {OFFICIAL_COUNTS[split, label]}; "
             "pass --counts any for a split of your own"
         )
     if not names:
@@ -201,28 +192,20 @@ def _read_slice(images: _Images, label: str, file: str) -> LabelledSlice:
 
 
 def decode_file(path: Path | str, data: bytes) -> Slice:
-    """Decode a file like the service.
-
-    Raises:
-        TrainingError: it is not a slice.
-    """
+    """Decode a file like the service."""
     try:
         return decode(data)
     except ServiceError as error:
         raise TrainingError(f"{path}: {error.detail}") from error
 
 
-def pixel_hash(ct_slice: Slice) -> bytes:
-    """Hash size and grey values of a slice, independent of the file's format."""
-    return hashlib.sha256(str(ct_slice.shape).encode() + ct_slice.tobytes()).digest()
-
-
 def _check_disjoint(splits: list[Split]) -> None:
     """Refuse an image that is in two splits, as the same file or as the same grey values in another file."""
-    seen: dict[bytes, tuple[str, str]] = {}
+    seen: dict[tuple[tuple[int, ...], bytes], tuple[str, str]] = {}
     for split in splits:
         for slice_ in split.slices:
-            where, path = seen.setdefault(pixel_hash(slice_.pixels), (split.name, slice_.path))
+            picture = slice_.pixels.shape, hashlib.sha256(slice_.pixels.tobytes()).digest()
+            where, path = seen.setdefault(picture, (split.name, slice_.path))
             if where != split.name:
                 raise TrainingError(f"{slice_.path} of {split.name} is the same image as {path} of {where}")
 

@@ -75,37 +75,21 @@ def from_covid_ct(split: Split, groups: Sequence[str], corrections: Mapping[str,
 
     def convert(pair: tuple[LabelledSlice, str]) -> CtSlice:
         labelled, group = pair
-        return CtSlice(
-            source="covid-ct",
-            name=labelled.path,
-            group=group,
-            kind="labelled",
-            grey=_resized(labelled.pixels),
-            label=corrections.get(labelled.path, labelled.label),
-        )
+        label = corrections.get(labelled.path, labelled.label)
+        return CtSlice("covid-ct", labelled.path, group, "labelled", _resized(labelled.pixels), label)
 
     return map_in_threads(convert, list(zip(split.slices, groups, strict=True)), f"resizing {split.name}", "slice")
 
 
 def read_labelled(folder: Path) -> list[CtSlice]:
-    """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them.
-
-    Raises:
-        TrainingError: the source can't be listed, or a file can't be read.
-    """
+    """Read a source with labels, as in `list_labelled`, with its lungs where `NAME.lung.png` has them."""
 
     def read(file: LabelledFile) -> CtSlice:
         pixels = _read_pixels(file.path)
+        grey, lung = _resized(pixels), _read_lungs(file.path, pixels)
+        lesion = np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if file.is_clear else None
         return CtSlice(
-            source=file.source,
-            name=file.name,
-            group=file.group,
-            kind="labelled",
-            grey=_resized(pixels),
-            label=file.label,
-            lesion=np.zeros((SLICE_SIZE, SLICE_SIZE), np.bool_) if file.is_clear else None,
-            lung=_read_lungs(file.path, pixels),
-            finding=file.finding,
+            file.source, file.name, file.group, "labelled", grey, file.label, lesion, lung, finding=file.finding
         )
 
     return map_in_threads(read, list_labelled(folder), f"reading {folder.name}", "slice")
@@ -121,15 +105,10 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     def read(row: dict[str, str]) -> CtSlice:
         path = folder / row["file"]
         pixels = _read_pixels(path)
-        return CtSlice(
-            source=row["source"] or folder.name,
-            name=row["file"],
-            group=row["volume"] or row["file"],
-            kind="lesions",
-            grey=_resized(pixels),
-            lesion=read_mask(path.with_suffix(LESION_ENDING), _size(pixels), SLICE_SIZE),
-            lung=_read_lungs(path, pixels),
-        )
+        source, group = row["source"] or folder.name, row["volume"] or row["file"]
+        lesion = read_mask(path.with_suffix(LESION_ENDING), _size(pixels), SLICE_SIZE)
+        lung = _read_lungs(path, pixels)
+        return CtSlice(source, row["file"], group, "lesions", _resized(pixels), lesion=lesion, lung=lung)
 
     table = folder / TABLE_NAME
     rows = read_rows(table, ("file", "source", "volume"))
@@ -141,11 +120,7 @@ def read_lesions(folder: Path) -> list[CtSlice]:
 
 
 def read_images(folder: Path, kind: Kind) -> list[CtSlice]:
-    """Read a folder of images that are all of one kind: `clear` or `other`.
-
-    Raises:
-        TrainingError: there is no image, or one can't be read.
-    """
+    """Read a folder of images that are all of one kind: `clear` or `other`."""
 
     def read(path: Path) -> CtSlice:
         name = path.relative_to(folder).as_posix()
@@ -161,9 +136,6 @@ def read_corrections(path: Path) -> dict[str, int | None]:
     Returns:
         Path of a slice, as in `CT_COVID/a.png` -> 0 where another disease or a control was filed under COVID, None
         where the label can't be used: no lesion in the slice, or the same picture as a test slice.
-
-    Raises:
-        TrainingError: the table can't be read or lacks a column.
     """
     corrections: dict[str, int | None] = {}
     for row in read_rows(path, ("file", "split", "class", "problem")):

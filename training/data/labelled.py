@@ -59,12 +59,8 @@ def list_labelled(folder: Path) -> list[LabelledFile]:
     return _from_table(table) if table.is_file() else _from_folders(folder)
 
 
-def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
-    """Read a labelled source at the size of its files, with the patient of each slice where patients are known.
-
-    Raises:
-        TrainingError: the source can't be listed, or a file can't be read.
-    """
+def read_originals(folder: Path) -> Split:
+    """Read a labelled source at the size of its files."""
     files = list_labelled(folder)
 
     def read(file: LabelledFile) -> LabelledSlice:
@@ -75,15 +71,11 @@ def read_originals(folder: Path) -> tuple[Split, tuple[str, ...] | None]:
     slices = tuple(map_in_threads(read, files, f"reading {folder.name}", "slice"))
     groups = tuple(f"{file.source} {file.group}" for file in files)
     patients_are_known = any(file.group != file.name for file in files)
-    return Split(folder.resolve().name, slices), groups if patients_are_known else None
+    return Split(folder.resolve().name, slices, groups if patients_are_known else None)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images of a folder but not masks next to them, in the order of their paths; at least one.
-
-    Raises:
-        TrainingError: there is no such folder, or no image in it.
-    """
+    """List the images of a folder but not masks next to them, in the order of their paths; at least one."""
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder of images")
     images = sorted(
@@ -101,11 +93,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def check_distinct(table: Path, names: Sequence[str]) -> None:
-    """Check that a table names each file once, and at least one.
-
-    Raises:
-        TrainingError: it does not.
-    """
+    """Check that a table names each file once, and at least one."""
     if not names:
         raise TrainingError(f"{table}: the table has no rows")
     name, count = Counter(names).most_common(1)[0]

@@ -2,13 +2,10 @@
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from training.data.ct_slices import CtSlice
-from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.lesion_recipe import LEFT_OUT_PARTS
-from training.run.atomic_write import write_csv
 
 
 def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[bool]:
@@ -16,32 +13,16 @@ def choose_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> list[b
 
     A group is a paper, a patient or a volume. Its part depends on its name alone, so it never changes. Sources without
     groups, such as clear lungs, are not divided.
-
-    Raises:
-        TrainingError: as `check_left_out`.
-    """
-    check_left_out(slices, sources)
-    return [slice_.source in sources or (_is_divided(slice_) and _part(slice_) == 0) for slice_ in slices]
-
-
-def check_left_out(slices: Sequence[CtSlice], sources: Sequence[str]) -> None:
-    """Check before training that every source to leave out has slices.
-
-    Raises:
-        TrainingError: no slice is of a source that was named.
     """
     known = {slice_.source for slice_ in slices}
     unknown = [name for name in sources if name not in known]
     if unknown:
         raise TrainingError(f"--leave-out {unknown[0]}: no such source; there are {', '.join(sorted(known))}")
+    return [slice_.source in sources or (_is_divided(slice_) and _part(slice_) == 0) for slice_ in slices]
 
 
 def check_parts(slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
-    """Check that the left-out slices can judge a network, and that the others can train one.
-
-    Raises:
-        TrainingError: either part lacks a class or a slice with a drawn lesion.
-    """
+    """Check that the left-out slices can judge a network, and that the others can train one."""
     for part, is_out in (("left out", True), ("left to train on", False)):
         inside = [slice_ for slice_, out in zip(slices, left_out, strict=True) if out == is_out]
         labels = {slice_.label for slice_ in inside if slice_.kind == "labelled"}
@@ -52,18 +33,6 @@ def check_parts(slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
                 f"--lesions: no slice with a lesion is {part}; of the volumes, about one of {LEFT_OUT_PARTS} is left "
                 "out by its name, so add volumes"
             )
-
-
-def write_left_out(path: Path, slices: Sequence[CtSlice], left_out: Sequence[bool]) -> None:
-    """Write source, group and file of the left-out slices."""
-    rows = ((slice_.source, slice_.group, slice_.name) for slice_, out in zip(slices, left_out, strict=True) if out)
-    write_csv(path, ("source", "group", "file"), rows)
-
-
-def read_left_out(path: Path, slices: Sequence[CtSlice]) -> list[bool]:
-    """Read the left-out slices of an interrupted run."""
-    out = {(row["source"], row["file"]) for row in read_rows(path, ("source", "file"))}
-    return [(slice_.source, slice_.name) in out for slice_ in slices]
 
 
 def _is_divided(slice_: CtSlice) -> bool:

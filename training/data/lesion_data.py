@@ -8,9 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from training.data.covid_ct import CovidCt, Split, read_data
+from service.model.card import SplitFingerprint
+from training.data.covid_ct import CovidCt, Split, read_covid_ct
 from training.data.ct_slices import (
     CtSlice,
+    fingerprints,
     from_covid_ct,
     read_corrections,
     read_images,
@@ -66,6 +68,16 @@ class LesionData:
     unseen: list[CtSlice]
 
     @property
+    def test_patients(self) -> list[str] | None:
+        """Patient of each test slice; None if they are not known."""
+        return [slice_.group for slice_ in self.test] if self.patients_are_known else None
+
+    def fingerprints(self) -> dict[str, SplitFingerprint]:
+        """Identify all data that a model is made from."""
+        test = {f"{name} test": fingerprint for name, fingerprint in fingerprints(self.test).items()}
+        return fingerprints(self.train) | test
+
+    @property
     def other_for_training(self) -> list[CtSlice]:
         """Every second one of the other pictures."""
         return self.other[::2]
@@ -116,7 +128,7 @@ def read_lesion_inputs(paths: LesionPaths, *, allow_copies: bool = False) -> Les
         corrections = read_corrections(paths.corrections) if paths.corrections else {}
     covid_ct = None
     with inputs.collecting():
-        covid_ct = read_data(paths.data, paths.counts, paths.exclude)
+        covid_ct = read_covid_ct(paths.data, paths.counts, paths.exclude)
     for source in sources:
         with inputs.collecting():
             inputs.slices[source.use] = source.read(source.folder)
@@ -187,7 +199,7 @@ def _check_folders_differ(sources: Sequence[_Source]) -> None:
 
 
 def _check_names_differ(inputs: LesionInputs) -> None:
-    """Check that source and file name identify a slice, which the list of left-out slices needs."""
+    """Check that source and file name identify a slice, which predictions.csv needs."""
     uses: dict[str, str] = {}
     for use, slices in inputs.slices.items():
         for name in {_name(slice_) for slice_ in slices}:

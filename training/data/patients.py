@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from training.data.covid_ct import Split
+from training.data.covid_ct import CovidCt, Split, read_covid_ct
 from training.data.tables import read_rows, read_spreadsheet
 from training.errors import TrainingError
 from training.run.progress import warn
@@ -53,9 +54,6 @@ def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, .
             is ignored.
         root: folder of COVID-CT.
         split: the slices.
-
-    Raises:
-        TrainingError: a table can't be read, or lacks a slice; the message names file and slice.
     """
     tables = find_tables(table, root)
     if not tables:
@@ -73,6 +71,12 @@ def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, .
             "each, or pass --patients FILE"
         )
     return tuple(" ".join(patients[_stem(slice_.path)]) for slice_ in split.slices)
+
+
+def read_with_patients(root: Path, counts: str, exclude: Path | None, table: Path | None) -> CovidCt:
+    """Read COVID-CT as `read_covid_ct`, with the patients of test as `known_patients`."""
+    data = read_covid_ct(root, counts, exclude)
+    return data._replace(test=replace(data.test, patients=known_patients(table, root, data.test)))
 
 
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:

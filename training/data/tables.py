@@ -10,11 +10,7 @@ from training.errors import TrainingError
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file in UTF-8 whose first line names at least these columns.
-
-    Raises:
-        TrainingError: it is not a CSV file, or lacks a column.
-    """
+    """Read a CSV file in UTF-8 whose first line names at least these columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
@@ -26,11 +22,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_spreadsheet(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read these columns of the first sheet of a spreadsheet (.xlsx); its first row names at least these.
-
-    Raises:
-        TrainingError: it is not a spreadsheet, or lacks a column.
-    """
+    """Read these columns of the first sheet of a spreadsheet (.xlsx); its first row names at least these."""
     try:
         header, *rows = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python() or [[]]
     except CalamineError as error:

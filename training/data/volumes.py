@@ -39,9 +39,6 @@ def read_volumes(folder: Path) -> Iterator[Volume]:
     """Read every volume below a folder: NIfTI and MetaImage files, and the series of all DICOM files together.
 
     Files that are none of these are counted in a warning.
-
-    Raises:
-        TrainingError: there is no such folder, or a volume is damaged; the message names the file.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: there is no such folder")
@@ -67,11 +64,7 @@ def read_volumes(folder: Path) -> Iterator[Volume]:
 
 
 def read_mask_volume(path: Path) -> list[Mask]:
-    """Read a NIfTI file of masks, in the order of the slices of its volume: inside from 1.
-
-    Raises:
-        TrainingError: it can't be read.
-    """
+    """Read a NIfTI file of masks, in the order of the slices of its volume: inside from 1."""
     try:
         return [slice_[0] > 0 for slice_ in open_nifti(path.read_bytes()).slices(_ANY_LABEL)]
     except ServiceError as error:

@@ -31,10 +31,6 @@ def estimate_hounsfield(grey: Grey, lung: NDArray[np.floating]) -> Grey:
     """Estimate Hounsfield units from lung and tissue, for a slice stored in any window: float32 (H, W).
 
     Values clipped by the window stay clipped; lung and tissue lie inside a lung window.
-
-    Args:
-        grey: float32 (H, W), 0 to 1.
-        lung: (h, w), probability of lung.
     """
     height, width = grey.shape
     share = cv2.resize(lung.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

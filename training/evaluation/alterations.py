@@ -27,8 +27,8 @@ _MARK_AREA: Final = 0.005
 
 
 def altered(split: Split, alter: Callable[[Slice], Slice]) -> Split:
-    """Alter every slice of a split; labels and paths do not change."""
-    return Split(split.name, tuple(replace(labelled, pixels=alter(labelled.pixels)) for labelled in split.slices))
+    """Alter every slice of a split; its labels, paths and patients do not change."""
+    return replace(split, slices=tuple(replace(slice_, pixels=alter(slice_.pixels)) for slice_ in split.slices))
 
 
 def reencode(ct_slice: Slice) -> Slice:

@@ -84,8 +84,6 @@ def predictions_by_source(
     """Group the predictions for slices with a known truth by source.
 
     Args:
-        truth: of a slice.
-        slices: N of them.
         probability: (N,), that the truth is 1.
         fewest: slices of each truth that a source must have; other sources are left out.
     """

@@ -110,11 +110,7 @@ class LeftOutJudgement(Record):
 
 
 def judge_left_out(predictions: Predictions, slices: Sequence[CtSlice], seed: int) -> LeftOutJudgement:
-    """Calibrate, choose thresholds and score on slices that the network was not trained on.
-
-    Raises:
-        TrainingError: no left-out source has both classes, or no left-out slice has a lesion mask.
-    """
+    """Calibrate, choose thresholds and score on slices that the network was not trained on."""
     calibrations, trials = fit_calibrations(predictions, slices)
     predictions = calibrated(predictions, calibrations)
     sources = predictions_by_source(is_covid, slices, predictions.probability)

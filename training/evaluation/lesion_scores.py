@@ -48,9 +48,6 @@ def score_lesions(predictions: Predictions, slices: Sequence[CtSlice]) -> Lesion
     """Compare the maps with the drawn lesion masks, on the maps' grid.
 
     Without a drawn lung mask, the lungs of the network are used.
-
-    Raises:
-        TrainingError: no slice has a drawn lesion.
     """
     size = predictions.heatmap.shape[1]
     cells: list[NDArray[np.float32]] = []

@@ -1,26 +1,19 @@
 """Scores of the official test: with official and corrected labels, and with altered slices."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from service.imaging.decode import to_input
-from service.model.card import INVOLVEMENT_BOUNDS, PROBABILITY_BOUNDS
 from training.data.covid_ct import Split
 from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.data.lesion_data import LesionData
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.predictions import Predictions
-from training.evaluation.scores import (
-    ScoreName,
-    Scores,
-    score,
-    shares_up_to,
-    weighted_scores,
-)
+from training.evaluation.scores import ScoreName, Scores, score, weighted_scores
 from training.network.lung_box import find_box
-from training.network.lung_finder import LungFinder, shrink
+from training.network.lung_finder import LungFinder, find_lung
 from training.run.record import Record
 
 
@@ -31,23 +24,6 @@ class AlteredScores(Record):
     accuracy: float
     auc_change: float
     accuracy_change: float
-
-
-@dataclass(frozen=True, slots=True)
-class OfficialTestScores:
-    """Scores of official test.
-
-    Attributes:
-        scores: `test` with official labels, `test_corrected` with known errors corrected or left out,
-            `test_without_notes` without every slice that the table of errors names, `test_new_papers` without slices
-            that share a paper or a patient with a training slice.
-        probability_shares: share of probabilities at or below 0.1, 0.2, ... 1.0.
-        lung_involvement_shares: share of slices with a lung involvement at or below each of INVOLVEMENT_BOUNDS.
-    """
-
-    scores: dict[str, Scores]
-    probability_shares: tuple[float, ...]
-    lung_involvement_shares: dict[float, float]
 
 
 def alter(originals: Split, slices: Sequence[CtSlice], finder: LungFinder) -> dict[str, list[CtSlice]]:
@@ -67,40 +43,30 @@ def alter(originals: Split, slices: Sequence[CtSlice], finder: LungFinder) -> di
     return sets
 
 
-def score_test(
-    predictions: Predictions,
-    slices: Sequence[CtSlice],
-    corrections: Mapping[str, int | None],
-    known_papers: Collection[str],
-    threshold: float,
-    seed: int,
-    *,
-    patients_are_known: bool = False,
-) -> OfficialTestScores:
-    """Score the unaltered test split; where patients are known, they are the groups of the slices."""
+def score_test(predictions: Predictions, data: LesionData, threshold: float, seed: int) -> dict[str, Scores]:
+    """Score the unaltered test split; where patients are known, they are the groups of the slices.
+
+    Returns:
+        `test` with official labels, `test_corrected` with known errors corrected or left out, `test_without_notes`
+        without every slice that the table of errors names, `test_new_papers` without slices that share a paper or a
+        patient with a training slice.
+    """
+    slices, corrections, patients = data.test, data.corrections, data.test_patients
     sets = {
         "test": [slice_.label for slice_ in slices],
         "test_corrected": [corrections.get(slice_.name, slice_.label) for slice_ in slices],
         "test_without_notes": [None if slice_.name in corrections else slice_.label for slice_ in slices],
     }
-    new_papers = [None if slice_.name in known_papers else slice_.label for slice_ in slices]
+    new_papers = [None if slice_.name in data.known_papers else slice_.label for slice_ in slices]
     if len(set(new_papers) - {None}) == 2:
         sets["test_new_papers"] = new_papers
     scores = {}
     for name, labels in sets.items():
         usable = [i for i, label in enumerate(labels) if label is not None]
-        scores[name] = score(
-            predictions.probability[usable],
-            np.array([labels[i] for i in usable]),
-            threshold,
-            seed,
-            [slices[i].group for i in usable] if patients_are_known else None,
-        )
-    return OfficialTestScores(
-        scores=scores,
-        probability_shares=tuple(shares_up_to(predictions.probability, PROBABILITY_BOUNDS).values()),
-        lung_involvement_shares=shares_up_to(predictions.involvement[:, 0], INVOLVEMENT_BOUNDS),
-    )
+        groups = None if patients is None else [patients[i] for i in usable]
+        known = np.array([labels[i] for i in usable])
+        scores[name] = score(predictions.probability[usable], known, threshold, seed, groups)
+    return scores
 
 
 def score_altered(
@@ -130,9 +96,8 @@ def _scores(predictions: Predictions, slices: Sequence[CtSlice], threshold: floa
 
 def _blacken(slice_: CtSlice, finder: LungFinder) -> CtSlice:
     """Blacken everything outside the lungs' box."""
-    with torch.inference_mode():
-        lung = torch.sigmoid(finder(shrink(torch.from_numpy(slice_.grey)[None, None].float() / 255))[0])
-    x0, x1, y0, y1 = (min(SLICE_SIZE, max(0, round(side * SLICE_SIZE))) for side in find_box(lung[:, 0])[0].tolist())
+    box = find_box(find_lung(finder, slice_.grey))[0].tolist()
+    x0, x1, y0, y1 = (min(SLICE_SIZE, max(0, round(side * SLICE_SIZE))) for side in box)
     grey = np.zeros_like(slice_.grey)
     grey[y0:y1, x0:x1] = slice_.grey[y0:y1, x0:x1]
     return replace(slice_, grey=grey)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.model.card import CheckName
 from training.data.ct_slices import CtSlice
 from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
@@ -17,10 +16,10 @@ from training.run.machine import Machine
 from training.run.progress import progress
 from training.run.stages import computed_once, load_arrays, save_arrays
 
-CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
-"""Reasons to refuse a picture; each is an output of the network."""
-
 _BATCH: Final = 8
+
+_FORMATS: Final = dict.fromkeys(("heatmap", "lungs", "found_lungs"), np.float16)
+"""Formats of the maps, which need most of the memory; all else is float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,6 @@ class Predictions:
         covid_given_lesion: float32 (N,), that it is COVID-19 rather than another disease.
         involvement: float32 (N, 3), lesion area over lung area: both lungs, left, right.
         heatmap, lungs: float16 (N, 80, 80).
-        checks: float32 (N, number of CHECKS).
         found_lungs: float16 (N, 64, 64), lungs by the lung finder.
     """
 
@@ -41,7 +39,6 @@ class Predictions:
     involvement: NDArray[np.float32]
     heatmap: NDArray[np.float16]
     lungs: NDArray[np.float16]
-    checks: NDArray[np.float32]
     found_lungs: NDArray[np.float16]
 
     @property
@@ -53,46 +50,32 @@ class Predictions:
 def resumed_predictions(
     path: Path, reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str
 ) -> Predictions:
-    """Read the predictions of an interrupted run, or run the network and write them.
-
-    Raises:
-        TrainingError: the file is damaged, or for other slices.
-    """
+    """Read the predictions of an interrupted run, or run the network and write them."""
     names = np.array([f"{slice_.source}/{slice_.name}" for slice_ in slices])
 
     def load(path: Path) -> Predictions:
         stored = load_arrays(path)
         if not np.array_equal(stored.pop("names"), names):
             raise ValueError("it has the predictions for other slices")
-        return Predictions(**stored)
+        return Predictions(**{field.name: stored[field.name] for field in fields(Predictions)})
 
     def save(path: Path, predictions: Predictions) -> None:
-        save_arrays(
-            path, {"names": names} | {field.name: getattr(predictions, field.name) for field in fields(predictions)}
-        )
+        arrays = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
+        save_arrays(path, {"names": names} | arrays)
 
     return computed_once(path, load, save, lambda: predict(reader, slices, machine, title))
 
 
 def predict(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str) -> Predictions:
     """Run a network on slices, under the machine's autocast."""
-    rows: list[list[NDArray[np.float32]]] = []
+    columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(Predictions)}
     with torch.inference_mode(), machine.autocast():
         for start in progress(range(0, len(slices), _BATCH), title, "batch"):
             greys = np.stack([slice_.grey for slice_ in slices[start : start + _BATCH]])
             pictures = torch.from_numpy(greys)[:, None].to(machine.device)
             outputs = reader(pictures)
             outputs["involvement"] = outputs["lung_involvement"]
-            outputs["checks"] = torch.stack([outputs[name] for name in CHECKS], dim=1)
             outputs["found_lungs"] = torch.sigmoid(reader.finder(shrink(pictures.float() / 255))[0])[:, 0]
-            rows.append([outputs[field.name].float().cpu().numpy() for field in fields(Predictions)])
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    return Predictions(
-        lesion_probability=columns[0],
-        covid_given_lesion=columns[1],
-        involvement=columns[2],
-        heatmap=columns[3].astype(np.float16),
-        lungs=columns[4].astype(np.float16),
-        checks=columns[5],
-        found_lungs=columns[6].astype(np.float16),
-    )
+            for name, parts in columns.items():
+                parts.append(outputs[name].float().cpu().numpy().astype(_FORMATS.get(name, np.float32)))
+    return Predictions(**{name: np.concatenate(parts) for name, parts in columns.items()})

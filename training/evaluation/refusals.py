@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,10 +14,9 @@ from service.imaging.decode import to_input
 from service.model.card import CheckName
 from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.data.windows import as_grey, estimate_hounsfield, show
-from training.evaluation.predictions import CHECKS
 from training.generated.images import generated_images
 from training.network.lesion_reader import LesionReader
-from training.network.lung_finder import shrink
+from training.network.lung_finder import find_lung, shrink
 from training.run.machine import Machine
 from training.run.progress import progress
 from training.run.record import Record
@@ -25,6 +24,9 @@ from training.run.record import Record
 Pixels: TypeAlias = NDArray[np.uint8]
 Lung: TypeAlias = NDArray[np.float32]
 """Probability of lung, (64, 64)."""
+
+CHECKS: Final[tuple[CheckName, ...]] = get_args(CheckName)
+"""Reasons to refuse a picture; each is an output of the network."""
 
 CHECK_THRESHOLDS: Final[dict[CheckName, float]] = {
     "several_panels": 0.5,
@@ -85,7 +87,10 @@ def measure_refusals(
     sources = sorted({slice_.source for slice_ in slices})
     sampled = {name: _sample([slice_ for slice_ in slices if slice_.source == name], generator) for name in sources}
     few = {
-        name: [(slice_, _find_lung(reader, slice_)) for slice_ in _sample(members, generator, _MOST_ALTERED)]
+        name: [
+            (slice_, find_lung(reader.finder, slice_.grey)[0].cpu().numpy())  # other windows need the lungs
+            for slice_ in _sample(members, generator, _MOST_ALTERED)
+        ]
         for name, members in sampled.items()
     }
     generated = {
@@ -105,15 +110,6 @@ def measure_refusals(
             for name, alter in _ALTERATIONS.items()
         },
     )
-
-
-def _find_lung(reader: LesionReader, slice_: CtSlice) -> Lung:
-    """Find the lungs, which other windows need."""
-    grey = as_grey(slice_.grey)
-    with torch.inference_mode():
-        cells, _ = reader.finder(shrink(torch.from_numpy(grey)[None, None].to(reader.normalise.mean.device)))
-    lung: Lung = torch.sigmoid(cells)[0, 0].cpu().numpy()
-    return lung
 
 
 def _in_window(window: tuple[float, float], pixels: Pixels, lung: Lung) -> Pixels:

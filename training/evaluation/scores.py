@@ -96,10 +96,7 @@ def score(
     """Score probabilities of COVID; both classes must occur.
 
     Args:
-        probabilities: (N,).
         labels: (N,), 1 is COVID.
-        threshold: at or above it a slice is called COVID.
-        seed: of the intervals.
         groups: patient of each slice; None takes each slice as a patient.
     """
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels, np.int64)

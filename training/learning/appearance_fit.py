@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from training.data.ct_slices import CtSlice
 from training.learning.augmentation import degrade, draw_marks, jitter_tone
-from training.learning.lesion_samples import share_of
-from training.learning.lung_crops import FoundLungs, crop_lungs
+from training.learning.lesion_samples import TrainingSet, share_of
+from training.learning.lung_crops import crop_lungs
 from training.network.lesion_network import AppearanceProbe, LesionNetwork, pyramid_and_probed
 from training.run.machine import Machine
 from training.run.processes import current
@@ -31,29 +31,19 @@ _MOST: Final = 1000
 
 def fit_appearance(
     network: LesionNetwork,
-    slices: Sequence[CtSlice],
-    lungs: FoundLungs,
-    shares: Mapping[str | None, float],
+    seen: TrainingSet,
     size: tuple[int, int],
     machine: Machine,
     rng: np.random.Generator,
 ) -> AppearanceProbe:
-    """Fit the probe to the labelled training slices.
-
-    Args:
-        network: trained on these slices, in evaluation mode.
-        slices, lungs, shares, size: as in `LesionSamples`.
-        machine: device and number format.
-        rng: draws the augmented view.
-    """
+    """Fit the probe to the labelled slices that the network was trained on."""
+    slices = seen.slices
     chosen = _choose([i for i, s in enumerate(slices) if s.kind == "labelled" and s.label is not None], slices, rng)
     probe = AppearanceProbe(network.probed_channels)
-    views = [
-        _pool(network, probe, slices, lungs, chosen, size, machine, rng if view else None) for view in range(_VIEWS)
-    ]
+    views = [_pool(network, probe, seen, chosen, size, machine, rng if view else None) for view in range(_VIEWS)]
     features = np.concatenate(views)
     labels = np.tile([slices[i].label or 0 for i in chosen], _VIEWS)
-    weights = np.tile(_weights([slices[i] for i in chosen], shares), _VIEWS)
+    weights = np.tile(_weights([slices[i] for i in chosen], seen.shares), _VIEWS)
     scaler = StandardScaler().fit(features)
     # divided by the root of their number, so that the penalty does not depend on it
     root = np.sqrt(features.shape[1])
@@ -82,8 +72,7 @@ def _choose(labelled: Sequence[int], slices: Sequence[CtSlice], rng: np.random.G
 def _pool(
     network: LesionNetwork,
     probe: AppearanceProbe,
-    slices: Sequence[CtSlice],
-    lungs: FoundLungs,
+    seen: TrainingSet,
     chosen: Sequence[int],
     size: tuple[int, int],
     machine: Machine,
@@ -99,7 +88,7 @@ def _pool(
             pictures = []
             for place in places[start : start + 8]:
                 i, view = chosen[place], None if rng is None else np.random.default_rng(seeds[place])
-                grey = crop_lungs(slices[i], lungs.lung[i], lungs.box[i], size, view).grey
+                grey = crop_lungs(seen.slices[i], seen.lungs.lung[i], seen.lungs.box[i], size, view).grey
                 pictures.append(
                     grey if view is None else degrade(draw_marks(jitter_tone(grey, view), view, 0.35), view)
                 )

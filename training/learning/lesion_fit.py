@@ -1,7 +1,7 @@
 """Training stages of the recipe `lesion`, each resumed from the run folder: finder, left-out network, network."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from training.data.ct_slices import CtSlice
-from training.data.left_out import choose_left_out, read_left_out, write_left_out
+from training.data.left_out import choose_left_out
 from training.learning.appearance_fit import fit_appearance
-from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.learning.lung_crops import FoundLungs, resumed_lungs
@@ -27,7 +27,7 @@ from training.network.weights import load_features
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.seeding import derive_seed, seed_everything
-from training.run.stages import computed_once, resumed_network
+from training.run.stages import resumed_network
 
 _COVID_CT: Final = "covid-ct"
 
@@ -36,13 +36,16 @@ _LARGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class LesionFitSettings:
-    """Settings of a training run.
+class LesionJob:
+    """Settings of a run of the recipe `lesion`.
 
     Attributes:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's.
-        run_folder: for checkpoints.
+        run_folder: for checkpoints, from which an interrupted run continues, and for the model.
         leave_out: sources that are left out of the left-out network.
+        version: of the model.
+        inputs: SHA-256 of the inputs by name.
+        export_anyway: write model files even if the network learned nothing.
     """
 
     recipe: LesionRecipe
@@ -50,23 +53,18 @@ class LesionFitSettings:
     weights: Path | None
     run_folder: Path
     leave_out: tuple[str, ...]
+    version: str
+    inputs: Mapping[str, str]
+    export_anyway: bool = False
+
+    @property
+    def models_folder(self) -> Path:
+        """Folder for model files, metrics.json, predictions.csv and figures."""
+        return self.run_folder / "model"
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return the run's random generator for one purpose."""
         return np.random.default_rng(derive_seed(self.recipe.seed, *names))
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """Slices that a network is trained on, with their lungs.
-
-    Attributes:
-        shares: of the labelled sources, as in `LesionSamples`.
-    """
-
-    slices: Sequence[CtSlice]
-    lungs: FoundLungs
-    shares: dict[str | None, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,89 +98,69 @@ class FittedLesions:
     weights: str
 
 
-def fit_lesions(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> FittedLesions:
-    """Train the finder, a network without the left-out sources, and the network on all of them.
-
-    Args:
-        settings: of the run.
-        slices: all training slices; no test slice is among them.
-        other: pictures that are not chest slices, for the finder.
-
-    Raises:
-        TrainingError: weights, a checkpoint or a left-out source can't be used.
-    """
-    recipe = settings.recipe
-    left_out = _left_out(settings, slices)
-    judged, shipped = (_new_network(settings, name) for name in ("left-out", "network"))
-    weights = load_features(shipped.features, recipe.architecture, settings.weights)  # before minutes of training
+def fit_lesions(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> FittedLesions:
+    """Train the small networks, a network without the left-out sources, and the network on all training slices."""
+    recipe = job.recipe
+    left_out = choose_left_out(slices, job.leave_out)
+    judged, shipped = (_new_network(job, name) for name in ("left-out", "network"))
+    weights = load_features(shipped.features, recipe.architecture, job.weights)  # before minutes of training
     judged.features.load_state_dict(shipped.features.state_dict())
     LesionStage.SMALL_NETWORKS.announce()
-    finder = _finder(settings, slices, other)
-    lungs = resumed_lungs(settings.run_folder / "lungs.npz", finder, slices)
-    views = _views(settings, slices, lungs, other)
+    finder = _finder(job, slices, other)
+    lungs = resumed_lungs(job.run_folder / "lungs.npz", finder, slices)
+    views = _views(job, slices, lungs, other)
     everything = _training_set(recipe, slices, lungs, [True] * len(slices))
     seen = _training_set(recipe, slices, lungs, [not out for out in left_out])
     LesionStage.LEFT_OUT_NETWORK.announce()
-    judged = _train(settings, judged, seen, "left-out.ckpt", recipe.left_out_steps)
+    judged = _train(job, judged, seen, "left-out.ckpt", recipe.left_out_steps)
     LesionStage.NETWORK.announce()
-    shipped = _train(settings, shipped, everything, "network.ckpt", recipe.steps)
+    shipped = _train(job, shipped, everything, "network.ckpt", recipe.steps)
     LesionStage.APPEARANCE.announce()
     fitted = FittedLesions(
         finder,
         views,
         everything,
         left_out,
-        FittedNetwork(judged, _appearance(settings, judged, seen, "left-out-appearance.pt")),
-        FittedNetwork(shipped, _appearance(settings, shipped, everything, "appearance.pt")),
+        FittedNetwork(judged, _appearance(job, judged, seen, "left-out-appearance.pt")),
+        FittedNetwork(shipped, _appearance(job, shipped, everything, "appearance.pt")),
         weights,
     )
     current().leave_to_first()
     return fitted
 
 
-def _new_network(settings: LesionFitSettings, name: str) -> LesionNetwork:
-    seed_everything(settings.recipe.seed, name, "weights")
+def _new_network(job: LesionJob, name: str) -> LesionNetwork:
+    seed_everything(job.recipe.seed, name, "weights")
     return LesionNetwork()
 
 
-def _left_out(settings: LesionFitSettings, slices: Sequence[CtSlice]) -> list[bool]:
-    return computed_once(
-        settings.run_folder / "left-out.csv",
-        lambda path: read_left_out(path, slices),
-        lambda path, left_out: write_left_out(path, slices, left_out),
-        lambda: choose_left_out(slices, settings.leave_out),
-    )
-
-
-def _finder(settings: LesionFitSettings, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> LungFinder:
-    recipe, path = settings.recipe, settings.run_folder / "finder.pt"
+def _finder(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSlice]) -> LungFinder:
+    recipe, path = job.recipe, job.run_folder / "finder.pt"
 
     def train() -> LungFinder:
-        pictures = LungPictures(_with_lungs(slices), other, settings.generator("finder"))
+        pictures = LungPictures(_with_lungs(slices), other, job.generator("finder"))
         seed_everything(recipe.seed, "finder", "weights")
-        return train_lung_finder(pictures, _small_training(settings, recipe.finder_steps, path)).cpu()
+        return train_lung_finder(pictures, _small_training(job, recipe.finder_steps, path)).cpu()
 
     return resumed_network(path, LungFinder(), train)
 
 
-def _views(
-    settings: LesionFitSettings, slices: Sequence[CtSlice], lungs: FoundLungs, other: Sequence[CtSlice]
-) -> ViewChecker:
-    recipe, path = settings.recipe, settings.run_folder / "views.pt"
+def _views(job: LesionJob, slices: Sequence[CtSlice], lungs: FoundLungs, other: Sequence[CtSlice]) -> ViewChecker:
+    recipe, path = job.recipe, job.run_folder / "views.pt"
 
     def train() -> ViewChecker:
-        not_slices = OtherPictures(_with_lungs(slices), other, settings.generator("views", "other"))
-        pictures = ViewPictures(slices, lungs, not_slices, settings.generator("views"))
+        not_slices = OtherPictures(_with_lungs(slices), other, job.generator("views", "other"))
+        pictures = ViewPictures(slices, lungs, not_slices, job.generator("views"))
         seed_everything(recipe.seed, "views", "weights")
-        return train_view_checker(pictures, _small_training(settings, recipe.view_steps, path)).cpu()
+        return train_view_checker(pictures, _small_training(job, recipe.view_steps, path)).cpu()
 
     return resumed_network(path, ViewChecker(), train)
 
 
-def _small_training(settings: LesionFitSettings, steps: int, path: Path) -> SmallTraining:
-    recipe = settings.recipe
+def _small_training(job: LesionJob, steps: int, path: Path) -> SmallTraining:
+    recipe = job.recipe
     checkpoint = path.with_suffix(".ckpt")
-    return SmallTraining(steps, recipe.finder_batch_size, recipe.finder_learning_rate, settings.machine, checkpoint)
+    return SmallTraining(steps, recipe.finder_batch_size, recipe.finder_learning_rate, job.machine, checkpoint)
 
 
 def _with_lungs(slices: Sequence[CtSlice]) -> list[CtSlice]:
@@ -198,30 +176,17 @@ def _training_set(
     return TrainingSet(seen, FoundLungs(lungs.lung[rows], lungs.box[rows]), source_shares(seen, recipe.covid_ct_share))
 
 
-def _train(
-    settings: LesionFitSettings, network: LesionNetwork, seen: TrainingSet, file: str, steps: int
-) -> LesionNetwork:
-    recipe, checkpoint = settings.recipe, settings.run_folder / file
-    samples = LesionSamples(seen.slices, seen.lungs, seen.shares, recipe.box_size, settings.generator(checkpoint.stem))
-    training = LesionTraining(
-        steps=steps,
-        batch_size=recipe.batch_size,
-        warm_up=recipe.warm_up_steps,
-        cool_down=recipe.cool_down_steps,
-        learning_rate=recipe.learning_rate,
-        frozen=recipe.frozen_layers,
-        machine=settings.machine,
-        checkpoint=checkpoint,
-    )
-    return train_lesion_network(network, samples, training).cpu()
+def _train(job: LesionJob, network: LesionNetwork, seen: TrainingSet, file: str, steps: int) -> LesionNetwork:
+    checkpoint = job.run_folder / file
+    samples = LesionSamples(seen, job.recipe.box_size, job.generator(checkpoint.stem))
+    return train_lesion_network(network, samples, LesionTraining(job.recipe, steps, job.machine, checkpoint)).cpu()
 
 
-def _appearance(settings: LesionFitSettings, network: LesionNetwork, seen: TrainingSet, file: str) -> AppearanceProbe:
-    path = settings.run_folder / file
+def _appearance(job: LesionJob, network: LesionNetwork, seen: TrainingSet, file: str) -> AppearanceProbe:
+    path = job.run_folder / file
 
     def fit() -> AppearanceProbe:
-        size, rng = settings.recipe.box_size, settings.generator(path.stem)
-        return fit_appearance(network, seen.slices, seen.lungs, seen.shares, size, settings.machine, rng)
+        return fit_appearance(network, seen, job.recipe.box_size, job.machine, job.generator(path.stem))
 
     return resumed_network(path, AppearanceProbe(network.probed_channels), fit, by_all=True)
 

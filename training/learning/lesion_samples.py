@@ -51,6 +51,19 @@ class Batch(NamedTuple):
     seeds: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Slices that a network is trained on, with their lungs.
+
+    Attributes:
+        shares: of each labelled source among the labelled slices; all other sources share that of `None`.
+    """
+
+    slices: Sequence[CtSlice]
+    lungs: FoundLungs
+    shares: Mapping[str | None, float]
+
+
 @dataclass(slots=True)
 class _Sample:
     crop: LungCrop
@@ -64,21 +77,13 @@ class LesionSamples:
     """Draws training batches.
 
     Args:
-        slices: to learn from, without left-out ones.
-        lungs: those of the slices.
-        shares: of each labelled source among the labelled slices; all other sources share that of `None`.
+        seen: slices to learn from, without left-out ones.
         size: height and width of the pictures.
         rng: draws the seed of every sample, so that a run can be resumed.
     """
 
-    def __init__(
-        self,
-        slices: Sequence[CtSlice],
-        lungs: FoundLungs,
-        shares: Mapping[str | None, float],
-        size: tuple[int, int],
-        rng: np.random.Generator,
-    ) -> None:
+    def __init__(self, seen: TrainingSet, size: tuple[int, int], rng: np.random.Generator) -> None:
+        slices, lungs, shares = seen.slices, seen.lungs, seen.shares
         self._slices, self._lungs, self._size, self._seeds = slices, lungs, size, rng
         self._rng = rng  # of one sample, from its seed
         usable = [i for i in range(len(slices)) if lungs.has_lungs(i)]
@@ -135,11 +140,7 @@ class LesionSamples:
         self._seeds.bit_generator.state = position
 
     def _check(self) -> None:
-        """Refuse sources without a usable slice.
-
-        Raises:
-            TrainingError: no lungs were found in any slice of a kind that is needed.
-        """
+        """Refuse sources without a usable slice."""
         needed: dict[str, Sequence[Sequence[object]]] = {
             "that is labelled NonCOVID": [group[0] for group in self._labelled],
             "that is labelled COVID": [group[1] for group in self._labelled],

@@ -15,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning.lesion_samples import Batch, LesionSamples
+from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork, log_probability
-from training.run.atomic_write import write_atomically
-from training.run.history import append_row
+from training.run.atomic_write import write_atomically, write_csv
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.progress import progress, say
@@ -40,22 +40,14 @@ class LesionTraining:
     """Settings of the lesion network's training.
 
     Attributes:
+        recipe: batch size, learning rate and its schedule, frozen layers.
         steps: optimiser steps.
-        batch_size: slices a step.
-        warm_up: steps in which the learning rate rises to its constant value.
-        cool_down: last steps, in which it falls to zero.
-        learning_rate: of VGG's convolutions; everything new has ten times as much.
-        frozen: how many of VGG's first layers keep ImageNet's weights (14: blocks 1 and 2).
         machine: device and number format.
         checkpoint: file that a killed run resumes from.
     """
 
+    recipe: LesionRecipe
     steps: int
-    batch_size: int
-    warm_up: int
-    cool_down: int
-    learning_rate: float
-    frozen: int
     machine: Machine
     checkpoint: Path
 
@@ -70,7 +62,8 @@ class LesionTraining:
 
     def rate(self, step: int) -> float:
         """Share of the learning rate in a step, counted from 0: it rises, is constant and falls."""
-        return min(1.0, (step + 1) / max(1, self.warm_up), (self.steps - step) / max(1, self.cool_down))
+        warm_up, cool_down = self.recipe.warm_up_steps, max(1, self.recipe.cool_down_steps)
+        return min(1.0, (step + 1) / warm_up, (self.steps - step) / cool_down)
 
     def has_snapshot(self, step: int) -> bool:
         """Whether weights are kept after this step: the last one, 500, 1,000, 2,000, 4,000 and so on."""
@@ -85,11 +78,8 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     Hu et al. 2024, arXiv 2404.06395). A lengthened run continues from its last weights at the constant rate, and falls
     again at its new end (Wen et al. 2024, arXiv 2410.05192). The weights are averaged over the last ninth of all steps
     (power function, Karras et al. 2024, arXiv 2312.02696).
-
-    Raises:
-        TrainingError: the checkpoint is damaged or of another run.
     """
-    _freeze(network, training.frozen)
+    _freeze(network, training.recipe.frozen_layers)
     network.to(training.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     finished = training.snapshot_path(training.steps)
     if not current().lacks(finished):
@@ -102,47 +92,47 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     processes.check_same(state.step, f"the step of {training.checkpoint}")
     if state.step >= training.steps:
         raise TrainingError(f"{training.checkpoint}: at step {state.step}, and step {training.steps} was not kept")
-    places = processes.places(training.batch_size)
+    batch_size = training.recipe.batch_size
+    places = processes.places(batch_size)
     if not places:
-        raise TrainingError(f"--batch-size {training.batch_size}: fewer slices than processes")
+        raise TrainingError(f"--batch-size {batch_size}: fewer slices than processes")
     parallel = DistributedDataParallel(network) if processes.count > 1 else network
     with ThreadPoolExecutor(1) as drawing:
         bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
-        waiting = drawing.submit(samples.batch, training.batch_size, places)
+        waiting = drawing.submit(samples.batch, batch_size, places)
         for step in bar:
             batch = waiting.result()
             position = samples.position()  # of the generator, before the batch after this one is drawn
-            waiting = drawing.submit(samples.batch, training.batch_size, places)
+            waiting = drawing.submit(samples.batch, batch_size, places)
             for group in optimiser.param_groups:
                 group["lr"] = group["largest_lr"] * training.rate(step)
             losses = _step(network, parallel, batch, training, optimiser)
             state.advance(step + 1, losses)
-            bar.set_postfix(state.running)
+            bar.set_postfix(**state.running)
             if processes.is_first and training.has_snapshot(step + 1):
                 write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
             if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                append_row(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
+                append_losses(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
                 state.save(training.checkpoint, position)
     state.take_average()
     return network
 
 
-def training_seconds(losses_path: Path) -> float:
-    """Read from a table of losses how long the training took, in all processes that continued it.
+def append_losses(path: Path, row: Mapping[str, float]) -> None:
+    """Add the losses of a step to a table; rows of this step and later ones, from before a kill, are replaced."""
+    rows = read_rows(path, ("step",)) if path.is_file() else []
+    earlier = [kept.values() for kept in rows if float(kept["step"]) < row["step"]]
+    write_csv(path, row, [*earlier, row.values()])
 
-    Raises:
-        TrainingError: there is no such table.
-    """
+
+def training_seconds(losses_path: Path) -> float:
+    """Read from a table of losses how long the training took, in all processes that continued it."""
     return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
 def read_snapshot(path: Path, network: LesionNetwork) -> None:
-    """Take the averaged weights of a snapshot.
-
-    Raises:
-        TrainingError: the file is damaged or of another run.
-    """
+    """Take the averaged weights of a snapshot."""
     with restoring(path):
         _take(network, torch.load(path, map_location="cpu", weights_only=True))
 
@@ -163,11 +153,12 @@ def _freeze(network: LesionNetwork, layers: int) -> None:
 
 
 def _optimiser(network: LesionNetwork, training: LesionTraining) -> torch.optim.Optimizer:
+    rate = training.recipe.learning_rate
     trunk = [weight for weight in network.features.parameters() if weight.requires_grad]
     new = [weight for name, weight in network.named_parameters() if not name.startswith("features.")]
     groups = [
-        {"params": trunk, "largest_lr": training.learning_rate},
-        {"params": new, "largest_lr": _NEW_LAYERS * training.learning_rate},
+        {"params": trunk, "largest_lr": rate},
+        {"params": new, "largest_lr": _NEW_LAYERS * rate},
     ]
     return torch.optim.AdamW(groups, weight_decay=0.02)
 

@@ -56,11 +56,7 @@ class LungCrop:
 
 
 def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
-    """Read the lungs that an interrupted run found, or find and write them.
-
-    Raises:
-        TrainingError: the file is damaged.
-    """
+    """Read the lungs that an interrupted run found, or find and write them."""
     return computed_once(
         path,
         lambda path: FoundLungs(**load_arrays(path)),

@@ -49,7 +49,6 @@ class LungPictures:
     Args:
         slices: those with lung masks, and clear ones, which are segmented by threshold.
         other: pictures that are not chest slices.
-        rng: draws everything.
     """
 
     def __init__(self, slices: Sequence[CtSlice], other: Sequence[CtSlice], rng: np.random.Generator) -> None:

@@ -31,7 +31,6 @@ class OtherPictures:
     Args:
         slices: for contact sheets; the volumes of those with lesion masks are also cut in other directions.
         other: pictures that are not chest slices.
-        rng: draws everything.
     """
 
     def __init__(self, slices: Sequence[CtSlice], other: Sequence[CtSlice], rng: np.random.Generator) -> None:

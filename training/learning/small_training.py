@@ -52,11 +52,7 @@ class _Pictures(Protocol):
 
 
 def train_lung_finder(pictures: LungPictures, training: SmallTraining) -> LungFinder:
-    """Train a lung finder from random weights, or from its checkpoint, and return it in evaluation mode.
-
-    Raises:
-        TrainingError: the checkpoint is damaged.
-    """
+    """Train a lung finder from random weights, or from its checkpoint, and return it in evaluation mode."""
     return _train(LungFinder(), pictures, _finder_loss, training, "training the lung finder")
 
 

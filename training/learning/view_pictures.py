@@ -46,7 +46,6 @@ class ViewPictures:
         slices: chest slices in a lung window, upright.
         lungs: those of the slices; slices without lungs are left out.
         other: draws pictures that are not slices.
-        rng: draws everything.
     """
 
     def __init__(

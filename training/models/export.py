@@ -30,15 +30,7 @@ _INTENDED_USE: Final = (
 def common_fields(
     network: nn.Module, version: str, input_size: int, precision: FilePrecision, provenance: Provenance
 ) -> dict[str, Any]:
-    """Return the fields of a card that both recipes fill in the same way.
-
-    Args:
-        network: of the file, in evaluation mode and in fp32.
-        version: of the model.
-        input_size: pixels, side of the square input.
-        precision: of the file.
-        provenance: recipe, data and code.
-    """
+    """Return the fields of a card that both recipes fill in the same way; the network is in fp32."""
     device = next(network.parameters()).device
     batch = torch.from_numpy(synthetic_slice(_SELF_CHECK_SEED, input_size))[None].to(device)
     with torch.inference_mode():

@@ -62,16 +62,7 @@ class LocalPredictions:
 
 
 def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibration:
-    """Fit calibration and thresholds to all slices, and score them on patients left out of the fit.
-
-    Args:
-        local: predictions for the slices.
-        date: of the fit, for the record.
-        seed: of folds and intervals.
-
-    Raises:
-        TrainingError: fewer than 30 slices of a class, or of too few patients.
-    """
+    """Fit calibration and thresholds to all slices, and score them on patients left out of the fit."""
     _check(local)
     calibrations, thresholds = _fit(local)
     of_lesion = {point: threshold if point == "triage" else 0.0 for point, threshold in thresholds.items()}

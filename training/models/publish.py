@@ -61,11 +61,7 @@ def publish(folder: Path) -> None:
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """Replace the model of `folder` by the one in `source`; other files there stay.
-
-    Raises:
-        TrainingError: as `publish`, or there is no space.
-    """
+    """Replace the model of `folder` by the one in `source`; other files there stay."""
     staging = staging_folder(folder)
     try:
         shutil.rmtree(staging)

@@ -64,7 +64,6 @@ class Appearance(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * len(channels) * width, 1)
-        self.bound = BOUND  # TorchScript sees attributes, not globals
         with torch.no_grad():
             self.linear.weight.mul_(0.3)
 
@@ -87,7 +86,7 @@ class Appearance(nn.Module):
                 pooled.append((features * weight).sum((2, 3)) / (weight.sum((2, 3)) + 1e-3))
         joined = self.dropout(torch.cat(pooled, dim=1))
         odds = nn.functional.linear(joined, self.linear.weight.float(), self.linear.bias.float())[:, 0]
-        return self.bound * torch.tanh(odds / self.bound)
+        return BOUND * torch.tanh(odds / BOUND)
 
 
 class AppearanceProbe(nn.Module):
@@ -106,7 +105,7 @@ class AppearanceProbe(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         self.linear = nn.Linear(features, 1)
-        self.bound = BOUND
+        self.bound = BOUND  # TorchScript sees attributes, not globals
 
     def pool(self, features: torch.Tensor, lung: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
         """Average and deviation of a map of C channels over the lesions, float32 (N, 2 C); of the lung if it has none.
@@ -136,12 +135,10 @@ class Evidence(nn.Module):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(1.2))
         self.offset = nn.Parameter(torch.tensor(0.0))
-        self.no_share = _NO_SHARE
-        self.usual_share = _USUAL_SHARE
 
     def forward(self, share: torch.Tensor) -> torch.Tensor:
         """Compute log odds of lesion from the lung's lesion share, float (N,)."""
-        rise = torch.log((share + self.no_share) / self.usual_share)
+        rise = torch.log((share + _NO_SHARE) / _USUAL_SHARE)
         return nn.functional.softplus(self.slope.float()) * rise + self.offset.float()
 
 

@@ -2,7 +2,9 @@
 
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 INPUT_SIZE: Final = 128
@@ -50,6 +52,13 @@ class LungFinder(nn.Module):
         bias = self.lung.bias
         assert bias is not None  # noqa: S101 - the layer has one
         return (up.float() * self.lung.weight[0].float()).sum(1, keepdim=True) + bias.float()
+
+
+def find_lung(finder: LungFinder, grey: NDArray[np.uint8]) -> torch.Tensor:
+    """Find the lungs of one slice (S, S): probability of lung, float32 (1, 64, 64), on the finder's device."""
+    picture = torch.from_numpy(grey)[None, None].to(next(finder.parameters()).device)
+    with torch.inference_mode():
+        return torch.sigmoid(finder(shrink(picture.float() / 255))[0])[0]
 
 
 def shrink(picture: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:

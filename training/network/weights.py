@@ -26,9 +26,6 @@ def check_weights(architecture: str, weights: Path | None) -> str:
 
     Returns:
         SHA-256 of the file; without a file, the name of torchvision's weights, whose download is checked by its hash.
-
-    Raises:
-        TrainingError: as `load_features`.
     """
     state, source = read_weights(architecture, weights)
     _whole_features(state, architecture, source)
@@ -64,11 +61,7 @@ def write_random_weights(path: Path, architecture: str = "vgg19_bn") -> Path:
 
 
 def fill_features(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
-    """Fill VGG's first layers from a state dict in torchvision's layout.
-
-    Raises:
-        TrainingError: these are the weights of another architecture.
-    """
+    """Fill VGG's first layers from a state dict in torchvision's layout."""
     features.load_state_dict(_whole_features(state, architecture, source)[: len(features)].state_dict())
 
 

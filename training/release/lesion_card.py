@@ -6,12 +6,10 @@ from typing import Final
 
 from training.evaluation.refusals import RefusalShares
 from training.evaluation.scores import written
-from training.models.publish import CARD_NAME
 from training.models.run_record import NOT_LEARNED
 from training.models.template import fill_template
 from training.release.lesion_export import NOT_BETTER_THAN_CHANCE
 from training.release.lesion_record import LesionRunRecord
-from training.run.atomic_write import write_text
 
 _TEST: Final = {"test": "official labels", "test_corrected": "corrected labels", "test_new_papers": "new papers alone"}
 """Splits of official test that the card shows, with their titles."""
@@ -44,11 +42,6 @@ def card_text(record: LesionRunRecord) -> str:
         altered_refusals=[_altered_row(name, sources) for name, sources in record.checks.altered.items()],
         not_learned=NOT_LEARNED.format(reason=NOT_BETTER_THAN_CHANCE),
     )
-
-
-def write_card(folder: Path, record: LesionRunRecord) -> None:
-    """Write the card of a run into a folder."""
-    write_text(folder / CARD_NAME, card_text(record))
 
 
 def _altered_row(name: str, sources: Mapping[str, RefusalShares]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Model files of the recipe `lesion`: fp16 and int8, each with its card and compared with the evaluated network."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ import torch
 from service.model.card import FilePrecision, Interval, ManifestFile, ModelCard
 from service.model.file import load_on_cpu
 from training.data.ct_slices import SLICE_SIZE, CtSlice
+from training.data.lesion_data import LesionData
 from training.evaluation.left_out_scores import LeftOutJudgement
 from training.evaluation.predictions import Predictions
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE
@@ -38,10 +38,7 @@ _CALIBRATION_SLICES: Final = 96
 
 def export_files(
     reader: LesionReader,
-    version: str,
-    judgement: LeftOutJudgement,
-    test_metrics: Mapping[ScoreName, Interval],
-    provenance: Provenance,
+    card: Callable[[LesionReader, FilePrecision], ModelCard],
     slices: Sequence[CtSlice],
     folder: Path,
 ) -> tuple[ManifestFile, ...]:
@@ -49,13 +46,12 @@ def export_files(
 
     Args:
         reader: on the CPU, in fp32, weights rounded to fp16.
-        version, judgement, test_metrics, provenance: for the cards.
+        card: makes the card of a network and its precision.
         slices: training slices; a sample of them sets the scales of int8.
         folder: of the model files.
     """
     stride = max(1, len(slices) // _CALIBRATION_SLICES)
     quantised = quantise(reader, [torch.from_numpy(slice_.grey)[None, None] for slice_ in slices[::stride]])
-    card = partial(_card, version=version, judgement=judgement, test_metrics=test_metrics, provenance=provenance)
     int8 = export(quantised, card(quantised, "int8"), folder)
     return export(reader, card(reader, "fp16"), folder), int8
 
@@ -64,28 +60,18 @@ def compare_file(
     folder: Path,
     file: ManifestFile,
     evaluated: Predictions,
-    test: Sequence[CtSlice],
-    groups: Sequence[str] | None,
+    data: LesionData,
     threshold: float,
     seed: int,
 ) -> LesionFileAgreement:
-    """Score a written file on test, and compare its predictions with those of the evaluated network.
-
-    Args:
-        folder, file: where the file is.
-        evaluated: predictions of the network for test.
-        test: its slices.
-        groups: patient of each; None if they are not known.
-        threshold: at or above it a slice is called COVID.
-        seed: of the intervals.
-    """
+    """Score a written file on test, and compare its predictions with those of the evaluated network."""
     network = load_on_cpu(folder, file).network
     with torch.inference_mode():
         probability = np.array(
-            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in test]
+            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in data.test]
         )
-    labels = np.array([slice_.label for slice_ in test])
-    figures = score(probability, labels, threshold, seed, groups).figures
+    labels = np.array([slice_.label for slice_ in data.test])
+    figures = score(probability, labels, threshold, seed, data.test_patients).figures
     return LesionFileAgreement(
         largest_difference=float(np.abs(probability - evaluated.probability).max()),
         auc=figures["auc"].value,
@@ -94,15 +80,15 @@ def compare_file(
     )
 
 
-def _card(
-    reader: LesionReader,
-    precision: FilePrecision,
-    *,
+def make_card(
     version: str,
     judgement: LeftOutJudgement,
     test_metrics: Mapping[ScoreName, Interval],
     provenance: Provenance,
+    reader: LesionReader,
+    precision: FilePrecision,
 ) -> ModelCard:
+    """Make the card of a model file from its run, its network and its precision."""
     points = judgement.operating_points
     return ModelCard(
         **common_fields(reader, version, SLICE_SIZE, precision, provenance),

@@ -11,8 +11,7 @@ from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc
 from training.evaluation.scores import score
-from training.learning.lesion_fit import TrainingSet
-from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.lesion_recipe import LesionRecipe
 from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import PredictedSet
@@ -27,14 +26,7 @@ _SAMPLES: Final = 16
 def draw_plots(
     record: LesionRunRecord, left_out: PredictedSet, test: PredictedSet, losses: Mapping[str, Path]
 ) -> dict[str, Figure]:
-    """Draw every plot of a run, by name.
-
-    Args:
-        record: of the run.
-        left_out: the left-out slices; only those of sources with scores are drawn.
-        test: official test.
-        losses: CSV with losses by step, of each network.
-    """
+    """Draw every plot of a run, by name; of the left-out slices, those of sources with scores."""
     official = {name: scores for name, scores in record.splits.items() if name in _OFFICIAL}
     curves, bins = {}, {}
     for source in record.judgement.sources:
@@ -72,7 +64,7 @@ def draw_samples(recipe: LesionRecipe, seen: TrainingSet) -> Figure:
     The plot shows images of the data, so it must not be published.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, "samples"))
-    batch = LesionSamples(seen.slices, seen.lungs, seen.shares, recipe.box_size, rng).batch(_SAMPLES)
+    batch = LesionSamples(seen, recipe.box_size, rng).batch(_SAMPLES)
     figure = Figure(figsize=(12, 10), layout="constrained")
     figure.suptitle("Training samples: lesions red, lungs blue. Not for publishing: the slices belong to their authors")
     height, width = recipe.box_size

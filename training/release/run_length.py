@@ -24,12 +24,7 @@ _MADE_AFTER_TRAINING: Final = (
 
 @first_only
 def take_lengths(folder: Path, steps: Mapping[str, int]) -> None:
-    """Store the numbers of steps of a run; if they changed, delete everything made after the training.
-
-    Args:
-        folder: of the run.
-        steps: by the recipe's field.
-    """
+    """Store the numbers of steps of a run; if they changed, delete everything made after the training."""
     path = folder / _NAME
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if before == steps:

@@ -14,8 +14,7 @@ from training.errors import TrainingError
 from training.report.batches import Batch, training_batches
 from training.report.network import SliceNetwork
 from training.report_recipe import ReportRecipe
-from training.run.atomic_write import write_atomically
-from training.run.history import write_history
+from training.run.atomic_write import write_atomically, write_csv
 from training.run.machine import Machine
 from training.run.progress import progress, say
 from training.run.seeding import seed_everything
@@ -100,11 +99,7 @@ class FineTuning:
         self._written = time.perf_counter()
 
     def resume(self) -> bool:
-        """Restore the last complete epoch; return whether there was one.
-
-        Raises:
-            TrainingError: the checkpoint can't be read.
-        """
+        """Restore the last complete epoch; return whether there was one."""
         if not self._last.exists():
             return False
         with restoring(self._last):
@@ -194,7 +189,7 @@ class FineTuning:
             "history": history,
         }
         write_atomically(self._last, lambda file: torch.save(state, file))
-        write_history(self._last.with_name("history.csv"), history)
+        write_csv(self._last.with_name("history.csv"), history[0], (row.values() for row in history))
         self._written = time.perf_counter()
 
 

@@ -79,9 +79,6 @@ def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None
 
     Returns:
         Source of the weights and the layers that it lacks, for the card.
-
-    Raises:
-        TrainingError: as `load_features`.
     """
     state, source = read_weights(architecture, weights)
     fill_features(network.features, state, architecture, source)

@@ -22,23 +22,14 @@ _PUBLISHED: Final = {"vgg19_bn": ("0.842", "0.76"), "vgg16_bn": ("0.569", "0.54"
 """AUC and accuracy on test in the report."""
 
 
-def write_page(
-    folder: Path, records: Sequence[ReportRunRecord], data: CovidCt, patients: Sequence[str] | None = None
-) -> str:
-    """Write report.md and two plots into the folder of the runs; return the text.
-
-    Args:
-        folder: that holds the folder NETWORK-SEED of each run.
-        records: of at least one run.
-        data: that all of them were trained and tested on.
-        patients: of the test slices, if they are known.
-    """
+def write_page(folder: Path, records: Sequence[ReportRunRecord], data: CovidCt) -> str:
+    """Write report.md and two plots into the folder that holds the runs' folders; return the text."""
     networks: dict[str, list[ReportRunRecord]] = {}
     for record in records:
         networks.setdefault(_recipe(record).architecture, []).append(record)
     save_plot(draw_roc({name: runs[0].splits["test"] for name, runs in networks.items()}), folder / "roc.png")
     save_plot(draw_sample(data.train), folder / "sample.png")
-    labels = data.test.labels.numpy()
+    labels, patients = data.test.labels.numpy(), data.test.patients
     scores = {
         name: np.array([read_test_predictions(folder / run_name(run)) for run in runs])
         for name, runs in networks.items()

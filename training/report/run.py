@@ -1,7 +1,7 @@
 """One run of the report: fine-tune, score validation and test once, write model file and metrics.json."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,7 +48,6 @@ class ReportJob:
         weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
         run_folder: for checkpoints, from which an interrupted run resumes, and for the model.
         version: of the model.
-        patients: of the test slices, if they are known.
         export_anyway: write a model file even if the network learned nothing.
         checkpoint_seconds: least time between two checkpoints.
     """
@@ -58,7 +57,6 @@ class ReportJob:
     weights: Path | None
     run_folder: Path
     version: str = "1.0.0"
-    patients: Sequence[str] | None = None
     export_anyway: bool = False
     checkpoint_seconds: float = 0.0
 
@@ -92,9 +90,6 @@ def claim(job: ReportJob, data: CovidCt, *, fresh: bool = False) -> None:
     """Bind the run folder to this recipe, these weights and these data, or check that it is bound to them.
 
     With `fresh`, the files of an old run in it are deleted first.
-
-    Raises:
-        TrainingError: the folder belongs to another recipe, other weights or other data; or there are no weights.
     """
     claimed: dict[str, object] = {**job.recipe.model_dump(mode="json")}
     claimed |= {f"sha256 of {name}": value for name, value in job.inputs.items()}
@@ -106,9 +101,6 @@ def run_report(job: ReportJob, data: CovidCt) -> ReportRunRecord:
     """Read the record of a finished run, or run it to its end; an interrupted run resumes.
 
     A network that learned nothing is scored like any other, but no model file is written.
-
-    Raises:
-        TrainingError: as `claim`.
     """
     claim(job, data)
     finished = read_finished(job.models_folder, ReportRunRecord, job.version, export_anyway=job.export_anyway)
@@ -140,7 +132,7 @@ def _run(job: ReportJob, data: CovidCt) -> ReportRunRecord:
     # rounded to fp16 and held in fp32, so that all figures are those of the file
     deployable = Deployable(tuning.network).to(job.machine.device).eval().half().float()
     probabilities = predict_splits(deployable, data, recipe.input_size, job.machine.device)
-    evaluation = evaluate(probabilities, data, recipe.seed, job.patients, was_trained=tuning.best.epoch > 0)
+    evaluation = evaluate(probabilities, data, recipe.seed, was_trained=tuning.best.epoch > 0)
     provenance = make_provenance(recipe.model_dump(mode="json"), data.fingerprints(), job.inputs, str(job.machine))
     files: tuple[ManifestFile, ...] = ()
     if evaluation.learned or job.export_anyway:

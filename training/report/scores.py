@@ -4,7 +4,7 @@ COVID-CT's classes come from different sources in different file formats. Each s
 score of a rule that reads only the format, and with the network's score on slices without these traces.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -89,7 +89,6 @@ def evaluate(
     probabilities: Mapping[str, torch.Tensor],
     data: CovidCt,
     seed: int,
-    patients: Sequence[str] | None = None,
     *,
     was_trained: bool = True,
 ) -> Evaluation:
@@ -97,13 +96,10 @@ def evaluate(
 
     Args:
         probabilities: as from `predict_splits`.
-        data: the splits; of train, only the file formats are used.
-        seed: of the intervals.
-        patients: one name a test slice, if they are known.
         was_trained: whether the kept epoch is later than 0.
     """
     val = score(probabilities["val"], data.val.labels, THRESHOLD, seed)
-    test = score(probabilities["test"], data.test.labels, THRESHOLD, seed, patients)
+    test = score(probabilities["test"], data.test.labels, THRESHOLD, seed, data.test.patients)
     variants = {}
     for name in [name for name in ALTERATIONS if name in probabilities]:
         figures = score(probabilities[name], data.test.labels, THRESHOLD, seed).figures

@@ -54,9 +54,6 @@ def find_machine(device: str, precision: str, workers: int | None) -> Machine:
         precision: auto, fp32, bf16 or fp16; auto is bf16 where the processor computes it natively, then fp16 on a GPU.
         workers: data loading processes; None: for a GPU one for each processor, at most 8; for a CPU none, because they
             would compete with training for processors.
-
-    Raises:
-        TrainingError: the device is not available.
     """
     chosen = _choose(device)
     _compute_exactly()

@@ -1,7 +1,4 @@
-"""Processes of one run under torchrun: rank, collectives and shared shutdown.
-
-torch is imported when it is needed, because every command imports this module.
-"""
+"""Processes of one run under torchrun: rank, collectives and shared shutdown."""
 
 import os
 import signal
@@ -12,15 +9,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec
+from typing import Any, Final, ParamSpec
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from training.errors import TrainingError
-
-if TYPE_CHECKING:
-    import torch
 
 P = ParamSpec("P")
 
@@ -51,11 +48,9 @@ class Processes:
         """Return this process's places of a sequence: every `count`-th."""
         return range(self.rank, length, self.count)
 
-    def sum(self, values: "torch.Tensor") -> "torch.Tensor":
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add the values of all processes."""
         if self.count > 1:
-            from torch import distributed
-
             distributed.all_reduce(values)
         return values
 
@@ -63,8 +58,6 @@ class Processes:
         """Join the rows of all processes at their `places`, in the order of the whole sequence."""
         if self.count == 1:
             return rows
-        from torch import distributed
-
         parts: list[Any] = [None] * self.count
         distributed.all_gather_object(parts, rows)
         whole = np.empty((sum(len(part) for part in parts), *rows.shape[1:]), rows.dtype)
@@ -75,27 +68,17 @@ class Processes:
     def wait(self) -> None:
         """Wait for every process."""
         if self.count > 1:
-            from torch import distributed
-
             distributed.barrier()
 
     def lacks(self, path: Path) -> bool:
         """Whether a file is missing, as the first process sees it."""
         missing = [not path.is_file()]
         if self.count > 1:
-            from torch import distributed
-
             distributed.broadcast_object_list(missing, src=0)
         return missing[0]
 
     def check_same(self, value: int, what: str) -> None:
-        """Check that a number is the same in every process.
-
-        Raises:
-            TrainingError: it is not; the run folder is not on a disk that all machines share.
-        """
-        import torch
-
+        """Check that a number is the same in every process."""
         values = self.sum(torch.tensor([value, value * value]))
         if values[0] != value * self.count or values[1] != value * value * self.count:
             raise TrainingError(f"the processes do not agree on {what}; the run folder must be on a shared disk")
@@ -103,8 +86,6 @@ class Processes:
     def leave_to_first(self) -> None:
         """End every process but the first, which then continues alone."""
         if self.count > 1:
-            from torch import distributed
-
             self.wait()
             distributed.destroy_process_group()
             if not self.is_first:
@@ -147,10 +128,6 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    import torch
-    from torch import distributed
-    from torch.distributed.rendezvous import rendezvous
-
     store, rank, count = next(iter(rendezvous("env://", timeout=timedelta(minutes=5))))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -179,8 +156,6 @@ def _stop(*_: object) -> None:
 
 def _reported(error: BaseException, store: Any) -> BaseException:
     """Return the error to raise: this one if it is the first of the run, else a silent end."""
-    from torch import distributed
-
     if isinstance(error, SystemExit):
         return error
     try:

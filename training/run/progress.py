@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
@@ -47,19 +47,12 @@ def warn(line: str) -> None:
 
 
 class Progress(Generic[T]):
-    """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute.
-
-    Args:
-        items: to iterate over.
-        title: of the work, such as `training`.
-        unit: one item, such as `step`.
-        total: number of items; None if it is not known.
-    """
+    """Iterates over items and reports how many are done: a bar on a terminal, else a line every half minute."""
 
     def __init__(self, items: Iterable[T], title: str, unit: str, total: int | None) -> None:
         self._items, self._title, self._total = items, title, total
         self._units = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
-        self._figures: Mapping[str, object] = {}
+        self._figures: dict[str, object] = {}
         self._bar = None
         if sys.stderr.isatty() and not _quiet:
             self._bar = tqdm(total=total, desc=title, unit=unit, leave=False)
@@ -79,9 +72,9 @@ class Progress(Generic[T]):
                 self._announce_long_work((now - started) / done)
         self.close()
 
-    def set_postfix(self, figures: Mapping[str, object] | None = None, **more: object) -> None:
+    def set_postfix(self, **figures: object) -> None:
         """Show figures, such as losses, with the next report."""
-        self._figures = {**(figures or {}), **more}
+        self._figures = figures
         if self._bar is not None:
             self._bar.set_postfix(self._figures, refresh=False)
 

@@ -28,7 +28,6 @@ _FIELDS: Final = {
     "false_positive_rate": "1 - specificity at each threshold",
     "false_positives": "NonCOVID slices that are called COVID",
     "figures": "scores by name, each with its interval",
-    "formats": "test slices by format and colour mode of the file",
     "header_rule": "a rule that reads only the file format",
     "high": "upper bound of the 95 % interval",
     "low": "lower bound of the 95 % interval",

@@ -95,11 +95,7 @@ def claim_run_folder(folder: Path, settings: Mapping[str, object], *, fresh: boo
 
 
 def delete(folder: Path) -> None:
-    """Delete the files on the run's list of written files; everything else stays.
-
-    Raises:
-        TrainingError: the folder has files but is not a run.
-    """
+    """Delete the files on the run's list of written files; everything else stays."""
     if not folder.is_dir() or not any(path.name != _LOCK_NAME for path in folder.iterdir()):
         return
     _check_is_run(folder)

@@ -37,9 +37,6 @@ def computed_once(
         save: writes it.
         compute: does the work.
         by_all: whether all processes of a run compute together; otherwise the others wait for the first.
-
-    Raises:
-        TrainingError: the file is damaged.
     """
     if not current().lacks(path):
         with restoring(path):

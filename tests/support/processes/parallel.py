@@ -6,6 +6,7 @@ the run early: the schedule is that of six.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from tests.support.sources.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
 from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
 from training.learning import lesion_training
-from training.learning.lesion_samples import LesionSamples
+from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.learning.lung_crops import FoundLungs
+from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.network.lung_box import find_box
 from training.run.machine import Machine
@@ -44,24 +46,20 @@ def perfect_lungs(count: int) -> FoundLungs:
     return FoundLungs(lungs, find_box(torch.from_numpy(lungs).float()).numpy())
 
 
+def samples_of(slices: Sequence[CtSlice], seed: int = 0) -> LesionSamples:
+    """Samples of slices with perfect lungs."""
+    seen = TrainingSet(slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0})
+    return LesionSamples(seen, BOX_SIZE, np.random.default_rng(seed))
+
+
 def train(folder: Path, steps: int) -> LesionNetwork:
     """Train for so many of six steps, with a checkpoint at each, and write the losses."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    slices = read_slices(folder / "slices")
-    samples = LesionSamples(
-        slices, perfect_lungs(len(slices)), {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(0)
-    )
-    training = LesionTraining(
-        steps=STEPS,
-        batch_size=BATCH,
-        warm_up=2,
-        cool_down=1,
-        learning_rate=1e-4,
-        frozen=14,
-        machine=Machine(torch.device("cpu"), None, 0),
-        checkpoint=folder / "network.ckpt",
-    )
+    samples = samples_of(read_slices(folder / "slices"))
+    recipe = LesionRecipe(batch_size=BATCH, warm_up_steps=2, cool_down_steps=1)
+    machine = Machine(torch.device("cpu"), None, 0)
+    training = LesionTraining(recipe, STEPS, machine, folder / "network.ckpt")
     losses: list[dict[str, float]] = []
     step = lesion_training._step
 

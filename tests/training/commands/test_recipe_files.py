@@ -4,35 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from training import report_recipe
 from training.commands.options import read_recipe
 from training.commands.parser import make_parser
 from training.commands.recipe_files import preset_names, read_recipe_file, write_recipe_file
-from training.lesion_recipe import NO_OPTIONS, LesionRecipe
-from training.report_recipe import ReportRecipe
+from training.lesion_recipe import LesionRecipe
 
 TRAIN = ["train", "--data", "x", "--lesions", "y", "--clear", "z", "--labelled", "one", "--labelled", "two"]
 
 
 def recipe_of(options: Namespace) -> LesionRecipe:
-    return read_recipe(options, LesionRecipe, NO_OPTIONS)
+    return read_recipe(options, LesionRecipe)
 
 
 def test_a_written_recipe_repeats_the_run(tmp_path: Path) -> None:
     first = make_parser().parse_args([*TRAIN, "--steps", "7", "--corrections", "none", "--device", "cpu"])
-    write_recipe_file(tmp_path, "train", first, recipe_of(first).model_dump(), NO_OPTIONS)
+    write_recipe_file(tmp_path, first, recipe_of(first))
     again = make_parser().parse_args(["train", "--config", str(tmp_path / "recipe.toml")])
     assert recipe_of(again) == recipe_of(first) == LesionRecipe(steps=7)
     assert again.labelled == [Path("one").resolve(), Path("two").resolve()]
     assert (again.corrections, again.device, again.clear) == (None, "cpu", Path("z").resolve())
     assert again.run == Path("runs/lesion"), "another run folder is for the command line"
-
-
-@pytest.mark.parametrize(("recipe", "without"), [(ReportRecipe, report_recipe.NO_OPTIONS), (LesionRecipe, NO_OPTIONS)])
-def test_every_field_that_is_an_option_has_a_description(
-    recipe: type[ReportRecipe | LesionRecipe], without: tuple[str, ...]
-) -> None:
-    assert all(field.description for name, field in recipe.model_fields.items() if name not in without)
 
 
 @pytest.mark.parametrize("option", ["--config ", "--config="])

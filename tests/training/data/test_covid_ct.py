@@ -11,13 +11,11 @@ from PIL import Image
 from service.imaging.decode import decode, to_input
 from tests.support.sources.covid_ct import Lists, png, small_files, small_lists, write_data_set
 from training.data.covid_ct import (
-    OFFICIAL_COUNTS,
     CovidCt,
     SplitName,
     in_batches,
     plain_inputs,
     read_covid_ct,
-    read_data,
 )
 from training.errors import TrainingError
 
@@ -38,7 +36,7 @@ def test_zips_and_unzipped_folders_read_alike(tmp_path: Path) -> None:
     roots = [
         write_data_set(tmp_path / str(zipped), lists, small_files(lists), zipped=zipped) for zipped in (True, False)
     ]
-    zipped, unzipped = (read_covid_ct(root, counts=None) for root in roots)
+    zipped, unzipped = (read_covid_ct(root, "any") for root in roots)
     for a, b in zip(zipped, unzipped, strict=True):
         assert a.fingerprint() == b.fingerprint()
         assert [slice_.path for slice_ in a.slices] == [slice_.path for slice_ in b.slices]
@@ -99,7 +97,7 @@ def test_an_image_or_list_that_is_wrong_is_named(
     tmp_path: Path, change: Callable[[Lists, Files], object], message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):
-        read_covid_ct(write_changed(tmp_path / "d", change), counts=None)
+        read_covid_ct(write_changed(tmp_path / "d", change), "any")
 
 
 def test_split_lists_of_another_length_than_the_official_ones_are_refused(data_root: Path) -> None:
@@ -133,18 +131,18 @@ def test_a_missing_or_damaged_zip_is_named(tmp_path: Path, damage: Callable[[Pat
     root = write_changed(tmp_path / "d", lambda *_: None)
     damage(root / "Images-processed/CT_COVID.zip")
     with pytest.raises(TrainingError, match=message):
-        read_covid_ct(root, counts=None)
+        read_covid_ct(root, "any")
 
 
 def test_excluded_slices_are_not_read_and_an_unknown_one_is_refused(data_root: Path, tmp_path: Path) -> None:
     table = tmp_path / "exclude.csv"
     table.write_text("file,class,why\ncovid-train%0.png,COVID,a control\n")
-    data = read_data(data_root, "any", table)
+    data = read_covid_ct(data_root, "any", table)
     assert len(data.train.slices) == 15
     assert "CT_COVID/covid-train%0.png" not in {slice_.path for slice_ in data.train.slices}
     table.write_text("file,class\ncovid-trian%0.png,COVID\n")
     with pytest.raises(TrainingError, match=r"--exclude: CT_COVID/covid-trian%0\.png is in no split list"):
-        read_data(data_root, "any", table)
+        read_covid_ct(data_root, "any", table)
 
 
 def test_a_scaled_copy_in_another_split_is_one_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +151,7 @@ def test_a_scaled_copy_in_another_split_is_one_warning(tmp_path: Path, capsys: p
         files["NonCOVID"] = {name: png(drawn(50 + seed, 60)) for seed, name in enumerate(files["NonCOVID"])}
         files["NonCOVID"]["noncovid-test%0.png"] = png(drawn(0, 90))
 
-    read_covid_ct(write_changed(tmp_path / "d", leak), counts=None)
+    read_covid_ct(write_changed(tmp_path / "d", leak), "any")
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert "train and test share pictures" in warning
     assert "CT_COVID/covid-train%0.png and CT_NonCOVID/noncovid-test%0.png; --exclude" in warning
@@ -166,6 +164,6 @@ def drawn(seed: int, size: int) -> Image.Image:
 
 
 def test_the_real_data_set_is_read_whole_and_its_splits_are_disjoint(covid_ct_root: Path) -> None:
-    data = read_covid_ct(covid_ct_root, OFFICIAL_COUNTS)
+    data = read_covid_ct(covid_ct_root)
     assert [len(split.slices) for split in data] == [425, 118, 203]
     assert [int(split.labels.sum()) for split in data] == [191, 60, 98]

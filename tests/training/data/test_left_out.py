@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from training.data.ct_slices import CtSlice, Kind
-from training.data.left_out import choose_left_out, read_left_out, write_left_out
+from training.data.left_out import choose_left_out
 from training.errors import TrainingError
 
 
@@ -30,10 +28,3 @@ def test_clear_lungs_are_never_left_out() -> None:
 def test_an_unknown_source_is_refused_with_those_there_are() -> None:
     with pytest.raises(TrainingError, match="--leave-out nowhere: no such source; there are hospital"):
         choose_left_out([_slice("hospital", "a", "a")], ["nowhere"])
-
-
-def test_an_interrupted_run_leaves_out_the_same(tmp_path: Path) -> None:
-    slices = [_slice("covid-ct", str(i), str(i)) for i in range(40)]
-    chosen = choose_left_out(slices, [])
-    write_left_out(tmp_path / "left-out.csv", slices, chosen)
-    assert read_left_out(tmp_path / "left-out.csv", slices) == chosen

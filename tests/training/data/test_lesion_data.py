@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.data.covid_ct import read_data
+from training.commands.source_table import source_table
+from training.data.covid_ct import read_covid_ct
 from training.data.lesion_data import LesionPaths, read_lesion_inputs
 from training.data.patients import known_patients
-from training.data.source_table import source_table
 from training.generated.sources import SourceSizes, write_clear, write_labelled, write_sources
 
 SIZES = SourceSizes({"train": 3, "val": 2, "test": 3}, 3, 3, 1, 3, 3)
@@ -97,7 +97,7 @@ def test_masks_next_to_slices_and_hidden_files_are_not_slices(paths: LesionPaths
 
 def test_drawn_sources_name_a_patient_for_each_slice(tmp_path: Path) -> None:
     folder = write_sources(tmp_path, SIZES) / "covid-ct"
-    for split in read_data(folder, "any", None):
+    for split in read_covid_ct(folder, "any"):
         patients = known_patients(None, folder, split)
         assert patients is not None
         assert len(set(patients)) == len(split.slices)

@@ -43,7 +43,6 @@ def _predictions(slices: list[CtSlice], seed: int = 0) -> Predictions:
         involvement=np.zeros((len(slices), 3), np.float32),
         heatmap=maps,
         lungs=lungs,
-        checks=np.zeros((len(slices), 3), np.float32),
         found_lungs=lungs,
     )
 

@@ -22,7 +22,7 @@ def _predictions(slices: list[CtSlice], maps: list[np.ndarray]) -> Predictions:
     heat = np.stack(maps).astype(np.float16)
     involvement = np.array([[map_[10:70, 10:70].mean()] * 3 for map_ in maps], np.float32)
     half = np.full(count, 0.5, np.float32)
-    return Predictions(half, half, involvement, heat, lungs, np.zeros((count, 3), np.float32), lungs)
+    return Predictions(half, half, involvement, heat, lungs, lungs)
 
 
 def test_perfect_maps_score_one() -> None:

@@ -4,35 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.sources.lesion_sources import draw_chest, write_clear, write_labelled, write_lesions
-from training.data.ct_slices import CtSlice, read_images, read_labelled, read_lesions
-from training.learning.lesion_samples import Batch, LesionSamples, to_cells
+from tests.support.processes.parallel import BOX_SIZE, perfect_lungs, read_slices, samples_of
+from training.data.ct_slices import CtSlice
+from training.learning.lesion_samples import Batch, to_cells
 from training.learning.lung_crops import FoundLungs, crop_lungs
-from training.network.lung_box import find_box
-
-BOX_SIZE = 96, 128
 
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> list[CtSlice]:
-    root = tmp_path_factory.mktemp("sources")
-    return [
-        *read_labelled(write_labelled(root / "hospital")),
-        *read_lesions(write_lesions(root / "lesions")),
-        *read_images(write_clear(root / "clear"), "clear"),
-    ]
+    return read_slices(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
 def lungs(slices: list[CtSlice]) -> FoundLungs:
-    """The drawn lungs, as a perfect finder would find them."""
-    _, lung, _ = draw_chest(0, lesion=False, size=64)
-    masks = np.repeat(lung[None].astype(np.float16), len(slices), axis=0)
-    return FoundLungs(masks, find_box(torch.from_numpy(masks).float()).numpy())
-
-
-def _samples(slices: list[CtSlice], lungs: FoundLungs, seed: int = 0) -> LesionSamples:
-    return LesionSamples(slices, lungs, {"hospital": 1.0, None: 0.0}, BOX_SIZE, np.random.default_rng(seed))
+    return perfect_lungs(len(slices))
 
 
 def test_a_crop_shows_the_lungs_dark_and_tissue_bright(slices: list[CtSlice], lungs: FoundLungs) -> None:
@@ -51,8 +36,8 @@ def test_lesion_and_picture_move_together(slices: list[CtSlice], lungs: FoundLun
     assert crop.grey[crop.lesion > 0.9].mean() > crop.grey[clear].mean() + 0.1
 
 
-def test_a_batch_has_every_kind_of_target(slices: list[CtSlice], lungs: FoundLungs) -> None:
-    batch = _samples(slices, lungs).batch(40)
+def test_a_batch_has_every_kind_of_target(slices: list[CtSlice]) -> None:
+    batch = samples_of(slices).batch(40)
     assert batch.pictures.shape == (40, 1, *BOX_SIZE)
     assert batch.lesion.shape == batch.lung.shape == (40, 1, 24, 32)
     labels = batch.label[batch.label_weight == 1]
@@ -63,24 +48,24 @@ def test_a_batch_has_every_kind_of_target(slices: list[CtSlice], lungs: FoundLun
     assert (batch.lung_weight == 1).any()
 
 
-def test_slices_that_are_labelled_as_clear_teach_their_label_alone(slices: list[CtSlice], lungs: FoundLungs) -> None:
+def test_slices_that_are_labelled_as_clear_teach_their_label_alone(slices: list[CtSlice]) -> None:
     empty = np.zeros_like(slices[0].grey, np.bool_)
     known = [replace(slice_, lesion=empty) if slice_.kind == "labelled" else slice_ for slice_ in slices]
-    batch = _samples(known, lungs).batch(40)
+    batch = samples_of(known).batch(40)
     assert batch.lesion_weight[batch.label_weight == 1].eq(0).all()
 
 
-def test_a_small_source_is_drawn_more_often_than_its_share(slices: list[CtSlice], lungs: FoundLungs) -> None:
-    samples = _samples(slices, lungs)
+def test_a_small_source_is_drawn_more_often_than_its_share(slices: list[CtSlice]) -> None:
+    samples = samples_of(slices)
     drawn = [samples._choose([[0], list(range(1, 101))]) for _ in range(600)]
     assert drawn.count(0) / 600 == pytest.approx(1 / 11, abs=0.04)
 
 
-def test_the_position_continues_the_same_sequence(slices: list[CtSlice], lungs: FoundLungs) -> None:
-    first = _samples(slices, lungs)
+def test_the_position_continues_the_same_sequence(slices: list[CtSlice]) -> None:
+    first = samples_of(slices)
     first.batch(2)
     position = first.position()
-    second = _samples(slices, lungs, seed=9)
+    second = samples_of(slices, seed=9)
     second.seek(position)
     wanted: Batch = first.batch(2)
     for one, other in zip(wanted, second.batch(2), strict=True):

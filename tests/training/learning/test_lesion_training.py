@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,28 +9,21 @@ from torch import nn
 from tests.support.processes import parallel
 from training.errors import TrainingError
 from training.learning import lesion_training
-from training.learning.lesion_samples import LesionSamples
-from training.learning.lesion_training import LesionTraining, seeded_dropout, train_lesion_network
+from training.learning.lesion_training import LesionTraining, append_losses, seeded_dropout, train_lesion_network
+from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.run import processes
 from training.run.machine import Machine
 from training.run.processes import Processes
 from training.run.seeding import seed_everything
 
-SHARES = {"hospital": 1.0, None: 0.0}
-
 
 def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
     slices = parallel.read_slices(tmp_path)
-    lungs = parallel.perfect_lungs(len(slices))
-
-    def samples() -> LesionSamples:
-        return LesionSamples(slices, lungs, SHARES, parallel.BOX_SIZE, np.random.default_rng(0))
-
-    whole = samples().batch(5)
+    whole = parallel.samples_of(slices).batch(5)
     for rank in (0, 1):
         places = Processes(rank, 2).places(5)
-        for one, other in zip(whole, samples().batch(5, places), strict=True):
+        for one, other in zip(whole, parallel.samples_of(slices).batch(5, places), strict=True):
             assert torch.equal(one[list(places)], other)
 
 
@@ -48,10 +40,7 @@ def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
 
 
 def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = parallel.read_slices(tmp_path)
-    rng = np.random.default_rng(0)
-    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), SHARES, parallel.BOX_SIZE, rng)
-    batch = samples.batch(5)
+    batch = parallel.samples_of(parallel.read_slices(tmp_path)).batch(5)
     outputs = torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)
     whole = lesion_training._losses(outputs, batch)
     weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
@@ -100,14 +89,19 @@ def test_the_rate_rises_is_constant_and_falls_to_zero() -> None:
     assert [training.rate(step) for step in range(9)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
 
 
+def test_steps_after_a_kill_replace_those_from_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "network.csv"
+    for step, loss in ((100, 0.7), (200, 0.6), (300, 0.5), (200, 0.65)):
+        append_losses(path, {"step": step, "loss": loss})
+    assert path.read_text().splitlines() == ["step,loss", "100,0.7", "200,0.65"]
+
+
 def _training(checkpoint: Path, steps: int, cool_down: int = 0) -> LesionTraining:
-    machine = Machine(torch.device("cpu"), None, 0)
-    return LesionTraining(steps, 2, 2, cool_down, 1e-3, 14, machine, checkpoint)
+    recipe = LesionRecipe(batch_size=2, warm_up_steps=2, cool_down_steps=cool_down, learning_rate=1e-3)
+    return LesionTraining(recipe, steps, Machine(torch.device("cpu"), None, 0), checkpoint)
 
 
 def _train(network: LesionNetwork, folder: Path, steps: int) -> LesionNetwork:
     folder.mkdir(exist_ok=True)
-    slices = parallel.read_slices(folder)
-    rng = np.random.default_rng(0)
-    samples = LesionSamples(slices, parallel.perfect_lungs(len(slices)), SHARES, parallel.BOX_SIZE, rng)
+    samples = parallel.samples_of(parallel.read_slices(folder))
     return train_lesion_network(network, samples, _training(folder / "network.ckpt", steps))

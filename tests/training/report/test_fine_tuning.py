@@ -68,7 +68,9 @@ def test_a_finished_run_has_its_last_checkpoint_and_trains_no_further(
 ) -> None:
     two = recipe.model_copy(update={"epochs": 2})
     FineTuning(network, two, machine, tmp_path, checkpoint_seconds=3600).run(data)
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[1].startswith("0,,,"), "the network before fine-tuning has no training figures"
     again = FineTuning(network, two, machine, tmp_path)
     assert again.resume()
     before = figures(again.history)
