@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
-from service.imaging.dicom import is_dicom
 from service.imaging.overlay import grey_image, jpeg
 from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
 from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
+from service.imaging.signatures import is_dicom
 from service.inference.service_state import ServiceState
 from service.inference.study_content import Content, HeldFile, ZippedFile
 from service.model.study import (

@@ -11,12 +11,13 @@ from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
 from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, reduced, to_input
-from service.imaging.dicom import DicomFile, is_dicom, open_dicom
-from service.imaging.dicom_header import texts
+from service.imaging.dicom.elements import texts
+from service.imaging.dicom.file import DicomFile, open_dicom
 from service.imaging.failures import decoding
-from service.imaging.other_formats import has_known_signature, unsupported_format
-from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
+from service.imaging.other_formats import unsupported_format
+from service.imaging.series.nifti import nifti_geometry, open_nifti
 from service.imaging.series.place import Place, Plane, place_of_frame, slice_thickness, vector
+from service.imaging.signatures import is_dicom, is_nifti, is_picture
 from service.imaging.window import LUNG, Window
 
 COMPANIONS: Final = frozenset(
@@ -114,7 +115,7 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
     """
     if not options.is_whole:
         yield from _slice_of_start(data, options)
-    elif is_nifti(name, data):
+    elif is_nifti(data, name):
         yield from _nifti_slices(data, name, options, first)
     elif is_dicom(data):
         yield from _dicom_slices(data, options, first)
@@ -131,7 +132,7 @@ def refuse_other_file(data: bytes, name: str) -> None:
     Raises:
         UnsupportedImageError: with its kind, if it is known.
     """
-    if data and not (is_dicom(data) or is_nifti(name, data) or has_known_signature(data)):
+    if data and not (is_dicom(data) or is_nifti(data, name) or is_picture(data)):
         raise unsupported_format(data, FORMATS)
 
 
@@ -152,7 +153,7 @@ def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[Stu
     with decoding(_HEADER):
         _check_file(file, options)
         is_thin = options.frames is None and _is_thin(file, options)
-        header = file.series_header() if options.keep_headers and not is_thin else b""
+        header = file.reader.series_header() if options.keep_headers and not is_thin else b""
     frames = range(file.header.frames) if options.frames is None else options.frames
     for index in frames[first:]:
         try:
