@@ -139,6 +139,18 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
+def check_frames(frames: int, limits: DecodeLimits) -> None:
+    """Check the number of frames of a file.
+
+    Raises:
+        UnusableImageError: too many.
+    """
+    if frames > limits.max_frames:
+        raise UnusableImageError(
+            f"The file holds {frames} frames, and the limit is {limits.max_frames}.", code=ErrorCode.TOO_MANY_FRAMES
+        )
+
+
 def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_BYTES
     image = _open(data)

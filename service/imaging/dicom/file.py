@@ -5,7 +5,7 @@ No text of the header reaches a message, log or warning, because it may be a nam
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+
+DAMAGED_HEADER: Final = "its DICOM header can't be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def open_dicom(data: bytes, *, is_whole: bool = True) -> DicomFile:
         UnusableImageError: damaged, not CT, without pixels, or of a kind that is not read; the detail says which. It
             holds nothing of the header but modality, transfer syntax, sizes and names of elements.
     """
-    with decoding("its DICOM header can't be read"):
+    with decoding(DAMAGED_HEADER):
         reader = Reader(data)
         check_syntax(reader.syntax)
         dataset = reader.read()

@@ -56,13 +56,11 @@ def _native_frames(reader: Reader, header: Header) -> list[memoryview]:
     pixel_bytes = 2 if header.photometric == "YBR_FULL_422" else header.samples * (header.bits // 8)
     frame_bytes = header.rows * header.columns * pixel_bytes
     needed = frame_bytes * header.frames
-    if len(pixels) < needed:
-        raise damaged_image(f"it has {len(pixels)} of {needed} bytes of pixels: it is truncated")
     _check_number(len(pixels) // frame_bytes, header)
-    if len(pixels) - needed >= min(header.rows, header.columns) * pixel_bytes:  # less is padding
+    if not 0 <= len(pixels) - needed < min(header.rows, header.columns) * pixel_bytes:  # the rest is padding
         raise damaged_image(
             f"it has {len(pixels)} bytes of pixels, and {header.frames} frames of {header.columns} x {header.rows} "
-            f"need {needed}: Rows or Columns is wrong"
+            f"need {needed}: it is truncated, or Rows or Columns is wrong"
         )
     return [pixels[start : start + frame_bytes] for start in range(0, needed, frame_bytes)]
 

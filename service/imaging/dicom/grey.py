@@ -43,31 +43,16 @@ def grey_table(dataset: "Dataset", index: int, header: Header, window: Window) -
     """
     if header.photometric == "PALETTE COLOR":
         return _without_padding(_palette(dataset, header), header)
-    if not has_hounsfield(dataset, index, header):
-        return _rescaled(header, None, window)
-    if dataset.get("ModalityLUTSequence"):
+    if _has_table(dataset):
         return _without_padding(window.grey(_hounsfield(dataset, header)), header)
-    return _rescaled(header, _rescale(dataset, index), window)
+    return _rescaled(header, _rescale(dataset, index, header), window)
 
 
 def has_hounsfield(dataset: "Dataset", index: int, header: Header) -> bool:
-    """Whether the samples of a frame become Hounsfield units, so that a window applies; arguments as in `grey_table`.
-
-    Raises:
-        UnusableImageError: the rescale is malformed, missing for samples beyond 8 bits, or to another unit.
-    """
+    """Whether the samples of a frame become Hounsfield units, so that a window applies; otherwise like `grey_table`."""
     if header.photometric == "PALETTE COLOR" or header.samples > 1:
         return False
-    for table in items_of(dataset, "ModalityLUTSequence")[:1]:
-        _check_unit(table, "ModalityLUTType", "(0028,3004)")
-        return True
-    rescale = _rescale(dataset, index)
-    if rescale is None and header.stored > 8:
-        raise _not_hounsfield(
-            "has no RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), so its samples have no known unit"
-        )
-    is_picture = header.stored <= 8 and rescale in (None, (1.0, 0.0))
-    return not is_picture
+    return _has_table(dataset) or _rescale(dataset, index, header) is not None
 
 
 def _values(header: Header) -> NDArray[np.int64]:
@@ -88,8 +73,15 @@ def _rescaled(header: Header, rescale: tuple[float, float] | None, window: Windo
     return _without_padding(255 - grey if header.photometric == "MONOCHROME1" else grey, header)
 
 
-def _rescale(dataset: "Dataset", index: int) -> tuple[float, float] | None:
-    """Return slope and intercept of a frame or of the file.
+def _has_table(dataset: "Dataset") -> bool:
+    tables = items_of(dataset, "ModalityLUTSequence")
+    if tables:
+        _check_unit(tables[0], "ModalityLUTType", "(0028,3004)")
+    return bool(tables)
+
+
+def _rescale(dataset: "Dataset", index: int, header: Header) -> tuple[float, float] | None:
+    """Return slope and intercept of a frame or of the file; None for a picture, whose samples of 8 bits stay.
 
     An intercept without a slope has slope 1. A slope without an intercept is ignored.
     """
@@ -99,12 +91,16 @@ def _rescale(dataset: "Dataset", index: int) -> tuple[float, float] | None:
         for name, values in (("RescaleIntercept", intercepts), ("RescaleSlope", slopes)):
             if len(set(values)) > 1:
                 raise malformed(name, f"has {len(values)} different values")
-        if not intercepts:
-            continue
-        _check_unit(place, "RescaleType", "(0028,1054)")
-        if slopes[0] == 0:
-            raise malformed("RescaleSlope", "is 0, so the rescale gives no Hounsfield units")
-        return slopes[0], intercepts[0]
+        if intercepts:
+            _check_unit(place, "RescaleType", "(0028,1054)")
+            if slopes[0] == 0:
+                raise malformed("RescaleSlope", "is 0, so the rescale gives no Hounsfield units")
+            is_identity = (slopes[0], intercepts[0]) == (1, 0)
+            return None if header.stored <= 8 and is_identity else (slopes[0], intercepts[0])
+    if header.stored > 8:
+        raise _not_hounsfield(
+            "has no RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), so its samples have no known unit"
+        )
     return None
 
 

@@ -10,16 +10,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ErrorCode, UnusableImageError, damaged_image, limit_exceeded
-from service.imaging.decode import DecodeLimits, Slice, check_size
+from service.errors import damaged_image, limit_exceeded
+from service.imaging.decode import DecodeLimits, Slice, check_frames, check_size
 from service.imaging.failures import decoding
 from service.imaging.series.geometry import VolumeGeometry
 from service.imaging.series.nifti_header import HEADER_BYTES, NiftiHeader, read_nifti_header
 from service.imaging.signatures import GZIP
 from service.imaging.window import LUNG, Window
 
-MAX_VOXEL_BYTES: Final = 1024**3
-"""Maximum bytes of an unpacked volume, twice those of 1,000 slices of 512 x 512 in 16 bits."""
+_MAX_BYTES: Final = 1024**3
+"""Maximum bytes of an unpacked file, twice those of 1,000 slices of 512 x 512 in 16 bits."""
 
 _LIMITS: Final = DecodeLimits()
 
@@ -57,13 +57,12 @@ class NiftiVolume:
             yield window.grey(hounsfield)[np.newaxis]
 
 
-def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX_VOXEL_BYTES) -> NiftiVolume:
+def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS) -> NiftiVolume:
     """Read a volume. Its size is judged by the header, before the voxels are unpacked.
 
     Args:
         data: a whole .nii or .nii.gz file.
         limits: of the size of a slice and the number of slices.
-        max_bytes: of the unpacked file.
 
     Raises:
         UnusableImageError: damaged, not a volume, of colours or complex numbers, or beyond a limit.
@@ -72,8 +71,8 @@ def open_nifti(data: bytes, limits: DecodeLimits = _LIMITS, max_bytes: int = MAX
 
     header = _header(data, limits)
     size = header.file_bytes
-    if size > max_bytes:
-        raise limit_exceeded(f"the NIfTI file announces {size} bytes, and the limit is {max_bytes}")
+    if size > _MAX_BYTES:
+        raise limit_exceeded(f"the NIfTI file announces {size} bytes, and the limit is {_MAX_BYTES}")
     body = _unpacked(data, size)
     if len(body) < size:
         raise damaged_image(f"the NIfTI file has {len(body)} of {size} bytes: it is truncated")
@@ -96,11 +95,7 @@ def _header(data: bytes, limits: DecodeLimits) -> NiftiHeader:
         header = read_nifti_header(bytes(_unpacked(data, HEADER_BYTES)))
     width, height, depth = header.upright_shape
     check_size(width, height, limits)
-    if depth > limits.max_frames:
-        raise UnusableImageError(
-            f"The NIfTI file holds {depth} slices, and the limit is {limits.max_frames}.",
-            code=ErrorCode.TOO_MANY_FRAMES,
-        )
+    check_frames(depth, limits)
     return header
 
 
