@@ -6,9 +6,8 @@ from itertools import chain, islice
 
 from service.errors import ServiceError
 from service.imaging.cage.blocking import BlockingCage
-from service.imaging.dicom import is_dicom
 from service.imaging.series.files import ReadOptions, StudySlice
-from service.imaging.series.nifti import is_nifti
+from service.imaging.signatures import is_dicom, is_nifti
 from service.imaging.window import LUNG, Window
 
 
@@ -46,7 +45,7 @@ def slices_of(
     Raises:
         ServiceError: the file has no (more) slices.
     """
-    is_volume = is_nifti(name, data)
+    is_volume = is_nifti(data, name)
     if not is_volume and not is_dicom(data):
         yield SourceSlice(name, data)
         return

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from service.imaging.dicom import silence_readers
+from service.imaging.failures import silence_readers
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from service.errors import ErrorCode, UnusableImageError, unsupported
-from service.imaging.dicom import is_dicom, open_dicom, silence_readers
+from service.imaging.dicom.file import open_dicom
 from service.imaging.failures import decoding
-from service.imaging.other_formats import has_known_signature, unread_jpeg, unsupported_format
-from service.imaging.tiff import deep_grey, full_page, is_tiff, is_usual, open_tiff, unread_page
+from service.imaging.other_formats import unread_jpeg, unsupported_format
+from service.imaging.signatures import JPEG, is_dicom, is_picture, is_tiff
+from service.imaging.tiff import deep_grey, full_page, is_usual, open_tiff, unread_page
 from service.imaging.window import LUNG, Window
 
 Slice: TypeAlias = NDArray[np.uint8]
@@ -77,7 +78,6 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         UnusableImageError: empty, damaged, too many pixels, too small, several frames, without a defined grey value, or
             a DICOM file that is not a CT image.
     """
-    silence_readers()
     if is_dicom(data):
         file = open_dicom(data)
         check_size(file.header.columns, file.header.rows, limits)
@@ -139,6 +139,18 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         )
 
 
+def check_frames(frames: int, limits: DecodeLimits) -> None:
+    """Check the number of frames of a file.
+
+    Raises:
+        UnusableImageError: too many.
+    """
+    if frames > limits.max_frames:
+        raise UnusableImageError(
+            f"The file holds {frames} frames, and the limit is {limits.max_frames}.", code=ErrorCode.TOO_MANY_FRAMES
+        )
+
+
 def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MAX_TEXT_BYTES
     image = _open(data)
@@ -176,9 +188,9 @@ def _open(data: bytes) -> Image.Image | None:
         try:
             return Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            if data[:3] == b"\xff\xd8\xff" or is_tiff(data):
+            if data.startswith(JPEG) or is_tiff(data):
                 return None
-            if has_known_signature(data):
+            if is_picture(data):
                 raise
             raise unsupported_format(data, FORMATS) from None
         except Image.DecompressionBombError:

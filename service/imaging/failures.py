@@ -1,7 +1,9 @@
-"""Translates errors of decoders to errors of the file or of the memory."""
+"""Translates errors of decoders to errors of the file or of the memory, and silences their warnings."""
 
+import logging
 import re
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ def decoding(what: str) -> Iterator[None]:
         MemoryError: the decoder got no memory, also if only its message says so.
         Exception: a fault of this program.
     """
+    silence_readers()
     try:
         yield
     except (ServiceError, MemoryError):
@@ -39,3 +42,14 @@ def decoding(what: str) -> Iterator[None]:
         ):
             raise
         raise damaged_image(what) from None
+
+
+def silence_readers() -> None:
+    """Silence the warnings of pydicom, Pillow and tifffile, which quote the header or speak of a client's file.
+
+    Done at each use, because a test or a library may have reset the filters. Never undone, because all threads share
+    the filters.
+    """
+    warnings.filterwarnings("ignore", module=r"(pydicom|PIL|tifffile|service\.imaging)")
+    for name in ("pydicom", "tifffile"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

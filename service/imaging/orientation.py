@@ -1,15 +1,12 @@
 """Orientation of a slice: the steps that bring it upright."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError
-from service.imaging.dicom_header import numbers, places
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 _AXIAL: Final = 0.8
 """Cosine between the normal of a slice and the body's axis: 37 degrees; a gantry tilts up to 30."""
@@ -39,30 +36,29 @@ class Turn:
         return turned.swapaxes(-1, -2) if self.transpose else turned
 
 
-def upright(dataset: "Dataset", index: int) -> Turn:
-    """Read the orientation of a frame.
+UPRIGHT: Final = Turn()
+"""Slices that are stored upright."""
 
-    Returns:
-        The steps that turn it upright: none if it has no orientation.
+
+def upright(directions: NDArray[np.float64] | None) -> Turn:
+    """Return the steps that turn a slice upright: none if its directions are not known.
+
+    Args:
+        directions: unit vectors (2, 3) along a row and along a column, to the patient's left, back and head.
 
     Raises:
         UnusableImageError: it is not axial.
     """
-    for place in places(dataset, index, "PlaneOrientationSequence"):
-        values = numbers(place, "ImageOrientationPatient")
-        if len(values) != 6:
-            continue
-        row, column = np.array(values[:3]), np.array(values[3:])
-        if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 0.02:
-            continue  # no directions
-        if abs(np.cross(row, column)[2]) < _AXIAL:
-            raise UnusableImageError(
-                "The slice is not axial by its ImageOrientationPatient (0020,0037), and the model knows axial slices "
-                "only; send an axial slice of the original series.",
-                code=ErrorCode.NOT_AXIAL,
-            )
-        transpose = bool(abs(row[0]) < abs(row[1]))
-        if transpose:
-            row, column = column, row
-        return Turn(transpose, bool(column[1] < 0), bool(row[0] < 0))
-    return Turn()
+    if directions is None:
+        return UPRIGHT
+    row, column = directions
+    if abs(np.cross(row, column)[2]) < _AXIAL:
+        raise UnusableImageError(
+            "The slice is not axial by its ImageOrientationPatient (0020,0037), and the model knows axial slices "
+            "only; send an axial slice of the original series.",
+            code=ErrorCode.NOT_AXIAL,
+        )
+    transpose = bool(abs(row[0]) < abs(row[1]))
+    if transpose:
+        row, column = column, row
+    return Turn(transpose, bool(column[1] < 0), bool(row[0] < 0))

@@ -1,10 +1,10 @@
 """Unsupported formats and kinds of JPEG, recognised by their bytes, with the command that converts them."""
 
 import re
-import zlib
 from typing import Final
 
 from service.errors import ErrorCode, UnsupportedImageError, UnusableImageError, damaged_image, unsupported
+from service.imaging.signatures import GZIP, is_nifti
 
 _START_OF_FRAME: Final = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]\0")
 _START_OF_SCAN: Final = b"\xff\xda"
@@ -19,7 +19,7 @@ _KINDS: Final = (
     (0, b"%!PS", "PostScript", "magick -density 300 in.eps out.png"),
     (0, b"<", "text such as SVG or HTML", "magick in.svg out.png"),
     (0, b"PK\x03\x04", "a zip", "unzip in.zip"),
-    (0, b"\x1f\x8b", "a gzip", "gunzip in.gz"),
+    (0, GZIP, "a gzip", "gunzip in.gz"),
     (0, b"NRRD", "an NRRD volume", "c3d in.nrrd -o out.nii.gz"),
     (0, b"ObjectType", "a MetaImage volume", "c3d in.mha -o out.nii.gz"),
     (0, b"8BPS", "Photoshop", "magick in.psd out.png"),
@@ -29,33 +29,6 @@ _KINDS: Final = (
     *((0, b"P%d" % number, "a Netpbm image", "magick in.pnm out.png") for number in range(1, 8)),
 )
 """Place and text of a signature, the kind, and the command."""
-
-
-_SIGNATURES: Final = (
-    (0, b"\x89PNG\r\n\x1a\n"),
-    (0, b"\xff\xd8\xff"),
-    (8, b"WEBP"),
-    (0, b"II*\x00"),
-    (0, b"MM\x00*"),
-    (0, b"BM"),
-    (0, b"GIF8"),
-)
-"""Place and text of the signatures of formats that are read."""
-
-
-def has_known_signature(data: bytes) -> bool:
-    """Whether the bytes begin like a format that is read."""
-    return any(data[at : at + len(magic)] == magic for at, magic in _SIGNATURES)
-
-
-def is_nifti(data: bytes) -> bool:
-    """Whether the bytes, unpacked if they are a gzip, begin like a NIfTI file of version 1 or 2, or its header."""
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data[:4096], 352)
-        except zlib.error:
-            return False
-    return data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2"
 
 
 def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:

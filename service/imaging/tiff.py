@@ -31,11 +31,6 @@ _NUMBERS: Final = (
 _REDUCED_OR_MASK: Final = 0b101
 
 
-def is_tiff(data: bytes) -> bool:
-    """Whether the bytes start like a TIFF."""
-    return data[:4] in (b"II*\0", b"MM\0*")
-
-
 def open_tiff(data: bytes) -> "TiffFile":
     """Read the first directory of a file.
 

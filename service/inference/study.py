@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
-from service.imaging.dicom import is_dicom
 from service.imaging.overlay import grey_image, jpeg
-from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
+from service.imaging.series.archives import MAX_FILES, Archive, ArchiveLimits, is_zip
 from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
+from service.imaging.signatures import is_dicom
 from service.inference.service_state import ServiceState
 from service.inference.study_content import Content, HeldFile, ZippedFile
 from service.model.study import (
@@ -31,8 +31,8 @@ _FILES_AT_ONCE: Final = 4
 _UNPACKED: Final = 4
 """Times the limit of a body that its zip may unpack to; only a few files of it are held at a time."""
 
-_MAX_OTHERS: Final = 20_000
-"""Files and frames without a slice: as many as a form has files. A small zip may hold millions of such frames."""
+_MAX_OTHERS: Final = MAX_FILES
+"""Files and frames without a slice. A small zip may hold millions of such frames."""
 
 _log = logging.getLogger("covidct.study")
 

@@ -11,7 +11,8 @@ from service.errors import ServiceError
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import group_series
-from service.imaging.series.nifti import is_nifti, open_nifti
+from service.imaging.series.nifti import open_nifti
+from service.imaging.signatures import is_nifti
 from service.imaging.window import LUNG, Window
 from training.data.ct_slices import SLICE_SIZE
 from training.data.masks import Mask
@@ -50,7 +51,7 @@ def read_volumes(folder: Path) -> Iterator[Volume]:
             yield Volume(path.stem, _read_metaimage(path))
         elif path.suffix != ".raw":
             data = path.read_bytes()
-            if is_nifti(path.name, data) or path.name.lower().endswith((".nii", ".nii.gz")):
+            if is_nifti(data) or path.name.lower().endswith((".nii", ".nii.gz")):
                 yield Volume(path.name.partition(".nii")[0], _read_nifti(path, data))
             else:
                 read = read_study_file(data, path.relative_to(folder).as_posix(), _OPTIONS)

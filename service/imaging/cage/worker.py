@@ -20,7 +20,7 @@ from service.imaging.cage.fork_server import WorkerLimits
 from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
 from service.imaging.cage.study import pack_slices
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
-from service.imaging.series.nifti import is_nifti
+from service.imaging.signatures import is_nifti
 from service.imaging.window import Window
 
 _COPIES: Final = 2
@@ -74,7 +74,7 @@ def serve(connection: socket.socket, limits: WorkerLimits) -> None:
                 order, size = receive_head(connection)
                 memory.limit(_COPIES * size)
                 data = receive_data(connection, size)
-                if "name" in order and is_nifti(order["name"], data):
+                if "name" in order and is_nifti(data, order["name"]):
                     memory.limit(_VOLUME_COPIES * size + limits.memory_bytes)
                 _answer(connection, order, data, limits.seconds, memory)
                 del data

@@ -10,6 +10,9 @@ from typing import BinaryIO, Final
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
 
+MAX_FILES: Final = 20_000
+"""Files of a study, in a zip or in a form."""
+
 _SIGNATURES: Final = (b"PK\x03\x04", b"PK\x05\x06")
 """First bytes of a zip, and of an empty one."""
 
@@ -43,7 +46,7 @@ class ArchiveLimits:
         max_bytes: of all files, unpacked.
     """
 
-    max_files: int = 20_000
+    max_files: int = MAX_FILES
     max_file_bytes: int = 1024**3
     max_bytes: int = 16 * 1024**3
 
@@ -97,18 +100,28 @@ class Archive:
 
     def read(self, number: int) -> bytes | ServiceError:
         """Unpack a file, or return the reason why it is unreadable."""
-        return _unpacked(self._zip, self._members[number], self._limits.max_file_bytes)
+        return self._unpacked(self._members[number])
 
     def read_start(self, number: int, size: int) -> bytes:
         """Unpack the first bytes of a file; none if it is unreadable."""
-        member = self._members[number]
-        if _refusal(member) is not None:
-            return b""
+        start = self._unpacked(self._members[number], size)
+        return start if isinstance(start, bytes) else b""
+
+    def _unpacked(self, member: zipfile.ZipInfo, size: int = -1) -> bytes | ServiceError:
+        refusal = _refusal(member)
+        if refusal is not None:
+            return refusal
+        if member.file_size > self._limits.max_file_bytes:
+            return _unusable(f"unpacks to more than {self._limits.max_file_bytes} bytes", ErrorCode.LIMIT_EXCEEDED)
         try:
             with self._zip.open(member) as opened:
-                return opened.read(size)
+                data = opened.read(member.file_size + 1 if size < 0 else size)  # read() may unpack more
         except Exception:  # noqa: BLE001 - as in _open
-            return b""
+            return _unusable("is damaged", ErrorCode.DAMAGED_ARCHIVE)
+        if is_zip(data):
+            why = "is a zip itself, which is not opened; unpack the outer one first"
+            return _unusable(why, ErrorCode.NESTED_ARCHIVE)
+        return data
 
 
 def _open(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
@@ -160,23 +173,6 @@ def _check_entries(entries: bytes, max_files: int) -> None:
                 code=ErrorCode.ARCHIVE_TOO_LARGE,
             )
         at += _ENTRY_SIZE + name + extra + comment
-
-
-def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes | ServiceError:
-    """Return the bytes of a member, or what is wrong with it."""
-    refusal = _refusal(member)
-    if refusal is not None:
-        return refusal
-    if member.file_size > limit:
-        return _unusable(f"unpacks to more than {limit} bytes", ErrorCode.LIMIT_EXCEEDED)
-    try:
-        with archive.open(member) as opened:
-            data = opened.read(member.file_size + 1)  # without a number, it unpacks more than it announces
-    except Exception:  # noqa: BLE001 - as in _open
-        return _unusable("is damaged", ErrorCode.DAMAGED_ARCHIVE)
-    if is_zip(data[:4]):
-        return _unusable("is a zip itself, which is not opened; unpack the outer one first", ErrorCode.NESTED_ARCHIVE)
-    return data
 
 
 def _refusal(member: zipfile.ZipInfo) -> ServiceError | None:

@@ -10,13 +10,14 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from service.errors import ErrorCode, ServiceError, UnusableImageError
-from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_size, decode, reduced, to_input
-from service.imaging.dicom import DicomFile, is_dicom, open_dicom
-from service.imaging.dicom_header import texts
+from service.imaging.decode import FORMATS, DecodeLimits, Slice, check_frames, check_size, decode, reduced, to_input
+from service.imaging.dicom.elements import texts
+from service.imaging.dicom.file import DAMAGED_HEADER, DicomFile, open_dicom
 from service.imaging.failures import decoding
-from service.imaging.other_formats import has_known_signature, unsupported_format
-from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
+from service.imaging.other_formats import unsupported_format
+from service.imaging.series.nifti import nifti_geometry, open_nifti
 from service.imaging.series.place import Place, Plane, place_of_frame, slice_thickness, vector
+from service.imaging.signatures import is_dicom, is_nifti, is_picture
 from service.imaging.window import LUNG, Window
 
 COMPANIONS: Final = frozenset(
@@ -37,8 +38,6 @@ _SECONDARY_CAPTURES: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 _SCREEN: Final = re.compile(r"SCREEN SAVE|DOSE|\bPROT\b|REPORT")
 """In ImageType: a screenshot, dose report or protocol, which some scanners store as CT images."""
-
-_HEADER: Final = "its DICOM header can't be read"
 
 PICTURE_SIDE: Final = 512
 """Longest side in pixels of the pictures that a study keeps: the size of a usual slice."""
@@ -114,7 +113,7 @@ def study_slices(data: bytes, name: str, options: ReadOptions, first: int = 0) -
     """
     if not options.is_whole:
         yield from _slice_of_start(data, options)
-    elif is_nifti(name, data):
+    elif is_nifti(data, name):
         yield from _nifti_slices(data, name, options, first)
     elif is_dicom(data):
         yield from _dicom_slices(data, options, first)
@@ -131,7 +130,7 @@ def refuse_other_file(data: bytes, name: str) -> None:
     Raises:
         UnsupportedImageError: with its kind, if it is known.
     """
-    if data and not (is_dicom(data) or is_nifti(name, data) or has_known_signature(data)):
+    if data and not (is_dicom(data) or is_nifti(data, name) or is_picture(data)):
         raise unsupported_format(data, FORMATS)
 
 
@@ -149,14 +148,14 @@ def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> I
 
 def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[StudySlice | ServiceError]:
     file = open_dicom(data)
-    with decoding(_HEADER):
+    with decoding(DAMAGED_HEADER):
         _check_file(file, options)
         is_thin = options.frames is None and _is_thin(file, options)
-        header = file.series_header() if options.keep_headers and not is_thin else b""
+        header = file.reader.series_header() if options.keep_headers and not is_thin else b""
     frames = range(file.header.frames) if options.frames is None else options.frames
     for index in frames[first:]:
         try:
-            with decoding(_HEADER):
+            with decoding(DAMAGED_HEADER):
                 place, has_hounsfield = place_of_frame(file, index, header), file.uses_window(index)
             picture = None if is_thin else file.frame(index, options.window)[None]
             yield _slice(place, index, picture, options, has_hounsfield)
@@ -166,7 +165,7 @@ def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[Stu
 
 def _slice_of_start(start: bytes, options: ReadOptions) -> Iterator[StudySlice]:
     """Yield the place of a thin slice from the start of its file; nothing if the whole file must be read."""
-    with suppress(ServiceError), decoding(_HEADER):  # the whole file has the error too, with its reason
+    with suppress(ServiceError), decoding(DAMAGED_HEADER):  # the whole file has the error too, with its reason
         file = open_dicom(start, is_whole=False)
         _check_file(file, options)
         if file.header.frames == 1 and _is_thin(file, options):
@@ -177,11 +176,7 @@ def _check_file(file: DicomFile, options: ReadOptions) -> None:
     if options.refuse_screens:
         _refuse_screens(file)
     check_size(file.header.columns, file.header.rows, options.limits)
-    if file.header.frames > options.limits.max_frames:
-        raise UnusableImageError(
-            f"The file holds {file.header.frames} frames, and the limit is {options.limits.max_frames}.",
-            code=ErrorCode.TOO_MANY_FRAMES,
-        )
+    check_frames(file.header.frames, options.limits)
 
 
 def _is_thin(file: DicomFile, options: ReadOptions) -> bool:

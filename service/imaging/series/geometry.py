@@ -3,15 +3,12 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.orientation import Turn
-
-UPRIGHT: Final = Turn()
-"""Slices that are stored upright."""
+from service.imaging.orientation import UPRIGHT, Turn
 
 
 @final
@@ -72,10 +69,8 @@ class VolumeGeometry:
     @property
     def spacing(self) -> float | None:
         """Median distance between neighbouring slices in mm; None for fewer than two."""
-        gaps = np.abs(np.diff(self.offsets))
-        return (
-            statistics.median(gaps.tolist()) if len(gaps) else None
-        )  # np.median imports files that workers can't open
+        gaps = np.abs(np.diff(self.offsets)).tolist()
+        return statistics.median(gaps) if gaps else None  # np.median imports files that workers can't open
 
     @property
     def thicknesses(self) -> NDArray[np.float64]:

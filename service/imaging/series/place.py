@@ -1,16 +1,18 @@
 """Place of a slice: the series and stack it belongs to, and its position in the patient."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import ServiceError
-from service.imaging.dicom import DicomFile
-from service.imaging.dicom_checks import check_frame_type
-from service.imaging.dicom_header import numbers, places
-from service.imaging.orientation import Turn, upright
-from service.imaging.series.geometry import UPRIGHT, SourceFrame
+from service.imaging.dicom.checks import check_frame_type
+from service.imaging.dicom.elements import directions, numbers, places, text
+from service.imaging.dicom.file import DicomFile
+from service.imaging.orientation import UPRIGHT, Turn, upright
+from service.imaging.series.geometry import SourceFrame
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -83,17 +85,18 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
     """
     dataset, header = file.dataset, file.header
     check_frame_type(dataset, index)
+    axes = directions(dataset, index)
     return Place(
-        series=(_text(dataset, "StudyInstanceUID"), _text(dataset, "SeriesInstanceUID")),
+        series=(text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID")),
         rows=header.rows,
         columns=header.columns,
         order=(_whole(dataset, "InstanceNumber") or 0, index),
         acquisition=_whole(dataset, "AcquisitionNumber"),
-        plane=_plane(dataset, index),
-        turn=upright(dataset, index),
+        plane=None if axes is None else _plane(dataset, index, axes),
+        turn=upright(axes),
         source=SourceFrame(
-            _text(dataset, "SOPClassUID"),
-            _text(dataset, "SOPInstanceUID"),
+            text(dataset, "SOPClassUID"),
+            text(dataset, "SOPInstanceUID"),
             index + 1 if header.frames > 1 else None,
             source_header,
         ),
@@ -106,46 +109,29 @@ def slice_thickness(file: DicomFile) -> float | None:
     return None if thickness is None else thickness[0]
 
 
-def _plane(dataset: "Dataset", index: int) -> Plane | None:
+def _plane(dataset: "Dataset", index: int, axes: NDArray[np.float64]) -> Plane | None:
     position = _numbers(dataset, index, "PlanePositionSequence", "ImagePositionPatient", 3)
-    directions = _directions(_numbers(dataset, index, "PlaneOrientationSequence", "ImageOrientationPatient", 6))
     spacing = _numbers(dataset, index, "PixelMeasuresSequence", "PixelSpacing", 2)
-    if position is None or directions is None or spacing is None or min(spacing) <= 0:
+    if position is None or spacing is None or min(spacing) <= 0 or max(map(abs, position + spacing)) > MOST_MM:
         return None
-    if max(map(abs, position + spacing)) > MOST_MM:
-        return None
+    row, column = axes / np.linalg.norm(axes, axis=1, keepdims=True)
     x, y, z = position
-    return Plane((x, y, z), *directions, (spacing[0], spacing[1]))
+    return Plane((x, y, z), vector(row), vector(column), (spacing[0], spacing[1]))
 
 
 def _numbers(dataset: "Dataset", index: int, group: str, name: str, count: int) -> tuple[float, ...] | None:
     for place in places(dataset, index, group):
-        try:
+        with suppress(ServiceError):  # malformed: the slice is read, and its place is not known
             values = numbers(place, name)
-        except ServiceError:  # malformed: the slice is read, and its place is not known
-            continue
-        if len(values) == count:
-            return tuple(values)
+            if len(values) == count:
+                return tuple(values)
     return None
-
-
-def _directions(values: tuple[float, ...] | None) -> tuple[Vector, Vector] | None:
-    if values is None:
-        return None
-    row, column = np.array(values[:3]), np.array(values[3:])
-    if np.abs([row @ row - 1, column @ column - 1, row @ column]).max() > 0.02:
-        return None  # no directions
-    return vector(row / np.linalg.norm(row)), vector(column / np.linalg.norm(column))
 
 
 def vector(values: np.ndarray) -> Vector:
     """Return three numbers as a tuple."""
     x, y, z = values.tolist()
     return x, y, z
-
-
-def _text(dataset: "Dataset", name: str) -> str:
-    return str(dataset.get(name) or "").strip(" \0")
 
 
 def _whole(dataset: "Dataset", name: str) -> int | None:

@@ -11,6 +11,7 @@ from python_multipart.multipart import Field, File, FormParser
 from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
+from service.imaging.series.archives import MAX_FILES
 from service.web.upload import (
     FIELD,
     MAX_PARTS,
@@ -20,9 +21,6 @@ from service.web.upload import (
     unreadable_form,
     without_preamble,
 )
-
-MAX_FILES: Final = 20_000
-"""Files of a form, as of a zip."""
 
 OPENAPI_BODY_OF_STUDY: Final = multipart_form(
     {

@@ -14,10 +14,10 @@ from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 
 from service.dicom_out.masks import SeriesMaps, SliceMaps
-from service.imaging.dicom import open_dicom
+from service.imaging.dicom.file import open_dicom
 from service.imaging.lung_borders import lung_borders
-from service.imaging.orientation import Turn
-from service.imaging.series.geometry import UPRIGHT, SourceFrame, VolumeGeometry
+from service.imaging.orientation import UPRIGHT, Turn
+from service.imaging.series.geometry import SourceFrame, VolumeGeometry
 from tests.support.files.chest import in_ball, in_lungs, pixel_places
 from tests.support.files.dicoms import ct_dataset, written
 
@@ -88,7 +88,7 @@ def written_header(**changes: Any) -> bytes:
         for name, value in raw.items():
             tag = Tag(name)
             dataset[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
-        return open_dicom(written(dataset)).series_header()
+        return open_dicom(written(dataset)).reader.series_header()
 
 
 def maps(geometry: VolumeGeometry) -> SeriesMaps:

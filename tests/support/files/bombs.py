@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from service.imaging.dicom_header import DEFLATED, EXPLICIT
+from service.imaging.dicom.reader import DEFLATED, EXPLICIT
 from tests.support.files.dicoms import ct, encapsulated
 from tests.support.files.lying_files import chunk, encoded
 

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from service.imaging.orientation import Turn
-from service.imaging.series.geometry import UPRIGHT, VolumeGeometry
+from service.imaging.orientation import UPRIGHT, Turn
+from service.imaging.series.geometry import VolumeGeometry
 
 
 def stack(*offsets: float, turn: Turn = UPRIGHT) -> VolumeGeometry:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.imaging.dicom import open_dicom
+from service.imaging.dicom.file import open_dicom
 from service.imaging.series.grouping import Series, SeriesWarning, group_series
 from service.imaging.series.place import Place, place_of_frame
 from tests.support.files.dicoms import ct, ct_dataset, phantom, written

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from service.errors import ServiceError
-from service.imaging.series.nifti import is_nifti, nifti_geometry, open_nifti
+from service.imaging.series.nifti import nifti_geometry, open_nifti
+from service.imaging.signatures import is_nifti
 from service.imaging.window import LUNG
 from tests.support.files.studies import gzipped, volume
 
@@ -130,9 +131,9 @@ def test_a_damaged_gzip_is_named(data: bytes) -> None:
 
 
 def test_a_nifti_is_known_by_its_bytes(data: bytes) -> None:
-    assert is_nifti("a", data)
-    assert is_nifti("a", gzipped(data))
-    assert not is_nifti("a.nii", b"\x89PNG")
+    assert is_nifti(data)
+    assert is_nifti(gzipped(data))
+    assert not is_nifti(b"\x89PNG", "a.nii")
 
 
 UNUSABLE = [

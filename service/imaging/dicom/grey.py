@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, unsupported
-from service.imaging.dicom_checks import CONVERT_COLOUR
-from service.imaging.dicom_header import Header, items_of, malformed, numbers, places, text
+from service.imaging.dicom.elements import items_of, malformed, numbers, places, text
+from service.imaging.dicom.header import CONVERT_COLOUR, Header
 from service.imaging.failures import decoding
 from service.imaging.window import Window
 
@@ -41,34 +41,18 @@ def grey_table(dataset: "Dataset", index: int, header: Header, window: Window) -
     Raises:
         UnusableImageError: an element that is needed is malformed, or a palette is coloured.
     """
-    padding = _padding_of(dataset)
     if header.photometric == "PALETTE COLOR":
-        return _without_padding(_palette(dataset, header), header, padding)
-    if not has_hounsfield(dataset, index, header):
-        return _rescaled_table(header, None, window, padding)
-    if dataset.get("ModalityLUTSequence"):
-        return _without_padding(window.grey(_hounsfield(dataset, header)), header, padding)
-    return _rescaled_table(header, _rescale(dataset, index), window, padding)
+        return _without_padding(_palette(dataset, header), header)
+    if _has_table(dataset):
+        return _without_padding(window.grey(_hounsfield(dataset, header)), header)
+    return _rescaled(header, _rescale(dataset, index, header), window)
 
 
 def has_hounsfield(dataset: "Dataset", index: int, header: Header) -> bool:
-    """Whether the samples of a frame become Hounsfield units, so that a window applies; arguments as in `grey_table`.
-
-    Raises:
-        UnusableImageError: the rescale is malformed, missing for samples beyond 8 bits, or to another unit.
-    """
+    """Whether the samples of a frame become Hounsfield units, so that a window applies; otherwise like `grey_table`."""
     if header.photometric == "PALETTE COLOR" or header.samples > 1:
         return False
-    for table in items_of(dataset, "ModalityLUTSequence")[:1]:
-        _check_unit(table, "ModalityLUTType", "(0028,3004)")
-        return True
-    rescale = _rescale(dataset, index)
-    if rescale is None and header.stored > 8:
-        raise _not_hounsfield(
-            "has no RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), so its samples have no known unit"
-        )
-    is_picture = header.stored <= 8 and rescale in (None, (1.0, 0.0))
-    return not is_picture
+    return _has_table(dataset) or _rescale(dataset, index, header) is not None
 
 
 def _values(header: Header) -> NDArray[np.int64]:
@@ -80,20 +64,24 @@ def _values(header: Header) -> NDArray[np.int64]:
 
 
 @lru_cache(_KEPT_TABLES)
-def _rescaled_table(
-    header: Header, rescale: tuple[float, float] | None, window: Window, padding: tuple[int, int] | None
-) -> NDArray[np.uint8]:
+def _rescaled(header: Header, rescale: tuple[float, float] | None, window: Window) -> NDArray[np.uint8]:
     """Compute the table of slope and intercept, or of a picture without them, whose range becomes 0 to 255."""
-    values = _values(header)
+    values = _values(header).astype(np.float64)
     if rescale is not None:  # Hounsfield units, in MONOCHROME1 too
-        return _without_padding(window.grey(values.astype(np.float64) * rescale[0] + rescale[1]), header, padding)
-    low, high = int(values.min()), int(values.max())
-    grey = Window((low + high) / 2, high - low).grey(values.astype(np.float64))
-    return _without_padding(255 - grey if header.photometric == "MONOCHROME1" else grey, header, padding)
+        return _without_padding(window.grey(values * rescale[0] + rescale[1]), header)
+    grey = Window((values.min() + values.max()) / 2, np.ptp(values)).grey(values)
+    return _without_padding(255 - grey if header.photometric == "MONOCHROME1" else grey, header)
 
 
-def _rescale(dataset: "Dataset", index: int) -> tuple[float, float] | None:
-    """Return slope and intercept of a frame or of the file.
+def _has_table(dataset: "Dataset") -> bool:
+    tables = items_of(dataset, "ModalityLUTSequence")
+    if tables:
+        _check_unit(tables[0], "ModalityLUTType", "(0028,3004)")
+    return bool(tables)
+
+
+def _rescale(dataset: "Dataset", index: int, header: Header) -> tuple[float, float] | None:
+    """Return slope and intercept of a frame or of the file; None for a picture, whose samples of 8 bits stay.
 
     An intercept without a slope has slope 1. A slope without an intercept is ignored.
     """
@@ -103,12 +91,16 @@ def _rescale(dataset: "Dataset", index: int) -> tuple[float, float] | None:
         for name, values in (("RescaleIntercept", intercepts), ("RescaleSlope", slopes)):
             if len(set(values)) > 1:
                 raise malformed(name, f"has {len(values)} different values")
-        if not intercepts:
-            continue
-        _check_unit(place, "RescaleType", "(0028,1054)")
-        if slopes[0] == 0:
-            raise malformed("RescaleSlope", "is 0, so the rescale gives no Hounsfield units")
-        return slopes[0], intercepts[0]
+        if intercepts:
+            _check_unit(place, "RescaleType", "(0028,1054)")
+            if slopes[0] == 0:
+                raise malformed("RescaleSlope", "is 0, so the rescale gives no Hounsfield units")
+            is_identity = (slopes[0], intercepts[0]) == (1, 0)
+            return None if header.stored <= 8 and is_identity else (slopes[0], intercepts[0])
+    if header.stored > 8:
+        raise _not_hounsfield(
+            "has no RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), so its samples have no known unit"
+        )
     return None
 
 
@@ -152,24 +144,16 @@ def _palette(dataset: "Dataset", header: Header) -> NDArray[np.uint8]:
     return grey.clip(0, 255).astype(np.uint8)
 
 
-def _padding_of(dataset: "Dataset") -> tuple[int, int] | None:
-    """Return first and last padding value of the header; None if it has none."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-    if not isinstance(value, int):
-        return None
-    return value, limit if isinstance(limit, int) else value
-
-
-def _without_padding(grey: NDArray[np.uint8], header: Header, padding: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Set the samples between two padding values to black. The values may have either sign, masked or not."""
-    if padding is not None:
-        period, values = 1 << header.bits, _values(header)
-        low, high = sorted(_as_sample(end, values, period) for end in padding)
-        grey[(np.arange(period) == padding[0] % period) | ((values >= low) & (values <= high))] = 0
+def _without_padding(grey: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
+    """Set padding to black. Its values in the header may have either sign, masked or not."""
+    if header.padding is not None:
+        values, samples = _values(header), 1 << header.bits
+        low, high = sorted(_as_sample(end, values, samples) for end in header.padding)
+        grey[(values >= low) & (values <= high)] = 0
+        grey[header.padding[0] % samples] = 0
     return grey
 
 
 def _as_sample(value: int, values: NDArray[np.int64], period: int) -> int:
     """Bring a value of the header into the range of the samples if it was read with the other sign."""
-    low, high = values.min(), values.max()
-    return next((number for number in (value, value - period, value + period) if low <= number <= high), value)
+    return next((number for number in (value, value - period, value + period) if number in values), value)

@@ -20,7 +20,7 @@ from pydicom.uid import (
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import DecodeLimits, decode
-from service.imaging.dicom import open_dicom
+from service.imaging.dicom.file import open_dicom
 from service.imaging.window import Window
 from tests.support.files.dicoms import PATIENT, STREAMS, ct, ct_dataset, groups, phantom, written
 

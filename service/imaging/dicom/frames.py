@@ -7,9 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import damaged_image
-from service.imaging.codecs import END, RLE, YBR, decode_stream
-from service.imaging.dicom_header import BIG_ENDIAN, NATIVE, Header, Reader, malformed
+from service.imaging.dicom.codecs import END, LOSSY_JPEG, RLE, decode_stream
+from service.imaging.dicom.elements import malformed
+from service.imaging.dicom.header import Header
+from service.imaging.dicom.reader import BIG_ENDIAN, NATIVE, Reader
 from service.imaging.failures import decoding
+
+_YBR: Final = ("YBR_FULL", "YBR_FULL_422")
+"""Photometric interpretations of pixels that are still YCbCr when they are decoded."""
 
 _RLE_OFFSET: Final = (64).to_bytes(4, "little")
 """Offset of the first segment, which is behind the header (PS3.5 G.5)."""
@@ -34,7 +39,14 @@ def decode_frame(frame: bytes | memoryview, header: Header) -> NDArray[Any]:
         UnusableImageError: of another size than the header says, or of a kind that the codec does not read.
         RuntimeError, ValueError: truncated or damaged.
     """
-    return _native_pixels(frame, header) if header.syntax in NATIVE else decode_stream(bytes(frame), header)
+    from pydicom.pixels.processing import convert_color_space
+
+    pixels = _native_pixels(frame, header) if header.syntax in NATIVE else decode_stream(bytes(frame), header)
+    if header.samples == 1:
+        return pixels.reshape(header.rows, header.columns)
+    if header.photometric in _YBR and header.syntax not in LOSSY_JPEG:  # whose codec converts them
+        return convert_color_space(pixels, "YBR_FULL", "RGB")
+    return pixels
 
 
 def _native_frames(reader: Reader, header: Header) -> list[memoryview]:
@@ -44,30 +56,23 @@ def _native_frames(reader: Reader, header: Header) -> list[memoryview]:
     pixel_bytes = 2 if header.photometric == "YBR_FULL_422" else header.samples * (header.bits // 8)
     frame_bytes = header.rows * header.columns * pixel_bytes
     needed = frame_bytes * header.frames
-    if len(pixels) < needed:
-        raise damaged_image(f"it has {len(pixels)} of {needed} bytes of pixels: it is truncated")
     _check_number(len(pixels) // frame_bytes, header)
-    if len(pixels) - needed >= min(header.rows, header.columns) * pixel_bytes:  # less is padding
+    if not 0 <= len(pixels) - needed < min(header.rows, header.columns) * pixel_bytes:  # the rest is padding
         raise damaged_image(
             f"it has {len(pixels)} bytes of pixels, and {header.frames} frames of {header.columns} x {header.rows} "
-            f"need {needed}: Rows or Columns is wrong"
+            f"need {needed}: it is truncated, or Rows or Columns is wrong"
         )
     return [pixels[start : start + frame_bytes] for start in range(0, needed, frame_bytes)]
 
 
 def _native_pixels(frame: bytes | memoryview, header: Header) -> NDArray[Any]:
-    from pydicom.pixels.processing import convert_color_space
-
     order = ">" if header.syntax == BIG_ENDIAN else "<"
     pixels = np.frombuffer(frame, f"{order}u{header.bits // 8}")
-    if header.samples == 1:
-        return pixels.reshape(header.rows, header.columns)
     if header.photometric == "YBR_FULL_422":  # two pixels share their colour (PS3.3 C.7.6.3.1.2)
         pixels = pixels.reshape(-1, 4)[:, [0, 2, 3, 1, 2, 3]]
-    if header.planar == 1:
-        pixels = np.moveaxis(pixels.reshape(3, header.rows, header.columns), 0, -1)
-    pixels = pixels.reshape(header.rows, header.columns, 3)
-    return convert_color_space(pixels, "YBR_FULL", "RGB") if header.photometric in YBR else pixels
+    if header.planar:
+        return np.moveaxis(pixels.reshape(-1, header.rows, header.columns), 0, -1)
+    return pixels.reshape(header.rows, header.columns, -1)
 
 
 def _compressed_frames(reader: Reader, header: Header) -> list[bytes]:

@@ -26,9 +26,9 @@ from pydicom.uid import (
 from service.errors import UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import decode
-from service.imaging.dicom_checks import read_header
-from service.imaging.dicom_frames import decode_frame, split_frames
-from service.imaging.dicom_header import Reader
+from service.imaging.dicom.frames import decode_frame, split_frames
+from service.imaging.dicom.header import read_header
+from service.imaging.dicom.reader import Reader
 from tests.support.files.dicoms import JPEG_XL, STREAMS, ct, ct_dataset, encapsulated, lossless_jpeg, phantom, written
 
 STORED = phantom()

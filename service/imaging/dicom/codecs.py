@@ -14,18 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
-from service.imaging.dicom_header import Header
+from service.imaging.dicom.header import Header
 
 DECOMPRESS: Final = "gdcmconv --raw in.dcm out.dcm"
 
-YBR: Final = ("YBR_FULL", "YBR_FULL_422")
-"""Photometric interpretations of pixels that are still YCbCr when they are decoded."""
-
 RLE: Final = "1.2.840.10008.1.2.5"
 _JPEG: Final = "1.2.840.10008.1.2.4."
-_LOSSY: Final = (_JPEG + "50", _JPEG + "51")
+LOSSY_JPEG: Final = (_JPEG + "50", _JPEG + "51")
 
-_START: Final = b"\xff\xd8"
 _SCAN: Final = b"\xff\xda"
 END: Final = b"\xff\xd9"
 """Markers of a JPEG; JPEG-LS and JPEG 2000 end with the same one, and padding may follow it."""
@@ -36,9 +32,6 @@ _MARKER: Final = re.compile(rb"\xff(?<!\xff\xff)\xff*+(?=[\x01-\xfe])")
 _BARE_ONES: Final = re.compile(rb"\xff(?=\xff[\xd0-\xd9])")
 """A last byte 0xFF of the data that is not followed by zero, as some encoders write it."""
 
-_RGB_COMPONENTS: Final = re.compile(rb"\xff[\xc0-\xcf\xf7]\0\x11.{6}(?:R..G..B|r..g..b)", re.DOTALL)
-"""Header of a JPEG's frame with components of these names."""
-
 _FILLER: Final = bytes(number * 73 % 251 + 1 for number in range(64, 0, -1))
 """Without a marker: a truncated stream decodes differently with it than with zeros."""
 
@@ -47,17 +40,7 @@ _RESTARTS: Final = b"".join(_FILLER + bytes((0xFF, marker)) for marker in range(
 
 
 def decode_stream(stream: bytes, header: Header) -> NDArray[Any]:
-    """Decode a compressed frame; colours become RGB.
-
-    Returns:
-        8 or 16 bits, signed if the stream says so; (rows, columns), or (rows, columns, 3) of colours.
-
-    Raises:
-        UnusableImageError: of another size than the header says, or of a kind that the codec does not read.
-        RuntimeError, ValueError: truncated or damaged.
-    """
-    from pydicom.pixels.processing import convert_color_space
-
+    """Decode a compressed frame like `decode_frame`, but only colours of a lossy JPEG become RGB."""
     try:
         pixels = CODECS[header.syntax](stream, header)
     except RuntimeError as error:
@@ -66,23 +49,20 @@ def decode_stream(stream: bytes, header: Header) -> NDArray[Any]:
         raise _another_size()
     if 8 * pixels.itemsize > header.bits:
         raise _too_deep()
-    if header.samples == 1:
-        return pixels.reshape(header.rows, header.columns)
-    if header.syntax not in _LOSSY and _is_ybr(stream, header):
-        return convert_color_space(pixels, "YBR_FULL", "RGB")
     return pixels
 
 
 def _decode_jpeg(stream: bytes, header: Header) -> NDArray[Any]:
-    """Decode a JPEG of 2 to 16 bits, lossy or lossless; colours become RGB unless it is lossless.
+    """Decode a JPEG of 2 to 16 bits, lossy or lossless.
 
     libjpeg replaces missing bits by zeros with a warning, which imagecodecs does not pass on. The stream is decoded
     again with filler behind its data: other pixels mean that bits are missing.
     """
-    colours: dict[str, Any] = {}
-    if header.samples == 3 and header.syntax in _LOSSY:
-        colours = {"colorspace": "YCBCR" if _is_ybr(stream, header) else "RGB", "outcolorspace": "RGB"}
     start = stream.find(_SCAN) + len(_SCAN)
+    colours: dict[str, Any] = {}
+    if header.samples == 3 and header.syntax in LOSSY_JPEG:
+        is_rgb = header.photometric == "RGB" and b"JFIF" not in stream[:start]  # libjpeg takes it for YCbCr
+        colours = {"colorspace": "RGB" if is_rgb else None, "outcolorspace": "RGB"}
     stream = stream[:start] + _BARE_ONES.sub(b"\xff\0", stream[start:])
     pixels = imagecodecs.jpeg8_decode(stream, **colours)
     if not np.array_equal(pixels, imagecodecs.jpeg8_decode(_with_filler(stream), **colours)):
@@ -96,14 +76,6 @@ def _with_filler(stream: bytes) -> bytes:
     start += int.from_bytes(stream[start : start + 2], "big")
     data = stream[start:].rstrip(b"\0").removesuffix(END)
     return stream[:start] + _MARKER.sub(lambda marker: _FILLER + marker[0], data) + _RESTARTS + END
-
-
-def _is_ybr(stream: bytes, header: Header) -> bool:
-    """Whether colours are YCbCr: by a JPEG's names of components, its JFIF marker, or else the header."""
-    if not stream.startswith(_START):
-        return header.photometric in YBR
-    head = stream[: stream.find(_SCAN)]
-    return _RGB_COMPONENTS.search(head) is None and (header.photometric != "RGB" or b"JFIF" in head)
 
 
 def _decode_jpeg_ls(stream: bytes, _: Header) -> NDArray[Any]:
