@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.background import BackgroundTask
 
 from service import DISCLAIMER
 from service.api_study import StudyAnswer
@@ -12,6 +13,7 @@ from service.dicom_out.segmentation import Kind
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions
 from service.inference.study import open_study
+from service.model.hardware import return_freed_memory
 from service.model.study import thin_mm
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
@@ -109,6 +111,6 @@ async def predict_study(
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
             answer = await asyncio.to_thread(work.answer, study)
-            return Response(answer.model_dump_json(), media_type=_JSON)
+            return Response(answer.model_dump_json(), media_type=_JSON, background=BackgroundTask(return_freed_memory))
         data = await cancel_on_disconnect(request, work.zip(study, segmentation))
-        return Response(data, media_type=_ZIP)
+        return Response(data, media_type=_ZIP, background=BackgroundTask(return_freed_memory))

@@ -22,6 +22,7 @@ from service.inference.service_state import ServiceState
 from service.inference.study import StudyReader
 from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
+from service.model.hardware import return_freed_memory
 from service.model.study import Study
 from service.web.problems import problem_body
 from service.web.studies.files import result_files_of, slice_pictures, study_zip
@@ -171,6 +172,7 @@ class LinesResponse(StreamingResponse):
         """Send the lines; if the client disconnects, the work stops."""
         async with self._stack:
             await super().__call__(scope, receive, send)
+        return_freed_memory()
 
 
 def _line(name: Literal["progress", "answer", "problem", "picture", "file"], body: BaseModel) -> bytes:
