@@ -15,7 +15,6 @@ from service.imaging.series.archives import Archive, ArchiveLimits, is_zip
 from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
 from service.inference.service_state import ServiceState
 from service.inference.study_content import Content, HeldFile, ZippedFile
-from service.model.hardware import return_freed_memory
 from service.model.study import (
     FileSlice,
     NotASlice,
@@ -86,7 +85,6 @@ class StudyReader:
         Raises:
             UnusableImageError: a zip can't be read, the study is beyond a limit, or no file has a slice.
         """
-        return_freed_memory()  # blocks of the body while it grew
         with ExitStack() as stack:
             while self._zips:
                 await self._add_zip(stack.enter_context(await self._open(self._zips.pop(0))))

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.background import BackgroundTask
 
 from service import DISCLAIMER
 from service.api_study import StudyAnswer
@@ -13,7 +12,6 @@ from service.dicom_out.segmentation import Kind
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions
 from service.inference.study import open_study
-from service.model.hardware import return_freed_memory
 from service.model.study import thin_mm
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
@@ -95,11 +93,12 @@ async def predict_study(
     async with AsyncExitStack() as stack:
         outcome = stack.enter_context(counted(state))
         point = model.point_of(point_name)
+        with_files = wanted == _ZIP or (wanted == LINES and files)
         options = ReadOptions(
             input_size=model.card.input_size,
             limits=DecodeLimits(max_pixels=state.settings.max_pixels, max_frames=state.settings.max_study_slices),
-            keep_pictures=wanted == _ZIP,
-            keep_headers=wanted == _ZIP or (wanted == LINES and files),
+            keep_pictures=with_files,
+            keep_headers=with_files,
             thin_mm=thin_mm(every_mm),
         )
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
@@ -111,6 +110,6 @@ async def predict_study(
         study = await cancel_on_disconnect(request, work.study())
         if wanted == _JSON:
             answer = await asyncio.to_thread(work.answer, study)
-            return Response(answer.model_dump_json(), media_type=_JSON, background=BackgroundTask(return_freed_memory))
+            return Response(answer.model_dump_json(), media_type=_JSON)
         data = await cancel_on_disconnect(request, work.zip(study, segmentation))
-        return Response(data, media_type=_ZIP, background=BackgroundTask(return_freed_memory))
+        return Response(data, media_type=_ZIP)
