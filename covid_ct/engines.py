@@ -155,7 +155,7 @@ class LocalEngine:
         predict_study(study, self._predictor, report)
         answer = StudyAnswer.of(study, self.card, self._point, uids=True)
         files = study_files(study, self.card, self._point, self._predictor.sha256) if request.with_files else ()
-        return StudyResults(answer, dict(files))
+        return StudyResults(answer, {file.path: file.content for file in files})
 
     def close(self) -> None:
         """Release the model, and end the decoders."""
@@ -206,7 +206,7 @@ class RemoteEngine:
         return self._client.predict(image, operating_point=self.operating_point)
 
     def predict_study(self, request: StudyRequest, report: Report = lambda _: None) -> StudyResults:
-        """See `Engine.predict_study`; with result files, nothing is reported.
+        """See `Engine.predict_study`.
 
         Raises:
             UsageError: the window is not that of the service.
@@ -214,10 +214,15 @@ class RemoteEngine:
         if request.window != LUNG:
             raise UsageError("a service reads studies in its own window: leave out --window, or --url")
         paths = [source.path for source in request.sources]
-        query: dict[str, Any] = {"every_mm": request.every_mm, "uids": True, "operating_point": self.operating_point}
+        query: dict[str, Any] = {
+            "every_mm": request.every_mm,
+            "uids": True,
+            "operating_point": self.operating_point,
+            "report": report,
+        }
         if request.with_files:
             return self._client.study_results(paths, **query)
-        return StudyResults(self._client.predict_study(paths, **query, report=report), {})
+        return StudyResults(self._client.predict_study(paths, **query), {})
 
     def close(self) -> None:
         """Close the connections, and end the decoders."""

@@ -1,6 +1,5 @@
 """A typed client of the service's API."""
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from covid_ct.files.sources import PathLike, open_source, study_sources
 from service import __version__
 from service.api import Explanation, ModelInfo, Prediction, Problem
 from service.api_study import StudyAnswer, StudyLine, StudyProgress
-from service.errors import ServiceError
-from service.imaging.series.archives import Archive, ArchiveLimits
 from service.imaging.series.files import natural_order
 from service.imaging.window import Window
 
@@ -36,10 +33,10 @@ MAX_ANSWER_BYTES: Final = 256 * 1024**2
 
 
 _MAX_RESULT_BYTES: Final = 1024**3
-"""Unpacked result files of a study; those of 2,000 slices have 200 MB."""
+"""Result files of a study; those of 2,000 slices have 270 MB in base64."""
 
-_STUDY_SECONDS: Final = 1800.0
-"""Longest wait for the result files of a study: they come as a whole."""
+_FILE_SECONDS: Final = 600.0
+"""Longest wait for the next result file of a study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +186,8 @@ class Client:
         Raises:
             SourceError: a file can't be read.
         """
-        form = _StudyForm(paths)
         query = _study_query(every_mm, uids, operating_point)
-        parts = {"params": query, "headers": {"Accept": "application/x-ndjson"}}
-        return form.named(self._ask("POST", "/predict/study", parts, lambda answer: _last_line(answer, report), form))
+        return self._study(paths, {"params": query}, report, MAX_ANSWER_BYTES).answer
 
     def study_results(
         self,
@@ -201,27 +196,18 @@ class Client:
         every_mm: float | None = None,
         uids: bool = False,
         operating_point: str | None = None,
+        report: Callable[[StudyProgress], object] = lambda _: None,
     ) -> StudyResults:
         """Ask for the result files of a study: pictures of key slices, DICOM SEG and SR, or NIfTI masks.
 
         Args:
-            paths, every_mm, uids, operating_point: see `predict_study`.
+            paths, every_mm, uids, operating_point, report: see `predict_study`.
 
         Raises:
             SourceError: a file can't be read.
         """
-        form = _StudyForm(paths)
-        parts: dict[str, Any] = {
-            "headers": {"Accept": "application/zip"},
-            "params": _study_query(every_mm, uids, operating_point),
-            "timeout": _STUDY_SECONDS,
-        }
-        status, body = self._ask("POST", "/predict/study", parts, _whole, form)
-        if status >= 400:
-            _parsed(status, body, Problem)
-        files = _unzipped(body)
-        answer = files.pop("study.json", b"")
-        return StudyResults(form.named(_parsed(status, answer, StudyAnswer)), files)
+        query = _study_query(every_mm, uids, operating_point) | {"files": True}
+        return self._study(paths, {"params": query, "timeout": _FILE_SECONDS}, report, _MAX_RESULT_BYTES)
 
     def model(self) -> ModelInfo:
         """Ask which model is served."""
@@ -234,6 +220,18 @@ class Client:
                 return bool(response.status_code == 200)
         except UnreachableError:
             return False
+
+    def _study(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        parts: dict[str, Any],
+        report: Callable[[StudyProgress], object],
+        max_bytes: int,
+    ) -> StudyResults:
+        form = _StudyForm(paths)
+        parts = parts | {"headers": {"Accept": "application/x-ndjson"}}
+        results = self._ask("POST", "/predict/study", parts, lambda lines: _results(lines, report, max_bytes), form)
+        return StudyResults(form.named(results.answer), results.files)
 
     def _send(self, kind: type[Answer], method: str, path: str, parts: dict[str, Any]) -> Answer:
         return _parsed(*self._ask(method, path, parts, _whole), kind)
@@ -400,25 +398,6 @@ def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
     return response.status_code, _body(response)
 
 
-def _unzipped(body: bytes) -> dict[str, bytes]:
-    """Unpack the result files of a study, with names that lead nowhere outside of a folder.
-
-    Raises:
-        AnswerError: it is no such zip, or unpacks to more than `_MAX_RESULT_BYTES`.
-    """
-    files: dict[str, bytes] = {}
-    try:
-        with Archive(io.BytesIO(body), ArchiveLimits(max_bytes=_MAX_RESULT_BYTES)) as archive:
-            for number in range(len(archive)):
-                data = archive.read(number)
-                if isinstance(data, ServiceError):
-                    raise data
-                files[archive.name(number)] = data
-    except ServiceError as error:
-        raise AnswerError(f"the service did not send the zip of a study: {error.detail}") from error
-    return files
-
-
 def _body(response: "httpx2.Response") -> bytes:
     """Read an answer, whatever length it announces.
 
@@ -433,36 +412,44 @@ def _body(response: "httpx2.Response") -> bytes:
     return bytes(body)
 
 
-def _last_line(response: "httpx2.Response", report: Callable[[StudyProgress], object]) -> StudyAnswer:
-    """Read the lines of a study until the answer or the problem.
+def _results(response: "httpx2.Response", report: Callable[[StudyProgress], object], max_bytes: int) -> StudyResults:
+    """Read the lines of a study: progress, then the answer or a problem, then result files.
 
     Raises:
-        ProblemError, AnswerError: as `_parsed`, and if there are more than MAX_ANSWER_BYTES.
-        UnreachableError: the lines end before.
+        ProblemError, AnswerError: as `_parsed`, and if there are more than `max_bytes`.
+        UnreachableError: there is no answer.
     """
     if response.status_code >= 400:
-        return _parsed(response.status_code, _body(response), StudyAnswer)
-    for text in _lines(response):
+        _parsed(response.status_code, _body(response), Problem)
+    answer, files = None, {}
+    for text in _lines(response, max_bytes):
         line = _parsed(response.status_code, text, StudyLine)
         if line.progress is not None:
             report(line.progress)
         if line.problem is not None:
             problem = line.problem
             raise ProblemError(problem.status, problem.code, problem.detail, problem.request_id)
-        if line.answer is not None:
-            return line.answer
-    raise UnreachableError("the response ended before its last line")
+        if line.file is not None:
+            files[line.file.path] = line.file.content
+        answer = line.answer or answer
+    if answer is None:
+        raise UnreachableError("the response ended before its last line")
+    return StudyResults(answer, files)
 
 
-def _lines(response: "httpx2.Response") -> Iterator[bytes]:
+def _lines(response: "httpx2.Response", max_bytes: int) -> Iterator[bytes]:
     """Yield whole lines as they arrive."""
-    held, count = b"", 0
+    held: list[bytes] = []
+    count = 0
     for chunk in response.iter_bytes():
         count += len(chunk)
-        if count > MAX_ANSWER_BYTES:
-            raise AnswerError(f"the response has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
-        *whole, held = (held + chunk).split(b"\n")
-        yield from whole
+        if count > max_bytes:
+            raise AnswerError(f"the response has more than {max_bytes} bytes: is this the service's address?")
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield b"".join((*held, end))
+            held.clear()
+        held.append(rest)
 
 
 def _parsed(status: int, body: bytes, kind: type[Answer]) -> Answer:

@@ -234,9 +234,14 @@ class SlicePicture(_Answer):
 class ResultFile(_Answer):
     """Result file of a series, in `application/x-ndjson` with `?files=true`."""
 
-    series: int = Field(description="index of the series")
-    name: str = Field(examples=["segmentation.dcm"])
+    series: int = Field(description="index of the series", ge=0)
+    name: str = Field(examples=["segmentation.dcm"], pattern=r"^\w[\w.-]*$")
     content: FileBytes = Field(description="in base64")
+
+    @property
+    def path(self) -> str:
+        """Path in the zip or folder of the study."""
+        return f"series-{self.series}/{self.name}"
 
 
 class StudyLine(_Answer):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from service import __version__
+from service.api_study import ResultFile
 from service.dicom_out.device import Device
 from service.dicom_out.files import result_files
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps, interpolate
@@ -16,8 +17,8 @@ from service.model.study import SeriesToRead, Study
 
 def study_files(
     study: Study, card: ModelCard, point: OperatingPoint, sha256: str, kind: Kind = "binary"
-) -> Iterator[tuple[str, bytes]]:
-    """Yield name in a folder and content of the result files of each series that shows lungs.
+) -> Iterator[ResultFile]:
+    """Yield the result files of each series that shows lungs.
 
     Args:
         study: with pictures and headers of its slices, and their predictions.
@@ -30,8 +31,8 @@ def study_files(
         if assessment is None:
             continue
         results = series_results(series, assessment, card, sha256, kind)
-        for name, data in (*key_pictures(series, assessment), *results.items()):
-            yield f"series-{index}/{name}", data
+        for name, content in (*key_pictures(series, assessment), *results.items()):
+            yield ResultFile(series=index, name=name, content=content)
 
 
 def key_pictures(series: SeriesToRead, assessment: SeriesAssessment) -> Iterator[tuple[str, bytes]]:

@@ -18,7 +18,7 @@ _KINDS: Final = (
     (0, b"%PDF", "a PDF document", "pdftoppm -r 300 -png -singlefile in.pdf out"),
     (0, b"%!PS", "PostScript", "magick -density 300 in.eps out.png"),
     (0, b"<", "text such as SVG or HTML", "magick in.svg out.png"),
-    (0, b"PK\x03\x04", "a zip", "unzip in.zip"),
+    (0, b"PK\x03\x04", "a zip", ""),
     (0, GZIP, "a gzip", "gunzip in.gz"),
     (0, b"NRRD", "an NRRD volume", "c3d in.nrrd -o out.nii.gz"),
     (0, b"ObjectType", "a MetaImage volume", "c3d in.mha -o out.nii.gz"),
@@ -37,14 +37,15 @@ def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImag
     but = f", but {kind}" if kind else ""
     convert = f" Convert it with: {command}" if command else ""
     return UnsupportedImageError(
-        f"The content is not an image of a supported type{but}; send one of {', '.join(formats)}, DICOM. The type is "
-        f"detected from the content, not from the name.{convert}"
+        f"The content is not an image of a supported type{but}; send one of {', '.join(formats)}, DICOM. A study "
+        f"(/predict/study, covid-ct study) may also be NIfTI or a zip. The type is detected from the content, not from "
+        f"the name.{convert}"
     )
 
 
 def _kind(data: bytes) -> tuple[str, str]:
     if is_nifti(data):
-        return "a NIfTI volume, which the command line reads", "covid-ct predict in.nii.gz --output out.csv"
+        return "a NIfTI volume", ""
     for at, signature, kind, command in _KINDS:
         if data[at : at + len(signature)] == signature:
             return kind, command

@@ -117,8 +117,8 @@ def test_one_dicom_slice_has_a_result_and_a_picture(open_page: Open, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "data", "headline", "reason"),
     [
-        ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "Damaged zip", "Pack it again"),
-        ("notes", b"text", "No CT slices found", "The content is not an image"),
+        ("cut.zip", zipped({"1": series([100.0])[0]})[:300], "Damaged archive", "Pack it again"),
+        ("notes", b"text", "No slices", "The content is not an image"),
     ],
     ids=["damaged zip", "text"],
 )

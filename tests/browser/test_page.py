@@ -64,7 +64,7 @@ def test_the_keyboard_alone_suffices(open_page: Open, slices: Path, tmp_path: Pa
     choose(page, tmp_path / "ct.zip")
     summary(page)
     page.get_by_role("button", name="SR", exact=True).wait_for()
-    assert {"new", "Slice 1", "CSV", "JSON", "SEG", "frame", "profile", "fade", "outline", "zoom-in"} <= reached()
+    assert {"new", "Slice 1", "CSV", "JSON", "SEG", "frame", "slice", "fade", "outline", "zoom-in"} <= reached()
     page.get_by_role("button", name="New study").press("Enter")
     choose(page, slices / "bright.png", slices / "dark.png")
     finish(page, 2)
@@ -76,7 +76,7 @@ def test_a_refused_image_is_explained(open_page: Open, slices: Path, tmp_path: P
     with running(tmp_path / "models") as server:
         page = open_page(server.url, expected_statuses=(422,))
         choose(page, slices / "black.png")
-        assert "Send one axial chest CT slice that shows lungs" in summary(page, "No lungs found")
+        assert "Send one axial chest CT slice that shows lungs" in summary(page, "No lungs")
         drawn(page, "black.png")
         assert page.get_by_role("slider", name="Map").is_hidden()
 

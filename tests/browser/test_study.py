@@ -61,7 +61,7 @@ def test_a_study_has_label_probability_involvement_severity_volumes_and_what_was
     assert "1 other file failed" in text
     assert "1 other file skipped" in text
     page.get_by_text("1 other file failed").click()
-    assert "damaged Damaged file" in page.locator("#summary").inner_text()
+    assert "damaged Damaged image" in page.locator("#summary").inner_text()
     assert "Research use only" in page.locator(".notice").inner_text()
     assert page.locator("#status").inner_text().startswith("NonCOVID, ")
 
@@ -112,13 +112,13 @@ def test_wheel_arrows_profile_and_key_slices_go_through_the_stack(open_page: Ope
     page.keyboard.press("ArrowDown")
     drawn(page, f"Slice 1 (0 to {LAST})")
     assert page.locator("#caption").inner_text() == f"Slice 1 (0 to {LAST}) · 110.0 mm"
-    slider = page.locator("#profile")
+    slider = page.get_by_role("slider", name="Slice, from")
     box = slider.bounding_box()
     assert box is not None
     slider.click(position={"x": 5, "y": 2})
     drawn(page, f"Slice {LAST} (0 to {LAST})")
-    assert page.locator("#finding").inner_text() == "No lungs found"
-    assert slider.get_attribute("aria-valuetext") == f"Slice {LAST} (0 to {LAST}) · 190.0 mm, No lungs found"
+    assert page.locator("#finding").inner_text() == "No lungs"
+    assert slider.get_attribute("aria-valuetext") == f"Slice {LAST} (0 to {LAST}) · 190.0 mm, No lungs"
     key = page.locator(".keys button").first
     key.click()
     drawn(page, f"{key.inner_text()} (0 to {LAST})")
@@ -129,7 +129,9 @@ def test_slices_without_lungs_are_grey_and_not_red(open_page: Open, study: Path)
     page = open_page()
     choose(page, study)
     summary(page)
-    colours = page.locator("#profile .empty").evaluate_all("all => all.map(bar => getComputedStyle(bar).fill)")
+    colours = page.locator("#profile .empty").evaluate_all(
+        "all => all.map(bar => getComputedStyle(bar).backgroundColor)"
+    )
     assert len(colours) == 2
     for colour in colours:
         red, green, blue = (float(part) for part in colour.strip("rgb()").split(","))

@@ -1,5 +1,5 @@
 import io
-import zipfile
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from covid_ct import (
 )
 from covid_ct.errors import AnswerError, UsageError
 from covid_ct.files.images import file_bytes
+from service.api_study import StudyProgress
 from tests.support.files.dicoms import ct, phantom
-from tests.support.files.studies import zipped
 from tests.support.processes.client import png
 from tests.support.processes.server import Server, free_port
 
@@ -356,22 +356,37 @@ def test_an_answer_without_end_or_with_a_false_encoding_is_refused(monkeypatch: 
         client.predict(png())
 
 
-@pytest.mark.parametrize("name", ["../../out", "/out", "..\\out"])
+def lines(*files: dict[str, object]) -> bytes:
+    """The lines of a study with result files."""
+    answer = {"series": [], "skipped": [], "failed": [], "model": {"name": "a", "version": "1"}}
+    parts = [{"progress": {"done": 0, "of": 1, "seconds_left": None}}, {"answer": answer}]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in (*parts, *({"file": file} for file in files)))
+
+
+def test_result_files_come_with_progress_in_whatever_pieces(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png())
+    body = lines({"series": 0, "name": "report.dcm", "content": "aGk="}, {"series": 1, "name": "a.png", "content": ""})
+    client, script, _ = answering(httpx2.Response(200, stream=httpx2.ByteStream(body)))
+    progress: list[StudyProgress] = []
+    results = client.study_results(tmp_path, report=progress.append)
+    assert results.files == {"series-0/report.dcm": b"hi", "series-1/a.png": b""}
+    assert [line.of for line in progress] == [1]
+    assert script.requests[0].url.params["files"] == "true"
+
+
+@pytest.mark.parametrize("name", ["../../out", "/out", "..\\out", ".."])
 def test_result_files_with_names_outside_of_their_folder_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png())
-    client, _, _ = answering(httpx2.Response(200, content=zipped({name: b"hostile"})))
-    with pytest.raises(AnswerError, match="points outside"):
+    body = lines({"series": 0, "name": name, "content": ""})
+    client, _, _ = answering(httpx2.Response(200, content=body))
+    with pytest.raises(AnswerError, match=r"file\.name"):
         client.study_results(tmp_path)
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
-def test_result_files_that_unpack_without_end_are_refused(
-    compression: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_result_files_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_MAX_RESULT_BYTES", 1000)
     (tmp_path / "1.png").write_bytes(png())
-    bombs = zipped({"series-0/segmentation.dcm": bytes(10_000_000)}, compression)
-    client, _, _ = answering(httpx2.Response(200, content=bombs), httpx2.Response(200, content=b"no zip"))
-    for _ in range(2):
-        with pytest.raises(AnswerError, match="zip of a study"):
-            client.study_results(tmp_path)
+    body = lines({"series": 0, "name": "segmentation.dcm", "content": "a" * 1000})
+    client, _, _ = answering(httpx2.Response(200, content=body))
+    with pytest.raises(AnswerError, match="more than 1000 bytes"):
+        client.study_results(tmp_path)

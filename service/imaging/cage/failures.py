@@ -61,6 +61,8 @@ def refusal(ending: Ending, limits: WorkerLimits) -> ServiceError:
     match ending:
         case Ending.TIME:
             return limit_exceeded(f"decoding takes more than {limits.seconds:g} seconds of processor time")
+        case Ending.STUCK:  # after minutes in every lane; not of the machine alone, so that it ends no whole study
+            return limit_exceeded("decoding takes too long")
         case Ending.MEMORY:
             return limit_exceeded(f"decoding needs more than {limits.memory_bytes / 1024**2:g} MiB of memory")
         case Ending.CRASH:

@@ -29,7 +29,9 @@ PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
     e.TooManyImagesError("The request has 40 images, and the limit is 32; send them in several requests."),
     e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
     e.UnsupportedImageError(
-        "The content is not an image of a supported type, but a zip; send PNG or JPEG. Convert it with: unzip in.zip"
+        "The content is not an image of a supported type, but JPEG XL; send one of PNG, JPEG, WEBP, TIFF, BMP, GIF, "
+        "DICOM. A study (/predict/study, covid-ct study) may also be NIfTI or a zip. Convert it with: "
+        "magick in.jxl out.png"
     ),
     e.UnusableImageError("This file has no usable slice."),
     e.UnusableImageError("The file is empty: 0 bytes were received.", code=e.ErrorCode.EMPTY_FILE),

@@ -1,7 +1,7 @@
 // The page: takes files, sends them, shows and saves the results.
 
 import { element, find } from "./element.js";
-import { csv, entryRow, save, studyRows } from "./export.js";
+import { entryRow, tables } from "./export.js";
 import { filesOf, isPicture, sample } from "./intake.js";
 import { Profile } from "./profile.js";
 import { Progress } from "./progress.js";
@@ -9,7 +9,7 @@ import { Service } from "./service.js";
 import { Slices } from "./slices.js";
 import { Study } from "./study.js";
 import { modelLines, modelScores, problemSummary, sliceSummary } from "./summary.js";
-import { counted, legend, outcome, percent } from "./wording.js";
+import { counted, legend, outcome, percent, words } from "./wording.js";
 import { Viewer } from "./viewer.js";
 
 const service = new Service(askForKey);
@@ -35,18 +35,13 @@ async function readStudy(files) {
   const { signal } = controller;
   const size = files.reduce((sum, file) => sum + file.size, 0);
   let isComplete = false;
-  const offerStudy = () => offer([
-    ["CSV", () => save("covid-ct.csv", "text/csv", csv(studyRows(study.answer)))],
-    ["JSON", () => save("covid-ct.json", "application/json", JSON.stringify(study.answer, null, 1))],
-    ...study.downloads,
-  ], isComplete ? study.missing : "The result files are being written…");
+  const offerStudy = () => offer(study.downloads, isComplete ? study.missing : "The result files are being written…");
   const study = new Study(viewer, profile, () => card, offerStudy);
   const onUpload = (share) => {
     const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
     progress.show("upload", `Sending ${megabytes(share * size)} of ${megabytes(size)} MB`, share);
   };
   const onLine = (line) => {
-    if (signal.aborted) return;
     if (line.progress) showReading(line.progress);
     if (line.answer) showStudy(study, line.answer);
     if (line.picture) study.addPicture(line.picture);
@@ -60,7 +55,7 @@ async function readStudy(files) {
     isComplete = true;
     if (shown === study) offerStudy();
   } catch (error) {
-    if (!signal.aborted) fail(error.body ?? { code: "page_failed", title: "The page failed", detail: String(error) });
+    if (!signal.aborted) fail(error.body ?? { code: "page_failed", detail: String(error) });
   }
 }
 
@@ -104,10 +99,9 @@ function summarise(slices) {
   if (all > 1 && slices.count("waiting", "sending")) progress.show("slices", parts.join(" · "), ended / all);
   else progress.end(all === 1 ? [outcome(only), ...(only.answer?.label ? [percent(only.answer.probability)] : [])].join(", ") : parts.join(" · "));
   const results = slices.entries.filter(({ state }) => state === "done" || state === "failed");
-  const body = () => results.map(({ name, answer, problem }) => ({ file: name, prediction: answer, problem }));
+  const body = results.map(({ name, answer, problem }) => ({ file: name, prediction: answer, problem }));
   offer(ended === 0 ? [] : [
-    ["CSV", () => save("covid-ct.csv", "text/csv", csv(results.map(entryRow)))],
-    ["JSON", () => save("covid-ct.json", "application/json", JSON.stringify({ note: "Research use only, not a medical device.", results: body() }, null, 1))],
+    ...tables(results.map(entryRow), { note: "Research use only, not a medical device.", results: body }),
     ...(all > 1 && ended === all ? [["Read as one series", () => readStudy(slices.entries.map(({ file }) => file))]] : []),
   ], "");
 }
@@ -140,7 +134,7 @@ function openDesk() {
 }
 
 function fail(problem) {
-  progress.end(problem.title);
+  progress.end(words(problem.code));
   if (shown) {
     find("downloads-hint").textContent = `The result files could not be written: ${problem.detail}`;
     return;
@@ -166,12 +160,12 @@ function askForKey(wasRefused) {
   form.hidden = false;
   find("key").focus();
   return new Promise((resolve) => {
-    form.addEventListener("submit", (event) => {
+    form.onsubmit = (event) => {
       event.preventDefault();
       form.hidden = true;
       resolve(find("key").value.trim());
-      find("key").value = "";
-    }, { once: true });
+      form.reset();
+    };
   });
 }
 

@@ -43,8 +43,14 @@ export function studyRows(answer) {
   return [...slices, ...answer.failed.map(({ name, reason, detail }) => ({ path: name, model, error: reason, detail }))];
 }
 
+/** Rows as CSV and a body as JSON: for each a label and a function that saves it. */
+export const tables = (rows, body) => [
+  ["CSV", () => save("covid-ct.csv", "text/csv", csv(rows))],
+  ["JSON", () => save("covid-ct.json", "application/json", JSON.stringify(body, null, 1))],
+];
+
 /** CSV (RFC 4180); values that a spreadsheet would run as formulas become text. */
-export function csv(rows) {
+function csv(rows) {
   return [COLUMNS, ...rows.map((row) => COLUMNS.map((name) => row[name]))].map((values) => `${values.map(cell).join(",")}\r\n`).join("");
 }
 
@@ -52,14 +58,6 @@ function cell(value) {
   let text = String(value ?? "");
   if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-/** Bytes of a text in base64. */
-export function bytesOf(base64) {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
-  return bytes;
 }
 
 /** Make the browser save a file. */

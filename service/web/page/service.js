@@ -124,8 +124,7 @@ async function reached(send, signal) {
   } catch {
     signal?.throwIfAborted();
     throw new ServiceProblem({
-      code: "unreachable",
-      title: "Service not reached",
+      code: "service_not_reached",
       detail: "The service did not answer, or a file has changed or gone since you chose it. Is the service still running? Choose the files again.",
     });
   }
@@ -138,5 +137,5 @@ async function problemOf(response) {
   } catch {
     // a response of a proxy
   }
-  return { code: `http_${response.status}`, title: `HTTP ${response.status}`, detail: "This response did not come from the service." };
+  return { code: `HTTP_${response.status}`, detail: "This response did not come from the service." };
 }

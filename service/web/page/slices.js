@@ -1,7 +1,6 @@
 // Pictures that are read one by one, two at a time; several are rows of a table that sorts. One is selected.
 
 import { element } from "./element.js";
-import { bytesOf } from "./export.js";
 import { nameOf } from "./intake.js";
 import { ServiceProblem } from "./service.js";
 import { kindOf, outcome, percent } from "./wording.js";
@@ -23,7 +22,6 @@ export class Slices {
   #onShow;
   #onChange;
   #controller = new AbortController();
-  #running = 0;
   #sort = { column: null, sign: 1 };
   #rows = element("tbody");
   #headings = COLUMNS.map((column) => this.#heading(column));
@@ -84,26 +82,22 @@ export class Slices {
   }
 
   #pump() {
-    for (const entry of this.entries) {
-      if (this.#running >= AT_A_TIME) return;
-      if (entry.state === "waiting") this.#read(entry, this.#controller.signal);
-    }
+    const waiting = this.entries.filter(({ state }) => state === "waiting");
+    for (const entry of waiting.slice(0, AT_A_TIME - this.count("sending"))) this.#read(entry, this.#controller.signal);
   }
 
   async #read(entry, signal) {
-    this.#running += 1;
     this.#set(entry, { state: "sending" });
     const wait = (seconds) => this.#set(entry, { note: `The service is busy; retrying in ${seconds} s…` });
     try {
       const { slice_png_base64: png, overlay_png_base64: _overlay, heatmap, lungs, ...answer } = await this.#service.explain(entry.file, wait, signal);
-      const slice = new Blob([bytesOf(png)], { type: "image/png" });
+      const slice = new Blob([Uint8Array.fromBase64(png)], { type: "image/png" });
       this.#set(entry, { state: "done", answer, picture: { slice, lesion: heatmap, lungs } });
     } catch (error) {
       if (!signal.aborted && !(error instanceof ServiceProblem)) console.error(error);
-      const problem = error.body ?? { code: "page_failed", title: "The page failed", detail: String(error) };
+      const problem = error.body ?? { code: "page_failed", detail: String(error) };
       this.#set(entry, signal.aborted ? { state: "cancelled" } : { state: "failed", problem, picture: await asSent(entry.file) });
     }
-    this.#running -= 1;
     this.#pump();
   }
 

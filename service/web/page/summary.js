@@ -1,7 +1,7 @@
 // Results in words and numbers: of a series, of a slice, of a failure, and of the model.
 
 import { element } from "./element.js";
-import { checkScore, counted, headline, kindOf, outcome, percent, reason, reasonText, relation, remedy, sentences, SEVERITY, worth } from "./wording.js";
+import { checkScore, counted, kindOf, outcome, percent, relation, sentences, SEVERITY, words, worth } from "./wording.js";
 
 const paragraph = (className, ...children) => element("p", { className }, ...children);
 
@@ -26,10 +26,8 @@ export function sliceSummary(entry, card) {
   const title = element("h2", { textContent: name });
   if (state === "failed") return [title, ...problemSummary(entry.problem)];
   if (state !== "done") return [title, paragraph("hint", entry.note || outcome(entry))];
-  if (!answer.label) {
-    return [title, paragraph("verdict none", `No result: ${reason(answer).toLowerCase()}`), paragraph("callout", `${checkScore(answer, card)} ${remedy(answer)}`)];
-  }
-  const words = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has scores for its own threshold only
+  if (!answer.label) return [title, paragraph("verdict none", outcome(entry)), paragraph("callout", checkScore(answer, card))];
+  const worthOfLabel = card && answer.threshold === card.threshold ? worth(answer.label, card) : ""; // the card has scores for its own threshold only
   const { lung_involvement: involved, lung_fraction: fraction } = answer;
   return [
     title,
@@ -40,18 +38,16 @@ export function sliceSummary(entry, card) {
       ["Check score", checkScore(answer, card)],
     ]),
     ...spoken(answer),
-    ...(words ? [paragraph("small", words)] : []),
+    ...(worthOfLabel ? [paragraph("small", worthOfLabel)] : []),
   ];
 }
 
 /** A problem document of the service. */
-export function problemSummary({ code, title, detail, request_id: id }) {
-  return [
-    paragraph("verdict bad", headline({ code, title })),
-    paragraph("", detail),
-    paragraph("small", id ? `${code} · request ${id}` : code),
-  ];
-}
+export const problemSummary = ({ code, detail, request_id: id }) => [
+  paragraph("verdict bad", words(code)),
+  paragraph("", detail),
+  paragraph("small", id ? `${code} · request ${id}` : code),
+];
 
 /** The model's card in three lines. */
 export function modelLines(card) {
@@ -96,13 +92,10 @@ function verdict(answer, card) {
   ];
 }
 
-function bar({ probability, threshold }, kind) {
-  const value = element("div", { className: `bar-value ${kind}` });
-  value.style.width = `${probability * 100}%`;
-  const mark = element("div", { className: "bar-mark", hidden: threshold === 0 }); // the lesions decide
-  mark.style.left = `${threshold * 100}%`;
-  return element("div", { className: "bar", attributes: { role: "img", "aria-label": `Probability ${percent(probability)}, threshold ${percent(threshold)}` } }, value, mark);
-}
+const bar = ({ probability, threshold }, kind) => element("div",
+  { className: "bar", attributes: { role: "img", "aria-label": `Probability ${percent(probability)}, threshold ${percent(threshold)}` } },
+  element("div", { className: `bar-value ${kind}`, style: `width: ${probability * 100}%` }),
+  element("div", { className: "bar-mark", style: `left: ${threshold * 100}%`, hidden: threshold === 0 })); // 0: the lesions decide
 
 function spoken(answer) {
   const lines = sentences(answer);
@@ -128,7 +121,7 @@ function warnings(list) {
 
 /** Files of the study without a slice, each with its reason. */
 function others({ skipped, failed }) {
-  const line = ({ name, file, detail, reason: code }) => element("li", {}, element("strong", { textContent: name ?? `file ${file}` }), ` ${reasonText(code)}: ${detail}`);
+  const line = ({ name, file, detail, reason: code }) => element("li", {}, element("strong", { textContent: name ?? `file ${file}` }), ` ${words(code)}: ${detail}`);
   const part = (files, text, className) => (files.length ? [element("details", { className },
     element("summary", { textContent: `${counted(files.length, "other file")} ${text}` }), element("ul", {}, ...files.map(line)))] : []);
   return [...part(failed, "failed", "failed"), ...part(skipped, "skipped", "")];

@@ -5,8 +5,8 @@ import { drawLayers, layersOf } from "./map.js";
 
 const MAX_ZOOM = 8;
 const ZOOM_STEP = 1.25;
-const NOTCH = 100; // pixels, at least, of a notch of a mouse's wheel, which is one slice
-const TOUCHPAD_STEP = 30; // pixels for one slice
+const FIT = 0; // a factor of zoom that is below any other
+const WHEEL_STEP = 30; // pixels for one slice: a notch of a mouse's wheel has more, a touchpad sends fewer at a time
 const LINE = 1.5; // CSS pixels
 
 export class Viewer {
@@ -23,7 +23,7 @@ export class Viewer {
     for (const [id, kind] of [["fade", "input"], ["outline", "change"]]) find(id).addEventListener(kind, () => this.#draw());
     find("zoom-in").addEventListener("click", () => this.#zoomBy(ZOOM_STEP));
     find("zoom-out").addEventListener("click", () => this.#zoomBy(1 / ZOOM_STEP));
-    find("zoom-fit").addEventListener("click", () => this.#fit());
+    find("zoom-fit").addEventListener("click", () => this.#zoomBy(FIT));
     new ResizeObserver(() => this.#draw()).observe(find("frame"));
     this.#listenForPointer();
     document.addEventListener("keydown", (event) => this.#onKey(event));
@@ -80,18 +80,13 @@ export class Viewer {
     this.#draw();
   }
 
-  #fit() {
-    this.#zoomBy(1 / this.#zoom);
-  }
-
   #listenForPointer() {
     const frame = find("frame");
     frame.addEventListener("wheel", (event) => {
       event.preventDefault();
-      const { clientX, clientY, deltaY, deltaMode, ctrlKey } = event;
+      const { clientX, clientY, deltaY, ctrlKey } = event; // deltaY is in pixels if deltaMode is not asked for
       const { left, top, width, height } = frame.getBoundingClientRect();
       if (ctrlKey) this.#zoomBy(deltaY < 0 ? ZOOM_STEP : 1 / ZOOM_STEP, [clientX - left - width / 2, clientY - top - height / 2]);
-      else if (deltaMode !== 0 || Math.abs(deltaY) >= NOTCH) this.#step(Math.sign(deltaY));
       else this.#roll(deltaY);
     }, { passive: false });
     frame.addEventListener("pointermove", (event) => {
@@ -99,25 +94,24 @@ export class Viewer {
       this.#offset = [this.#offset[0] + event.movementX, this.#offset[1] + event.movementY];
       this.#draw();
     });
-    frame.addEventListener("dblclick", () => (this.#zoom > 1 ? this.#fit() : this.#zoomBy(2)));
+    frame.addEventListener("dblclick", () => (this.#zoomBy(this.#zoom > 1 ? FIT : 2)));
   }
 
-  /** Collect the small steps of a touchpad. */
   #roll(pixels) {
     this.#wheel += pixels;
-    const steps = Math.trunc(this.#wheel / TOUCHPAD_STEP);
-    this.#wheel -= steps * TOUCHPAD_STEP;
-    if (steps) this.#step(steps);
+    if (Math.abs(this.#wheel) < WHEEL_STEP) return;
+    this.#step(Math.sign(this.#wheel));
+    this.#wheel = 0;
   }
 
   #onKey(event) {
     const { target } = event;
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
-    if ((target !== document.body && !target.closest("#desk")) || target.closest("input, select, [role=slider]")) return;
+    if ((target !== document.body && !target.closest("#desk")) || target.closest("input, select")) return;
     const by = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 }[event.key];
-    const zoom = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP, 0: 1 / this.#zoom }[event.key];
+    const zoom = { "+": ZOOM_STEP, "=": ZOOM_STEP, "-": 1 / ZOOM_STEP, 0: FIT }[event.key];
     if (by) this.#step(by);
-    else if (zoom) this.#zoomBy(zoom);
+    else if (zoom !== undefined) this.#zoomBy(zoom);
     else return;
     event.preventDefault();
   }

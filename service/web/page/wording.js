@@ -24,8 +24,8 @@ export function sentences({ lesion_probability: lesion, covid_given_lesion: covi
 
 /** Text of the label column: the label, the reason for none, or the state. */
 export function outcome({ state, answer, problem }) {
-  if (state === "done") return answer.label ?? reason(answer);
-  if (state === "failed") return headline(problem);
+  if (state === "done") return answer.label ?? words(answer.out_of_distribution.reason);
+  if (state === "failed") return words(problem.code);
   return { waiting: "Waiting", sending: "Reading…", cancelled: "Cancelled" }[state];
 }
 
@@ -38,16 +38,15 @@ export function relation({ probability, threshold, lesion_probability: lesion, l
 
 /** How often such a label was right on the test slices of the card; "" if the card has no such score. */
 export function worth(label, card) {
-  const { precision, sensitivity, specificity } = card.test_metrics;
+  const { precision, sensitivity } = card.test_metrics;
   const ofHundred = (share) => Math.round(share * 100);
-  const range = ([value, low, high]) => `${ofHundred(value)} of 100 (95 % interval ${ofHundred(low)} to ${ofHundred(high)})`;
-  const share = ({ value, low, high }) => range([value, low, high]);
-  const rest = ({ value, low, high }) => range([1 - value, 1 - high, 1 - low]);
-  if (label !== card.positive_label) {
-    return sensitivity ? `In the official test, ${rest(sensitivity)} ${card.positive_label} slices were missed: this result rules nothing out.` : "";
+  const range = (value, low, high) => `${ofHundred(value)} of 100 (95 % interval ${ofHundred(low)} to ${ofHundred(high)})`;
+  if (label === card.positive_label && precision) {
+    return `In the official test, ${range(precision.value, precision.low, precision.high)} slices labelled ${label} were labelled correctly. This depends on how many of the patients have COVID-19.`;
   }
-  if (precision) return `In the official test, ${share(precision)} slices labelled ${label} were labelled correctly. This depends on how many of the patients have COVID-19.`;
-  return specificity ? `In the official test, ${rest(specificity)} other slices were labelled ${label}.` : "";
+  if (label === card.positive_label || !sensitivity) return "";
+  const missed = range(1 - sensitivity.value, 1 - sensitivity.high, 1 - sensitivity.low);
+  return `In the official test, ${missed} ${card.positive_label} slices were missed: this result rules nothing out.`;
 }
 
 /** The legend of the map. */
@@ -72,40 +71,8 @@ export function timeLeft(seconds) {
 /** The part of the lungs that a band of severity stands for (MosMedData). */
 export const SEVERITY = { "CT-0": "none", "CT-1": "up to 25 %", "CT-2": "25 to 50 %", "CT-3": "50 to 75 %", "CT-4": "above 75 %" };
 
-const ADVICE = {
-  no_lungs: "No lungs found",
-  no_slices: "No CT slices found",
-  not_read: "Not read: between two slices that were",
-  wrong_window: "Not a lung window",
-  turned: "Turned or upside down",
-  inverted: "Inverted picture",
-  several_panels: "Several slices in one image",
-  unsupported_image_type: "Not a readable image",
-  damaged_image: "Damaged file",
-  damaged_archive: "Damaged zip",
-  empty_file: "Empty file",
-  image_too_small: "Image too small",
-  too_many_pixels: "Image too large",
-  body_too_large: "Too large",
-  several_frames: "Several images in one file",
-};
-
-/** A headline for a problem. */
-export const headline = (problem) => ADVICE[problem.code] ?? problem.title;
-
-/** A code of a reason in words. */
-export const reasonText = (code) => ADVICE[code] ?? code.replaceAll("_", " ");
-
-/** Why a result has no label. */
-export const reason = ({ out_of_distribution: { reason: code } }) => ADVICE[code] ?? "Out of distribution";
-
-/** What to send instead of an image that failed a check. */
-export function remedy({ out_of_distribution: { reason: code } }) {
-  return {
-    no_lungs: "Send one axial chest CT slice that shows lungs.",
-    turned: "Send the slice with the spine at the bottom, the patient's left on the right of the picture.",
-    inverted: "Send the picture with air black and bone white.",
-    wrong_window: "Export the slice in a lung window (width 1500, level -600), or send its DICOM file.",
-    several_panels: "Cut out one slice, or export it alone, and send that.",
-  }[code] ?? "Send one axial chest CT slice.";
+/** A code of the service in words. */
+export function words(code) {
+  if (code === "not_read") return "Not read: between two slices that were";
+  return code[0].toUpperCase() + code.slice(1).replaceAll("_", " ");
 }

@@ -93,11 +93,12 @@ async def predict_study(
     async with AsyncExitStack() as stack:
         outcome = stack.enter_context(counted(state))
         point = model.point_of(point_name)
+        with_files = wanted == _ZIP or (wanted == LINES and files)
         options = ReadOptions(
             input_size=model.card.input_size,
             limits=DecodeLimits(max_pixels=state.settings.max_pixels, max_frames=state.settings.max_study_slices),
-            keep_pictures=wanted == _ZIP,
-            keep_headers=wanted == _ZIP or (wanted == LINES and files),
+            keep_pictures=with_files,
+            keep_headers=with_files,
             thin_mm=thin_mm(every_mm),
         )
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds

@@ -6,13 +6,13 @@ import zipfile
 from collections.abc import Iterator
 from typing import Final
 
-from service.api_study import ResultFile, SlicePicture, StudyAnswer
+from service.api_study import SlicePicture, StudyAnswer
 from service.dicom_out.segmentation import Kind
 from service.imaging.overlay import map_image, png
 from service.inference.served_model import ServedModel
 from service.model.card import OperatingPoint
 from service.model.study import Study
-from service.study_results import series_results, study_files
+from service.study_results import study_files
 
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 """Date of the files in a zip, so that the same result gives the same zip."""
@@ -34,8 +34,8 @@ async def study_zip(
     with zipfile.ZipFile(file, "w") as archive:
         _write(archive, "study.json", answer.model_dump_json(indent=1).encode())
         files = study_files(study, model.card, point, model.predictor.sha256, kind)
-        while (named := await asyncio.to_thread(next, files, None)) is not None:
-            await asyncio.to_thread(_write, archive, *named)
+        while (result := await asyncio.to_thread(next, files, None)) is not None:
+            await asyncio.to_thread(_write, archive, result.path, result.content)
     return file.getvalue()
 
 
@@ -56,16 +56,6 @@ def slice_pictures(study: Study, answer: StudyAnswer) -> Iterator[SlicePicture]:
                 lesion_png=None if prediction is None else png(map_image(prediction.heatmap)),
                 lungs_png=None if lungs is None else png(map_image(lungs)),
             )
-
-
-def result_files_of(study: Study, model: ServedModel, point: OperatingPoint, kind: Kind) -> Iterator[ResultFile]:
-    """Yield the result files of each series that shows lungs."""
-    for index, read in enumerate(study.series):
-        assessment = read.assess(model.card, point)
-        if assessment is not None:
-            results = series_results(read, assessment, model.card, model.predictor.sha256, kind)
-            for name, content in results.items():
-                yield ResultFile(series=index, name=name, content=content)
 
 
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

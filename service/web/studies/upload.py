@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser
+from python_multipart.multipart import Field, File, FormParser, MultipartParser
 from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
@@ -53,6 +53,8 @@ async def files_of(request: Request) -> AsyncIterator[tuple[str, io.BytesIO]]:
         raise unreadable_form(error) from error
     except ClientDisconnect as error:
         raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
+    finally:
+        form.close()
     if not form.is_complete:
         raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
     if not form.count:
@@ -88,6 +90,12 @@ class _Form:
             boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": math.inf},
         )
+
+    def close(self) -> None:
+        """Let go of the last file, which the parser would keep, in a cycle, until the next garbage collection."""
+        if isinstance(self.parser.parser, MultipartParser):
+            self.parser.parser.callbacks.clear()
+        del self.parser
 
     def _on_field(self, field: Field) -> None:
         if field.field_name == FIELD.encode():

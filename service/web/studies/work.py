@@ -23,8 +23,9 @@ from service.inference.study import StudyReader
 from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
 from service.model.study import Study
+from service.study_results import study_files
 from service.web.problems import problem_body
-from service.web.studies.files import result_files_of, slice_pictures, study_zip
+from service.web.studies.files import slice_pictures, study_zip
 
 LINES: Final = "application/x-ndjson"
 
@@ -134,7 +135,7 @@ class StudyWork:
             for picture in slice_pictures(study, answer):
                 yield _line("picture", picture)
             if files is not None:
-                for file in result_files_of(study, self.model, self.point, files):
+                for file in study_files(study, self.model.card, self.point, self.model.predictor.sha256, files):
                     yield from _file_line(file)
         except Exception:  # noqa: BLE001 - the response has begun
             yield self._unexpected()

@@ -136,11 +136,8 @@ UNSUPPORTED: dict[str, tuple[ErrorCode, bytes, str, str]] = {
     "a PDF": (TYPE, b"%PDF-1.7", "a PDF document", "pdftoppm"),
     "PostScript": (TYPE, b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript", "magick"),
     "SVG": (TYPE, b"<svg/>", "SVG", "magick"),
-    "a zip": (TYPE, b"PK\x03\x04" + bytes(99), "a zip", "unzip"),
     "a gzip": (TYPE, gzip.compress(b"text"), "a gzip", "gunzip"),
     "a damaged gzip": (TYPE, b"\x1f\x8b" + b"\xff" * 99, "a gzip", "gunzip"),
-    "a NIfTI": (TYPE, VOLUME, "a NIfTI volume", "covid-ct predict"),
-    "a packed NIfTI": (TYPE, gzip.compress(VOLUME), "a NIfTI volume", "covid-ct predict"),
     "a Netpbm": (TYPE, encoded(PICTURE, "PPM"), "a Netpbm image", "magick"),
     "a signed TIFF": (DEPTH, encoded_tiff(DEEP.view(np.int16)), "signed samples of 16 bits", "magick"),
     "a signed TIFF of 8 bits": (DEPTH, encoded_tiff(GREY.view(np.int8)), "signed samples of 8 bits", "magick"),
@@ -296,6 +293,17 @@ def test_a_damaged_file_is_asked_for_again(name: str) -> None:
     assert words in error.detail
     assert "Send the" in error.detail
     assert has_right_words(error), error.detail
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"PK\x03\x04" + bytes(99), "a zip"), (VOLUME, "a NIfTI volume"), (gzip.compress(VOLUME), "a NIfTI volume")],
+)
+def test_a_zip_or_a_volume_is_directed_to_the_route_of_studies(data: bytes, kind: str) -> None:
+    error = refused(data)
+    assert error.code == TYPE
+    assert f"but {kind}; send one of PNG, JPEG" in error.detail
+    assert "A study (/predict/study, covid-ct study) may also be NIfTI or a zip." in error.detail
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

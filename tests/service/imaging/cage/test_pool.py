@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from service.errors import OverloadedError, ServiceError, UnsupportedImageError, UnusableImageError
+from service.imaging.cage import worker_process
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
 from service.imaging.cage.pool import Cage, CageLimits
@@ -129,6 +130,19 @@ async def test_a_file_that_needs_too_much_time_is_refused_by_name_and_its_worker
         assert refused.value.code == "limit_exceeded"
         assert cage.endings == [Ending.TIME]
         assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
+
+
+@pytest.mark.anyio
+async def test_a_decoder_that_does_not_end_is_a_refusal_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "_WALL_SECONDS", 0.0)
+    async with caged(seconds=0.04) as cage:
+        (worker,) = cage.workers()
+        worker.suspend()
+        with pytest.raises(UnusableImageError, match="takes too long") as refused:
+            await cage.decode(png())
+        worker.kill()
+    assert refused.value.code == "limit_exceeded"
+    assert cage.endings == [Ending.STUCK]
 
 
 @pytest.mark.anyio

@@ -190,6 +190,7 @@ async def test_lines_have_pictures_and_files_after_the_answer_if_asked(models: P
 async def test_a_zip_has_the_answer_pictures_and_dicom_objects(models: Path) -> None:
     async with serve(models) as client:
         response = await post(client, named(series(HEIGHTS)), accept="application/zip")
+        lines = await post(client, named(series(HEIGHTS)), "?files=true", accept="application/x-ndjson")
     archive = zipfile.ZipFile(io.BytesIO(response.content))
     names = archive.namelist()
     result = StudyAnswer.model_validate_json(archive.read("study.json")).series[0]
@@ -199,6 +200,9 @@ async def test_a_zip_has_the_answer_pictures_and_dicom_objects(models: Path) -> 
         "series-0/segmentation.dcm",
         "series-0/report.dcm",
     ]
+    files = [file for line in lines.text.splitlines() if (file := StudyLine.model_validate_json(line).file)]
+    assert [file.path for file in files] == names[1:]
+    assert files[0].content == archive.read(names[1])
     masks = pydicom.dcmread(io.BytesIO(archive.read("series-0/segmentation.dcm")))
     assert masks.PatientName == PATIENT
     assert masks.Modality == "SEG"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.api_study import ResultFile
 from service.web.studies import files
 from service.web.studies.files import study_zip
 
@@ -13,10 +14,10 @@ from service.web.studies.files import study_zip
 async def test_a_zip_that_is_cancelled_builds_no_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def endless(*_: object) -> Iterator[tuple[str, bytes]]:
+    def endless(*_: object) -> Iterator[ResultFile]:
         while True:
             names.append(f"{len(names)}.dcm")
-            yield names[-1], b"content"
+            yield ResultFile(series=0, name=names[-1], content=b"content")
 
     monkeypatch.setattr(files, "study_files", endless)
     answer: Any = SimpleNamespace(model_dump_json=lambda **_: "{}")
