@@ -16,6 +16,7 @@ from service.errors import ErrorCode, UnusableImageError, unsupported
 from service.imaging.dicom.file import open_dicom
 from service.imaging.failures import decoding
 from service.imaging.other_formats import unread_jpeg, unsupported_format
+from service.imaging.picture import check_kind, load, to_grey
 from service.imaging.signatures import JPEG, is_dicom, is_picture, is_tiff
 from service.imaging.tiff import deep_grey, full_page, is_usual, open_tiff, unread_page
 from service.imaging.window import LUNG, Window
@@ -34,11 +35,6 @@ MAX_PIXELS: Final = 4096 * 4096
 
 MAX_FRAMES: Final = 1000
 """Maximum frames of a file of a study; a chest CT at half a millimetre has about 700 slices."""
-
-
-_MAX_PALETTE_BYTES: Final = 4 * 256
-
-_STRIP_ROWS: Final = 256
 
 _MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
 """Texts and colour profiles of a PNG, in place of Pillow's 1 MiB, which real files exceed."""
@@ -159,8 +155,8 @@ def _read_picture(data: bytes, limits: DecodeLimits) -> Image.Image:
     with image:
         check_size(*image.size, limits)
         _check_animation(image)
-        _check_kind(image, data)
-        return _grey(_load(image))
+        check_kind(image, data)
+        return to_grey(load(image))
 
 
 def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
@@ -179,7 +175,7 @@ def _read_tiff(data: bytes, limits: DecodeLimits) -> Image.Image:
         with decoding("its pages can't be read"):
             image.seek(page.index)
         check_size(*image.size, limits)
-        return _grey(_load(image))
+        return to_grey(load(image))
 
 
 def _open(data: bytes) -> Image.Image | None:
@@ -197,7 +193,7 @@ def _open(data: bytes) -> Image.Image | None:
             raise _too_many_pixels("more than the decoder accepts") from None
         except Exception as error:
             if str(error).startswith("Unsupported BMP"):  # with kind and number
-                raise _unsupported_kind(f"{error}.", "magick in.bmp out.png") from None
+                raise unsupported(f"{error}.", "magick in.bmp out.png", ErrorCode.UNSUPPORTED_ENCODING) from None
             raise
 
 
@@ -214,66 +210,8 @@ def _check_animation(image: Image.Image) -> None:
             raise _several_frames("several frames")
 
 
-def _load(image: Image.Image) -> Image.Image:
-    """Decode the pixels, upright."""
-    with decoding("it is truncated or damaged; the pixels can't be decoded"):
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
-
-
-def _check_kind(image: Image.Image, data: bytes) -> None:
-    """Refuse pictures that Pillow opens and then fails to read, or misreads."""
-    if image.format == "PNG" and data[24] == 16 and "transparency" in image.info:  # compared with samples of 8 bits
-        raise _unsupported_kind(
-            "The PNG has samples of 16 bits and a transparent colour, which is not read.",
-            "magick in.png -depth 8 out.png",
-        )
-    if image.palette and len(image.palette.palette) > _MAX_PALETTE_BYTES:
-        raise _unsupported_kind("The BMP has a palette of more than 256 colours.", "magick in.bmp out.png")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Reduce any mode that Pillow decodes to `L`."""
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
-    if image.mode in ("La", "RGBa"):
-        raise _unsupported_kind(
-            "The file has colours that are multiplied by their transparency, which is not read.",
-            "magick in.tif -alpha off out.png",
-        )
-    if image.mode.startswith("I;16"):
-        samples = np.array(image, dtype=np.uint32)
-        return Image.fromarray(((samples * 255 + 32767) // 65535).astype(np.uint8))
-    try:
-        if image.has_transparency_data:
-            return _on_black(image)
-        if image.mode not in ("1", "RGB"):
-            image = image.convert("RGB")
-        return image.convert("L")
-    except ValueError as error:
-        raise unsupported(
-            f"The file's colour mode {image.mode} has no defined grey value; send a grey or RGB image.",
-            "magick in -colorspace Gray out.png",
-            ErrorCode.UNSUPPORTED_COLOUR_MODE,
-        ) from error
-
-
-def _on_black(image: Image.Image) -> Image.Image:
-    """Show a transparent picture on black, in strips: as a whole it takes five times its memory."""
-    grey = Image.new("L", image.size)
-    for top in range(0, image.height, _STRIP_ROWS):
-        strip = image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))).convert("RGBA")
-        grey.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "black"), strip).convert("L"), (0, top))
-    return grey
-
-
 def _to_slice(image: Image.Image) -> Slice:
     return np.asarray(image, dtype=np.uint8)[np.newaxis]
-
-
-def _unsupported_kind(what: str, command: str) -> UnusableImageError:
-    return unsupported(what, command, ErrorCode.UNSUPPORTED_ENCODING)
 
 
 def _too_many_pixels(what: str) -> UnusableImageError:

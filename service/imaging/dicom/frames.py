@@ -58,9 +58,10 @@ def _native_frames(reader: Reader, header: Header) -> list[memoryview]:
     needed = frame_bytes * header.frames
     _check_number(len(pixels) // frame_bytes, header)
     if not 0 <= len(pixels) - needed < min(header.rows, header.columns) * pixel_bytes:  # the rest is padding
+        reason = "it is truncated" if len(pixels) < needed else "Rows or Columns is wrong"
         raise damaged_image(
             f"it has {len(pixels)} bytes of pixels, and {header.frames} frames of {header.columns} x {header.rows} "
-            f"need {needed}: it is truncated, or Rows or Columns is wrong"
+            f"need {needed}: {reason}"
         )
     return [pixels[start : start + frame_bytes] for start in range(0, needed, frame_bytes)]
 

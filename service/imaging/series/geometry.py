@@ -58,8 +58,7 @@ class VolumeGeometry:
     @property
     def normal(self) -> NDArray[np.float64]:
         """Unit vector (3,) perpendicular to the slices, towards the head."""
-        normal = np.cross(self.row_direction, self.column_direction)
-        return normal if normal[2] >= 0 else -normal
+        return normal_of(self.row_direction, self.column_direction)
 
     @property
     def offsets(self) -> NDArray[np.float64]:
@@ -117,3 +116,9 @@ class VolumeGeometry:
     def stored(self, upright: NDArray[np.generic]) -> NDArray[np.generic]:
         """Turn an upright array (..., height, width) back to the stored pixels' orientation (..., rows, columns)."""
         return self.turn.undo(upright)
+
+
+def normal_of(row_direction: NDArray[np.float64], column_direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the unit vector (3,) perpendicular to a slice, towards the head."""
+    normal = np.cross(row_direction, column_direction)
+    return normal if normal[2] >= 0 else -normal

@@ -12,7 +12,7 @@ from service.imaging.dicom.checks import check_frame_type
 from service.imaging.dicom.elements import directions, numbers, places, text
 from service.imaging.dicom.file import DicomFile
 from service.imaging.orientation import UPRIGHT, Turn, upright
-from service.imaging.series.geometry import SourceFrame
+from service.imaging.series.geometry import SourceFrame, normal_of
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -44,8 +44,7 @@ class Plane:
     @property
     def offset(self) -> float:
         """Distance of the slice along its normal in mm, towards the head."""
-        normal = np.cross(self.row_direction, self.column_direction)
-        return float(np.dot(self.position, normal if normal[2] >= 0 else -normal))
+        return float(np.dot(self.position, normal_of(np.array(self.row_direction), np.array(self.column_direction))))
 
 
 @dataclass(frozen=True, slots=True)

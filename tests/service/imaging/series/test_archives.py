@@ -136,27 +136,28 @@ def test_too_many_files_are_refused() -> None:
         read(data, ArchiveLimits(max_files=10))
 
 
-def test_a_long_list_of_files_is_refused_before_it_is_read() -> None:
-    data = zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b""))
-    with pytest.raises(ServiceError, match="list of files"):
-        read(data, ArchiveLimits(max_files=10))
+LONG_LIST = zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b""))
 
 
-def test_a_long_list_is_refused_when_its_end_record_holds_the_signature_again() -> None:
-    data = bytearray(zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b"")))
-    data[-18:-14] = b"PK\x05\x06"  # the numbers of disks
-    with pytest.raises(ServiceError, match="list of files"):
-        read(bytes(data), ArchiveLimits(max_files=10))
-
-
-def test_a_long_list_is_refused_when_only_the_record_of_zip64_tells_its_size() -> None:
-    data = bytearray(zipped(dict.fromkeys((f"{number:0200d}" for number in range(300)), b"")))
+def with_size_in_zip64_alone(data: bytes) -> bytes:
+    """The zip with the size of its list of files in the record of zip64 alone."""
     size, offset = struct.unpack_from("<2L", data, len(data) - 10)
     record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 300, 300, size, offset)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(data) - 22, 1)
-    struct.pack_into("<L", data, len(data) - 10, 0)
+    return data[:-22] + record + locator + data[-22:-10] + bytes(4) + data[-6:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(LONG_LIST, id="plain"),
+        pytest.param(LONG_LIST[:-18] + b"PK\x05\x06" + LONG_LIST[-14:], id="its end record holds the signature again"),
+        pytest.param(with_size_in_zip64_alone(LONG_LIST), id="zip64"),
+    ],
+)
+def test_a_long_list_of_files_is_refused_before_it_is_read(data: bytes) -> None:
     with pytest.raises(ServiceError, match="list of files"):
-        read(bytes(data[:-22] + record + locator + data[-22:]), ArchiveLimits(max_files=10))
+        read(data, ArchiveLimits(max_files=10))
 
 
 def test_long_extra_fields_are_refused_before_they_are_parsed() -> None:
