@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.errors import ErrorCode, UnusableImageError, damaged_image, unsupported
 from service.imaging.dicom.codecs import CODECS, DECOMPRESS
-from service.imaging.dicom.elements import places, text, texts
+from service.imaging.dicom.elements import functional_groups, text, texts
 from service.imaging.dicom.reader import NATIVE, Reader
 
 if TYPE_CHECKING:
@@ -67,16 +67,16 @@ def check_content(dataset: "Dataset", reader: Reader) -> None:
 
 def check_frame_type(dataset: "Dataset", index: int) -> None:
     """Refuse a frame that is a localizer by the FrameType in its functional groups."""
-    for place in places(dataset, index, "CTImageFrameTypeSequence"):
-        _refuse_localizer(place, "FrameType", "(0008,9007)")
+    for group in functional_groups(dataset, index, "CTImageFrameTypeSequence"):
+        _refuse_localizer(group, "FrameType", "(0008,9007)")
 
 
 def _no_pixels(what: str) -> UnusableImageError:
     return UnusableImageError(f"The DICOM file {what}", code=ErrorCode.NO_PIXEL_DATA)
 
 
-def _refuse_localizer(place: "Dataset", name: str, tag: str) -> None:
-    if "LOCALIZER" in texts(place, name):
+def _refuse_localizer(group: "Dataset", name: str, tag: str) -> None:
+    if "LOCALIZER" in texts(group, name):
         raise UnusableImageError(
             f"The DICOM file is a localizer (scout), by its {name} {tag}; send an axial slice of the series.",
             code=ErrorCode.LOCALIZER,

@@ -16,12 +16,12 @@ _ROUNDING: Final = 0.02
 """Largest difference from 1 and 0 of the products of two directions, which are perpendicular unit vectors."""
 
 
-def places(dataset: "Dataset", index: int, group: str) -> list["Dataset"]:
+def functional_groups(dataset: "Dataset", index: int, name: str) -> list["Dataset"]:
     """List where an element of a frame may be: its functional group, the shared one (PS3.3 C.7.6.16), or the file."""
     groups: list[Dataset] = []
     for sequence, at in (("PerFrameFunctionalGroupsSequence", index), ("SharedFunctionalGroupsSequence", 0)):
         for item in items_of(dataset, sequence)[at : at + 1]:
-            groups.extend(items_of(item, group)[:1])
+            groups.extend(items_of(item, name)[:1])
     return [*groups, dataset]
 
 
@@ -52,8 +52,8 @@ def numbers(dataset: "Dataset", name: str) -> list[float]:
 
 def directions(dataset: "Dataset", index: int) -> NDArray[np.float64] | None:
     """Read the directions of a frame along a row and along a column, (2, 3); None if it has no valid ones."""
-    for place in places(dataset, index, "PlaneOrientationSequence"):
-        values = numbers(place, "ImageOrientationPatient")
+    for group in functional_groups(dataset, index, "PlaneOrientationSequence"):
+        values = numbers(group, "ImageOrientationPatient")
         if len(values) == 6:
             axes = np.array(values).reshape(2, 3)
             if np.abs(axes @ axes.T - np.eye(2)).max() <= _ROUNDING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ErrorCode, UnusableImageError, unsupported
-from service.imaging.dicom.elements import items_of, malformed, numbers, places, text
+from service.imaging.dicom.elements import functional_groups, items_of, malformed, numbers, text
 from service.imaging.dicom.header import CONVERT_COLOUR, Header
 from service.imaging.failures import decoding
 from service.imaging.window import Window
@@ -85,14 +85,14 @@ def _rescale(dataset: "Dataset", index: int, header: Header) -> tuple[float, flo
 
     An intercept without a slope has slope 1. A slope without an intercept is ignored.
     """
-    for place in places(dataset, index, "PixelValueTransformationSequence"):
-        intercepts = numbers(place, "RescaleIntercept")
-        slopes = numbers(place, "RescaleSlope") or [1.0]
+    for group in functional_groups(dataset, index, "PixelValueTransformationSequence"):
+        intercepts = numbers(group, "RescaleIntercept")
+        slopes = numbers(group, "RescaleSlope") or [1.0]
         for name, values in (("RescaleIntercept", intercepts), ("RescaleSlope", slopes)):
             if len(set(values)) > 1:
                 raise malformed(name, f"has {len(values)} different values")
         if intercepts:
-            _check_unit(place, "RescaleType", "(0028,1054)")
+            _check_unit(group, "RescaleType", "(0028,1054)")
             if slopes[0] == 0:
                 raise malformed("RescaleSlope", "is 0, so the rescale gives no Hounsfield units")
             is_identity = (slopes[0], intercepts[0]) == (1, 0)
@@ -104,9 +104,9 @@ def _rescale(dataset: "Dataset", index: int, header: Header) -> tuple[float, flo
     return None
 
 
-def _check_unit(place: "Dataset", name: str, tag: str) -> None:
+def _check_unit(group: "Dataset", name: str, tag: str) -> None:
     """Refuse a rescale to another unit, such as the effective atomic number of a spectral scanner."""
-    unit = text(place, name).upper()
+    unit = text(group, name).upper()
     if unit not in _UNITS:
         shown = unit if re.fullmatch(r"[A-Z0-9_]{1,16}", unit) else "unknown"
         raise _not_hounsfield(f"has samples of the unit {shown}, by its {name} {tag}")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.errors import ServiceError
 from service.imaging.dicom.checks import check_frame_type
-from service.imaging.dicom.elements import directions, numbers, places, text
+from service.imaging.dicom.elements import directions, functional_groups, numbers, text
 from service.imaging.dicom.file import DicomFile
 from service.imaging.orientation import UPRIGHT, Turn, upright
 from service.imaging.series.geometry import SourceFrame, normal_of
@@ -118,10 +118,10 @@ def _plane(dataset: "Dataset", index: int, axes: NDArray[np.float64]) -> Plane |
     return Plane((x, y, z), vector(row), vector(column), (spacing[0], spacing[1]))
 
 
-def _numbers(dataset: "Dataset", index: int, group: str, name: str, count: int) -> tuple[float, ...] | None:
-    for place in places(dataset, index, group):
+def _numbers(dataset: "Dataset", index: int, sequence: str, name: str, count: int) -> tuple[float, ...] | None:
+    for group in functional_groups(dataset, index, sequence):
         with suppress(ServiceError):  # malformed: the slice is read, and its place is not known
-            values = numbers(place, name)
+            values = numbers(group, name)
             if len(values) == count:
                 return tuple(values)
     return None

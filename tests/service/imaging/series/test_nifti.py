@@ -8,7 +8,6 @@ import pytest
 
 from service.errors import ServiceError
 from service.imaging.series.nifti import nifti_geometry, open_nifti
-from service.imaging.signatures import is_nifti
 from service.imaging.window import LUNG
 from tests.support.files.studies import gzipped, volume
 
@@ -128,12 +127,6 @@ def test_a_damaged_gzip_is_named(data: bytes) -> None:
     packed[40:60] = bytes(20)
     with pytest.raises(ServiceError, match=r"gzip|truncated|NIfTI"):
         open_nifti(bytes(packed))
-
-
-def test_a_nifti_is_known_by_its_bytes(data: bytes) -> None:
-    assert is_nifti(data)
-    assert is_nifti(gzipped(data))
-    assert not is_nifti(b"\x89PNG", "a.nii")
 
 
 UNUSABLE = [
