@@ -75,8 +75,8 @@ def read_mask_volume(path: Path) -> list[Mask]:
 def _read_nifti(path: Path, data: bytes) -> list[Picture]:
     try:
         volume = open_nifti(data)
-        stored = np.asarray(volume.voxels)
-        low, high = (float(value) * volume.slope + volume.intercept for value in (stored.min(), stored.max()))
+        slope, intercept = volume.header.slope, volume.header.intercept
+        low, high = (float(value) * slope + intercept for value in (volume.voxels.min(), volume.voxels.max()))
         window = _PUBLISHED_GREY if low >= 0 and high <= 255 else LUNG
         return [slice_[0] for slice_ in volume.slices(window)]
     except ServiceError as error:

@@ -15,7 +15,7 @@ from service.imaging.dicom.elements import texts
 from service.imaging.dicom.file import DAMAGED_HEADER, DicomFile, open_dicom
 from service.imaging.failures import decoding
 from service.imaging.other_formats import unsupported_format
-from service.imaging.series.nifti import nifti_geometry, open_nifti
+from service.imaging.series.nifti import open_nifti
 from service.imaging.series.place import Place, Plane, place_of_frame, slice_thickness, vector
 from service.imaging.signatures import is_dicom, is_nifti, is_picture
 from service.imaging.window import LUNG, Window
@@ -135,11 +135,12 @@ def refuse_other_file(data: bytes, name: str) -> None:
 
 
 def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> Iterator[StudySlice]:
-    geometry = nifti_geometry(data, options.limits)
+    volume = open_nifti(data, options.limits)
+    geometry = volume.geometry
     row, column = vector(geometry.row_direction), vector(geometry.column_direction)
     frames = (range(len(geometry.positions)) if options.frames is None else options.frames)[first:]
     is_thin = options.frames is None and (geometry.spacing or math.inf) < options.thin_mm
-    pictures = repeat(None) if is_thin else open_nifti(data, options.limits).slices(options.window, frames)
+    pictures = repeat(None) if is_thin else volume.slices(options.window, frames)
     for index, picture in zip(frames, pictures, strict=False):
         plane = Plane(vector(geometry.positions[index]), row, column, geometry.pixel_spacing)
         place = Place(("nifti", name), geometry.rows, geometry.columns, (index,), plane=plane)

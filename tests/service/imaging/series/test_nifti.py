@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.errors import ServiceError
-from service.imaging.series.nifti import nifti_geometry, open_nifti
+from service.imaging.series.nifti import open_nifti
 from service.imaging.window import LUNG
 from tests.support.files.studies import gzipped, volume
 
@@ -64,7 +64,7 @@ def test_a_vox_offset_of_0_means_right_behind_the_header(data: bytes) -> None:
 
 def test_a_vox_offset_inside_the_header_is_refused(data: bytes) -> None:
     with pytest.raises(ServiceError, match="vox_offset is 100"):
-        open_nifti(changed(data, VOX_OFFSET, "<f", 100.0))
+        read(changed(data, VOX_OFFSET, "<f", 100.0))
 
 
 def test_a_quaternion_slightly_longer_than_1_is_read(data: bytes) -> None:
@@ -87,7 +87,7 @@ def test_a_fourth_dimension_of_0_counts_as_1(data: bytes) -> None:
 
 def test_two_volumes_are_refused(data: bytes) -> None:
     with pytest.raises(ServiceError, match="4 dimensions"):
-        open_nifti(changed(data, DIM, "<5h", 4, 64, 64, 2, 2))
+        read(changed(data, DIM, "<5h", 4, 64, 64, 2, 2))
 
 
 def test_voxels_that_are_no_number_are_air() -> None:
@@ -103,7 +103,7 @@ def test_a_small_gzip_of_a_huge_volume_is_refused_before_it_is_unpacked(data: by
     bomb = gzipped(changed(data, DIM, "<4h", 3, 4096, 4096, 900)[:352] + bytes(50_000_000))
     tracemalloc.start()
     with pytest.raises(ServiceError, match="announces 30198989152 bytes"):
-        open_nifti(bomb)
+        read(bomb)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -119,14 +119,14 @@ def test_a_gzip_is_unpacked_only_as_far_as_the_voxels(data: bytes) -> None:
 @pytest.mark.parametrize("cut", [100, 400, -1])
 def test_a_truncated_volume_is_damaged(data: bytes, cut: int) -> None:
     with pytest.raises(ServiceError, match="truncated"):
-        open_nifti(data[:cut])
+        read(data[:cut])
 
 
 def test_a_damaged_gzip_is_named(data: bytes) -> None:
     packed = bytearray(gzipped(data))
     packed[40:60] = bytes(20)
     with pytest.raises(ServiceError, match=r"gzip|truncated|NIfTI"):
-        open_nifti(bytes(packed))
+        read(bytes(packed))
 
 
 UNUSABLE = [
@@ -150,7 +150,7 @@ def test_a_volume_without_usable_sizes_is_damage(affine: np.ndarray | None, fiel
         header[name] = value
     header["vox_offset"], header["magic"] = 544, image.header["magic"]
     with pytest.raises(ServiceError, match="no usable voxel sizes"):
-        nifti_geometry(header.binaryblock + bytes(4 + 64 * 64 * 3 * 2))
+        open_nifti(header.binaryblock + bytes(4 + 64 * 64 * 3 * 2))
 
 
 def test_a_singular_sform_is_not_used(data: bytes) -> None:
