@@ -148,5 +148,5 @@ def _rows(file: str, sets: Sequence[EvaluatedSet]) -> Iterator[tuple[object, ...
     for set_ in sets:
         split = set_.split
         patients = split.patients or [""] * len(split.slices)
-        for slice_, patient, p, refused in zip(split.slices, patients, set_.probability, set_.is_refused, strict=True):
+        for slice_, patient, p, refused in zip(split.slices, patients, set_.probability, set_.refused, strict=True):
             yield file, split.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)

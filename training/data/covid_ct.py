@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ OFFICIAL_COUNTS: Final[Mapping[tuple[SplitName, str], int]] = {
 }
 """Published number of images by split and class."""
 
-_BATCH: Final = 16
+BATCH: Final = 16
 """Slices in a batch where no gradient is taken; it changes memory and speed, not results."""
 
 
@@ -129,11 +129,6 @@ def read_covid_ct(root: Path, counts: str = "official", exclude: Path | None = N
 def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
     """Return the slices of a split like the service feeds them: uint8 (N, 1, input_size, input_size)."""
     return torch.stack([torch.from_numpy(to_input(slice_.pixels, input_size)) for slice_ in split.slices])
-
-
-def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Split images into batches that fit into memory without gradients."""
-    return torch.split(images, _BATCH)
 
 
 def hash_of_files(hashes: Iterable[str]) -> str:

@@ -11,12 +11,13 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, ModelCard
+from service.model.card import MANIFEST_NAME, PROBABILITY_BOUNDS, Calibration, ManifestFile, ModelCard
 from service.model.file import load_on_cpu
-from training.data.covid_ct import CovidCt, plain_inputs
+from training.data.covid_ct import LABELS, CovidCt, plain_inputs
 from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc, save_plots
+from training.evaluation.scores import shares_up_to
 from training.models.export import NAME, common_fields, export
 from training.models.publish import PREDICTIONS_NAME, publish, staging_folder
 from training.models.run_record import NOT_LEARNED, ModelName, RunRecord, read_finished
@@ -142,6 +143,8 @@ def _run(job: ReportJob, data: CovidCt) -> ReportRunRecord:
         **dict(provenance),
         files=files,
         model=ModelName(name=NAME, version=job.version, architecture=_describe(recipe), weights=source),
+        positive_label=LABELS[1],
+        probability_shares=tuple(shares_up_to(probabilities["test"], PROBABILITY_BOUNDS).values()),
         export_difference=_difference(job, files[0], data, probabilities["test"]) if files else None,
         history=tuple(tuning.history),
         kept_epoch=tuning.best.epoch,

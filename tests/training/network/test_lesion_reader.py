@@ -54,17 +54,17 @@ def test_nothing_outside_the_box_changes_the_answer() -> None:
 
 def test_maps_are_those_of_the_whole_slice_and_empty_outside_the_box() -> None:
     with torch.inference_mode():
-        answer = _reader()(torch.zeros_like(SLICES))
-    assert answer["heatmap"].shape == answer["lungs"].shape == (2, 80, 80)
-    assert answer["lungs"][:, :14].abs().max() == 0
+        outputs = _reader()(torch.zeros_like(SLICES))
+    assert outputs["heatmap"].shape == outputs["lungs"].shape == (2, 80, 80)
+    assert outputs["lungs"][:, :14].abs().max() == 0
 
 
 def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
     with torch.inference_mode():
-        answer = _reader(finds=False)(torch.zeros_like(SLICES))
-    assert answer["no_lungs"].tolist() == [1.0, 1.0]
-    assert answer["lung_fraction"].tolist() == [0.0, 0.0]
-    assert all(torch.isfinite(value).all() for value in answer.values())
+        outputs = _reader(finds=False)(torch.zeros_like(SLICES))
+    assert outputs["no_lungs"].tolist() == [1.0, 1.0]
+    assert outputs["lung_fraction"].tolist() == [0.0, 0.0]
+    assert all(torch.isfinite(value).all() for value in outputs.values())
 
 
 def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:
@@ -109,8 +109,8 @@ def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
     calibrated.of_lesion, calibrated.of_covid = (0.5, -1.0), (2.0, 0.25)
     with torch.inference_mode():
         before, after = plain(SLICES), calibrated(SLICES)
-    for answer in (before, after):
-        assert torch.equal(answer["probability"], answer["lesion_probability"] * answer["covid_given_lesion"])
+    for outputs in (before, after):
+        assert torch.equal(outputs["probability"], outputs["lesion_probability"] * outputs["covid_given_lesion"])
     for name, slope, offset in (("lesion_probability", 0.5, -1.0), ("covid_given_lesion", 2.0, 0.25)):
         wanted = torch.sigmoid(slope * torch.logit(before[name]) + offset)
         assert torch.allclose(after[name], wanted, atol=1e-5)
