@@ -90,7 +90,7 @@ def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterato
     for folder in folders:
         split = read_originals(folder)
         pixels = [slice_.pixels for slice_ in split.slices]
-        copies = {copy.first for copy in find_near_copies(pixels, known)} if known else set()
+        copies = {place for place, _ in find_near_copies(pixels, known)} if known else set()
         if copies:
             say(f"{folder}: {len(copies)} slices left out, which are in COVID-CT too")
         kept = [place for place in range(len(split.slices)) if place not in copies]

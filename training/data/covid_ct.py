@@ -212,7 +212,7 @@ def _warn_of_near_copies(splits: list[Split]) -> None:
         pixels = [[slice_.pixels for slice_ in split.slices] for split in (first, second)]
         copies = find_near_copies(pixels[0], pixels[1])
         if copies:
-            pairs = [f"{first.slices[copy.first].path} and {second.slices[copy.second].path}" for copy in copies]
+            pairs = [f"{first.slices[i].path} and {second.slices[j].path}" for i, j in copies]
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             warn(
                 f"{first.name} and {second.name} share pictures (correlation above {ALIKE}): {'; '.join(pairs[:3])}"

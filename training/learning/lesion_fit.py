@@ -14,7 +14,7 @@ from training.learning.appearance_fit import fit_appearance
 from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import LesionTraining, train_lesion_network
-from training.learning.lung_crops import FoundLungs, resumed_lungs
+from training.learning.lung_crops import FoundLungs, find_lungs
 from training.learning.lung_pictures import LungPictures
 from training.learning.other_pictures import OtherPictures
 from training.learning.small_training import SmallTraining, train_lung_finder, train_view_checker
@@ -27,7 +27,7 @@ from training.network.weights import load_features
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.seeding import derive_seed, seed_everything
-from training.run.stages import resumed_network
+from training.run.stages import resumed_arrays, resumed_network
 
 _COVID_CT: Final = "covid-ct"
 
@@ -103,11 +103,11 @@ def fit_lesions(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSli
     recipe = job.recipe
     left_out = choose_left_out(slices, job.leave_out)
     judged, shipped = (_new_network(job, name) for name in ("left-out", "network"))
-    weights = load_features(shipped.features, recipe.architecture, job.weights)  # before minutes of training
+    _, weights = load_features(shipped.features, recipe.architecture, job.weights)  # before minutes of training
     judged.features.load_state_dict(shipped.features.state_dict())
     LesionStage.SMALL_NETWORKS.announce()
     finder = _finder(job, slices, other)
-    lungs = resumed_lungs(job.run_folder / "lungs.npz", finder, slices)
+    lungs = resumed_arrays(job.run_folder / "lungs.npz", FoundLungs, lambda: find_lungs(finder, slices))
     views = _views(job, slices, lungs, other)
     everything = _training_set(recipe, slices, lungs, [True] * len(slices))
     seen = _training_set(recipe, slices, lungs, [not out for out in left_out])

@@ -41,8 +41,6 @@ class LesionTraining:
 
     Attributes:
         recipe: batch size, learning rate and its schedule, frozen layers.
-        steps: optimiser steps.
-        machine: device and number format.
         checkpoint: file that a killed run resumes from.
     """
 

@@ -27,10 +27,8 @@ class SmallTraining:
     """Settings of the training of a small network.
 
     Attributes:
-        steps: optimiser steps.
         batch_size: pictures a step.
         learning_rate: largest of one cycle.
-        machine: device and number format.
         checkpoint: file from which a killed run resumes.
     """
 
