@@ -24,7 +24,7 @@ from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lung_finder import LungFinder
 from training.network.view_checker import ViewChecker
 from training.network.weights import load_features
-from training.run.machine import Machine
+from training.run.job import Job
 from training.run.processes import current
 from training.run.seeding import derive_seed, seed_everything
 from training.run.stages import resumed_arrays, resumed_network
@@ -35,32 +35,17 @@ _LARGE: Final = 500
 """Fewest labelled slices of a source with both classes that has a separate share."""
 
 
-@dataclass(frozen=True, slots=True)
-class LesionJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LesionJob(Job[LesionRecipe]):
     """Settings of a run of the recipe `lesion`.
 
     Attributes:
-        weights: ImageNet weights in torchvision's layout; None downloads torchvision's.
-        run_folder: for checkpoints, from which an interrupted run continues, and for the model.
         leave_out: sources that are left out of the left-out network.
-        version: of the model.
         inputs: SHA-256 of the inputs by name.
-        export_anyway: write model files even if the network learned nothing.
     """
 
-    recipe: LesionRecipe
-    machine: Machine
-    weights: Path | None
-    run_folder: Path
     leave_out: tuple[str, ...]
-    version: str
     inputs: Mapping[str, str]
-    export_anyway: bool = False
-
-    @property
-    def models_folder(self) -> Path:
-        """Folder for model files, metrics.json, predictions.csv and figures."""
-        return self.run_folder / "model"
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return the run's random generator for one purpose."""

@@ -27,7 +27,8 @@ from training.report.plots import draw_curves
 from training.report.scores import Evaluation, evaluate, predict, predict_splits
 from training.report_recipe import THRESHOLD, ReportRecipe
 from training.run.atomic_write import write_csv
-from training.run.machine import Machine, peak_memory_bytes
+from training.run.job import Job
+from training.run.machine import peak_memory_bytes
 from training.run.progress import say
 from training.run.provenance import Provenance, hash_file, make_provenance
 from training.run.record import write_schema
@@ -41,30 +42,11 @@ _LIMITS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReportJob:
-    """Settings of a run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportJob(Job[ReportRecipe]):
+    """Settings of a run of the report; a checkpoint is written at most every `checkpoint_seconds`."""
 
-    Attributes:
-        weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
-        run_folder: for checkpoints, from which an interrupted run resumes, and for the model.
-        version: of the model.
-        export_anyway: write a model file even if the network learned nothing.
-        checkpoint_seconds: least time between two checkpoints.
-    """
-
-    recipe: ReportRecipe
-    machine: Machine
-    weights: Path | None
-    run_folder: Path
-    version: str = "1.0.0"
-    export_anyway: bool = False
     checkpoint_seconds: float = 0.0
-
-    @property
-    def models_folder(self) -> Path:
-        """Folder for model file, metrics.json, predictions.csv and figures."""
-        return self.run_folder / "model"
 
     @property
     def inputs(self) -> dict[str, str]:
