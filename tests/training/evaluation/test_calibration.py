@@ -44,7 +44,7 @@ def test_the_kind_of_calibration_that_helps_other_sources_is_chosen(
     assert min(trials, key=lambda name: trials[name].log_loss) == kind
 
 
-def test_a_trial_without_calibration_is_the_log_loss_of_the_answers_themselves() -> None:
+def test_a_trial_without_calibration_is_the_log_loss_of_the_probabilities_themselves() -> None:
     sources = {"a": _source(2.0, 1.0), "b": _source(2.0, -1.0, seed=1)}
     platt, trials = choose_calibration(sources)
     losses = []
@@ -95,7 +95,7 @@ def test_calibrated_probabilities_are_those_of_the_calibrated_log_odds() -> None
     assert np.isfinite(apply(platt, np.array([0.0, 1.0], np.float32))).all()
 
 
-def test_answers_in_the_wrong_order_are_not_turned_around() -> None:
+def test_probabilities_in_the_wrong_order_are_not_turned_around() -> None:
     sources = {"a": _source(-3.0, 0.0), "b": _source(-3.0, 0.0, seed=1)}
     platt, trials = choose_calibration(sources)
     assert trials["temperature"].slope < 0

@@ -42,7 +42,7 @@ def test_the_picture_of_the_lung_box_has_the_size_of_the_recipe() -> None:
     assert seen.shape == (2, 3, 96, 128)
 
 
-def test_nothing_outside_the_box_changes_the_answer() -> None:
+def test_nothing_outside_the_box_changes_the_prediction() -> None:
     reader, changed = _reader(), SLICES.clone()
     changed[:, :, :48] = 255  # above the box, which begins at 0.25 - 0.06 of its height
     changed[:, :, 272:] = 0
@@ -104,7 +104,7 @@ def test_the_surest_lesion_is_the_likeliest_cell_inside_a_lung() -> None:
     assert torch.allclose(odds, torch.tensor([1.5, 4.0]), atol=0.05)
 
 
-def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
+def test_the_probability_is_the_product_of_both_calibrated_probabilities() -> None:
     plain, calibrated = _reader(), _reader()
     calibrated.of_lesion, calibrated.of_covid = (0.5, -1.0), (2.0, 0.25)
     with torch.inference_mode():
