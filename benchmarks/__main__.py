@@ -83,7 +83,7 @@ def _row(contender: Contender) -> Row:
         name=contender.name,
         setting=contender.setting,
         precision=contender.precision,
-        version=_version(contender),
+        version=version_of(contender.name) if contender.name in REQUIREMENTS else "",
         visits=[],
     )
 
@@ -92,10 +92,6 @@ def _best_peer(everyone: Sequence[Contender], rows: Sequence[Row]) -> Contender 
     """Find the peer with the highest rate at 16 connections; None without peers that ran."""
     ran = [(row.rate(16), place) for place, row in enumerate(rows) if row.name != OURS and row.visits]
     return everyone[max(ran)[1]] if ran else None
-
-
-def _version(contender: Contender) -> str:
-    return version_of(contender.name) if contender.name in REQUIREMENTS else ""
 
 
 def _parser() -> argparse.ArgumentParser:

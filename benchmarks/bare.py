@@ -14,16 +14,7 @@ from service.processors import usable_processors
 
 
 class BareLoop:
-    """One network of a models folder on the CPU, called with one slice at a time.
-
-    Args:
-        models: folder of the model files.
-        precision: of the computation.
-        image: the bytes of an image file.
-
-    Attributes:
-        card: the model's card.
-    """
+    """One network of a models folder on the CPU, called with one slice at a time, and its card."""
 
     def __init__(self, models: Path, precision: Precision, image: bytes) -> None:
         torch.set_num_threads(usable_processors())

@@ -23,11 +23,7 @@ class Contender:
     """A server that can be started.
 
     Attributes:
-        name: of the framework.
         setting: description of its configuration, for the table.
-        precision: of the network's computation.
-        command: starts it in the foreground.
-        variables: environment variables to add.
         path: route that takes the multipart field `image`.
     """
 
@@ -70,10 +66,8 @@ def contenders(models: Path, processors: int, precisions: list[Precision], peers
     """List the servers to measure, the service first.
 
     Args:
-        models: folder of the model files.
         processors: number of processors; a tuned peer gets one worker with one thread for each.
-        precisions: precisions to measure the service in.
-        peers: names of the peers to measure.
+        precisions: of the service.
     """
     rows = [_ours(models, precision) for precision in precisions]
     for peer in peers:

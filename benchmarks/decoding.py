@@ -23,15 +23,7 @@ _NOISE: Final = 15.0
 
 
 def measure_decoding(contender: Contender, image: Path, seconds: int, rounds: int, work: Path) -> Decoding:
-    """Load a contender with the image as PNG and as DICOM in turns, 16 connections each.
-
-    Args:
-        contender: the service.
-        image: a grey PNG in the lung window.
-        seconds: duration of each load.
-        rounds: number of turns.
-        work: folder for the DICOM file and the log.
-    """
+    """Load the service with the image, a grey PNG in the lung window, and the same as DICOM in turns."""
     dicom = work / "slice.dcm"
     dicom.write_bytes(lossless_dicom(image))
     png_rates, dicom_rates = [], []

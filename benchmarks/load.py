@@ -138,8 +138,6 @@ def send_at_pace(url: str, image: bytes, gaps: list[float]) -> list[float]:
     """Send a request after each gap, without waiting for earlier responses.
 
     Args:
-        url: URL to send to.
-        image: bytes of the image file.
         gaps: seconds before each request.
 
     Returns:

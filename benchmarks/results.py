@@ -82,7 +82,6 @@ class Pace(Record):
     """Latency at a rate below capacity.
 
     Attributes:
-        precision: of the network.
         arrivals: steady or poisson.
         share: rate divided by the capacity.
         failed: requests that were refused, not in the quantiles.
@@ -102,7 +101,6 @@ class Idle(Record):
     """Latency of an idle service, medians in milliseconds.
 
     Attributes:
-        precision: of the network.
         http_ms: from sending to the response.
         above_ms: `http_ms` minus the decode and inference stages of the service.
         bare_ms: decoding and the network in another process, alternating with the requests.
@@ -119,7 +117,6 @@ class Decoding(Record):
     """Rates of a stream of DICOM files (lossless JPEG) and of a stream of PNG files of the same slice.
 
     Attributes:
-        precision: of the network.
         png_rates, dicom_rates: responses per second, one for each turn.
         dicom_bytes: size of the DICOM file.
     """

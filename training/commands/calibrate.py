@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from service.imaging.decode import to_input
-from service.model.assess import run_checks
-from service.model.card import AnswerName, ModelCard
-from service.model.file import Network, load_on_cpu, read_manifest
+from service.model.card import AnswerName
+from service.model.file import LoadedModel, load_on_cpu, read_manifest
 from training.commands.options import check_paths
 from training.data.ct_slices import CtSlice, read_labelled
 from training.errors import TrainingError
 from training.evaluation.scores import written
 from training.models.calibrated_models import write_calibrated
+from training.models.file_scores import find_refused, predict_file
 from training.models.local_calibration import (
     LocalPredictions,
     ProbabilityName,
     calibrate_to,
     uncalibrated_figures,
 )
-from training.run.progress import progress, say
+from training.run.progress import say
 from training.run.run_folder import check_folder
 
 _PREFERRED: Final = "fp16"
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.models)
     file = next((file for file in manifest.files if file.precision == _PREFERRED), manifest.files[0])
     model = load_on_cpu(options.models, file)
-    predictions = _predict(model.network, model.card, read_labelled(options.labelled))
+    predictions = _predict(model, read_labelled(options.labelled))
     local = calibrate_to(predictions, datetime.now(UTC).date().isoformat(), options.seed)
     before = uncalibrated_figures(predictions, model.card.threshold, options.seed)
     for name, figure in local.figures.items():
@@ -46,26 +46,22 @@ def run(options: argparse.Namespace) -> None:
     say(f"written: {options.out}; serve it with COVIDCT_MODELS_DIR={options.out}")
 
 
-def _predict(network: Network, card: ModelCard, slices: list[CtSlice]) -> LocalPredictions:
+def _predict(model: LoadedModel, slices: list[CtSlice]) -> LocalPredictions:
     """Run the network on the slices; refused ones are left out, as in the service."""
-    rows: list[dict[str, float]] = []
-    kept: list[CtSlice] = []
-    with torch.inference_mode():
-        for slice_ in progress(slices, "predicting", "slice"):
-            outputs = network(torch.from_numpy(to_input(slice_.grey[np.newaxis], card.input_size))[None])
-            if run_checks({name: float(outputs[name]) for name in card.checks}, card.checks).failed:
-                continue
-            kept.append(slice_)
-            rows.append({name: float(value) for name, value in outputs.items() if value.numel() == 1})
+    size = model.card.input_size
+    images = torch.from_numpy(np.stack([to_input(slice_.grey[np.newaxis], size) for slice_ in slices]))
+    outputs = predict_file(model, images, "predicting", batch=1)
+    rows = np.flatnonzero(~find_refused(model.card, outputs))
+    kept = [slices[row] for row in rows]
     if len(kept) < len(slices):
         say(f"{len(slices) - len(kept)} of {len(slices)} slices left out, which the checks refuse")
     if not kept:
         raise TrainingError(f"{slices[0].source}: the checks refuse every slice")
     factors: tuple[AnswerName, ...] = get_args(AnswerName)
-    names: tuple[ProbabilityName, ...] = factors if factors[0] in rows[0] else ("probability",)
+    names: tuple[ProbabilityName, ...] = factors if factors[0] in outputs else ("probability",)
     return LocalPredictions(
         source=", ".join(sorted({slice_.source for slice_ in kept})),
-        probabilities={name: np.array([row[name] for row in rows]) for name in names},
+        probabilities={name: outputs[name][rows] for name in names},
         labels=np.array([slice_.label for slice_ in kept], np.int64),
         groups=np.array([f"{slice_.source} {slice_.group}" for slice_ in kept], np.str_),
         healthy=np.array([slice_.finding == "healthy" for slice_ in kept], np.bool_),

@@ -90,7 +90,7 @@ def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterato
     for folder in folders:
         split = read_originals(folder)
         pixels = [slice_.pixels for slice_ in split.slices]
-        copies = {copy.first for copy in find_near_copies(pixels, known)} if known else set()
+        copies = {place for place, _ in find_near_copies(pixels, known)} if known else set()
         if copies:
             say(f"{folder}: {len(copies)} slices left out, which are in COVID-CT too")
         kept = [place for place in range(len(split.slices)) if place not in copies]
@@ -148,5 +148,5 @@ def _rows(file: str, sets: Sequence[EvaluatedSet]) -> Iterator[tuple[object, ...
     for set_ in sets:
         split = set_.split
         patients = split.patients or [""] * len(split.slices)
-        for slice_, patient, p, refused in zip(split.slices, patients, set_.probability, set_.is_refused, strict=True):
+        for slice_, patient, p, refused in zip(split.slices, patients, set_.probability, set_.refused, strict=True):
             yield file, split.name, slice_.path, patient, slice_.label, f"{p:.6f}", int(refused)

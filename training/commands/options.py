@@ -44,11 +44,6 @@ def add_labelled(parser: argparse.ArgumentParser, content: str) -> None:
     )
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """Add the option of every command."""
-    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
-
-
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add the number of threads."""
     parser.add_argument("--threads", type=positive, metavar="N", help="number of compute threads (one per processor)")

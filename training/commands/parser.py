@@ -9,7 +9,6 @@ from training.commands.option_parser import OptionParser
 from training.commands.options import (
     add_data,
     add_labelled,
-    add_quiet,
     add_recipe_fields,
     add_run,
     add_threads,
@@ -43,7 +42,7 @@ def _add_command(commands: Commands, name: str, summary: str, description: str) 
     """Add a command with its line in the list of commands and the text of its own help."""
     parser = commands.add_parser(name, help=summary, description=description)
     parser.set_defaults(command=name.replace("-", "_"))
-    add_quiet(parser)
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
     return parser
 
 

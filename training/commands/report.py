@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
                 weights.get(architecture),
                 folder,
                 options.model_version,
-                export_anyway=options.export_anyway,
+                options.export_anyway,
                 checkpoint_seconds=60 * options.checkpoint_minutes,
             )
         )

@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> None:
         machine,
         options.weights,
         options.run,
-        leave_out,
         options.model_version,
-        hashes,
-        export_anyway=options.export_anyway,
+        options.export_anyway,
+        leave_out=leave_out,
+        inputs=hashes,
     )
     with locked(options.run):
         _train(options, job, inputs.data)

@@ -8,7 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +41,7 @@ OFFICIAL_COUNTS: Final[Mapping[tuple[SplitName, str], int]] = {
 }
 """Published number of images by split and class."""
 
-_BATCH: Final = 16
+BATCH: Final = 16
 """Slices in a batch where no gradient is taken; it changes memory and speed, not results."""
 
 
@@ -131,11 +131,6 @@ def plain_inputs(split: Split, input_size: int) -> torch.Tensor:
     return torch.stack([torch.from_numpy(to_input(slice_.pixels, input_size)) for slice_ in split.slices])
 
 
-def in_batches(images: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Split images into batches that fit into memory without gradients."""
-    return torch.split(images, _BATCH)
-
-
 def hash_of_files(hashes: Iterable[str]) -> str:
     """Combine the SHA-256 of many files, in any order, into one."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
@@ -217,7 +212,7 @@ def _warn_of_near_copies(splits: list[Split]) -> None:
         pixels = [[slice_.pixels for slice_ in split.slices] for split in (first, second)]
         copies = find_near_copies(pixels[0], pixels[1])
         if copies:
-            pairs = [f"{first.slices[copy.first].path} and {second.slices[copy.second].path}" for copy in copies]
+            pairs = [f"{first.slices[i].path} and {second.slices[j].path}" for i, j in copies]
             more = f" and {len(pairs) - 3} more" if len(pairs) > 3 else ""
             warn(
                 f"{first.name} and {second.name} share pictures (correlation above {ALIKE}): {'; '.join(pairs[:3])}"

@@ -30,8 +30,7 @@ class LabelledFile(NamedTuple):
 
     Attributes:
         name: within the source's folder.
-        source: name of the source; a folder may hold several.
-        label: 1 is COVID.
+        source: a folder may hold several.
         group: patient, or the file's own name where patients are not known.
         is_clear: whether the table says that the lungs are clear of lesions.
         finding: of a slice without COVID; None is unknown.
@@ -104,30 +103,24 @@ def check_distinct(table: Path, names: Sequence[str]) -> None:
 def _from_table(table: Path) -> list[LabelledFile]:
     rows = read_rows(table, ("file", "label", "source", "patient"))
     check_distinct(table, [row["file"] for row in rows])
-    unknown = next((row for row in rows if row["label"] not in LABELS), None)
-    if unknown is not None:
-        raise TrainingError(
-            f"{table}: {unknown['file']} has label {unknown['label']!r}; labels are {' and '.join(LABELS)}"
-        )
-    strange = next((row for row in rows if row.get("finding", "") not in ("", *get_args(Finding))), None)
-    if strange is not None:
-        raise TrainingError(
-            f"{table}: {strange['file']} has finding {strange['finding']!r}; findings are "
-            f"{' and '.join(get_args(Finding))}"
-        )
     files = []
     for row in rows:
-        # a source may name its parts behind a space: covid-ct-md CAP
-        source = (row["source"] or table.parent.name).split(" ")[0]
+        name, label, finding = row["file"], row["label"], row.get("finding") or None
+        if label not in LABELS:
+            raise TrainingError(f"{table}: {name} has label {label!r}; labels are {' and '.join(LABELS)}")
+        if finding not in (None, *get_args(Finding)):
+            known = " and ".join(get_args(Finding))
+            raise TrainingError(f"{table}: {name} has finding {finding!r}; findings are {known}")
         files.append(
             LabelledFile(
-                path=table.parent / row["file"],
-                name=row["file"],
-                source=source,
-                label=LABELS.index(row["label"]),
-                group=row["patient"] or row["file"],
+                path=table.parent / name,
+                name=name,
+                # a source may name its parts behind a space: covid-ct-md CAP
+                source=(row["source"] or table.parent.name).split(" ")[0],
+                label=LABELS.index(label),
+                group=row["patient"] or name,
                 is_clear=row.get("lesions") == "none",
-                finding=cast(Finding, row["finding"]) if row.get("finding") else None,
+                finding=cast(Finding | None, finding),
             )
         )
     return files

@@ -216,7 +216,7 @@ def _compare(inputs: LesionInputs, *, allow_copies: bool) -> None:
         one, other = inputs.slices[first], inputs.slices[second]
         copies = find_near_copies(*([slice_.grey[None] for slice_ in slices] for slices in (one, other)))
         if copies:
-            pairs = [f"{_name(one[copy.first])} and {_name(other[copy.second])}" for copy in copies]
+            pairs = [f"{_name(one[i])} and {_name(other[j])}" for i, j in copies]
             advice = f"delete them from {second}" if first == TEST else "delete one of each, or pass --allow-copies"
             inputs.problems.append(
                 f"{first} and {second} show the same pictures: {', '.join(pairs[:5])}"

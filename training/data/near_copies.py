@@ -1,7 +1,7 @@
 """Pictures that are in two splits although their files and sizes differ: scaled, cropped or recompressed copies."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +16,10 @@ ALIKE: Final = 0.97
 _SIDE: Final = 32
 
 
-class NearCopy(NamedTuple):
-    """Two slices that look the same: their places in two splits, and the correlation of their thumbnails."""
-
-    first: int
-    second: int
-    correlation: float
-
-
-def find_near_copies(first: Sequence[Slice], second: Sequence[Slice]) -> list[NearCopy]:
-    """Find pairs of slices, uint8 (1, H, W) each, whose thumbnails correlate above `ALIKE`."""
+def find_near_copies(first: Sequence[Slice], second: Sequence[Slice]) -> list[tuple[int, int]]:
+    """Find the places of slices, uint8 (1, H, W) each, whose thumbnails correlate above `ALIKE`."""
     correlations = _thumbnails(first) @ _thumbnails(second).T
-    return [NearCopy(int(i), int(j), float(correlations[i, j])) for i, j in np.argwhere(correlations > ALIKE)]
+    return [(int(i), int(j)) for i, j in np.argwhere(correlations > ALIKE)]
 
 
 def _thumbnails(slices: Sequence[Slice]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,18 +41,12 @@ class CalibrationTrial(Record):
     worst_calibration_error: float
 
 
-class ReliabilityBin(Record):
-    """The slices with a probability in [low, high).
+class ReliabilityBin(NamedTuple):
+    """The slices of a bin of probabilities."""
 
-    Attributes:
-        mean_probability, share_of_covid: None where `count` is 0.
-    """
-
-    low: float
-    high: float
-    count: int
-    mean_probability: float | None
-    share_of_covid: float | None
+    mean_probability: float
+    share_of_covid: float
+    slices: int
 
 
 def apply(calibration: Calibration, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,24 +131,13 @@ def calibrated(predictions: Predictions, calibrations: Mapping[AnswerName, Calib
     )
 
 
-def reliability(probabilities: ArrayLike, labels: ArrayLike) -> tuple[ReliabilityBin, ...]:
-    """Return the points of a reliability diagram (DeGroot & Fienberg 1983), in ten equal bins; (N,) each."""
+def reliability(probabilities: ArrayLike, labels: ArrayLike) -> list[ReliabilityBin]:
+    """Return the points of a reliability diagram (DeGroot & Fienberg 1983): those of ten equal bins with slices."""
     p, y = np.asarray(probabilities, np.float64), np.asarray(labels)
-    places = bin_of(p)
-    bins = []
-    for place in range(BINS):
-        inside = places == place
-        count = int(inside.sum())
-        bins.append(
-            ReliabilityBin(
-                low=place / BINS,
-                high=(place + 1) / BINS,
-                count=count,
-                mean_probability=float(p[inside].mean()) if count else None,
-                share_of_covid=float(y[inside].mean()) if count else None,
-            )
-        )
-    return tuple(bins)
+    bins = [bin_of(p) == place for place in range(BINS)]
+    return [
+        ReliabilityBin(float(p[rows].mean()), float(y[rows].mean()), int(rows.sum())) for rows in bins if rows.any()
+    ]
 
 
 def _try(kind: str, sources: Mapping[str, SourcePredictions]) -> CalibrationTrial:

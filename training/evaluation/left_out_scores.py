@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 from pydantic import Field
+from sklearn.metrics import roc_auc_score
 
 from service.model.card import AnswerName, Calibration, Interval
 from training.data.ct_slices import CtSlice
@@ -28,7 +29,7 @@ from training.evaluation.operating_points import (
     score_rates,
 )
 from training.evaluation.predictions import Predictions
-from training.evaluation.scores import ScoreName, figures_with_intervals, weighted_auc
+from training.evaluation.scores import ScoreName, figures_with_intervals
 from training.run.record import Record
 from training.run.seeding import derive_seed
 
@@ -166,8 +167,8 @@ def _aucs_of_each_probability(
     aucs: dict[str, dict[str, dict[AnswerName, float]]] = defaultdict(lambda: defaultdict(dict))
     for name in get_args(AnswerName):
         for source_name, negatives, source in by_negatives(slices, getattr(predictions, name)):
-            auc = weighted_auc(source.log_odds, source.labels, np.ones((len(source.labels), 1)))
-            aucs[source_name][negatives][name] = round(float(auc[0]), 4)
+            auc = roc_auc_score(source.labels, source.log_odds)
+            aucs[source_name][negatives][name] = round(float(auc), 4)
     return aucs
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from sklearn.metrics import accuracy_score, roc_auc_score
 
 from service.imaging.decode import to_input
 from training.data.covid_ct import Split
@@ -11,7 +12,7 @@ from training.data.ct_slices import SLICE_SIZE, CtSlice
 from training.data.lesion_data import LesionData
 from training.evaluation.alterations import ALTERATIONS, altered
 from training.evaluation.predictions import Predictions
-from training.evaluation.scores import ScoreName, Scores, score, weighted_scores
+from training.evaluation.scores import Scores, score
 from training.network.lung_box import find_box
 from training.network.lung_finder import LungFinder, find_lung
 from training.run.record import Record
@@ -72,26 +73,20 @@ def score_test(predictions: Predictions, data: LesionData, threshold: float, see
 def score_altered(
     predictions: Mapping[str, Predictions], slices: Sequence[CtSlice], threshold: float
 ) -> dict[str, AlteredScores]:
-    """Score the altered test splits against the plain one."""
-    figures = {name: _scores(altered_test, slices, threshold) for name, altered_test in predictions.items()}
-    plain = figures.pop("plain")
-    return {
-        name: AlteredScores(
-            auc=scores["auc"],
-            accuracy=scores["accuracy"],
-            auc_change=scores["auc"] - plain["auc"],
-            accuracy_change=scores["accuracy"] - plain["accuracy"],
-        )
-        for name, scores in figures.items()
-    }
-
-
-def _scores(predictions: Predictions, slices: Sequence[CtSlice], threshold: float) -> dict[ScoreName, float]:
-    """Score without intervals."""
+    """Score the altered test splits, without intervals, against the plain one."""
     labels = np.array([slice_.label for slice_ in slices])
-    probability = predictions.probability.astype(np.float64)
-    values = weighted_scores(probability, labels, threshold, np.ones((len(labels), 1)))
-    return {name: round(float(value[0]), 4) for name, value in values.items()}
+
+    def auc_and_accuracy(name: str) -> tuple[float, float]:
+        p = predictions[name].probability.astype(np.float64)
+        return round(float(roc_auc_score(labels, p)), 4), round(float(accuracy_score(labels, p >= threshold)), 4)
+
+    scores = {}
+    plain_auc, plain_accuracy = auc_and_accuracy("plain")
+    for name in [name for name in predictions if name != "plain"]:
+        auc, accuracy = auc_and_accuracy(name)
+        changes = {"auc_change": auc - plain_auc, "accuracy_change": accuracy - plain_accuracy}
+        scores[name] = AlteredScores(auc=auc, accuracy=accuracy, **changes)
+    return scores
 
 
 def _blacken(slice_: CtSlice, finder: LungFinder) -> CtSlice:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -38,30 +37,16 @@ def draw_reliability(splits: Mapping[str, Sequence[ReliabilityBin]]) -> Figure:
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="grey")
-    for name, bins in splits.items():
-        points = [
-            (bin_.mean_probability, bin_.share_of_covid, bin_.count)
-            for bin_ in bins
-            if bin_.mean_probability is not None and bin_.share_of_covid is not None
-        ]
-        error = sum(count * abs(x - y) for x, y, count in points) / sum(count for _, _, count in points)
-        intervals = [binomtest(round(y * count), count).proportion_ci(method="wilson") for _, y, count in points]
-        axes.errorbar(
-            [x for x, _, _ in points],
-            [y for _, y, _ in points],
-            yerr=[
-                [max(0.0, y - bounds.low) for (_, y, _), bounds in zip(points, intervals, strict=True)],
-                [max(0.0, bounds.high - y) for (_, y, _), bounds in zip(points, intervals, strict=True)],
-            ],
-            fmt="o-",
-            capsize=2,
-            label=f"{name}: error {error:.3f}",
-        )
-        for x, y, count in points:
-            axes.annotate(str(count), (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)
-    axes.set_xlabel("probability of COVID")
-    axes.set_ylabel("share of COVID")
-    axes.set_aspect("equal")
+    for name, points in splits.items():
+        x, y, counts = (np.array(column) for column in zip(*points, strict=True))
+        error = (counts * np.abs(x - y)).sum() / counts.sum()
+        intervals = [binomtest(round(share * n), n).proportion_ci(method="wilson") for _, share, n in points]
+        low, high = np.array([(interval.low, interval.high) for interval in intervals]).T
+        margins = np.maximum(0, [y - low, high - y])
+        axes.errorbar(x, y, yerr=margins, fmt="o-", capsize=2, label=f"{name}: error {error:.3f}")
+        for place in points:
+            axes.annotate(str(place.slices), place[:2], xytext=(4, -9), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="probability of COVID", ylabel="share of COVID", aspect="equal")
     figure.legend(loc="outside upper center", fontsize=7)
     return figure
 
@@ -74,18 +59,12 @@ def draw_confusion(splits: Mapping[str, Scores]) -> Figure:
         cells = np.array(
             [[matrix.true_negatives, matrix.false_positives], [matrix.false_negatives, matrix.true_positives]]
         )
-        _draw_cells(axes, cells)
-        axes.set_title(name)
+        shown = ConfusionMatrixDisplay(cells, display_labels=LABELS)
+        shown.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0})
+        for (row, column), number in np.ndenumerate(cells):
+            shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
+        axes.set(xlabel="predicted", ylabel="true", title=name)
     return figure
-
-
-def _draw_cells(axes: Axes, cells: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> None:
-    shown = ConfusionMatrixDisplay(cells, display_labels=LABELS).plot(
-        ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0}
-    )
-    for (row, column), number in np.ndenumerate(cells):
-        shown.text_[row, column].set_text(f"{number}\n{number / max(1, cells[row].sum()):.1%}")
-    axes.set(xlabel="predicted", ylabel="true")
 
 
 def save_plots(plots: Mapping[str, Figure], folder: Path) -> None:

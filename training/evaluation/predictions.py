@@ -14,7 +14,7 @@ from training.network.lesion_reader import LesionReader
 from training.network.lung_finder import shrink
 from training.run.machine import Machine
 from training.run.progress import progress
-from training.run.stages import computed_once, load_arrays, save_arrays
+from training.run.stages import resumed_arrays
 
 _BATCH: Final = 8
 
@@ -51,19 +51,7 @@ def resumed_predictions(
     path: Path, reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str
 ) -> Predictions:
     """Read the predictions of an interrupted run, or run the network and write them."""
-    names = np.array([f"{slice_.source}/{slice_.name}" for slice_ in slices])
-
-    def load(path: Path) -> Predictions:
-        stored = load_arrays(path)
-        if not np.array_equal(stored.pop("names"), names):
-            raise ValueError("it has the predictions for other slices")
-        return Predictions(**{field.name: stored[field.name] for field in fields(Predictions)})
-
-    def save(path: Path, predictions: Predictions) -> None:
-        arrays = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
-        save_arrays(path, {"names": names} | arrays)
-
-    return computed_once(path, load, save, lambda: predict(reader, slices, machine, title))
+    return resumed_arrays(path, Predictions, lambda: predict(reader, slices, machine, title))
 
 
 def predict(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, title: str) -> Predictions:

@@ -104,7 +104,12 @@ def measure_refusals(
         others={name: _shares(reader, members, machine, name) for name, members in {**others, **generated}.items()},
         altered={
             name: {
-                source: _shares(reader, [_altered(alter, *pair) for pair in members], machine, f"{source}, {name}")
+                source: _shares(
+                    reader,
+                    [replace(slice_, grey=np.ascontiguousarray(alter(slice_.grey, lung))) for slice_, lung in members],
+                    machine,
+                    f"{source}, {name}",
+                )
                 for source, members in few.items()
             }
             for name, alter in _ALTERATIONS.items()
@@ -128,10 +133,6 @@ _ALTERATIONS: Final[dict[str, Callable[[Pixels, Lung], Pixels]]] = {
         for centre, width in windows
     },
 }
-
-
-def _altered(alter: Callable[[Pixels, Lung], Pixels], slice_: CtSlice, lung: Lung) -> CtSlice:
-    return replace(slice_, grey=np.ascontiguousarray(alter(slice_.grey, lung)))
 
 
 def _shares(reader: LesionReader, slices: Sequence[CtSlice], machine: Machine, name: str) -> RefusalShares:

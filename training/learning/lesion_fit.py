@@ -14,7 +14,7 @@ from training.learning.appearance_fit import fit_appearance
 from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.learning.lesion_stages import LesionStage
 from training.learning.lesion_training import LesionTraining, train_lesion_network
-from training.learning.lung_crops import FoundLungs, resumed_lungs
+from training.learning.lung_crops import FoundLungs, find_lungs
 from training.learning.lung_pictures import LungPictures
 from training.learning.other_pictures import OtherPictures
 from training.learning.small_training import SmallTraining, train_lung_finder, train_view_checker
@@ -24,10 +24,10 @@ from training.network.lesion_network import AppearanceProbe, LesionNetwork
 from training.network.lung_finder import LungFinder
 from training.network.view_checker import ViewChecker
 from training.network.weights import load_features
-from training.run.machine import Machine
+from training.run.job import Job
 from training.run.processes import current
 from training.run.seeding import derive_seed, seed_everything
-from training.run.stages import resumed_network
+from training.run.stages import resumed_arrays, resumed_network
 
 _COVID_CT: Final = "covid-ct"
 
@@ -35,32 +35,17 @@ _LARGE: Final = 500
 """Fewest labelled slices of a source with both classes that has a separate share."""
 
 
-@dataclass(frozen=True, slots=True)
-class LesionJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LesionJob(Job[LesionRecipe]):
     """Settings of a run of the recipe `lesion`.
 
     Attributes:
-        weights: ImageNet weights in torchvision's layout; None downloads torchvision's.
-        run_folder: for checkpoints, from which an interrupted run continues, and for the model.
         leave_out: sources that are left out of the left-out network.
-        version: of the model.
         inputs: SHA-256 of the inputs by name.
-        export_anyway: write model files even if the network learned nothing.
     """
 
-    recipe: LesionRecipe
-    machine: Machine
-    weights: Path | None
-    run_folder: Path
     leave_out: tuple[str, ...]
-    version: str
     inputs: Mapping[str, str]
-    export_anyway: bool = False
-
-    @property
-    def models_folder(self) -> Path:
-        """Folder for model files, metrics.json, predictions.csv and figures."""
-        return self.run_folder / "model"
 
     def generator(self, *names: str) -> np.random.Generator:
         """Return the run's random generator for one purpose."""
@@ -103,11 +88,11 @@ def fit_lesions(job: LesionJob, slices: Sequence[CtSlice], other: Sequence[CtSli
     recipe = job.recipe
     left_out = choose_left_out(slices, job.leave_out)
     judged, shipped = (_new_network(job, name) for name in ("left-out", "network"))
-    weights = load_features(shipped.features, recipe.architecture, job.weights)  # before minutes of training
+    _, weights = load_features(shipped.features, recipe.architecture, job.weights)  # before minutes of training
     judged.features.load_state_dict(shipped.features.state_dict())
     LesionStage.SMALL_NETWORKS.announce()
     finder = _finder(job, slices, other)
-    lungs = resumed_lungs(job.run_folder / "lungs.npz", finder, slices)
+    lungs = resumed_arrays(job.run_folder / "lungs.npz", FoundLungs, lambda: find_lungs(finder, slices))
     views = _views(job, slices, lungs, other)
     everything = _training_set(recipe, slices, lungs, [True] * len(slices))
     seen = _training_set(recipe, slices, lungs, [not out for out in left_out])

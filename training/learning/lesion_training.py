@@ -41,8 +41,6 @@ class LesionTraining:
 
     Attributes:
         recipe: batch size, learning rate and its schedule, frozen layers.
-        steps: optimiser steps.
-        machine: device and number format.
         checkpoint: file that a killed run resumes from.
     """
 
@@ -83,7 +81,8 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     network.to(training.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     finished = training.snapshot_path(training.steps)
     if not current().lacks(finished):
-        read_snapshot(finished, network)
+        with restoring(finished):
+            _take(network, torch.load(finished, map_location="cpu", weights_only=True))
         return network
     optimiser = _optimiser(network, training)
     state = _State(network, optimiser, samples)
@@ -115,7 +114,7 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
                 append_losses(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
                 state.save(training.checkpoint, position)
-    state.take_average()
+    _take(network, state.average)
     return network
 
 
@@ -129,12 +128,6 @@ def append_losses(path: Path, row: Mapping[str, float]) -> None:
 def training_seconds(losses_path: Path) -> float:
     """Read from a table of losses how long the training took, in all processes that continued it."""
     return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
-
-
-def read_snapshot(path: Path, network: LesionNetwork) -> None:
-    """Take the averaged weights of a snapshot."""
-    with restoring(path):
-        _take(network, torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:
@@ -207,10 +200,6 @@ class _State:
             "position": position,
         }
         write_atomically(path, lambda file: torch.save(state, file))
-
-    def take_average(self) -> None:
-        """Give the network its averaged weights."""
-        _take(self._network, self.average)
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint, if there is one."""

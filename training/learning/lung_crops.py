@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, cast
 
 import cv2
@@ -16,7 +15,6 @@ from training.learning.augmentation import change_window
 from training.network.lung_box import find_box, set_tone
 from training.network.lung_finder import LungFinder, shrink
 from training.run.progress import progress
-from training.run.stages import computed_once, load_arrays, save_arrays
 
 FEWEST_LUNG: Final = 0.012
 """Share of the slice that lungs must take for a slice to be trained on."""
@@ -53,16 +51,6 @@ class LungCrop:
     found_lung: Grey
     lesion: Grey | None
     lung: Grey | None
-
-
-def resumed_lungs(path: Path, finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:
-    """Read the lungs that an interrupted run found, or find and write them."""
-    return computed_once(
-        path,
-        lambda path: FoundLungs(**load_arrays(path)),
-        lambda path, lungs: save_arrays(path, {"lung": lungs.lung, "box": lungs.box}),
-        lambda: find_lungs(finder, slices),
-    )
 
 
 def find_lungs(finder: LungFinder, slices: Sequence[CtSlice]) -> FoundLungs:

@@ -27,18 +27,16 @@ class SmallTraining:
     """Settings of the training of a small network.
 
     Attributes:
-        steps: optimiser steps.
         batch_size: pictures a step.
         learning_rate: largest of one cycle.
-        machine: device and number format.
-        checkpoint: file from which a killed run resumes; None writes none.
+        checkpoint: file from which a killed run resumes.
     """
 
     steps: int
     batch_size: int
     learning_rate: float
     machine: Machine
-    checkpoint: Path | None = None
+    checkpoint: Path
 
 
 class _Pictures(Protocol):
@@ -85,7 +83,7 @@ def _train(
         optimiser.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
-        if training.checkpoint and (step + 1) % _CHECKPOINT_STEPS == 0:
+        if (step + 1) % _CHECKPOINT_STEPS == 0:
             _save(training.checkpoint, parts, pictures, step + 1)
     return network.eval()
 
@@ -96,9 +94,9 @@ def _save(path: Path, parts: Mapping[str, Any], pictures: _Pictures, step: int) 
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def _restore(path: Path | None, parts: Mapping[str, Any], pictures: _Pictures) -> int:
+def _restore(path: Path, parts: Mapping[str, Any], pictures: _Pictures) -> int:
     """Continue from a checkpoint, if there is one; return the number of finished steps."""
-    if path is None or not path.is_file():
+    if not path.is_file():
         return 0
     with restoring(path):
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,6 @@
 """Calibration and thresholds fitted to a hospital's labelled slices, with their scores on unseen patients."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -83,9 +84,7 @@ def calibrate_to(local: LocalPredictions, date: str, seed: int) -> LocalCalibrat
 
 def uncalibrated_figures(local: LocalPredictions, threshold: float, seed: int) -> dict[str, Interval]:
     """Score the released model on the same slices, for comparison."""
-    weights = bootstrap_weights(local.labels, seed, local.groups.tolist())
-    figures = _figures(local.probability, local, threshold, weights)
-    return figures | _rates("differential", local.probability >= threshold, local, weights)
+    return _figures(local.probability, {"differential": local.probability >= threshold}, local, seed)
 
 
 def _check(local: LocalPredictions) -> None:
@@ -152,17 +151,19 @@ def _cross_validate(local: LocalPredictions, seed: int) -> dict[str, Interval]:
         for point, threshold in thresholds.items():
             judged = unseen.probabilities["lesion_probability"] if point == "triage" else unseen.probability
             called.setdefault(point, np.zeros(len(local.labels), np.bool_))[rest] = judged >= threshold
+    return _figures(probability, called, local, seed)
+
+
+def _figures(
+    probability: Floats, called: Mapping[str, NDArray[np.bool_]], local: LocalPredictions, seed: int
+) -> dict[str, Interval]:
+    """Score by figures that do not depend on a threshold, and by the rates of each operating point."""
     weights = bootstrap_weights(local.labels, seed, local.groups.tolist())
-    figures = _figures(probability, local, 0.5, weights)
+    scores = weighted_scores(probability, local.labels, 0.5, weights)
+    figures = {str(name): interval(scores[name]) for name in ("auc", "log_loss", "brier", "calibration_error")}
     for point, positive in called.items():
         figures |= _rates(point, positive, local, weights)
     return figures
-
-
-def _figures(probability: Floats, local: LocalPredictions, threshold: float, weights: Floats) -> dict[str, Interval]:
-    """Score by the figures that do not depend on a threshold."""
-    figures = weighted_scores(probability, local.labels, threshold, weights)
-    return {str(name): interval(figures[name]) for name in ("auc", "log_loss", "brier", "calibration_error")}
 
 
 def _rates(point: str, called: NDArray[np.bool_], local: LocalPredictions, weights: Floats) -> dict[str, Interval]:

@@ -40,10 +40,7 @@ def promote(run_model: Path, folder: Path, *, anyway: bool) -> None:
     Raises:
         TrainingError: the new model is not better and `anyway` was not given, or a file can't be written.
     """
-    version = _version(run_model)
-    if version is None:
-        raise TrainingError(f"{run_model / MANIFEST_NAME}: it names no version, so it is not a finished run's")
-    check_version(folder, str(version))
+    check_version(folder, _metrics(run_model)["model"]["version"])
     objection = _objection(run_model, folder)
     if objection and not anyway:
         raise TrainingError(
@@ -70,7 +67,7 @@ def _objection(new: Path, old: Path) -> str | None:
     The new model is better if its mean over the sources is higher, and the 95 % interval of no source's difference is
     below 0. Intervals are over patients. Test decides nothing.
     """
-    if _is_at_chance(new):
+    if not _metrics(new)["learned"]:
         return "the new model is not better than chance on any left-out source"
     if not (old / MANIFEST_NAME).is_file():
         return None
@@ -119,15 +116,6 @@ def _metrics(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
     return metrics if isinstance(metrics, dict) else {}
-
-
-def _is_at_chance(folder: Path) -> bool:
-    """Whether no left-out source has an AUC above 0.5 with 95 % confidence."""
-    try:
-        sources = _metrics(folder)["judgement"]["sources"]
-        return all(float(source["figures"]["auc"]["low"]) <= 0.5 for source in sources.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(f"{folder / MANIFEST_NAME}: can't read its figures: {error}") from error
 
 
 def _left_out(folder: Path) -> dict[str, dict[str, _Row]]:

@@ -26,6 +26,7 @@ class RunRecord(Provenance):
     Attributes:
         files: none if the network learned nothing, unless `--export-anyway` was passed.
         learned: whether the network is better than chance.
+        probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
         wall_time_seconds: by part of the run, including interrupted processes.
     """
 

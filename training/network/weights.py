@@ -27,28 +27,23 @@ def check_weights(architecture: str, weights: Path | None) -> str:
     Returns:
         SHA-256 of the file; without a file, the name of torchvision's weights, whose download is checked by its hash.
     """
-    state, source = read_weights(architecture, weights)
+    state, source = _read_weights(architecture, weights)
     _whole_features(state, architecture, source)
     return hash_file(weights) if weights else str(_TORCHVISION_WEIGHTS[architecture])
 
 
-def load_features(features: Features, architecture: str, weights: Path | None) -> str:
-    """Load ImageNet weights into convolutions.
-
-    Args:
-        features: VGG's first layers.
-        architecture: name of torchvision's network.
-        weights: state dict in torchvision's layout; None downloads torchvision's.
+def load_features(features: Features, architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+    """Fill VGG's first layers with ImageNet weights, those of a file or else torchvision's.
 
     Returns:
-        Source of the weights, for the card.
+        The state dict in torchvision's layout, and its source, for the card.
 
     Raises:
         TrainingError: no such file, no internet connection, or weights of another architecture.
     """
-    state, source = read_weights(architecture, weights)
-    fill_features(features, state, architecture, source)
-    return source
+    state, source = _read_weights(architecture, weights)
+    features.load_state_dict(_whole_features(state, architecture, source)[: len(features)].state_dict())
+    return state, source
 
 
 def write_random_weights(path: Path, architecture: str = "vgg19_bn") -> Path:
@@ -58,11 +53,6 @@ def write_random_weights(path: Path, architecture: str = "vgg19_bn") -> Path:
     weights = {f"features.{name}": value for name, value in state.items()}
     write_atomically(path, lambda file: torch.save(weights, file))
     return path
-
-
-def fill_features(features: Features, state: Mapping[str, torch.Tensor], architecture: str, source: str) -> None:
-    """Fill VGG's first layers from a state dict in torchvision's layout."""
-    features.load_state_dict(_whole_features(state, architecture, source)[: len(features)].state_dict())
 
 
 def _whole_features(state: Mapping[str, torch.Tensor], architecture: str, source: str) -> nn.Sequential:
@@ -77,8 +67,8 @@ def _whole_features(state: Mapping[str, torch.Tensor], architecture: str, source
     return whole
 
 
-def read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
-    """Read or download a state dict; return it with its source. Raises as `load_features`."""
+def _read_weights(architecture: str, weights: Path | None) -> tuple[dict[str, torch.Tensor], str]:
+    """Read or download a state dict; return it with its source."""
     if weights is None:
         try:
             default = _TORCHVISION_WEIGHTS[architecture]

@@ -16,6 +16,7 @@ from training.evaluation.predictions import Predictions
 from training.evaluation.refusals import CHECK_THRESHOLDS, CHECKS_RULE
 from training.evaluation.scores import ScoreName, score
 from training.models.export import common_fields, export
+from training.models.file_scores import predict_file
 from training.models.run_record import NOT_LEARNED
 from training.network.lesion_reader import LesionReader
 from training.release.lesion_record import LesionFileAgreement
@@ -65,11 +66,9 @@ def compare_file(
     seed: int,
 ) -> LesionFileAgreement:
     """Score a written file on test, and compare its predictions with those of the evaluated network."""
-    network = load_on_cpu(folder, file).network
-    with torch.inference_mode():
-        probability = np.array(
-            [network(torch.from_numpy(slice_.grey)[None, None])["probability"].item() for slice_ in data.test]
-        )
+    images = torch.from_numpy(np.stack([slice_.grey for slice_ in data.test]))[:, None]
+    outputs = predict_file(load_on_cpu(folder, file), images, f"checking {file.name}", batch=1)
+    probability = outputs["probability"]
     labels = np.array([slice_.label for slice_ in data.test])
     figures = score(probability, labels, threshold, seed, data.test_patients).figures
     return LesionFileAgreement(

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from training.data.covid_ct import CovidCt, Split, in_batches, plain_inputs
+from training.data.covid_ct import BATCH, CovidCt, Split, plain_inputs
 from training.errors import TrainingError
 from training.report.batches import Batch, training_batches
 from training.report.network import SliceNetwork
@@ -202,7 +202,7 @@ def predict_logits(network: SliceNetwork, split: Split, machine: Machine, input_
     """Return the logits of a split with the service's preparation of slices: float32 (N, 2), on the CPU."""
     network.eval()
     rows = []
-    batches = in_batches(plain_inputs(split, input_size))
+    batches = torch.split(plain_inputs(split, input_size), BATCH)
     with torch.inference_mode(), machine.autocast():
         for batch in progress(batches, f"evaluating {split.name}", "batch"):
             rows.append(network(batch.to(machine.device)).float().cpu())

@@ -15,7 +15,7 @@ from training.network.vgg import (
     fold_batch_norms,
     initialise_weights,
 )
-from training.network.weights import fill_features, read_weights
+from training.network.weights import load_features
 from training.report_recipe import Architecture
 
 
@@ -80,8 +80,7 @@ def load_imagenet(network: SliceNetwork, architecture: str, weights: Path | None
     Returns:
         Source of the weights and the layers that it lacks, for the card.
     """
-    state, source = read_weights(architecture, weights)
-    fill_features(network.features, state, architecture, source)
+    state, source = load_features(network.features, architecture, weights)
     hidden = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith("classifier.")}
     if not hidden:
         return f"{source}; the classifier's hidden layers start at random because the file has none"

@@ -11,12 +11,13 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from service.model.card import MANIFEST_NAME, Calibration, ManifestFile, ModelCard
+from service.model.card import MANIFEST_NAME, PROBABILITY_BOUNDS, Calibration, ManifestFile, ModelCard
 from service.model.file import load_on_cpu
-from training.data.covid_ct import CovidCt, plain_inputs
+from training.data.covid_ct import LABELS, CovidCt, plain_inputs
 from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc, save_plots
+from training.evaluation.scores import shares_up_to
 from training.models.export import NAME, common_fields, export
 from training.models.publish import PREDICTIONS_NAME, publish, staging_folder
 from training.models.run_record import NOT_LEARNED, ModelName, RunRecord, read_finished
@@ -26,7 +27,8 @@ from training.report.plots import draw_curves
 from training.report.scores import Evaluation, evaluate, predict, predict_splits
 from training.report_recipe import THRESHOLD, ReportRecipe
 from training.run.atomic_write import write_csv
-from training.run.machine import Machine, peak_memory_bytes
+from training.run.job import Job
+from training.run.machine import peak_memory_bytes
 from training.run.progress import say
 from training.run.provenance import Provenance, hash_file, make_provenance
 from training.run.record import write_schema
@@ -40,30 +42,11 @@ _LIMITS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReportJob:
-    """Settings of a run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportJob(Job[ReportRecipe]):
+    """Settings of a run of the report; a checkpoint is written at most every `checkpoint_seconds`."""
 
-    Attributes:
-        weights: ImageNet weights in torchvision's layout; None downloads torchvision's own.
-        run_folder: for checkpoints, from which an interrupted run resumes, and for the model.
-        version: of the model.
-        export_anyway: write a model file even if the network learned nothing.
-        checkpoint_seconds: least time between two checkpoints.
-    """
-
-    recipe: ReportRecipe
-    machine: Machine
-    weights: Path | None
-    run_folder: Path
-    version: str = "1.0.0"
-    export_anyway: bool = False
     checkpoint_seconds: float = 0.0
-
-    @property
-    def models_folder(self) -> Path:
-        """Folder for model file, metrics.json, predictions.csv and figures."""
-        return self.run_folder / "model"
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -142,6 +125,8 @@ def _run(job: ReportJob, data: CovidCt) -> ReportRunRecord:
         **dict(provenance),
         files=files,
         model=ModelName(name=NAME, version=job.version, architecture=_describe(recipe), weights=source),
+        positive_label=LABELS[1],
+        probability_shares=tuple(shares_up_to(probabilities["test"], PROBABILITY_BOUNDS).values()),
         export_difference=_difference(job, files[0], data, probabilities["test"]) if files else None,
         history=tuple(tuning.history),
         kept_epoch=tuning.best.epoch,

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from service.model.card import PROBABILITY_BOUNDS, Interval
+from service.model.card import Interval
 from service.model.file import Network
-from training.data.covid_ct import LABELS, CovidCt, in_batches, plain_inputs
+from training.data.covid_ct import BATCH, CovidCt, plain_inputs
 from training.evaluation.alterations import ALTERATIONS, altered
-from training.evaluation.scores import ScoreName, Scores, score, shares_up_to, written
+from training.evaluation.scores import ScoreName, Scores, score, written
 from training.report_recipe import THRESHOLD
 from training.run.progress import progress
 from training.run.record import Record
@@ -50,14 +50,11 @@ class Evaluation(Record):
     """Scores of a network, part of metrics.json.
 
     Attributes:
-        probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
         learned: whether the network was trained and the 95 % interval of its AUC on validation lies above chance.
         splits: `val`, which chose the epoch, and `test`.
         audit: on test.
     """
 
-    probability_shares: tuple[float, ...]
-    positive_label: str
     learned: bool
     splits: dict[str, Scores]
     audit: Audit
@@ -71,7 +68,7 @@ class Evaluation(Record):
 def predict(network: Network, images: torch.Tensor, device: torch.device, title: str) -> torch.Tensor:
     """Run a network, in Python or from a model file, on uint8 (N, 1, S, S) images: probabilities, float32 (N,)."""
     with torch.inference_mode():
-        batches = progress(in_batches(images), title, "batch")
+        batches = progress(torch.split(images, BATCH), title, "batch")
         return torch.cat([network(batch.to(device))["probability"].cpu() for batch in batches])
 
 
@@ -109,8 +106,6 @@ def evaluate(
             accuracy_change=figures["accuracy"].value - test.figures["accuracy"].value,
         )
     return Evaluation(
-        probability_shares=tuple(shares_up_to(probabilities["test"], PROBABILITY_BOUNDS).values()),
-        positive_label=LABELS[1],
         learned=was_trained and val.figures["auc"].low > 0.5,
         splits={"val": val, "test": test},
         audit=Audit(header_rule=header_rule(data, seed), variants=variants),

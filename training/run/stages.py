@@ -1,13 +1,13 @@
 """Stages of a run: each result is computed once, and read back from its file after an interruption."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
@@ -16,9 +16,13 @@ from training.run.atomic_write import write_atomically
 from training.run.processes import current, first_only
 from training.run.record import Record
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 T = TypeVar("T")
 RecordT = TypeVar("RecordT", bound=Record)
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
+ArraysT = TypeVar("ArraysT", bound="DataclassInstance")
 
 
 def computed_once(
@@ -98,15 +102,19 @@ def resumed_network(
     return computed_once(path, load, save, compute, by_all=by_all)
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read arrays by name."""
-    with np.load(path) as stored:
-        return dict(stored)
+def resumed_arrays(path: Path, kind: type[ArraysT], compute: Callable[[], ArraysT]) -> ArraysT:
+    """Read the arrays of a finished stage, which are the fields of a dataclass, or compute and save them."""
+    names = [field.name for field in fields(kind)]
 
+    def load(path: Path) -> ArraysT:
+        with np.load(path) as stored:
+            return kind(**{name: stored[name] for name in names})
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name; raises as `write_atomically`."""
-    write_atomically(path, lambda file: np.savez_compressed(file, **dict(arrays)))  # type: ignore[arg-type]
+    def save(path: Path, arrays: ArraysT) -> None:
+        columns = {name: getattr(arrays, name) for name in names}
+        write_atomically(path, lambda file: np.savez_compressed(file, **columns))
+
+    return computed_once(path, load, save, compute)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def _hospital(folder: Path, count: int = 40, patients: int = 20) -> Path:
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """A released model that answers three questions, with a card."""
+    """A released model of three probabilities, with a card."""
     folder = tmp_path / "models"
     write_models(folder, doctor_card(), TinyDoctor())
     (folder / "README.md").write_text("# Model card\n\nFigures.\n")
@@ -73,26 +73,26 @@ def test_a_calibrated_folder_has_the_same_files_and_states_figures_on_other_pati
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("answers", [("lesion_probability", "covid_given_lesion"), ("probability",)])
-async def test_the_service_serves_the_calibrated_answers_and_thresholds(
-    answers: tuple[ProbabilityName, ...], released: Path, tmp_path: Path
+@pytest.mark.parametrize("probabilities", [("lesion_probability", "covid_given_lesion"), ("probability",)])
+async def test_the_service_serves_the_calibrated_probabilities_and_thresholds(
+    probabilities: tuple[ProbabilityName, ...], released: Path, tmp_path: Path
 ) -> None:
-    if answers == ("probability",):  # a model of 2.0
+    if probabilities == ("probability",):  # a model of 2.0
         write_models(released, tiny_card(), TinyNetwork())
     out, clinic = tmp_path / "here", _hospital(tmp_path / "clinic")
     assert main(["calibrate", "--models", str(released), "--labelled", str(clinic), "--out", str(out)]) == 0
     local = _local(out)
-    assert tuple(local.calibrations) == answers
+    assert tuple(local.calibrations) == probabilities
     data = (clinic / "COVID-0.png").read_bytes()
     async with serve(released) as client:
         before = (await predict(client, data)).json()
     async with serve(out) as client:
         after = (await predict(client, data)).json()
         card = (await client.get("/model")).json()["card"]
-    for name in answers:
+    for name in probabilities:
         assert after[name] == pytest.approx(local.calibrations[name].apply(before[name]), abs=1e-4)
-    assert after["probability"] == pytest.approx(np.prod([after[name] for name in answers]), abs=1e-6)
-    assert (after["lesion_probability"] is None) == (len(answers) == 1)
+    assert after["probability"] == pytest.approx(np.prod([after[name] for name in probabilities]), abs=1e-6)
+    assert (after["lesion_probability"] is None) == (len(probabilities) == 1)
     assert after["threshold"] == local.threshold
     assert card["local"]["source"] == "clinic"
     assert card["operating_points"] == local.operating_points

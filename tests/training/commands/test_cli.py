@@ -62,7 +62,7 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
         rows.append(f"{number}.png,{'COVID' if number % 2 else 'NonCOVID'},hospital,{number // 4}")
     (hospital / "slices.csv").write_text("\n".join(rows) + "\n")
     models = ["--models", str(tmp_path / "new"), "--models", str(tmp_path / "old")]
-    written = [tmp_path / "scores.json", tmp_path / "answers.csv"]
+    written = [tmp_path / "scores.json", tmp_path / "predictions.csv"]
     command = ["evaluate", "--labelled", str(hospital), *models, "--json", str(written[0]), "--csv", str(written[1])]
     card = tiny_card().model_copy(update={"checks": {"wrong_window": 0.9}})
     write_models(tmp_path / "new", card)

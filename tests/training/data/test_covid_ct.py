@@ -13,7 +13,6 @@ from tests.support.sources.covid_ct import Lists, png, small_files, small_lists,
 from training.data.covid_ct import (
     CovidCt,
     SplitName,
-    in_batches,
     plain_inputs,
     read_covid_ct,
 )
@@ -53,14 +52,12 @@ def test_slices_have_label_path_format_and_a_fingerprint_of_their_files(data: Co
     assert data.val.fingerprint().count == 8
 
 
-def test_inputs_are_exactly_those_of_the_service_and_batches_keep_their_order(data: CovidCt) -> None:
+def test_inputs_are_exactly_those_of_the_service(data: CovidCt) -> None:
     images = plain_inputs(data.test, 32)
     assert (images.shape, images.dtype) == ((8, 1, 32, 32), torch.uint8)
     at = [slice_.path for slice_ in data.test.slices].index("CT_COVID/covid-test%0.png")
     files = small_files(small_lists({"train": 8, "val": 4, "test": 4}))
     np.testing.assert_array_equal(images[at].numpy(), to_input(decode(files["COVID"]["covid-test%0.png"]), 32))
-    many = plain_inputs(data.train_and_val(), 32)
-    assert torch.equal(torch.cat(list(in_batches(many))), many)
 
 
 def _lose_an_image(_: Lists, files: Files) -> None:

@@ -18,9 +18,7 @@ def enlarged(slice_: Slice, size: tuple[int, int]) -> Slice:
 def test_a_scaled_brighter_copy_is_found_and_other_slices_are_not() -> None:
     slices = [enlarged(drawn(seed), (200, 160)) for seed in range(4)]
     copy = (20 + 0.8 * enlarged(slices[2], (310, 190))).astype(np.uint8)
-    (copy_,) = find_near_copies(slices, [enlarged(drawn(9), (90, 90)), copy])
-    assert (copy_.first, copy_.second) == (2, 1)
-    assert copy_.correlation > 0.99
+    assert find_near_copies(slices, [enlarged(drawn(9), (90, 90)), copy]) == [(2, 1)]
 
 
 def test_two_chests_are_no_copies_although_they_look_alike() -> None:

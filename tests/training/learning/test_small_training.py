@@ -28,7 +28,7 @@ def test_a_few_steps_find_drawn_lungs_and_tell_noise_from_slices(tmp_path: Path)
     other = read_images(write_other(tmp_path / "other"), "other")
     pictures = LungPictures([*lesions, *clear], other, np.random.default_rng(0))
     machine = Machine(torch.device("cpu"), None, 0)
-    finder = train_lung_finder(pictures, SmallTraining(50, 4, 1e-2, machine))
+    finder = train_lung_finder(pictures, SmallTraining(50, 4, 1e-2, machine, tmp_path / "finder.ckpt"))
     slice_ = lesions[0]
     assert slice_.lung is not None
     with torch.inference_mode():
@@ -63,7 +63,8 @@ class _ContactSheetsAlone(LungPictures):
 def test_a_batch_of_contact_sheets_alone_keeps_the_weights_finite(tmp_path: Path) -> None:
     lesions = read_lesions(write_lesions(tmp_path / "lesions", volumes=1, slices=1))
     pictures = _ContactSheetsAlone(lesions, [], np.random.default_rng(0))
-    finder = train_lung_finder(pictures, SmallTraining(2, 2, 1e-2, Machine(torch.device("cpu"), None, 0)))
+    machine = Machine(torch.device("cpu"), None, 0)
+    finder = train_lung_finder(pictures, SmallTraining(2, 2, 1e-2, machine, tmp_path / "finder.ckpt"))
     assert all(value.isfinite().all() for value in finder.state_dict().values())
 
 
@@ -119,9 +120,10 @@ def test_a_batch_of_views_has_every_view_and_pictures_without_one() -> None:
     assert batch.views.sum(1).eq(0).sum() > 10
 
 
-def test_a_trained_checker_tells_inverted_slices_and_other_windows() -> None:
+def test_a_trained_checker_tells_inverted_slices_and_other_windows(tmp_path: Path) -> None:
     seed_everything(0)
-    checker = train_view_checker(_pictures(), SmallTraining(70, 16, 5e-3, Machine(torch.device("cpu"), None, 0)))
+    machine = Machine(torch.device("cpu"), None, 0)
+    checker = train_view_checker(_pictures(), SmallTraining(70, 16, 5e-3, machine, tmp_path / "views.ckpt"))
     greys = np.stack([_chest(seed).grey for seed in range(100, 106)]).astype(np.float32) / np.float32(255)
     lung = draw_chest(0, lesion=False, size=64)[1].astype(np.float32)
     soft = [show(estimate_hounsfield(grey, lung), (40, 400)) for grey in greys]

@@ -18,11 +18,8 @@ def write_model(folder: Path, version: str, auc: float = 0.9, source: str = "hos
     row = write_models(folder, tiny_card(0.5).model_copy(update={"version": version}))
     named = row.model_copy(update={"name": f"tiny-{version}.fp16.pt"})
     (folder / row.name).rename(folder / named.name)
-    interval = {"value": auc, "low": auc - 0.05, "high": auc + 0.05}
-    figure = {"count": 40, "positives": 20, "figures": {"auc": interval}}
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    manifest |= {"files": [named.model_dump()], "judgement": {"sources": {source: figure}}}
-    manifest |= {"model": {"version": version}}
+    manifest |= {"files": [named.model_dump()], "learned": auc > 0.55, "model": {"version": version}}
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
     lower = round(20 * auc)  # negatives below all positives
     scores = [(1, 0.5)] * 20 + [(0, 0.1)] * lower + [(0, 0.9)] * (20 - lower)

@@ -42,7 +42,7 @@ def test_the_picture_of_the_lung_box_has_the_size_of_the_recipe() -> None:
     assert seen.shape == (2, 3, 96, 128)
 
 
-def test_nothing_outside_the_box_changes_the_answer() -> None:
+def test_nothing_outside_the_box_changes_the_prediction() -> None:
     reader, changed = _reader(), SLICES.clone()
     changed[:, :, :48] = 255  # above the box, which begins at 0.25 - 0.06 of its height
     changed[:, :, 272:] = 0
@@ -54,17 +54,17 @@ def test_nothing_outside_the_box_changes_the_answer() -> None:
 
 def test_maps_are_those_of_the_whole_slice_and_empty_outside_the_box() -> None:
     with torch.inference_mode():
-        answer = _reader()(torch.zeros_like(SLICES))
-    assert answer["heatmap"].shape == answer["lungs"].shape == (2, 80, 80)
-    assert answer["lungs"][:, :14].abs().max() == 0
+        outputs = _reader()(torch.zeros_like(SLICES))
+    assert outputs["heatmap"].shape == outputs["lungs"].shape == (2, 80, 80)
+    assert outputs["lungs"][:, :14].abs().max() == 0
 
 
 def test_a_picture_without_lungs_is_to_be_refused_for_that() -> None:
     with torch.inference_mode():
-        answer = _reader(finds=False)(torch.zeros_like(SLICES))
-    assert answer["no_lungs"].tolist() == [1.0, 1.0]
-    assert answer["lung_fraction"].tolist() == [0.0, 0.0]
-    assert all(torch.isfinite(value).all() for value in answer.values())
+        outputs = _reader(finds=False)(torch.zeros_like(SLICES))
+    assert outputs["no_lungs"].tolist() == [1.0, 1.0]
+    assert outputs["lung_fraction"].tolist() == [0.0, 0.0]
+    assert all(torch.isfinite(value).all() for value in outputs.values())
 
 
 def test_the_trained_odds_of_a_lesion_rise_with_its_share() -> None:
@@ -104,13 +104,13 @@ def test_the_surest_lesion_is_the_likeliest_cell_inside_a_lung() -> None:
     assert torch.allclose(odds, torch.tensor([1.5, 4.0]), atol=0.05)
 
 
-def test_the_probability_is_the_product_of_both_calibrated_answers() -> None:
+def test_the_probability_is_the_product_of_both_calibrated_probabilities() -> None:
     plain, calibrated = _reader(), _reader()
     calibrated.of_lesion, calibrated.of_covid = (0.5, -1.0), (2.0, 0.25)
     with torch.inference_mode():
         before, after = plain(SLICES), calibrated(SLICES)
-    for answer in (before, after):
-        assert torch.equal(answer["probability"], answer["lesion_probability"] * answer["covid_given_lesion"])
+    for outputs in (before, after):
+        assert torch.equal(outputs["probability"], outputs["lesion_probability"] * outputs["covid_given_lesion"])
     for name, slope, offset in (("lesion_probability", 0.5, -1.0), ("covid_given_lesion", 2.0, 0.25)):
         wanted = torch.sigmoid(slope * torch.logit(before[name]) + offset)
         assert torch.allclose(after[name], wanted, atol=1e-5)

@@ -65,15 +65,15 @@ def test_both_files_are_loaded_as_the_service_loads_them_and_agree(run: Path) ->
         artifact = load_on_cpu(run / "model", file)
         assert artifact.card.version == "9.8.7"
         assert "hospital" in artifact.card.left_out_metrics
-        answer = artifact.network(grey)
-        assert {"heatmap", "lungs", "lung_involvement", *artifact.card.checks} <= set(answer)
-        lesion, covid = answer["lesion_probability"].item(), answer["covid_given_lesion"].item()
-        assert answer["probability"].item() == pytest.approx(lesion * covid, abs=1e-6)
+        outputs = artifact.network(grey)
+        assert {"heatmap", "lungs", "lung_involvement", *artifact.card.checks} <= set(outputs)
+        lesion, covid = outputs["lesion_probability"].item(), outputs["covid_given_lesion"].item()
+        assert outputs["probability"].item() == pytest.approx(lesion * covid, abs=1e-6)
         assert 0 <= lesion <= 1
         assert artifact.card.calibrations.keys() == {"lesion_probability", "covid_given_lesion"}
         assert artifact.card.operating_point().name == "differential"
         assert artifact.card.lesion_thresholds["triage"] > artifact.card.operating_points["triage"] == 0
-        probabilities.append(answer["probability"].item())
+        probabilities.append(outputs["probability"].item())
     assert probabilities[0] == pytest.approx(probabilities[1], abs=0.1)
 
 

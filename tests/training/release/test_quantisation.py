@@ -37,7 +37,7 @@ def quantised(reader: LesionReader, before: dict[str, torch.Tensor]) -> torch.nn
     return quantise(reader, [slices(1)])
 
 
-def test_int8_answers_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
+def test_int8_predicts_nearly_as_fp32_does_in_a_quarter_of_the_bytes(
     reader: LesionReader, quantised: LesionReader
 ) -> None:
     with torch.inference_mode():
@@ -58,8 +58,8 @@ def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
     assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
 
 
-def test_int8_answers_have_the_same_bits_with_any_number_of_threads(quantised: LesionReader) -> None:
-    """So a slice gets the same answer alone, with all threads, as under load, with one."""
+def test_int8_predictions_have_the_same_bits_with_any_number_of_threads(quantised: LesionReader) -> None:
+    """So a slice gets the same prediction alone, with all threads, as under load, with one."""
     noise = torch.randint(0, 256, (1, 1, 320, 320), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     outputs = []
     before = torch.get_num_threads()

@@ -67,13 +67,6 @@ def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(
     assert len(written) == 16
 
 
-def test_a_finished_run_is_read_and_not_repeated(job: ReportJob, data: CovidCt, report: ReportRunRecord) -> None:
-    path = job.models_folder / "metrics.json"
-    written = path.stat().st_mtime_ns
-    assert run_report(job, data) == report
-    assert path.stat().st_mtime_ns == written
-
-
 def test_a_run_folder_is_bound_to_recipe_data_and_the_content_of_the_weights(
     job: ReportJob, report: ReportRunRecord, data: CovidCt, tmp_path: Path
 ) -> None:

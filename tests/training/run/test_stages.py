@@ -1,19 +1,28 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from training.errors import TrainingError
 from training.run.record import Record
-from training.run.stages import computed_once, load_arrays, resumed_network, resumed_record, save_arrays
+from training.run.stages import resumed_arrays, resumed_network, resumed_record
 
 
 class Count(Record):
     """A record of one number."""
 
     count: int
+
+
+@dataclass
+class Boxes:
+    """Arrays of a stage."""
+
+    box: NDArray[np.int64]
 
 
 def test_a_stage_is_computed_again_only_if_its_record_is_gone_or_not_valid(tmp_path: Path) -> None:
@@ -41,8 +50,9 @@ def test_weights_of_a_finished_stage_are_loaded_and_not_trained_again(tmp_path: 
 
 def test_arrays_of_a_stage_are_read_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
     path = tmp_path / "lungs.npz"
-    arrays = computed_once(path, load_arrays, save_arrays, lambda: {"box": np.arange(4)})
-    assert arrays["box"].tolist() == [0, 1, 2, 3]
+    resumed_arrays(path, Boxes, lambda: Boxes(np.arange(4)))
+    again = resumed_arrays(path, Boxes, lambda: pytest.fail("they are computed again"))
+    assert again.box.tolist() == [0, 1, 2, 3]
     path.write_bytes(b"half a file")
     with pytest.raises(TrainingError, match=r"lungs\.npz: not a checkpoint of this run"):
-        computed_once(path, load_arrays, save_arrays, lambda: {"box": np.arange(4)})
+        resumed_arrays(path, Boxes, lambda: Boxes(np.arange(4)))
