@@ -27,6 +27,8 @@ Slice: TypeAlias = NDArray[np.uint8]
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """Formats that Pillow may try, with its names; only DICOM is parsed in addition."""
 
+_OF_STUDIES: Final = "A study (/predict/study, covid-ct study) may also be NIfTI or a zip. "
+
 MIN_SIDE: Final = 16
 """Pixels; smaller images show no anatomy. The smallest image of COVID-CT is 115 x 61."""
 
@@ -188,7 +190,7 @@ def _open(data: bytes) -> Image.Image | None:
                 return None
             if is_picture(data):
                 raise
-            raise unsupported_format(data, FORMATS) from None
+            raise unsupported_format(data, FORMATS, _OF_STUDIES) from None
         except Image.DecompressionBombError:
             raise _too_many_pixels("more than the decoder accepts") from None
         except Exception as error:

@@ -31,15 +31,20 @@ _KINDS: Final = (
 """Place and text of a signature, the kind, and the command."""
 
 
-def unsupported_format(data: bytes, formats: tuple[str, ...]) -> UnsupportedImageError:
-    """Build the refusal of a file in none of `formats`, with its kind and the command that converts it, if known."""
+def unsupported_format(data: bytes, formats: tuple[str, ...], also: str = "") -> UnsupportedImageError:
+    """Build the refusal of a file in none of `formats`, with its kind and the command that converts it, if known.
+
+    Args:
+        data: content of the file.
+        formats: that are read, next to DICOM.
+        also: a sentence on where other formats are read.
+    """
     kind, command = _kind(data)
     but = f", but {kind}" if kind else ""
     convert = f" Convert it with: {command}" if command else ""
     return UnsupportedImageError(
-        f"The content is not an image of a supported type{but}; send one of {', '.join(formats)}, DICOM. A study "
-        f"(/predict/study, covid-ct study) may also be NIfTI or a zip. The type is detected from the content, not from "
-        f"the name.{convert}"
+        f"The content is not an image of a supported type{but}; send one of {', '.join(formats)}, DICOM. {also}The "
+        f"type is detected from the content, not from the name.{convert}"
     )
 
 

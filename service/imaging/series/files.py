@@ -131,7 +131,7 @@ def refuse_other_file(data: bytes, name: str) -> None:
         UnsupportedImageError: with its kind, if it is known.
     """
     if data and not (is_dicom(data) or is_nifti(data, name) or is_picture(data)):
-        raise unsupported_format(data, FORMATS)
+        raise unsupported_format(data, (*FORMATS, "NIfTI", "zip"))
 
 
 def _nifti_slices(data: bytes, name: str, options: ReadOptions, first: int) -> Iterator[StudySlice]:

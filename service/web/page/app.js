@@ -111,11 +111,7 @@ function offer(downloads, hint) {
   find("downloads-hint").textContent = hint;
 }
 
-function button(textContent, action) {
-  const node = element("button", { type: "button", className: "button small", textContent });
-  node.addEventListener("click", action);
-  return node;
-}
+const button = (textContent, onclick) => element("button", { type: "button", className: "button small", textContent, onclick });
 
 /** Forget what is shown, and hide the intake. */
 function begin() {
@@ -128,8 +124,7 @@ function begin() {
 
 function openDesk() {
   find("desk").hidden = false;
-  find("summary").replaceChildren();
-  find("list").replaceChildren();
+  for (const id of ["summary", "list"]) find(id).replaceChildren();
   find("side").focus({ preventScroll: true });
 }
 

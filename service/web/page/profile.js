@@ -25,6 +25,6 @@ export class Profile {
   /** Mark the current slice. */
   mark(index, text) {
     find("slice").value = index;
-    find("slice").setAttribute("aria-valuetext", text);
+    find("slice").ariaValueText = text;
   }
 }

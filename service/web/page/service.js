@@ -4,6 +4,10 @@ import { nameOf } from "./intake.js";
 
 const MAX_TRIES = 6;
 const MAX_WAIT_SECONDS = 30;
+const NOT_REACHED = {
+  code: "service_not_reached",
+  detail: "The service did not answer, or a file has changed or gone since you chose it. Is the service still running? Choose the files again.",
+};
 
 export class ServiceProblem extends Error {
   constructor(body) {
@@ -48,7 +52,10 @@ export class Service {
   async #call(send, onWait, signal) {
     for (let attempt = 1; ; attempt += 1) {
       const used = this.#key;
-      const response = await reached(send, signal);
+      const response = await send().catch(() => {
+        signal?.throwIfAborted();
+        throw new ServiceProblem(NOT_REACHED);
+      });
       if (response.ok) return response;
       if (response.status === 401) {
         await this.#newKey(used);
@@ -116,18 +123,6 @@ function pause(seconds, signal) {
     setTimeout(resolve, seconds * 1000);
     signal?.addEventListener("abort", resolve, { once: true });
   });
-}
-
-async function reached(send, signal) {
-  try {
-    return await send();
-  } catch {
-    signal?.throwIfAborted();
-    throw new ServiceProblem({
-      code: "service_not_reached",
-      detail: "The service did not answer, or a file has changed or gone since you chose it. Is the service still running? Choose the files again.",
-    });
-  }
 }
 
 async function problemOf(response) {

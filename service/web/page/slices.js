@@ -37,10 +37,9 @@ export class Slices {
   /** Read more files. */
   add(files) {
     for (const file of [...files].sort((one, other) => order.compare(nameOf(one), nameOf(other)))) {
-      const entry = { name: nameOf(file), file, number: this.entries.length, state: "waiting", note: "" };
+      const entry = { name: nameOf(file), file, state: "waiting", note: "" };
       const button = element("button", { type: "button", title: entry.name, tabIndex: -1 }, element("bdi", { textContent: entry.name }));
-      entry.row = element("tr", {}, element("th", { scope: "row" }, button));
-      entry.row.addEventListener("click", () => this.select(entry));
+      entry.row = element("tr", { onclick: () => this.select(entry) }, element("th", { scope: "row" }, button));
       this.entries.push(entry);
       this.#update(entry);
     }
@@ -125,14 +124,12 @@ export class Slices {
     entry.row.className = is ? `${kind} selected` : kind;
     const button = entry.row.querySelector("button");
     button.tabIndex = is ? 0 : -1;
-    if (is) button.setAttribute("aria-current", "true");
-    else button.removeAttribute("aria-current");
+    button.ariaCurrent = is ? "true" : null;
   }
 
   #heading(column) {
-    const button = element("button", { type: "button", textContent: column.title });
-    button.addEventListener("click", () => this.#sortBy(column));
-    return element("th", { scope: "col", attributes: { "aria-sort": "none" } }, button);
+    const button = element("button", { type: "button", textContent: column.title, onclick: () => this.#sortBy(column) });
+    return element("th", { scope: "col", ariaSort: "none" }, button);
   }
 
   /** Sort by a column; again: the other way; once more: as the files came. */
@@ -142,7 +139,7 @@ export class Slices {
     else this.#sort = this.#sort.sign === first ? { column, sign: -first } : { column: null, sign: 1 };
     this.#headings.forEach((heading, index) => {
       const direction = this.#sort.sign === 1 ? "ascending" : "descending";
-      heading.setAttribute("aria-sort", COLUMNS[index] === this.#sort.column ? direction : "none");
+      heading.ariaSort = COLUMNS[index] === this.#sort.column ? direction : "none";
     });
     this.#arrange();
   }
@@ -166,12 +163,11 @@ async function asSent(file) {
   }
 }
 
-/** A comparison of entries; those without a value are last either way, equal ones as they came. */
+/** A comparison of entries; those without a value are last either way. */
 function comparison({ column, sign }) {
   return (one, other) => {
-    const [first, second] = column ? [one, other].map((entry) => column.value(entry) ?? null) : [null, null];
-    if (first === null || second === null) return (first === null) - (second === null) || one.number - other.number;
-    const difference = typeof first === "string" ? order.compare(first, second) : first - second;
-    return sign * difference || one.number - other.number;
+    const [first, second] = [one, other].map((entry) => column?.value(entry) ?? null);
+    if (first === null || second === null) return (first === null) - (second === null);
+    return sign * (typeof first === "string" ? order.compare(first, second) : first - second);
   };
 }

@@ -45,7 +45,7 @@ export class Study {
     this.#pictures.set(`${series}/${index}`, picture);
     if (series !== this.#series.index) return;
     if (index === this.#index) this.select(index);
-    if (this.#series.key_slices.includes(index)) drawThumbnail(document.querySelector(`[data-key="${index}"] canvas`), picture);
+    if (this.#series.key_slices.includes(index)) drawThumbnail(document.querySelector(`.key-button[value="${index}"] canvas`), picture);
   }
 
   /** Keep a line with a result file. */
@@ -78,7 +78,7 @@ export class Study {
     const caption = slice.position_mm === null ? place : `${place} · ${slice.position_mm.toFixed(1)} mm`;
     const finding = findingOf(slice);
     this.#profile.mark(index, `${caption}, ${finding}`);
-    for (const button of document.querySelectorAll("[data-key]")) button.setAttribute("aria-pressed", String(button.dataset.key === String(index)));
+    for (const button of document.querySelectorAll(".key-button")) button.ariaPressed = String(Number(button.value) === index);
     const picture = this.#pictures.get(`${series}/${index}`) ?? null;
     this.#viewer.show({ name: place, picture, caption, finding, hasSides: slice.position_mm !== null, legend: `${legend(this.#series.lung_involvement !== null)} Bars: lesion in each slice.` });
   }
@@ -104,22 +104,19 @@ export class Study {
       selected: index === this.#series.index,
       textContent: `Series ${index}: ${slices.length} slices, ${label ? `${label} ${percent(probability)}` : "no lungs"}`,
     }));
-    const select = element("select", { attributes: { "aria-label": "Series" } }, ...options);
-    select.addEventListener("change", () => {
-      this.#showSeries(this.answer.series[select.value]);
+    const onchange = ({ target }) => {
+      this.#showSeries(this.answer.series[target.value]);
       find("summary").querySelector("select").focus();
-    });
-    return [select];
+    };
+    return [element("select", { ariaLabel: "Series", onchange }, ...options)];
   }
 
   #keys() {
     const buttons = this.#series.key_slices.map((index) => {
-      const canvas = element("canvas", { width: THUMBNAIL, height: THUMBNAIL, attributes: { "aria-hidden": "true" } });
-      const button = element("button", { type: "button", className: "key-button", attributes: { "data-key": index } }, canvas, `Slice ${index}`);
-      button.addEventListener("click", () => this.select(index));
+      const canvas = element("canvas", { width: THUMBNAIL, height: THUMBNAIL, ariaHidden: "true" });
       const picture = this.#pictures.get(`${this.#series.index}/${index}`);
       if (picture) drawThumbnail(canvas, picture);
-      return button;
+      return element("button", { type: "button", className: "key-button", value: index, onclick: () => this.select(index) }, canvas, `Slice ${index}`);
     });
     return buttons.length ? [element("h2", { textContent: "Key slices" }), element("div", { className: "keys" }, ...buttons)] : [];
   }

@@ -93,7 +93,7 @@ function verdict(answer, card) {
 }
 
 const bar = ({ probability, threshold }, kind) => element("div",
-  { className: "bar", attributes: { role: "img", "aria-label": `Probability ${percent(probability)}, threshold ${percent(threshold)}` } },
+  { className: "bar", role: "img", ariaLabel: `Probability ${percent(probability)}, threshold ${percent(threshold)}` },
   element("div", { className: `bar-value ${kind}`, style: `width: ${probability * 100}%` }),
   element("div", { className: "bar-mark", style: `left: ${threshold * 100}%`, hidden: threshold === 0 })); // 0: the lesions decide
 
@@ -116,7 +116,7 @@ function seriesFacts(series) {
 }
 
 function warnings(list) {
-  return list.length ? [element("ul", { className: "callout", attributes: { "aria-label": "Warnings" } }, ...list.map(({ detail }) => element("li", { textContent: detail })))] : [];
+  return list.length ? [element("ul", { className: "callout", ariaLabel: "Warnings" }, ...list.map(({ detail }) => element("li", { textContent: detail })))] : [];
 }
 
 /** Files of the study without a slice, each with its reason. */

@@ -21,9 +21,8 @@ export class Viewer {
   constructor(step) {
     this.#step = step;
     for (const [id, kind] of [["fade", "input"], ["outline", "change"]]) find(id).addEventListener(kind, () => this.#draw());
-    find("zoom-in").addEventListener("click", () => this.#zoomBy(ZOOM_STEP));
-    find("zoom-out").addEventListener("click", () => this.#zoomBy(1 / ZOOM_STEP));
-    find("zoom-fit").addEventListener("click", () => this.#zoomBy(FIT));
+    const buttons = { "zoom-in": ZOOM_STEP, "zoom-out": 1 / ZOOM_STEP, "zoom-fit": FIT };
+    for (const [id, factor] of Object.entries(buttons)) find(id).addEventListener("click", () => this.#zoomBy(factor));
     new ResizeObserver(() => this.#draw()).observe(find("frame"));
     this.#listenForPointer();
     document.addEventListener("keydown", (event) => this.#onKey(event));
@@ -48,11 +47,11 @@ export class Viewer {
     const density = window.devicePixelRatio;
     canvas.width = Math.round(frame.clientWidth * density);
     canvas.height = Math.round(frame.clientHeight * density);
-    find("fade").setAttribute("aria-valuetext", `${find("fade").value} %`);
+    find("fade").ariaValueText = `${find("fade").value} %`;
     find("controls").classList.toggle("empty", !this.#layers);
     find("map-controls").hidden = this.#layers?.colours === null;
     find("outline").disabled = !this.#layers?.outline;
-    canvas.setAttribute("aria-label", this.#layers ? `${this.#item.name}${this.#layers.colours ? ", with its map" : ""}` : "No picture");
+    canvas.ariaLabel = this.#layers ? `${this.#item.name}${this.#layers.colours ? ", with its map" : ""}` : "No picture";
     canvas.dataset.of = this.#layers ? this.#item.name : "";
     if (!this.#layers) return;
     const { image } = this.#layers;

@@ -24,7 +24,7 @@ export function sentences({ lesion_probability: lesion, covid_given_lesion: covi
 
 /** Text of the label column: the label, the reason for none, or the state. */
 export function outcome({ state, answer, problem }) {
-  if (state === "done") return answer.label ?? words(answer.out_of_distribution.reason);
+  if (state === "done") return answer.label ?? words(answer.out_of_distribution.reason ?? "out_of_distribution");
   if (state === "failed") return words(problem.code);
   return { waiting: "Waiting", sending: "Reading…", cancelled: "Cancelled" }[state];
 }
@@ -74,5 +74,5 @@ export const SEVERITY = { "CT-0": "none", "CT-1": "up to 25 %", "CT-2": "25 to 5
 /** A code of the service in words. */
 export function words(code) {
   if (code === "not_read") return "Not read: between two slices that were";
-  return code[0].toUpperCase() + code.slice(1).replaceAll("_", " ");
+  return (code[0].toUpperCase() + code.slice(1)).replaceAll("_", " ").replace(/ ct$/, " CT");
 }

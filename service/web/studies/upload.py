@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, MultipartParser
+from python_multipart.multipart import Field, File, FormParser
 from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
@@ -93,8 +93,8 @@ class _Form:
 
     def close(self) -> None:
         """Let go of the last file, which the parser would keep, in a cycle, until the next garbage collection."""
-        if isinstance(self.parser.parser, MultipartParser):
-            self.parser.parser.callbacks.clear()
+        if self.parser.parser is not None:
+            self.parser.parser.callbacks = {}
         del self.parser
 
     def _on_field(self, field: Field) -> None:
