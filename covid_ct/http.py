@@ -395,21 +395,21 @@ def _translate_transport_errors(client: "httpx2.Client") -> Iterator[None]:
 
 def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
     """Read status and body of an answer."""
-    return response.status_code, _body(response)
+    return response.status_code, b"".join(_chunks(response, MAX_ANSWER_BYTES))
 
 
-def _body(response: "httpx2.Response") -> bytes:
+def _chunks(response: "httpx2.Response", max_bytes: int) -> Iterator[bytes]:
     """Read an answer, whatever length it announces.
 
     Raises:
-        AnswerError: it has more than MAX_ANSWER_BYTES.
+        AnswerError: it has more than `max_bytes`.
     """
-    body = bytearray()
+    count = 0
     for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerError(f"the response has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
-    return bytes(body)
+        count += len(chunk)
+        if count > max_bytes:
+            raise AnswerError(f"the response has more than {max_bytes} bytes: is this the service's address?")
+        yield chunk
 
 
 def _results(response: "httpx2.Response", report: Callable[[StudyProgress], object], max_bytes: int) -> StudyResults:
@@ -420,7 +420,7 @@ def _results(response: "httpx2.Response", report: Callable[[StudyProgress], obje
         UnreachableError: there is no answer.
     """
     if response.status_code >= 400:
-        _parsed(response.status_code, _body(response), Problem)
+        _parsed(*_whole(response), Problem)
     answer, files = None, {}
     for text in _lines(response, max_bytes):
         line = _parsed(response.status_code, text, StudyLine)
@@ -440,11 +440,7 @@ def _results(response: "httpx2.Response", report: Callable[[StudyProgress], obje
 def _lines(response: "httpx2.Response", max_bytes: int) -> Iterator[bytes]:
     """Yield whole lines as they arrive."""
     held: list[bytes] = []
-    count = 0
-    for chunk in response.iter_bytes():
-        count += len(chunk)
-        if count > max_bytes:
-            raise AnswerError(f"the response has more than {max_bytes} bytes: is this the service's address?")
+    for chunk in _chunks(response, max_bytes):
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             yield b"".join((*held, end))

@@ -12,7 +12,7 @@ from covid_ct.__main__ import main
 from covid_ct.http import StudyResults
 from service.api import ModelName
 from service.api_study import OtherFile, StudyAnswer
-from service.dicom_out.files import MISSING
+from service.dicom_out import MISSING
 from tests.support.files.dicoms import PATIENT, ct, phantom
 from tests.support.files.studies import series, volume, zipped
 from tests.support.processes.client import png

@@ -5,7 +5,7 @@ import pytest
 from fastapi import Request
 from starlette.types import Message
 
-from service.web.studies.upload import files_of
+from service.web.upload import files_of
 
 BODY = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\ncontent\r\n--xyz--\r\n'
 
@@ -19,7 +19,7 @@ async def test_the_last_file_is_freed_without_a_garbage_collection() -> None:
     request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
     gc.disable()
     try:
-        (file,) = [weakref.ref(file) async for _, file in files_of(request)]
+        (file,) = [weakref.ref(file.content) async for file in files_of(request, 1)]
         assert file() is None
     finally:
         gc.enable()
