@@ -129,7 +129,7 @@ class Client:
         Example:
             client.predict(hounsfield, window=LUNG)
         """
-        parts = {"files": _form(image, window), "params": _point(operating_point)}
+        parts = {"files": _form(image, window), "params": _query(operating_point=operating_point)}
         return self._send(Prediction, "POST", "/predict", parts)
 
     def predict_many(
@@ -160,7 +160,7 @@ class Client:
         parts = {
             "files": _form(image, window),
             "headers": {"Accept": "application/json"},
-            "params": {"lungs": lungs} | _point(operating_point),
+            "params": _query(lungs=lungs, operating_point=operating_point),
         }
         return self._send(Explanation, "POST", "/explain", parts)
 
@@ -186,7 +186,7 @@ class Client:
         Raises:
             SourceError: a file can't be read.
         """
-        query = _study_query(every_mm, uids, operating_point)
+        query = _query(every_mm=every_mm, uids=uids, operating_point=operating_point)
         return self._study(paths, {"params": query}, report, MAX_ANSWER_BYTES).answer
 
     def study_results(
@@ -206,7 +206,7 @@ class Client:
         Raises:
             SourceError: a file can't be read.
         """
-        query = _study_query(every_mm, uids, operating_point) | {"files": True}
+        query = _query(every_mm=every_mm, uids=uids, operating_point=operating_point, files=True)
         return self._study(paths, {"params": query, "timeout": _FILE_SECONDS}, report, _MAX_RESULT_BYTES)
 
     def model(self) -> ModelInfo:
@@ -311,9 +311,9 @@ def _address(url: str) -> str:
     return address.rstrip("/")
 
 
-def _point(name: str | None) -> dict[str, Any]:
-    """Build the query parameter."""
-    return {} if name is None else {"operating_point": name}
+def _query(**values: Any) -> dict[str, Any]:
+    """Build the query parameters, without those that the service chooses."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 _SENT: Final = "study/"
@@ -371,10 +371,6 @@ class _LaterFile:
         if not data:
             self._file.close()
         return data
-
-
-def _study_query(every_mm: float | None, uids: bool, operating_point: str | None) -> dict[str, Any]:
-    return {"uids": uids} | _point(operating_point) | ({} if every_mm is None else {"every_mm": every_mm})
 
 
 def _form(image: ImageLike, window: Window | None) -> dict[str, tuple[str, bytes, str]]:

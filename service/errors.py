@@ -92,7 +92,7 @@ class ServiceError(Exception):
 
     def __init__(
         self,
-        detail: str,
+        detail: str = "The service failed; its log has the reason under this request id.",
         *,
         code: ErrorCode | None = None,
         title: str | None = None,
@@ -203,6 +203,13 @@ class OverloadedError(ServiceError):
     status = 503
     code = ErrorCode.OVERLOADED
     title = "Service overloaded"
+
+
+class NotReadyError(OverloadedError):
+    """No model can predict now."""
+
+    code = ErrorCode.NOT_READY
+    title = "Not ready"
 
 
 class ModelFileError(Exception):

@@ -8,6 +8,7 @@ from service.errors import (
     ErrorCode,
     InferenceError,
     MalformedRequestError,
+    NotReadyError,
     OverloadedError,
     RequestError,
     ServiceError,
@@ -88,11 +89,11 @@ PROBLEM_EXAMPLES: Final[tuple[ServiceError, ...]] = (
     ),
     *(UnusableImageError(detail, code=code) for code, detail in _OF_IMAGES.items()),
     *(refusal(reason) for reason in get_args(CheckName)),
-    ServiceError("The service failed; its log has the reason under this request id."),
+    ServiceError(),
     InferenceError("The network failed; the log has the reason."),
     InferenceError("The network's output for this image is not a finite number.", code=ErrorCode.NOT_FINITE),
     *(OverloadedError(detail, code=code) for code, detail in _OF_LOAD.items()),
-    OverloadedError("No model is ready; try again.", code=ErrorCode.NOT_READY, title="Not ready"),
+    NotReadyError("No model is ready; try again."),
 )
 """One example for each code."""
 

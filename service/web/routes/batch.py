@@ -65,7 +65,7 @@ async def _one(
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason
         _log.exception("unexpected error", extra={"fields": {"request_id": request_id, "index": index}})
-        failure = ServiceError("The service failed; its log has the reason under this request id.")
+        failure = ServiceError()
     else:
         prediction = Prediction.by_service(assessment, model.card, request_id, stages.milliseconds)
         return BatchResult(index=index, name=file.name or None, prediction=prediction, problem=None)

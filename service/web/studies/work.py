@@ -156,7 +156,7 @@ class StudyWork:
         """Log the exception that is being handled, and build the line of its problem."""
         _log.exception("unexpected error", extra={"fields": {"request_id": self.request_id}})
         self.outcome.code = ErrorCode.INTERNAL_ERROR
-        failure = ServiceError("The service failed; its log has the reason under this request id.")
+        failure = ServiceError()
         return _line("problem", problem_body(failure, self.request_id))
 
 
