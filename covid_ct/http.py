@@ -129,7 +129,7 @@ class Client:
         Example:
             client.predict(hounsfield, window=LUNG)
         """
-        parts = {"files": _form(image, window), "params": _point(operating_point)}
+        parts = {"files": _form(image, window), "params": _query(operating_point=operating_point)}
         return self._send(Prediction, "POST", "/predict", parts)
 
     def predict_many(
@@ -160,7 +160,7 @@ class Client:
         parts = {
             "files": _form(image, window),
             "headers": {"Accept": "application/json"},
-            "params": {"lungs": lungs} | _point(operating_point),
+            "params": _query(lungs=lungs, operating_point=operating_point),
         }
         return self._send(Explanation, "POST", "/explain", parts)
 
@@ -186,7 +186,7 @@ class Client:
         Raises:
             SourceError: a file can't be read.
         """
-        query = _study_query(every_mm, uids, operating_point)
+        query = _query(every_mm=every_mm, uids=uids, operating_point=operating_point)
         return self._study(paths, {"params": query}, report, MAX_ANSWER_BYTES).answer
 
     def study_results(
@@ -206,7 +206,7 @@ class Client:
         Raises:
             SourceError: a file can't be read.
         """
-        query = _study_query(every_mm, uids, operating_point) | {"files": True}
+        query = _query(every_mm=every_mm, uids=uids, operating_point=operating_point, files=True)
         return self._study(paths, {"params": query, "timeout": _FILE_SECONDS}, report, _MAX_RESULT_BYTES)
 
     def model(self) -> ModelInfo:
@@ -311,9 +311,9 @@ def _address(url: str) -> str:
     return address.rstrip("/")
 
 
-def _point(name: str | None) -> dict[str, Any]:
-    """Build the query parameter."""
-    return {} if name is None else {"operating_point": name}
+def _query(**values: Any) -> dict[str, Any]:
+    """Build the query parameters, without those that the service chooses."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 _SENT: Final = "study/"
@@ -373,10 +373,6 @@ class _LaterFile:
         return data
 
 
-def _study_query(every_mm: float | None, uids: bool, operating_point: str | None) -> dict[str, Any]:
-    return {"uids": uids} | _point(operating_point) | ({} if every_mm is None else {"every_mm": every_mm})
-
-
 def _form(image: ImageLike, window: Window | None) -> dict[str, tuple[str, bytes, str]]:
     """Build the form. The file name is not sent, because it may contain the name of a patient."""
     return {"image": ("image", file_bytes(image, window), "application/octet-stream")}
@@ -395,21 +391,21 @@ def _translate_transport_errors(client: "httpx2.Client") -> Iterator[None]:
 
 def _whole(response: "httpx2.Response") -> tuple[int, bytes]:
     """Read status and body of an answer."""
-    return response.status_code, _body(response)
+    return response.status_code, b"".join(_chunks(response, MAX_ANSWER_BYTES))
 
 
-def _body(response: "httpx2.Response") -> bytes:
+def _chunks(response: "httpx2.Response", max_bytes: int) -> Iterator[bytes]:
     """Read an answer, whatever length it announces.
 
     Raises:
-        AnswerError: it has more than MAX_ANSWER_BYTES.
+        AnswerError: it has more than `max_bytes`.
     """
-    body = bytearray()
+    count = 0
     for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerError(f"the response has more than {MAX_ANSWER_BYTES} bytes: is this the service's address?")
-    return bytes(body)
+        count += len(chunk)
+        if count > max_bytes:
+            raise AnswerError(f"the response has more than {max_bytes} bytes: is this the service's address?")
+        yield chunk
 
 
 def _results(response: "httpx2.Response", report: Callable[[StudyProgress], object], max_bytes: int) -> StudyResults:
@@ -420,7 +416,7 @@ def _results(response: "httpx2.Response", report: Callable[[StudyProgress], obje
         UnreachableError: there is no answer.
     """
     if response.status_code >= 400:
-        _parsed(response.status_code, _body(response), Problem)
+        _parsed(*_whole(response), Problem)
     answer, files = None, {}
     for text in _lines(response, max_bytes):
         line = _parsed(response.status_code, text, StudyLine)
@@ -440,11 +436,7 @@ def _results(response: "httpx2.Response", report: Callable[[StudyProgress], obje
 def _lines(response: "httpx2.Response", max_bytes: int) -> Iterator[bytes]:
     """Yield whole lines as they arrive."""
     held: list[bytes] = []
-    count = 0
-    for chunk in response.iter_bytes():
-        count += len(chunk)
-        if count > max_bytes:
-            raise AnswerError(f"the response has more than {max_bytes} bytes: is this the service's address?")
+    for chunk in _chunks(response, max_bytes):
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             yield b"".join((*held, end))

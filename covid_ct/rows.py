@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TextIO, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -171,12 +171,8 @@ _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 """Start of a text that a spreadsheet would run, or of one that was escaped."""
 
 
-class Writer(Protocol):
-    """Writes rows one by one."""
-
-    def __call__(self, row: Row) -> None:
-        """Write one row and flush it."""
-        ...
+Writer: TypeAlias = Callable[[Row], None]
+"""Writes one row and flushes it."""
 
 
 def read_rows(path: Path, form: Format, kind: type[Row] = Row) -> list[Row]:

@@ -14,7 +14,7 @@ from covid_ct.predict import line_start
 from covid_ct.rows import printable
 from service import DISCLAIMER
 from service.api_study import SeriesAnswer, StudyAnswer, StudyProgress
-from service.dicom_out.files import MISSING
+from service.dicom_out import MISSING
 from service.errors import ServiceError
 
 

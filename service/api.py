@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated, Final, Self
 
 import numpy as np
@@ -30,18 +31,20 @@ FileBytes = Annotated[
 """Bytes of a file; base64 (RFC 4648, 4) in JSON."""
 
 
-class _Answer(BaseModel):
+class Body(BaseModel):
+    """Base class of response bodies; unknown fields are ignored."""
+
     model_config = ConfigDict(frozen=True, protected_namespaces=(), validate_by_name=True, validate_by_alias=True)
 
 
-class ModelName(_Answer):
+class ModelName(Body):
     """Name and version of the model."""
 
     name: str = Field(examples=["covid-ct"])
     version: str = Field(examples=["1.0.0"])
 
 
-class OutOfDistribution(_Answer):
+class OutOfDistribution(Body):
     """Result of the checks of the image."""
 
     score: float = Field(
@@ -53,7 +56,7 @@ class OutOfDistribution(_Answer):
     reason: CheckName | None = Field(description="the check that failed; null if none did")
 
 
-class Timings(_Answer):
+class Timings(Body):
     """Milliseconds in each stage."""
 
     read: float = Field(description="receiving the body and reading the form")
@@ -62,7 +65,7 @@ class Timings(_Answer):
     inference: float = Field(description="the batch in the network")
 
 
-class SlicePrediction(_Answer):
+class SlicePrediction(Body):
     """Prediction for one slice, by a model in this process or by a service."""
 
     probability: float = Field(
@@ -123,8 +126,16 @@ class Prediction(SlicePrediction):
     request_id: str
     timings_milliseconds: Timings
 
+    @classmethod
+    def by_service(
+        cls, assessment: Assessment, card: ModelCard, request_id: str, milliseconds: Mapping[str, float]
+    ) -> "Prediction":
+        """Build the body of a response; `milliseconds` has the time of each stage."""
+        prediction = SlicePrediction.of(assessment, card)
+        return Prediction(**dict(prediction), request_id=request_id, timings_milliseconds=Timings(**milliseconds))
 
-class Map(_Answer):
+
+class Map(Body):
     """Values over the whole slice, on a coarse grid."""
 
     width: int = Field(gt=0)
@@ -164,7 +175,7 @@ class Explanation(Prediction):
     )
 
 
-class Problem(_Answer):
+class Problem(Body):
     """Problem document (RFC 9457, application/problem+json)."""
 
     type: str = Field(description="URN of the code", examples=["urn:covidct:problem:damaged_image"])
@@ -175,7 +186,7 @@ class Problem(_Answer):
     request_id: str
 
 
-class BatchResult(_Answer):
+class BatchResult(Body):
     """Result of one image: a prediction or a problem."""
 
     index: int = Field(ge=0, description="place of the image in the request, from 0")
@@ -184,7 +195,7 @@ class BatchResult(_Answer):
     problem: Problem | None
 
 
-class BatchAnswer(_Answer):
+class BatchAnswer(Body):
     """Results of all images, in the order of the request."""
 
     request_id: str
@@ -200,7 +211,7 @@ class PublicCard(ModelCard):
     libraries: dict[str, str] = Field(default={}, exclude=True)
 
 
-class ModelInfo(_Answer):
+class ModelInfo(Body):
     """The served model."""
 
     card: PublicCard
@@ -218,7 +229,7 @@ class ModelInfo(_Answer):
     disclaimer: str = DISCLAIMER
 
 
-class Health(_Answer):
+class Health(Body):
     """The service's state."""
 
     status: str = Field(examples=["ok"])

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service import DISCLAIMER
-from service.api import FileBytes, ModelName, Problem
+from service.api import Body, FileBytes, ModelName, Problem
 from service.imaging.series.grouping import SeriesWarning
 from service.model.assess_series import RULE, SeriesAssessment, Severity
 from service.model.card import ModelCard, OperatingPoint
@@ -14,11 +14,7 @@ from service.model.prediction import LungInvolvement
 from service.model.study import NotASlice, SeriesSlice, SeriesToRead, Study
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-
-class StudySliceAnswer(_Answer):
+class StudySliceAnswer(Body):
     """Result of one slice of a series."""
 
     index: int = Field(description="place in the series, from 0 at the feet")
@@ -55,14 +51,14 @@ class StudySliceAnswer(_Answer):
         )
 
 
-class WarningAnswer(_Answer):
+class WarningAnswer(Body):
     """Unusual property of a series; the series is read nevertheless."""
 
     code: SeriesWarning
     detail: str
 
 
-class SeriesAnswer(_Answer):
+class SeriesAnswer(Body):
     """Result of one series, a stack of parallel slices."""
 
     index: int = Field(description="place in the study, from 0")
@@ -134,7 +130,7 @@ class SeriesAnswer(_Answer):
         )
 
 
-class OtherFile(_Answer):
+class OtherFile(Body):
     """A file of a study, or a frame of one, without a slice."""
 
     file: int = Field(description="place of the file in the study, from 0")
@@ -152,7 +148,7 @@ class OtherFile(_Answer):
 _Named = TypeVar("_Named", StudySliceAnswer, OtherFile)
 
 
-class StudyAnswer(_Answer):
+class StudyAnswer(Body):
     """Result of a study: its series, and the files that belong to none."""
 
     series: list[SeriesAnswer]
@@ -211,7 +207,7 @@ class StudyAnswer(_Answer):
         return self.model_copy(update={"series": series, **others})
 
 
-class StudyProgress(_Answer):
+class StudyProgress(Body):
     """Line of progress of a study, in `application/x-ndjson`."""
 
     done: int = Field(description="slices with an answer")
@@ -219,7 +215,7 @@ class StudyProgress(_Answer):
     seconds_left: float | None = Field(description="estimate; null before the first slice")
 
 
-class SlicePicture(_Answer):
+class SlicePicture(Body):
     """Picture of a slice and its maps, in `application/x-ndjson` with `?pictures=true`."""
 
     series: int = Field(description="index of the series")
@@ -231,7 +227,7 @@ class SlicePicture(_Answer):
     lungs_png: FileBytes | None = Field(description="the lungs in the same way; null if the model does not find lungs")
 
 
-class ResultFile(_Answer):
+class ResultFile(Body):
     """Result file of a series, in `application/x-ndjson` with `?files=true`."""
 
     series: int = Field(description="index of the series", ge=0)
@@ -244,7 +240,7 @@ class ResultFile(_Answer):
         return f"series-{self.series}/{self.name}"
 
 
-class StudyLine(_Answer):
+class StudyLine(Body):
     """Line of `application/x-ndjson`: progress, then the result or a problem, then pictures and files if asked."""
 
     progress: StudyProgress | None = None

@@ -1,7 +1,7 @@
 """Errors of the service, independent of the web framework."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 
 class ErrorCode(StrEnum):
@@ -92,7 +92,7 @@ class ServiceError(Exception):
 
     def __init__(
         self,
-        detail: str,
+        detail: str = "The service failed; its log has the reason under this request id.",
         *,
         code: ErrorCode | None = None,
         title: str | None = None,
@@ -118,84 +118,30 @@ class MalformedRequestError(ServiceError):
     title = "Malformed request"
 
 
-class UnknownHostError(ServiceError):
-    """The Host header has a name that the service does not accept."""
-
-    status = 400
-    code = ErrorCode.UNKNOWN_HOST
-    title = "Unknown host"
-
-
-class UnauthorizedError(ServiceError):
-    """The request has no valid API key."""
-
-    status = 401
-    code = ErrorCode.UNAUTHORIZED
-    title = "API key required"
-
-
-class CrossSiteError(ServiceError):
-    """A web page of another site made a browser send the request."""
-
-    status = 403
-    code = ErrorCode.CROSS_SITE
-    title = "Cross-site request"
+_OF_REQUESTS: Final = {
+    ErrorCode.UNKNOWN_HOST: (400, "Unknown host"),
+    ErrorCode.UNAUTHORIZED: (401, "API key required"),
+    ErrorCode.CROSS_SITE: (403, "Cross-site request"),
+    ErrorCode.UNKNOWN_MODEL: (404, "Unknown model"),
+    ErrorCode.NOT_ACCEPTABLE: (406, "Not acceptable"),
+    ErrorCode.RECEIVE_TIMEOUT: (408, "Request took too long to arrive"),
+    ErrorCode.BODY_TOO_LARGE: (413, "Request body too large"),
+    ErrorCode.TOO_MANY_IMAGES: (413, "Too many images"),
+    ErrorCode.UNSUPPORTED_CONTENT_TYPE: (415, "Unsupported content type"),
+    ErrorCode.HEADERS_TOO_LARGE: (431, "Request headers too large"),
+    ErrorCode.CLIENT_GONE: (499, "Client gone"),  # only counted; nginx uses this status too
+    ErrorCode.DEADLINE_EXCEEDED: (504, "Deadline exceeded"),
+}
+"""Status and title by code."""
 
 
-class ReceiveTimeoutError(ServiceError):
-    """The request did not arrive in time."""
+class RequestError(ServiceError):
+    """A request is refused for another reason than its images or the form of its body."""
 
-    status = 408
-    code = ErrorCode.RECEIVE_TIMEOUT
-    title = "Request took too long to arrive"
-
-
-class HeadersTooLargeError(ServiceError):
-    """Request line and headers are too large."""
-
-    status = 431
-    code = ErrorCode.HEADERS_TOO_LARGE
-    title = "Request headers too large"
-
-
-class BodyTooLargeError(ServiceError):
-    """The request body is too large."""
-
-    status = 413
-    code = ErrorCode.BODY_TOO_LARGE
-    title = "Request body too large"
-
-
-class TooManyImagesError(ServiceError):
-    """The request has too many images."""
-
-    status = 413
-    code = ErrorCode.TOO_MANY_IMAGES
-    title = "Too many images"
-
-
-class NotAcceptableError(ServiceError):
-    """The route has no media type that the client accepts."""
-
-    status = 406
-    code = ErrorCode.NOT_ACCEPTABLE
-    title = "Not acceptable"
-
-
-class UnknownModelError(ServiceError):
-    """The path has a model or version that is not served."""
-
-    status = 404
-    code = ErrorCode.UNKNOWN_MODEL
-    title = "Unknown model"
-
-
-class UnsupportedFormError(ServiceError):
-    """The body is not a multipart form."""
-
-    status = 415
-    code = ErrorCode.UNSUPPORTED_CONTENT_TYPE
-    title = "Unsupported content type"
+    def __init__(self, code: ErrorCode, detail: str) -> None:
+        status, title = _OF_REQUESTS[code]
+        super().__init__(detail, code=code, title=title)
+        self.status = status
 
 
 class UnsupportedImageError(ServiceError):
@@ -243,14 +189,6 @@ def limit_exceeded(what: str) -> UnusableImageError:
     )
 
 
-class ClientGoneError(ServiceError):
-    """The client disconnected; the response is only counted. nginx uses status 499 too."""
-
-    status = 499
-    code = ErrorCode.CLIENT_GONE
-    title = "Client gone"
-
-
 class InferenceError(ServiceError):
     """The network failed, or its output is not a probability."""
 
@@ -267,12 +205,11 @@ class OverloadedError(ServiceError):
     title = "Service overloaded"
 
 
-class DeadlineError(ServiceError):
-    """The response was not ready in time."""
+class NotReadyError(OverloadedError):
+    """No model can predict now."""
 
-    status = 504
-    code = ErrorCode.DEADLINE_EXCEEDED
-    title = "Deadline exceeded"
+    code = ErrorCode.NOT_READY
+    title = "Not ready"
 
 
 class ModelFileError(Exception):

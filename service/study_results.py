@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from service import __version__
 from service.api_study import ResultFile
+from service.dicom_out import Kind
 from service.dicom_out.device import Device
 from service.dicom_out.files import result_files
 from service.dicom_out.masks import Segment, SeriesMaps, SliceMaps, interpolate
 from service.dicom_out.report import Findings
-from service.dicom_out.segmentation import Kind
 from service.imaging.overlay import overlay, png, with_colour_bar
 from service.model.assess_series import RULE, SeriesAssessment
 from service.model.card import ModelCard, OperatingPoint

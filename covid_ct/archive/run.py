@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from covid_ct.archive.parts import Output, PartFormat
-from covid_ct.archive.workers import Chunk, ChunkRows, Cluster, WorkerSettings, ray_cluster
+from covid_ct.archive.workers import Chunk, ChunkRows, RayCluster, WorkerSettings, ray_cluster
 from covid_ct.errors import ClientError, SourceError
 from covid_ct.files.sources import Source, list_sources, study_sources
 from covid_ct.predict import Counts, window_mark
@@ -92,7 +92,7 @@ def predict_archive(
     operating_point: str | None = None,
     by_series: bool = False,
     address: str | None = None,
-    cluster: Callable[[str | None], AbstractContextManager[Cluster]] = ray_cluster,
+    cluster: Callable[[str | None], AbstractContextManager[RayCluster]] = ray_cluster,
     show: Callable[[Progress], object] = lambda _: None,
 ) -> Progress:
     """Predict for every slice of an archive into a folder of parts; run it again to continue.
@@ -178,7 +178,7 @@ def _chunks(part: Sequence[Source], numbers: Iterator[int]) -> list[Chunk]:
 
 
 def _collect(
-    workers: Cluster,
+    workers: RayCluster,
     settings: WorkerSettings,
     wave: Sequence[Sequence[Chunk]],
     output: Output,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from covid_ct.archive.parts import FileRows
 from covid_ct.engines import Engine, LocalEngine
@@ -83,17 +83,6 @@ class ChunkRows:
     problem: str = ""
 
 
-class Cluster(Protocol):
-    """Makes the rows of chunks, in any order, each once."""
-
-    size: int
-    """Workers."""
-
-    def rows(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkRows]:
-        """Yield the rows of every chunk; raises `ClientError` if there is no model or no cluster."""
-        ...
-
-
 def rows_of_chunk(chunk: Chunk, engine: Engine, window: Window) -> ChunkRows:
     """Read the files of a chunk and predict; a failure is a row."""
     from covid_ct.series_rows import rows_of_study, study_row
@@ -116,7 +105,7 @@ def rows_of_chunk(chunk: Chunk, engine: Engine, window: Window) -> ChunkRows:
 
 
 @contextmanager
-def ray_cluster(address: str | None) -> Iterator[Cluster]:
+def ray_cluster(address: str | None) -> Iterator["RayCluster"]:
     """Connect to a cluster, or start one on this machine for as long as the context lasts.
 
     Args:
@@ -140,7 +129,7 @@ def ray_cluster(address: str | None) -> Iterator[Cluster]:
         line = str(error).strip().partition("\n")[0]
         raise ClientError(f"no Ray cluster at {address or 'this machine'}: {line}") from error
     try:
-        yield _RayCluster()
+        yield RayCluster()
     finally:
         ray.shutdown()
 
@@ -158,8 +147,12 @@ def _silent_descriptor(number: int) -> Iterator[None]:
         os.close(kept)
 
 
-class _RayCluster:
-    """Actors of Ray Data: one a GPU if the cluster has GPUs, else one a CPU."""
+class RayCluster:
+    """Actors of Ray Data: one a GPU if the cluster has GPUs, else one a CPU.
+
+    Attributes:
+        size: number of actors.
+    """
 
     def __init__(self) -> None:
         import ray
@@ -169,7 +162,11 @@ class _RayCluster:
         self.size = self._gpus or max(1, int(resources.get("CPU", 1)))
 
     def rows(self, chunks: Sequence[Chunk], settings: WorkerSettings) -> Iterator[ChunkRows]:
-        """See `Cluster.rows`; a chunk whose machine is lost goes to another one."""
+        """Yield the rows of every chunk once, in any order; a chunk whose machine is lost goes to another one.
+
+        Raises:
+            ClientError: no model on a machine, or the cluster is lost.
+        """
         import ray
         from ray.exceptions import RayError
 

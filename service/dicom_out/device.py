@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from pydicom.uid import generate_uid
+
 MANUFACTURER: Final = "covid-ct"
 """Manufacturer (0008,0070) of every object that is written here."""
 
@@ -31,6 +33,4 @@ class Device:
 
         The same parts give the same UID, so an archive that receives a result twice keeps it once.
         """
-        from pydicom.uid import generate_uid
-
         return str(generate_uid(entropy_srcs=[MANUFACTURER, self.name, self.version, *parts]))

@@ -2,28 +2,25 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from pydicom.dataset import Dataset
+
+from service.dicom_out import MISSING, Kind
 from service.dicom_out.device import Device
 from service.dicom_out.masks import SeriesMaps
 from service.dicom_out.nifti import nifti_masks
 from service.dicom_out.report import Findings, report
-from service.dicom_out.segmentation import Kind, segmentation
+from service.dicom_out.segmentation import segmentation
 from service.dicom_out.source import SourceHeaderError, read_source
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-    from service.imaging.series.geometry import SourceFrame
+from service.imaging.series.geometry import SourceFrame
 
 SEGMENTATION: Final = "segmentation.dcm"
 REPORT: Final = "report.dcm"
-MISSING: Final = "missing.txt"
-"""Sentences, each with the reason why a file is missing; only if one is."""
 
 
 def result_files(
-    frames: "Sequence[SourceFrame]",
+    frames: Sequence[SourceFrame],
     maps: SeriesMaps | None,
     findings: Findings,
     device: Device,
@@ -63,7 +60,7 @@ def result_files(
     return files
 
 
-def _written(dataset: "Dataset") -> bytes:
+def _written(dataset: Dataset) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()

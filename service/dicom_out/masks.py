@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.imaging.lung_borders import INSIDE
 from service.imaging.overlay import enlarged
-
-if TYPE_CHECKING:
-    from service.imaging.series.geometry import VolumeGeometry
+from service.imaging.series.geometry import VolumeGeometry
 
 
 class Segment(IntEnum):
@@ -47,8 +44,8 @@ class SeriesMaps:
         geometry: of the source.
     """
 
-    slices: "Sequence[SliceMaps | None]"
-    geometry: "VolumeGeometry"
+    slices: Sequence[SliceMaps | None]
+    geometry: VolumeGeometry
 
     def probabilities(self, index: int) -> NDArray[np.float32]:
         """Return the probability of each segment as the source stores its pixels, float32 (3, rows, columns).
@@ -79,8 +76,8 @@ class SeriesMaps:
 
 
 def interpolate(
-    known: "Sequence[SliceMaps | None]", is_known: Sequence[bool], offsets: NDArray[np.float64]
-) -> "list[SliceMaps | None]":
+    known: Sequence[SliceMaps | None], is_known: Sequence[bool], offsets: NDArray[np.float64]
+) -> list[SliceMaps | None]:
     """Fill in the slices that were not read, linearly between the neighbours that were.
 
     Args:

@@ -2,15 +2,13 @@
 
 import gzip
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.dicom_out.masks import Segment, SeriesMaps
-
-if TYPE_CHECKING:
-    from service.imaging.series.geometry import VolumeGeometry
+from service.imaging.series.geometry import VolumeGeometry
 
 FILES: Final = {"lungs.nii.gz": (Segment.LEFT_LUNG, Segment.RIGHT_LUNG), "lesion.nii.gz": (Segment.LESION,)}
 """Names of the files, and the segments in each: the first one has the value 1."""
@@ -37,7 +35,7 @@ def _labels(maps: SeriesMaps, segments: Sequence[Segment]) -> NDArray[np.uint8]:
     return labels.T
 
 
-def _file(labels: NDArray[np.uint8], geometry: "VolumeGeometry") -> bytes:
+def _file(labels: NDArray[np.uint8], geometry: VolumeGeometry) -> bytes:
     import nibabel
 
     image = nibabel.Nifti1Image(labels, geometry.affine)

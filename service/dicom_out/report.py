@@ -2,25 +2,35 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ComprehensiveSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    RelationshipTypeValues,
+    SourceSeriesForSegmentation,
+    TextContentItem,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from service import DISCLAIMER
 from service.dicom_out.device import MANUFACTURER, Device
 from service.dicom_out.masks import Segment
 from service.dicom_out.segmentation import LABELS
 from service.dicom_out.source import Source, SourceHeaderError
-
-if TYPE_CHECKING:
-    from highdicom.sr import (
-        FindingSite,
-        Measurement,
-        MeasurementReport,
-        MeasurementsAndQualitativeEvaluations,
-        TrackingIdentifier,
-        VolumetricROIMeasurementsAndQualitativeEvaluations,
-    )
-    from pydicom.dataset import Dataset
-    from pydicom.sr.coding import Code
 
 SCHEME: Final = "99COVIDCT"
 """Coding scheme of concepts for which SNOMED CT, LOINC and DICOM have no code."""
@@ -31,6 +41,8 @@ MEANINGS: Final = {
     "label": "Label of the series",
 }
 """Meaning of each code of `SCHEME`. DICOM's Probability belongs to a finding, and the report would state COVID-19."""
+
+_MILLILITRE: Final = Code("ml", "UCUM", "milliliter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class Findings:
     remarks: tuple[str, ...] = ()
 
 
-def report(source: Source, findings: Findings, device: Device, segmentation: "Dataset | None") -> "Dataset":
+def report(source: Source, findings: Findings, device: Device, segmentation: Dataset | None) -> Dataset:
     """Build the SR (Comprehensive SR, PS3.3 A.35.3) of a series. Its evidence has every instance of the source.
 
     Args:
@@ -67,8 +79,6 @@ def report(source: Source, findings: Findings, device: Device, segmentation: "Da
     Raises:
         SourceHeaderError: an element of the header is too odd for highdicom.
     """
-    from highdicom.sr import ComprehensiveSR
-
     instances, content = _evidence(source), _content(source, findings, device, segmentation)
     try:
         result: Dataset = ComprehensiveSR(
@@ -92,10 +102,8 @@ def report(source: Source, findings: Findings, device: Device, segmentation: "Da
     return result
 
 
-def _evidence(source: Source) -> "list[Dataset]":
+def _evidence(source: Source) -> list[Dataset]:
     """Return the headers of all instances; the first one has the patient and the study."""
-    from pydicom.dataset import Dataset
-
     by_uid: dict[str, Dataset] = {}
     for frame in source.frames:
         if frame.sop_instance_uid in by_uid:
@@ -111,18 +119,7 @@ def _evidence(source: Source) -> "list[Dataset]":
     return list(by_uid.values())
 
 
-def _content(source: Source, findings: Findings, device: Device, segmentation: "Dataset | None") -> "MeasurementReport":
-    from highdicom.sr import (
-        DeviceObserverIdentifyingAttributes,
-        MeasurementReport,
-        ObservationContext,
-        ObserverContext,
-        RelationshipTypeValues,
-        TextContentItem,
-    )
-    from pydicom.sr.codedict import codes
-    from pydicom.sr.coding import Code
-
+def _content(source: Source, findings: Findings, device: Device, segmentation: Dataset | None) -> MeasurementReport:
     observer = DeviceObserverIdentifyingAttributes(
         device.uid("device"),
         name=f"{device.name} {device.version}",
@@ -142,11 +139,8 @@ def _content(source: Source, findings: Findings, device: Device, segmentation: "
     return content
 
 
-def _series_group(source: Source, findings: Findings, device: Device) -> "MeasurementsAndQualitativeEvaluations":
+def _series_group(source: Source, findings: Findings, device: Device) -> MeasurementsAndQualitativeEvaluations:
     """Build the measurements of the whole series (TID 1501)."""
-    from highdicom.sr import AlgorithmIdentification, MeasurementsAndQualitativeEvaluations, QualitativeEvaluation
-    from pydicom.sr.codedict import codes
-
     evaluations = [QualitativeEvaluation(_concept("label"), _value(findings.label))]
     if findings.severity is not None:
         evaluations.append(QualitativeEvaluation(codes.SCT.Severity, _value(findings.severity)))
@@ -159,38 +153,27 @@ def _series_group(source: Source, findings: Findings, device: Device) -> "Measur
     )
 
 
-def _series_measurements(findings: Findings) -> "Iterator[Measurement]":
-    from pydicom.sr.codedict import codes
-
+def _series_measurements(findings: Findings) -> Iterator[Measurement]:
     both, left, right = (_lung(side) for side in (codes.SCT.Bilateral, codes.SCT.Left, codes.SCT.Right))
     yield _measurement(_concept("probability"), findings.probability, codes.UCUM.NoUnits)
     if findings.volumes_ml:
         lungs = findings.volumes_ml[Segment.LEFT_LUNG] + findings.volumes_ml[Segment.RIGHT_LUNG]
-        yield _measurement(codes.SCT.Volume, lungs, _millilitre(), both)
+        yield _measurement(codes.SCT.Volume, lungs, _MILLILITRE, both)
     for share, site in zip(findings.involvement or (), (both, left, right), strict=False):
         yield _measurement(_concept("involvement"), 100 * share, codes.UCUM.Percent, site)
 
 
 def _segment_group(
-    segment: Segment, source: Source, findings: Findings, device: Device, segmentation: "Dataset | None"
-) -> "MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations":
+    segment: Segment, source: Source, findings: Findings, device: Device, segmentation: Dataset | None
+) -> MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
     """Build the volume of a segment, with the reference to it (TID 1411) if there is a SEG (else TID 1501)."""
-    from highdicom.sr import (
-        Measurement,
-        MeasurementsAndQualitativeEvaluations,
-        ReferencedSegment,
-        SourceSeriesForSegmentation,
-        VolumetricROIMeasurementsAndQualitativeEvaluations,
-    )
-    from pydicom.sr.codedict import codes
-
     sides = {Segment.LEFT_LUNG: codes.SCT.Left, Segment.RIGHT_LUNG: codes.SCT.Right}
     lesion, volume = segment is Segment.LESION, findings.volumes_ml.get(segment)
     content: dict[str, Any] = {
         "finding_category": codes.SCT.MorphologicallyAbnormalStructure if lesion else codes.SCT.AnatomicalStructure,
         "finding_type": codes.SCT.Lesion if lesion else codes.SCT.Lung,
         "finding_sites": [_lung(sides.get(segment, codes.SCT.Bilateral))],
-        "measurements": [] if volume is None else [Measurement(codes.SCT.Volume, round(volume, 4), _millilitre())],
+        "measurements": [] if volume is None else [Measurement(codes.SCT.Volume, round(volume, 4), _MILLILITRE)],
     }
     tracking = _tracking(LABELS[segment], source, device)
     if segmentation is None:
@@ -204,38 +187,21 @@ def _segment_group(
     return VolumetricROIMeasurementsAndQualitativeEvaluations(tracking, referenced_segment=reference, **content)
 
 
-def _tracking(name: str, source: Source, device: Device) -> "TrackingIdentifier":
-    from highdicom.sr import TrackingIdentifier
-
+def _tracking(name: str, source: Source, device: Device) -> TrackingIdentifier:
     return TrackingIdentifier(device.uid("tracking", name, source.series_uid), name)
 
 
-def _measurement(name: "Code", value: float, unit: "Code", site: "FindingSite | None" = None) -> "Measurement":
-    from highdicom.sr import Measurement
-
+def _measurement(name: Code, value: float, unit: Code, site: FindingSite | None = None) -> Measurement:
     return Measurement(name, round(value, 4), unit, finding_sites=None if site is None else [site])
 
 
-def _lung(side: "Code") -> "FindingSite":
-    from highdicom.sr import FindingSite
-    from pydicom.sr.codedict import codes
-
+def _lung(side: Code) -> FindingSite:
     return FindingSite(codes.SCT.Lung, side)
 
 
-def _concept(code: str) -> "Code":
-    from pydicom.sr.coding import Code
-
+def _concept(code: str) -> Code:
     return Code(code, SCHEME, MEANINGS[code])
 
 
-def _value(text: str) -> "Code":
-    from pydicom.sr.coding import Code
-
+def _value(text: str) -> Code:
     return Code(text, SCHEME, text)
-
-
-def _millilitre() -> "Code":
-    from pydicom.sr.coding import Code
-
-    return Code("ml", "UCUM", "milliliter")

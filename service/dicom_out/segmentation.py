@@ -1,25 +1,27 @@
 """DICOM SEG of a series: left lung, right lung and lesion at the source's resolution."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.frame import encode_frame
+from highdicom.seg import Segmentation, SegmentDescription
+from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.sr.codedict import codes
+from pydicom.uid import JPEGLSLossless
 
+from service.dicom_out import Kind
 from service.dicom_out.device import MANUFACTURER, Device
 from service.dicom_out.masks import Segment, SeriesMaps
 from service.dicom_out.source import Source, SourceHeaderError
 from service.dicom_out.source_images import restore_references, slice_index, source_images
 from service.imaging.lung_borders import INSIDE
-
-if TYPE_CHECKING:
-    from highdicom.seg import SegmentDescription
-    from pydicom.dataset import Dataset
-
-    from service.imaging.series.geometry import VolumeGeometry
-
-Kind: TypeAlias = Literal["binary", "fractional"]
-"""Masks, or probabilities in 8 bits."""
+from service.imaging.series.geometry import VolumeGeometry
 
 LABELS: Final = {Segment.LEFT_LUNG: "Left lung", Segment.RIGHT_LUNG: "Right lung", Segment.LESION: "Lesion"}
 
@@ -30,7 +32,7 @@ _COLOURS: Final = {Segment.LEFT_LUNG: (70, -20, -30), Segment.RIGHT_LUNG: (70, -
 """CIELAB: blue, green and orange."""
 
 
-def segmentation(source: Source, maps: SeriesMaps, device: Device, kind: Kind = "binary") -> "Dataset":
+def segmentation(source: Source, maps: SeriesMaps, device: Device, kind: Kind = "binary") -> Dataset:
     """Build the SEG (PS3.3 A.51) of a series. Frames without a pixel of their segment are left out.
 
     Args:
@@ -76,10 +78,8 @@ class _Frames:
         return [] if self._maps.slices[index] is None else [np.packbits(mask) for mask in self._maps.masks(index)]
 
 
-def _without_pixels(source: Source, geometry: "VolumeGeometry", frames: _Frames, device: Device) -> "Dataset":
+def _without_pixels(source: Source, geometry: VolumeGeometry, frames: _Frames, device: Device) -> Dataset:
     """Let highdicom build the SEG of slices of one pixel: with all pixels it takes 11 bytes for each and segment."""
-    from highdicom.seg import Segmentation
-
     if not source.header.get("FrameOfReferenceUID"):
         raise SourceHeaderError("the source has no FrameOfReferenceUID")
     if len(np.unique(geometry.offsets)) < len(geometry.offsets):
@@ -111,13 +111,7 @@ def _without_pixels(source: Source, geometry: "VolumeGeometry", frames: _Frames,
         raise SourceHeaderError("a SEG can't be built from its header") from None
 
 
-def _describe(segment: Segment, device: Device) -> "SegmentDescription":
-    from highdicom import AlgorithmIdentificationSequence
-    from highdicom.color import CIELabColor
-    from highdicom.seg import SegmentDescription
-    from highdicom.sr import CodedConcept
-    from pydicom.sr.codedict import codes
-
+def _describe(segment: Segment, device: Device) -> SegmentDescription:
     lesion = segment is Segment.LESION
     description = SegmentDescription(
         int(segment),
@@ -144,24 +138,20 @@ def _describe(segment: Segment, device: Device) -> "SegmentDescription":
     return description
 
 
-def _in_order(result: "Dataset", frames: _Frames) -> Iterator[NDArray[np.uint8]]:
+def _in_order(result: Dataset, frames: _Frames) -> Iterator[NDArray[np.uint8]]:
     """Yield the stored values in the order of the SEG's frames."""
     for groups in result.PerFrameFunctionalGroupsSequence:
         segment = Segment(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         yield frames.frame(slice_index(groups), segment)
 
 
-def _set_masks(result: "Dataset", masks: Iterable[NDArray[np.uint8]]) -> None:
+def _set_masks(result: Dataset, masks: Iterable[NDArray[np.uint8]]) -> None:
     pixels = b"".join(part.tobytes() for part in _packed(masks))
     result.PixelData = pixels + b"\0" * (len(pixels) % 2)
 
 
-def _set_probabilities(result: "Dataset", probabilities: Iterable[NDArray[np.uint8]]) -> None:
+def _set_probabilities(result: Dataset, probabilities: Iterable[NDArray[np.uint8]]) -> None:
     """Compress 8-bit frames without loss (JPEG-LS): 600 slices would have half a gigabyte."""
-    from highdicom.frame import encode_frame
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import JPEGLSLossless
-
     result.PixelData = encapsulate(
         [encode_frame(frame, JPEGLSLossless, 8, 8, result.PhotometricInterpretation) for frame in probabilities]
     )

@@ -5,15 +5,15 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from service.imaging.failures import silence_readers
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-    from pydicom.tag import BaseTag
-
-    from service.imaging.series.geometry import SourceFrame
+from service.imaging.series.geometry import SourceFrame
 
 _TYPE_2: Final = (
     "PatientName",
@@ -60,9 +60,9 @@ class Source:
         frames: DICOM frame of each slice.
     """
 
-    header: "Dataset"
-    identity: "Dataset"
-    frames: "Sequence[SourceFrame]"
+    header: Dataset
+    identity: Dataset
+    frames: Sequence[SourceFrame]
 
     @property
     def series_uid(self) -> str:
@@ -79,12 +79,12 @@ class Source:
         number = str(self.header.get("SeriesNumber", ""))
         return 100 * (int(number) % 1_000_000 if number.isdecimal() else 0) + last_digit
 
-    def restore_identity(self, result: "Dataset") -> None:
+    def restore_identity(self, result: Dataset) -> None:
         """Write the patient's and study's elements into a result, unchanged and unvalidated."""
         result.update(self.identity)
 
 
-def read_source(frames: "Sequence[SourceFrame]") -> Source:
+def read_source(frames: Sequence[SourceFrame]) -> Source:
     """Read the header of a series.
 
     Args:
@@ -105,18 +105,13 @@ def read_source(frames: "Sequence[SourceFrame]") -> Source:
 
 def silence_writers() -> None:
     """Silence pydicom and highdicom: their warnings and logs quote the header, which is patient data."""
-    import pydicom.config  # noqa: F401 - the import sets the level of its logger
-
     silence_readers()
     warnings.filterwarnings("ignore", module=r"highdicom")
     logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
 
 
-def _readable(data: bytes) -> "tuple[Dataset, Dataset]":
+def _readable(data: bytes) -> tuple[Dataset, Dataset]:
     """Split a header into the elements that highdicom reads, and the identity that is copied past it."""
-    from pydicom import dcmread
-    from pydicom.dataset import Dataset
-
     try:
         read = dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
     except Exception:  # noqa: BLE001 - pydicom raises nearly anything on hostile bytes
@@ -134,9 +129,7 @@ def _readable(data: bytes) -> "tuple[Dataset, Dataset]":
     return header, identity
 
 
-def _is_kept(tag: "BaseTag") -> bool:
-    from pydicom.datadict import keyword_for_tag
-
+def _is_kept(tag: BaseTag) -> bool:
     if tag.is_private or tag.group >= _FUNCTIONAL_GROUPS:
         return False
     name = keyword_for_tag(tag)

@@ -3,16 +3,14 @@
 import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.valuerep import format_number_as_ds as decimal
 
 from service.dicom_out.source import Source
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-    from service.imaging.series.geometry import SourceFrame, VolumeGeometry
+from service.imaging.series.geometry import SourceFrame, VolumeGeometry
 
 _CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 """CT image storage; a frame of an enhanced CT is shown to highdicom as such an image too."""
@@ -24,11 +22,8 @@ _SLICE: Final = "2.25."
 """Start of the UID that stands for a slice until `restore_references`; its number from 1 follows."""
 
 
-def source_images(source: Source, geometry: "VolumeGeometry") -> "list[Dataset]":
+def source_images(source: Source, geometry: VolumeGeometry) -> list[Dataset]:
     """Build an image of one pixel for each slice of a geometry."""
-    from pydicom.dataset import Dataset
-    from pydicom.valuerep import format_number_as_ds as decimal
-
     template = copy.deepcopy(source.header)
     template.SOPClassUID, template.Modality = _CT, "CT"
     template.Rows = template.Columns = 1
@@ -51,12 +46,12 @@ def source_images(source: Source, geometry: "VolumeGeometry") -> "list[Dataset]"
     return images
 
 
-def slice_index(groups: "Dataset") -> int:
+def slice_index(groups: Dataset) -> int:
     """Return the index of the slice that a frame of the SEG was derived from, by its functional groups."""
     return int(_reference(groups).ReferencedSOPInstanceUID.removeprefix(_SLICE)) - 1
 
 
-def restore_references(result: "Dataset", sources: "Sequence[SourceFrame]") -> None:
+def restore_references(result: Dataset, sources: Sequence[SourceFrame]) -> None:
     """Make a SEG refer to the source's instances and frames.
 
     Args:
@@ -71,15 +66,13 @@ def restore_references(result: "Dataset", sources: "Sequence[SourceFrame]") -> N
     result.SourceImageSequence = _instances(sources, frames=True)
 
 
-def _reference(groups: "Dataset") -> "Dataset":
+def _reference(groups: Dataset) -> Dataset:
     reference: Dataset = groups.DerivationImageSequence[0].SourceImageSequence[0]
     return reference
 
 
-def _instances(sources: "Iterable[SourceFrame]", *, frames: bool = False) -> "list[Dataset]":
+def _instances(sources: Iterable[SourceFrame], *, frames: bool = False) -> list[Dataset]:
     """Refer to each instance once, with the numbers of its frames if `frames`."""
-    from pydicom.dataset import Dataset
-
     grouped: defaultdict[str, list[SourceFrame]] = defaultdict(list)
     for source in sources:
         grouped[source.sop_instance_uid].append(source)
@@ -91,7 +84,7 @@ def _instances(sources: "Iterable[SourceFrame]", *, frames: bool = False) -> "li
     return references
 
 
-def _refer(reference: "Dataset", instance: "SourceFrame", frames: "Iterable[SourceFrame]") -> None:
+def _refer(reference: Dataset, instance: SourceFrame, frames: Iterable[SourceFrame]) -> None:
     reference.ReferencedSOPClassUID = instance.sop_class_uid
     reference.ReferencedSOPInstanceUID = instance.sop_instance_uid
     numbers = [frame.frame for frame in frames if frame.frame is not None]

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import DecodeLimits, Slice, to_input
-from service.imaging.window import LUNG
 from service.inference.batcher import BatchedResult, ClosedError, QueueFullError
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
@@ -47,7 +46,7 @@ async def assess_and_keep(
     slices: list[Slice] = []
 
     async def decoded(size: int) -> Slice:
-        both = await state.cage.decode(data, _limits(state), LUNG, size)
+        both = await state.cage.decode(data, _limits(state), size)
         slices.append(both.slice_)
         return both.network_input
 

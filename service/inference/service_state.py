@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from service.errors import ErrorCode, MalformedRequestError, ModelFileError, OverloadedError
+from service.errors import MalformedRequestError, ModelFileError, NotReadyError
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
 from service.imaging.cage.pool import Cage, CageLimits
@@ -141,13 +141,11 @@ class ServiceState:
         """Yield the current model, kept while the context lasts, even if a reload replaces it.
 
         Raises:
-            OverloadedError: no model is ready.
+            NotReadyError: no model is ready.
         """
         model = self._model
         if model is None or not model.is_healthy:
-            raise OverloadedError(
-                "No model is ready; try again.", code=ErrorCode.NOT_READY, title="Not ready", retry_after_seconds=1
-            )
+            raise NotReadyError("No model is ready; try again.", retry_after_seconds=1)
         with model.in_use():
             yield model
 

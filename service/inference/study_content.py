@@ -3,30 +3,13 @@
 import asyncio
 import io
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from service.errors import ServiceError
 from service.imaging.series.archives import Archive
 
 START_BYTES: Final = 32 * 1024
 """Start of a file that usually has its whole header; of a thin slice that is not read, no more is needed."""
-
-
-class Content(Protocol):
-    """Content of a file of a study."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        ...
-
-    async def read(self) -> bytes:
-        """Return the whole file; raises `ServiceError` if it is unreadable."""
-        ...
-
-    async def read_start(self) -> bytes:
-        """Return the first `START_BYTES`; none if it is unreadable."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +20,15 @@ class HeldFile:
 
     @property
     def size(self) -> int:
-        """See `Content.size`."""
+        """Bytes of the file."""
         return self.file.getbuffer().nbytes
 
     async def read(self) -> bytes:
-        """See `Content.read`."""
+        """Return the whole file."""
         return self.file.getvalue()
 
     async def read_start(self) -> bytes:
-        """See `Content.read_start`."""
+        """Return the first `START_BYTES`."""
         return bytes(self.file.getbuffer()[:START_BYTES])
 
 
@@ -58,16 +41,20 @@ class ZippedFile:
 
     @property
     def size(self) -> int:
-        """See `Content.size`; what the zip announces, which bounds it."""
+        """Bytes that the zip announces, which bound the file."""
         return self.archive.size(self.number)
 
     async def read(self) -> bytes:
-        """See `Content.read`."""
+        """Return the whole file; raises `ServiceError` if it is unreadable."""
         data = await asyncio.to_thread(self.archive.read, self.number)
         if isinstance(data, ServiceError):
             raise data
         return data
 
     async def read_start(self) -> bytes:
-        """See `Content.read_start`."""
+        """Return the first `START_BYTES`; none if they are unreadable."""
         return await asyncio.to_thread(self.archive.read_start, self.number, START_BYTES)
+
+
+Content: TypeAlias = HeldFile | ZippedFile
+"""Content of a file of a study."""

@@ -102,16 +102,16 @@ def _check(predictor: Predictor, path: Path, size: int) -> None:
     if tolerance is None:
         raise ModelFileError(f"{path}: its card has no self-check tolerance for {predictor.precision}")
     try:
-        answers = predictor.predict_now([example] * size)
+        predictions = predictor.predict_now([example] * size)
     except RuntimeError as error:  # torch's own; the reason is below the trace of its interpreter
         raise SelfCheckError(f"{path}: self-check can't run in {predictor.precision}: {reason_of(error)}") from error
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise SelfCheckError(f"{path}: self-check failed: {answer}") from answer
-        if abs(answer.probability - check.probability) > tolerance:
+    for prediction in predictions:
+        if isinstance(prediction, Exception):
+            raise SelfCheckError(f"{path}: self-check failed: {prediction}") from prediction
+        if abs(prediction.probability - check.probability) > tolerance:
             raise SelfCheckError(
-                f"{path}: self-check failed: probability {answer.probability:.6f} in {predictor.precision} on "
+                f"{path}: self-check failed: probability {prediction.probability:.6f} in {predictor.precision} on "
                 f"{predictor.device}, the card says {check.probability:.6f} within {tolerance}"
             )

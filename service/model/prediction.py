@@ -14,7 +14,7 @@ from service.model.card import AnswerName, CheckName
 if TYPE_CHECKING:
     import torch
 
-ANSWERS: Final[tuple[AnswerName, ...]] = get_args(AnswerName)
+FACTORS: Final[tuple[AnswerName, ...]] = get_args(AnswerName)
 """Outputs whose product is the probability; networks before 2.1 do not have them."""
 
 LUNG_OUTPUTS: Final = ("lungs", "lung_involvement", "lung_fraction")
@@ -84,7 +84,7 @@ def read_outputs(
         ModelFileError: an output is missing or has another shape; one line.
     """
     names = ["probability", "heatmap", *checks]
-    for group in (LUNG_OUTPUTS, ANSWERS):
+    for group in (LUNG_OUTPUTS, FACTORS):
         if any(name in outputs for name in group):
             names += group
     rows = {name: _rows(outputs, name, count) for name in names}
@@ -107,7 +107,7 @@ def _prediction(row: Mapping[str, NDArray[np.float32]], checks: Collection[Check
     probability = float(row["probability"])
     if not all(np.isfinite(values).all() for values in row.values()) or not 0 <= probability <= 1:
         return InferenceError("The network's output for this image is not a finite number.", code=ErrorCode.NOT_FINITE)
-    lesion, covid = (float(row[name]) if name in row else None for name in ANSWERS)
+    lesion, covid = (float(row[name]) if name in row else None for name in FACTORS)
     prediction = NetworkPrediction(
         probability=probability,
         heatmap=row["heatmap"],

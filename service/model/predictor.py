@@ -50,7 +50,7 @@ class Predictor:
         max_batch_size: maximum number of slices in a batch.
         max_concurrent_batches: maximum number of batches at a time.
         has_lungs: whether the network finds lungs; known after the first batch, which is the self-check.
-        has_answers: whether it predicts lesions and COVID-19 separately; known after the first batch, too.
+        has_factors: whether it predicts lesions and COVID-19 separately; known after the first batch, too.
         device_lost: whether the device has failed permanently; only a new process may find it again.
     """
 
@@ -67,7 +67,7 @@ class Predictor:
         self.max_concurrent_batches = min(_MAX_CONCURRENT_BATCHES, self._threads) if on_cpu else 1
         self.max_batch_size = max_batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.has_lungs = False
-        self.has_answers = False
+        self.has_factors = False
         self.device_lost = False
         self._network: Network = model.network
         self._lung_finder = model.lung_finder
@@ -167,7 +167,7 @@ class Predictor:
         with torch.inference_mode():
             outputs = self._network(to_device(slices, self.device, self.max_batch_size))
         self.has_lungs = "lungs" in outputs
-        self.has_answers = "lesion_probability" in outputs
+        self.has_factors = "lesion_probability" in outputs
         return read_outputs(outputs, len(slices), self.card.checks)
 
     def close(self) -> None:

@@ -181,15 +181,15 @@ class Study:
             ServiceError: the network failed at a slice, and no slice has a prediction.
             UnusableImageError: no slice shows lungs.
         """
-        answers = [slice_.answer for series in self.series for slice_ in series.slices if slice_.answer is not None]
-        errors = [answer for answer in answers if isinstance(answer, ServiceError)]
-        if len(errors) < len(answers):
+        slices = [slice_ for series in self.series for slice_ in series.slices if slice_.answer is not None]
+        errors = [slice_.answer for slice_ in slices if isinstance(slice_.answer, ServiceError)]
+        if len(errors) < len(slices):
             return
         for error in errors:
             if error.status >= 500 and error.code != ErrorCode.NO_LUNGS:
                 raise error
         raise UnusableImageError(
-            f"None of the {len(answers)} slices that were read shows lungs in a usable window; send a chest CT series.",
+            f"None of the {len(slices)} slices that were read shows lungs in a usable window; send a chest CT series.",
             code=ErrorCode.NO_LUNGS,
             title="No lungs found",
         )

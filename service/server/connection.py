@@ -17,13 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.errors import (
-    HeadersTooLargeError,
-    MalformedRequestError,
-    OverloadedError,
-    ReceiveTimeoutError,
-    ServiceError,
-)
+from service.errors import ErrorCode, MalformedRequestError, OverloadedError, RequestError, ServiceError
 from service.metrics import Metrics
 from service.server.parser import MAX_HEAD_BYTES, Parser, make_h11_linear
 from service.settings import Settings
@@ -163,7 +157,11 @@ class Connection(H11Protocol):
         """Answer malformed HTTP with the usual problem document."""
         error = sys.exception()
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == HTTPStatus(431):
-            self._refuse(HeadersTooLargeError(f"Line and headers, and trailers, may have {MAX_HEAD_BYTES} bytes."))
+            self._refuse(
+                RequestError(
+                    ErrorCode.HEADERS_TOO_LARGE, f"Line and headers, and trailers, may have {MAX_HEAD_BYTES} bytes."
+                )
+            )
             return
         reason = str(error).partition(": bytearray(")[0]  # without the bytes that the client sent
         self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1: {reason}."))
@@ -224,7 +222,11 @@ class Connection(H11Protocol):
         if not self.conn.trailing_data[0]:  # no request has started: nobody waits for an answer
             self.transport.close()
             return
-        self._refuse(ReceiveTimeoutError(f"The headers were incomplete after {self._limits.header_seconds:g} seconds."))
+        self._refuse(
+            RequestError(
+                ErrorCode.RECEIVE_TIMEOUT, f"The headers were incomplete after {self._limits.header_seconds:g} seconds."
+            )
+        )
 
     def _refuse(self, error: ServiceError) -> None:
         """Send a response without the application, and close the connection."""

@@ -12,11 +12,11 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from service.inference.service_state import ServiceState
 from service.server.connection import connections
 from service.server.start_signals import StartSignals
 from service.settings import Settings
 from service.web.app import reload_keys, reload_model
+from service.web.dependencies import state_of
 
 _WATCH_SECONDS: Final = 0.25
 
@@ -33,8 +33,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, settings: Settings, start_signals: StartSignals | None = None) -> None:
-        state = app.state.service
-        assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
+        state = state_of(app)
         config = uvicorn.Config(
             app,
             http=connections(settings, state.metrics),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from service.errors import UnauthorizedError
+from service.errors import ErrorCode, RequestError
 from service.regular_file import read_regular_file
 from service.settings import Settings
 
@@ -48,10 +48,12 @@ class ApiKeys:
         """Accept one of the keys; without keys, accept any request.
 
         Raises:
-            UnauthorizedError: the key is missing or unknown.
+            RequestError: the key is missing or unknown.
         """
         if self.required and not _is_among(key, self._digests):
-            raise UnauthorizedError(f"Send one of this service's API keys in the header {API_KEY_HEADER}.")
+            raise RequestError(
+                ErrorCode.UNAUTHORIZED, f"Send one of this service's API keys in the header {API_KEY_HEADER}."
+            )
 
 
 def _read(path: Path) -> list[str]:

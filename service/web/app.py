@@ -18,7 +18,7 @@ from service.metrics import Metrics, ReloadPart
 from service.model.predictor import Predictor
 from service.settings import Settings, comma_separated
 from service.web.api_keys import API_KEY_HEADER, ApiKeys
-from service.web.dependencies import known_query, require_key
+from service.web.dependencies import known_query, require_key, state_of
 from service.web.middleware.browser_headers import BrowserHeadersMiddleware
 from service.web.middleware.cross_site import CrossSiteMiddleware
 from service.web.middleware.failures import FailuresMiddleware
@@ -33,7 +33,6 @@ from service.web.problems import install_problem_handlers
 from service.web.request_id import REQUEST_ID_HEADER
 from service.web.routes import batch, docs, explain, operations, page, predict, study
 from service.web.v2 import routes as v2
-from service.web.v2.errors import ProtocolErrorsMiddleware
 
 _SLICE_PATHS: Final = (predict.PATH, batch.PATH, explain.PATH, *v2.PATHS)
 
@@ -106,7 +105,7 @@ def create_app(
 
 async def reload_keys(app: FastAPI) -> bool:
     """Read the API keys again, and return whether they were replaced; unusable ones leave the previous ones in use."""
-    state = _state_of(app)
+    state = state_of(app)
     api_keys = await _read_again("keys", partial(ApiKeys, state.settings), state.metrics)
     if api_keys is not None:
         app.state.api_keys = api_keys
@@ -118,18 +117,12 @@ async def reload_model(app: FastAPI) -> bool:
 
     Running requests keep the previous model.
     """
-    state = _state_of(app)
+    state = state_of(app)
     predictor = await _read_again("model", partial(load, state.settings), state.metrics)
     if predictor is not None:
         state.take(predictor)
         _log.info("model taken", extra={"fields": predictor.description})
     return predictor is not None
-
-
-def _state_of(app: FastAPI) -> ServiceState:
-    state = app.state.service
-    assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
-    return state
 
 
 async def _read_again(part: ReloadPart, read: Callable[[], T], metrics: Metrics) -> T | None:
@@ -169,8 +162,6 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(RequestLimitsMiddleware, limits=limits, guarded=SLICE_ROUTES)
     app.add_middleware(RequestLimitsMiddleware, limits=_study_limits(settings), guarded=STUDY_ROUTES)
     app.add_middleware(FailuresMiddleware)
-    app.add_middleware(ProtocolErrorsMiddleware, prefix=v2.PREFIX)
-    app.add_middleware(FailuresMiddleware)  # of the layer above
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.errors import NotAcceptableError
+from service.errors import ErrorCode, RequestError
 
 
 def choose_media_type(accept: str, offers: Sequence[str]) -> str:
@@ -13,12 +13,14 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str:
         offers: media types, the route's own preference first.
 
     Raises:
-        NotAcceptableError: the client accepts none of the offers.
+        RequestError: the client accepts none of the offers.
     """
     ranges = [_parse(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     best = max(offers, key=lambda offer: _quality(offer, ranges))
     if _quality(best, ranges) <= 0:
-        raise NotAcceptableError(f"This route answers {' or '.join(offers)}, and the Accept header allows neither.")
+        raise RequestError(
+            ErrorCode.NOT_ACCEPTABLE, f"This route answers {' or '.join(offers)}, and the Accept header allows neither."
+        )
     return best
 
 

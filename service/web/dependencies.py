@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
@@ -13,11 +13,16 @@ from service.inference.service_state import ServiceState
 from service.web.api_keys import API_KEY_HEADER
 
 
-async def service_state(request: Request) -> ServiceState:
+def state_of(app: FastAPI) -> ServiceState:
     """Return the application's state, with or without a model."""
-    state = request.app.state.service
+    state = app.state.service
     assert isinstance(state, ServiceState)  # noqa: S101 - create_app puts it there
     return state
+
+
+async def service_state(request: Request) -> ServiceState:
+    """Return the state of the request's application."""
+    return state_of(request.app)
 
 
 AnyState = Annotated[ServiceState, Depends(service_state)]

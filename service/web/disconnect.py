@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from service.errors import ClientGoneError
+from service.errors import ErrorCode, RequestError
 
 R = TypeVar("R")
 
@@ -15,14 +15,14 @@ async def cancel_on_disconnect(request: Request, work: Coroutine[None, None, R])
     """Await `work`, and cancel it if the client disconnects first.
 
     Raises:
-        ClientGoneError: the client disconnected first.
+        RequestError: the client disconnected first.
     """
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_wait_for_disconnect(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError("The client disconnected before its response was ready.")
+            raise RequestError(ErrorCode.CLIENT_GONE, "The client disconnected before its response was ready.")
         return working.result()
     finally:
         working.cancel()

@@ -1,5 +1,6 @@
-"""All errors as application/problem+json (RFC 9457)."""
+"""All errors as application/problem+json (RFC 9457); below /v2 in the form of the Open Inference Protocol."""
 
+import json
 from http import HTTPStatus
 from typing import Final
 
@@ -14,18 +15,21 @@ from service.web.request_id import request_id_of
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+_PROTOCOL: Final = "/v2/"
+"""Start of the paths of the Open Inference Protocol."""
+
 _UNREAD: Final = frozenset({401, 403, 408, 413, 431})
 """Statuses that may be sent before the whole request was read."""
 
 
-def problem_response(error: ServiceError, request_id: str) -> Response:
-    """Build the response for `error`."""
+def problem_response(error: ServiceError, request_id: str, path: str = "/") -> Response:
+    """Build the response for `error` to a request of `path`."""
     headers = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
     if error.status in _UNREAD:
         headers["Connection"] = "close"
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"  # required by RFC 9110, 15.5.2
-    return _response(error.status, error.code, error.title, error.detail, request_id, headers)
+    return _response(problem_body(error, request_id), headers, path)
 
 
 def problem_body(error: ServiceError, request_id: str) -> Problem:
@@ -43,7 +47,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)  # noqa: S101 - what the handler is installed for
     request.scope["covidct.code"] = error.code
-    return problem_response(error, request_id_of(request.scope))
+    return problem_response(error, request_id_of(request.scope), request.scope["path"])
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -55,20 +59,22 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: "No such route; GET /docs lists all routes." if has_docs else "No such route.",
         HTTPStatus.METHOD_NOT_ALLOWED: "The route does not support this method; see the Allow header.",
     }.get(status, str(error.detail))
-    code = status.name.lower()
-    return _response(status, code, status.phrase, detail, request_id_of(request.scope), dict(error.headers or {}))
+    problem = _body(status, status.name.lower(), status.phrase, detail, request_id_of(request.scope))
+    return _response(problem, dict(error.headers or {}), request.scope["path"])
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    return problem_response(MalformedRequestError(f"{where}: {first['msg']}"), request_id_of(request.scope))
+    return await _on_service_error(request, MalformedRequestError(f"{where}: {first['msg']}"))
 
 
-def _response(status: int, code: str, title: str, detail: str, request_id: str, headers: dict[str, str]) -> Response:
-    body = _body(status, code, title, detail, request_id)
-    return Response(body.model_dump_json(), status, headers, MEDIA_TYPE)
+def _response(problem: Problem, headers: dict[str, str], path: str) -> Response:
+    if not f"{path}/".startswith(_PROTOCOL):
+        return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+    error = {"error": problem.detail, "code": problem.code, "request_id": problem.request_id}
+    return Response(json.dumps(error), problem.status, headers, "application/json")
 
 
 def _body(status: int, code: str, title: str, detail: str, request_id: str) -> Problem:

@@ -1,161 +1,253 @@
-"""Files of a multipart form (RFC 7578), kept in memory."""
+"""Files of a multipart form (RFC 7578), kept in memory, one at a time as they arrive."""
 
+import io
 import re
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Request
-from python_multipart.multipart import DEFAULT_MAX_HEADER_COUNT, DEFAULT_MAX_HEADER_SIZE, parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import (
+    DEFAULT_MAX_HEADER_COUNT,
+    DEFAULT_MAX_HEADER_SIZE,
+    MultipartParser,
+    parse_options_header,
+)
 from starlette.requests import ClientDisconnect
 
-from service.errors import ClientGoneError, ErrorCode, MalformedRequestError, TooManyImagesError, UnsupportedFormError
+from service.errors import ErrorCode, MalformedRequestError, RequestError
+from service.imaging.series.archives import MAX_FILES
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD: Final = "image"
 
-MAX_PARTS: Final = 16
-"""More parts than a valid client sends; each costs memory before the form can be checked."""
+_MAX_OTHERS: Final = 16
+"""More parts of other names than a valid client sends; each costs time."""
 
 _MAX_CONTENT_TYPE: Final = 1000
 
 _ENCODING_NAME: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
 """Encodings that are safe to echo in an error message."""
 
+_FILE_NAME: Final = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
+"""Mark of a file in a Content-Disposition. A name in the encoded form alone (RFC 5987) is not used."""
+
 _FORMATS: Final = "PNG, JPEG, WebP, TIFF, BMP, GIF or DICOM (CT), one frame"
 
 
-def multipart_form(schema: dict[str, object]) -> dict[str, object]:
+def _form_with(schema: dict[str, object]) -> dict[str, object]:
     """Build the OpenAPI description of a form with the field `image` of a schema."""
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: schema}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
-OPENAPI_BODY: Final = multipart_form({"type": "string", "format": "binary", "description": f"one slice: {_FORMATS}"})
+def _form_with_files(description: str) -> dict[str, object]:
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+    return _form_with(files | {"description": f"the field repeated{description}"})
 
-OPENAPI_BODY_OF_MANY: Final = multipart_form(
-    {
-        "type": "array",
-        "items": {"type": "string", "format": "binary"},
-        "minItems": 1,
-        "description": f"the field repeated, one slice each: {_FORMATS}",
-    }
+
+OPENAPI_BODY: Final = _form_with({"type": "string", "format": "binary", "description": f"one slice: {_FORMATS}"})
+
+OPENAPI_BODY_OF_MANY: Final = _form_with_files(f", one slice each: {_FORMATS}")
+
+OPENAPI_BODY_OF_STUDY: Final = _form_with_files(
+    ": DICOM files, single-frame or enhanced multi-frame; or a NIfTI volume (.nii, .nii.gz); or a zip with any folders "
+    "in it"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class NamedFile:
-    """A file of a form, with the name that the client gives it; None if it gives none in plain form."""
+class FormFile:
+    """A file of a form, with the name that the client gives it; empty if it gives none in plain form."""
 
-    name: str | None
-    data: bytes
-
-
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser, but larger files are not written to a temporary file on the disk."""
-
-    spool_max_size = sys.maxsize
-    complete = False
-
-    def on_part_begin(self) -> None:
-        """Read names as UTF-8 (RFC 7578, 5.1.2): a client's `charset` may fail, or give text that JSON can't hold."""
-        self._charset = "utf-8"
-        super().on_part_begin()
-
-    def on_headers_finished(self) -> None:
-        """Treat a part that has only an encoded file name (RFC 5987) as a file; the name is not used."""
-        disposition = self._current_part.content_disposition
-        if disposition is not None and b"filename=" not in disposition:
-            self._current_part.content_disposition = re.sub(rb"(?i)\bfilename\*\s*=[^;]*", b'filename=""', disposition)
-        super().on_headers_finished()
-
-    def on_end(self) -> None:
-        """Note that the closing boundary was found."""
-        self.complete = True
-
-    def close(self) -> None:
-        """Close the files of all parts, including incomplete ones."""
-        for file in self._files_to_close_on_error:
-            file.close()
+    name: str
+    content: io.BytesIO
 
 
 async def read_upload(request: Request) -> bytes:
     """Read the bytes of the only file of the form.
 
     Raises:
-        UnsupportedFormError: the content type is not multipart/form-data.
-        MalformedRequestError: the form is malformed, or does not have exactly one file in the field `image`.
-        ClientGoneError: the connection closed before the body was complete.
+        RequestError, MalformedRequestError: see `files_of`; also if there are several files.
     """
-    (file,) = await _read(request, MAX_PARTS, _only_file)
-    return file.data
+    async with aclosing(files_of(request, MAX_FILES)) as files:
+        only = await anext(files)
+        async for _ in files:
+            raise MalformedRequestError(
+                f"The form has several files {FIELD!r}; send one slice per request, or several to /predict/batch.",
+                code=ErrorCode.SEVERAL_IMAGES,
+            )
+        return only.content.getvalue()
 
 
-async def read_uploads(request: Request, max_images: int) -> list[NamedFile]:
-    """Read all files of the form, in order.
-
-    Args:
-        request: with one to `max_images` files in the field `image`.
-        max_images: maximum number of files.
+async def files_of(request: Request, max_files: int) -> AsyncGenerator[FormFile]:
+    """Yield each file in the field `image`, as soon as it is complete.
 
     Raises:
-        UnsupportedFormError, MalformedRequestError, ClientGoneError: see `read_upload`.
-        TooManyImagesError: more than `max_images`.
+        RequestError: the content type is not multipart/form-data, the form has more than `max_files`, or the connection
+            closed before the body was complete.
+        MalformedRequestError: the form is malformed, or has no file in the field `image`.
+    """
+    form = _Form(max_files)
+    boundary = _boundary_of(request)
+    parser = MultipartParser(boundary, form.callbacks)
+    try:
+        async for chunk in without_preamble(request.stream(), boundary):
+            parser.write(chunk)
+            while form.files:
+                yield form.files.pop(0)
+        parser.finalize()
+    except FormParserError as error:
+        raise _unreadable_form(error) from error
+    except ClientDisconnect as error:
+        raise incomplete_body() from error
+    if not form.is_complete:
+        raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
+    if not form.count:
+        raise _no_file(form.others)
+
+
+@dataclass(slots=True)
+class _Form:
+    """A form while it arrives.
+
+    Attributes:
+        max_files: maximum number of files in the field `image`.
+        files: those that are complete and were not taken yet.
+        count: of those that were found.
+        others: names of the other parts, which are ignored.
+        is_complete: whether the closing boundary was found.
     """
 
-    def files(form: FormData) -> list[UploadFile]:
-        uploads = _files(form)
-        if len(uploads) > max_images:
-            raise too_many_images(len(uploads), max_images)
-        return uploads
+    max_files: int
+    files: list[FormFile] = field(default_factory=list)
+    count: int = 0
+    others: list[str] = field(default_factory=list)
+    is_complete: bool = False
+    _header: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _disposition: bytes = b""
+    _file: FormFile | None = None
 
-    try:
-        return await _read(request, max_images + MAX_PARTS, files)
-    except MalformedRequestError as error:
-        if "Too many files" not in error.detail:
-            raise
-        raise TooManyImagesError(
-            f"The limit is {max_images} images per request; send them in several requests."
-        ) from error
+    @property
+    def callbacks(self) -> "MultipartCallbacks":
+        """Functions for the parser."""
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._begin_content,
+            "on_part_data": self._add_content,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        self._disposition, self._file = b"", None
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _begin_content(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if name != FIELD:
+            self.others.append(name)
+            if len(self.others) > _MAX_OTHERS:
+                raise MalformedRequestError(f"The form has more than {_MAX_OTHERS} parts other than files {FIELD!r}.")
+            return
+        if not _FILE_NAME.search(self._disposition):
+            raise MalformedRequestError(
+                f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.",
+                code=ErrorCode.MISSING_IMAGE,
+            )
+        self.count += 1
+        if self.count > self.max_files:
+            raise too_many_images(self.max_files)
+        # names are UTF-8 (RFC 7578, 5.1.2)
+        self._file = FormFile(options.get(b"filename", b"").decode("utf-8", "replace"), io.BytesIO())
+
+    def _add_content(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.content.write(data[start:end])
+
+    def _end_part(self) -> None:
+        if self._file is not None:
+            self.files.append(self._file)
+            self._file = None
+
+    def _end(self) -> None:
+        self.is_complete = True
 
 
-def too_many_images(count: int, max_images: int) -> TooManyImagesError:
-    """Build the refusal of a request with more than `max_images` images."""
-    return TooManyImagesError(
-        f"The request has {count} images, and the limit is {max_images}; send them in several requests."
+def _no_file(others: list[str]) -> MalformedRequestError:
+    names = ", ".join(sorted({repr(name[:40]) for name in others})) or "none"
+    return MalformedRequestError(
+        f"The form has no field {FIELD!r}; the fields found: {names}. Send the file as {FIELD!r}.",
+        code=ErrorCode.MISSING_IMAGE,
     )
 
 
-def content_type_of(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
-    """Parse the Content-Type and its options, if it is not longer than any valid one: that takes quadratic time.
+def too_many_images(limit: int) -> RequestError:
+    """Build the refusal of a request with more images than the limit."""
+    return RequestError(
+        ErrorCode.TOO_MANY_IMAGES, f"The limit is {limit} images per request; send them in several requests."
+    )
+
+
+def incomplete_body() -> RequestError:
+    """Build the error of a client that left while it sent."""
+    return RequestError(ErrorCode.CLIENT_GONE, "The client disconnected before the whole body had arrived.")
+
+
+def _boundary_of(request: Request) -> bytes:
+    """Return the boundary of a multipart form.
 
     Raises:
-        MalformedRequestError: it is longer.
+        MalformedRequestError: the Content-Type is longer than any valid one, which takes quadratic time to parse, or
+            has no boundary.
+        RequestError: the body is no such form, or is encoded.
     """
     header = request.headers.get("content-type", "")
     if len(header) > _MAX_CONTENT_TYPE:
         raise MalformedRequestError(f"The Content-Type has more than {_MAX_CONTENT_TYPE} characters.")
-    return parse_options_header(header)
+    content_type, options = parse_options_header(header)
+    if content_type != b"multipart/form-data":
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_CONTENT_TYPE,
+            f"Send the file as {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@scan.png URL",
+        )
+    refuse_encoding(request)
+    if b"boundary" not in options:
+        raise MalformedRequestError("The Content-Type has no boundary.")
+    return options[b"boundary"]
 
 
 def refuse_encoding(request: Request) -> None:
     """Refuse a body with a Content-Encoding, by its name.
 
     Raises:
-        UnsupportedFormError: there is one.
+        RequestError: there is one.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         name = encoding if _ENCODING_NAME.fullmatch(encoding) else "of an unknown name"
-        raise UnsupportedFormError(
+        raise RequestError(
+            ErrorCode.UNSUPPORTED_CONTENT_TYPE,
             f"The body has the Content-Encoding {name}, which is not supported; send the body without it. Images are "
-            "compressed already."
+            "compressed already.",
         )
 
 
-def unreadable_form(error: BaseException) -> MalformedRequestError:
+def _unreadable_form(error: BaseException) -> MalformedRequestError:
     """Build the refusal of a form that a parser refuses; a limit is named with its number."""
     reason = str(error)
     if "header size" in reason:
@@ -178,53 +270,3 @@ async def without_preamble(body: AsyncIterator[bytes], boundary: bytes) -> Async
         held = held[-len(opening) :]
     async for chunk in body:
         yield chunk
-
-
-async def _read(request: Request, max_files: int, choose: Callable[[FormData], list[UploadFile]]) -> list[NamedFile]:
-    content_type, options = content_type_of(request)
-    if content_type != b"multipart/form-data":
-        raise UnsupportedFormError(
-            f"Send the image as the file {FIELD!r} of a multipart/form-data body: curl -F {FIELD}=@scan.png URL"
-        )
-    refuse_encoding(request)
-    boundary = options.get(b"boundary")
-    body = request.stream() if boundary is None else without_preamble(request.stream(), boundary)
-    parser = _InMemoryParser(request.headers, body, max_files=max_files, max_fields=MAX_PARTS)
-    try:
-        form = await parser.parse()
-        if not parser.complete:
-            raise MalformedRequestError("The form ends before its closing boundary; send the whole body.")
-        return [NamedFile(file.filename or None, await file.read()) for file in choose(form)]
-    except MultiPartException as error:
-        raise unreadable_form(error.__cause__ or error) from error
-    except ClientDisconnect as error:
-        raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
-    finally:
-        parser.close()
-
-
-def _only_file(form: FormData) -> list[UploadFile]:
-    files = _files(form)
-    if len(files) > 1:
-        raise MalformedRequestError(
-            f"The form has {len(files)} fields {FIELD!r}; send one slice per request, or several to /predict/batch.",
-            code=ErrorCode.SEVERAL_IMAGES,
-        )
-    return files
-
-
-def _files(form: FormData) -> list[UploadFile]:
-    parts = form.getlist(FIELD)
-    if not parts:
-        names = ", ".join(sorted({repr(name[:40]) for name in form})) or "none"
-        raise MalformedRequestError(
-            f"The form has no field {FIELD!r}; the fields found: {names}. Send the file as {FIELD!r}.",
-            code=ErrorCode.MISSING_IMAGE,
-        )
-    files = [part for part in parts if isinstance(part, UploadFile)]
-    if len(files) < len(parts):
-        raise MalformedRequestError(
-            f"A field {FIELD!r} is text, not a file; with curl, put an @ before the file's name.",
-            code=ErrorCode.MISSING_IMAGE,
-        )
-    return files

@@ -16,10 +16,10 @@ import httpx2
 import pytest
 
 from tests.containers.engine import BASE, Engine, engine_with_base, missing
-from tests.support.networks.random_weights import write_random_weights
 from tests.support.processes.server import ROOT, free_port
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions
+from training.network.weights import write_random_weights
 
 pytestmark = [
     pytest.mark.containers,

@@ -123,8 +123,8 @@ def test_model_show_tells_the_test_answers_of_the_file_that_is_used(
 ) -> None:
     shutil.copytree(models, tmp_path / "models")
     manifest = json.loads((models / "metrics.json").read_text())
-    own = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
-    manifest["agreement"] = {manifest["files"][0]["name"]: own}
+    measured = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
+    manifest["agreement"] = {manifest["files"][0]["name"]: measured}
     (tmp_path / "models" / "metrics.json").write_text(json.dumps(manifest))
     assert main(["model", "show", "--models", str(tmp_path / "models")]) == 0
     assert "AUC 0.900, same label for 99.0% of the test slices" in capsys.readouterr().out

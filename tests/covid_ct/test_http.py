@@ -169,14 +169,6 @@ def test_the_operating_point_goes_along_and_comes_back(server: Server) -> None:
         assert client.model().operating_point == "balanced"
 
 
-def test_what_fails_a_check_has_no_label(server: Server) -> None:
-    with Client(server.url) as client:
-        answer, explanation = client.predict(png(255)), client.explain(png(255))
-    check = answer.out_of_distribution
-    assert (answer.label, check.flagged, check.reason) == (None, True, "wrong_window")
-    assert explanation.label is None
-
-
 def test_a_busy_service_is_asked_again_after_the_time_it_names() -> None:
     client, script, slept = answering(busy("3"), busy(None), busy("soon"), httpx2.Response(200, json=ANSWER))
     assert client.predict(png()).probability == 0.75
@@ -236,18 +228,6 @@ def test_the_outline_of_the_lungs_is_asked_for_by_name(lungs: bool) -> None:
     explanation = client.explain(png(), lungs=lungs)
     assert script.requests[0].url.params["lungs"] == str(lungs).lower()
     assert (explanation.lungs, explanation.lung_involvement) == (None, None)
-
-
-def test_lungs_and_a_failed_check_are_read_from_the_answer() -> None:
-    flagged = {"score": 1.4, "threshold": 1.0, "flagged": True, "reason": "wrong_window"}
-    client, _, _ = answering(
-        httpx2.Response(200, json=ANSWER),
-        httpx2.Response(200, json=ANSWER | {"out_of_distribution": flagged, "lung_fraction": None}),
-    )
-    first, second = client.predict(png()), client.predict(png())
-    assert first.lung_involvement == LungInvolvement(both=0.1, left=0.2, right=0.05)
-    assert (first.lung_fraction, first.out_of_distribution.reason) == (0.3, None)
-    assert (second.lung_fraction, second.out_of_distribution.reason) == (None, "wrong_window")
 
 
 @pytest.mark.parametrize(

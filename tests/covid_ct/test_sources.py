@@ -31,8 +31,8 @@ def find(paths: list[str]) -> list[SourceFile]:
 def codes(path: Path) -> dict[str, str]:
     """Error code of each file, by the end of its name; empty if it is good."""
     return {
-        found.name.rpartition("!")[2]: "" if isinstance(found.data, bytes) else str(found.data.code)
-        for found in find([str(path)])
+        file.name.rpartition("!")[2]: "" if isinstance(file.data, bytes) else str(file.data.code)
+        for file in find([str(path)])
     }
 
 
@@ -40,7 +40,7 @@ def test_folders_are_read_in_order_without_hidden_files(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.png", ".hidden.png", ".git/d.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(png())
-    names = [Path(found.name).relative_to(tmp_path).as_posix() for found in find([str(tmp_path)])]
+    names = [Path(file.name).relative_to(tmp_path).as_posix() for file in find([str(tmp_path)])]
     assert names == ["a/c.png", "b.png"]
 
 
@@ -49,7 +49,7 @@ def test_globs_are_matched_and_nothing_found_is_told(tmp_path: Path) -> None:
     (tmp_path / "deep" / "a.png").write_bytes(png())
     (tmp_path / "b[1].png").write_bytes(png())
     assert len(find([f"{tmp_path}/**/*.png"])) == 2
-    assert [found.named for found in find([f"{tmp_path}/b[1].png"])] == [True]
+    assert [file.named for file in find([f"{tmp_path}/b[1].png"])] == [True]
     (missing,) = find([f"{tmp_path}/*.dcm"])
     assert isinstance(missing.data, SourceError)
     assert missing.data.code == "not_found"
@@ -100,7 +100,7 @@ def test_each_file_is_found_once_under_whatever_path(tmp_path: Path, monkeypatch
     Path("in").mkdir()
     Path("in/a.png").write_bytes(png())
     paths = ["in/a.png", "in", str(tmp_path / "in" / "a.png"), "./in/*.png", "in/b.png"]
-    assert [found.name for found in find(paths)] == ["in/a.png", "in/b.png"]
+    assert [file.name for file in find(paths)] == ["in/a.png", "in/b.png"]
 
 
 def test_a_folder_and_a_zip_without_files_are_told(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_pipe_and_a_device_without_end_are_bounded(tmp_path: Path, monkeypatch
     read_end, write_end = os.pipe()
     os.write(write_end, png())
     os.close(write_end)
-    assert [found.data for found in find([f"/dev/fd/{read_end}"])] == [png()]
+    assert [file.data for file in find([f"/dev/fd/{read_end}"])] == [png()]
     os.close(read_end)
     monkeypatch.setattr(sources, "LIMITS", ArchiveLimits(max_file_bytes=1000))
     assert codes(Path("/dev/zero")) == {"/dev/zero": "file_too_large"}
@@ -143,8 +143,8 @@ def test_a_pipe_and_a_device_without_end_are_bounded(tmp_path: Path, monkeypatch
 def test_a_path_that_cannot_be_stops_no_other(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("good.png").write_bytes(png())
-    assert [found.data for found in find([path, "good.png"])][-1] == png()
-    assert [isinstance(found.data, bytes) for found in find([path, "good.png"])] == [False, True]
+    assert [file.data for file in find([path, "good.png"])][-1] == png()
+    assert [isinstance(file.data, bytes) for file in find([path, "good.png"])] == [False, True]
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads every folder")
@@ -176,6 +176,6 @@ def test_links_to_folders_are_followed_once_and_never_round(tmp_path: Path) -> N
     (tmp_path / "linked" / "back").symlink_to(tmp_path / "study")
     (tmp_path / "study" / "up").symlink_to("..")
     (tmp_path / "study" / "gone.png").symlink_to("nowhere")
-    found = {str(Path(file.name).relative_to(tmp_path)): file.data for file in find([str(tmp_path / "study")])}
-    assert list(found) == ["study/a/1.png", "study/a/again/1.png", "study/gone.png"]
-    assert isinstance(found["study/gone.png"], SourceError)
+    contents = {str(Path(file.name).relative_to(tmp_path)): file.data for file in find([str(tmp_path / "study")])}
+    assert list(contents) == ["study/a/1.png", "study/a/again/1.png", "study/gone.png"]
+    assert isinstance(contents["study/gone.png"], SourceError)

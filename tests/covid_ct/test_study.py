@@ -12,7 +12,7 @@ from covid_ct.__main__ import main
 from covid_ct.http import StudyResults
 from service.api import ModelName
 from service.api_study import OtherFile, StudyAnswer
-from service.dicom_out.files import MISSING
+from service.dicom_out import MISSING
 from tests.support.files.dicoms import PATIENT, ct, phantom
 from tests.support.files.studies import series, volume, zipped
 from tests.support.processes.client import png
@@ -65,11 +65,13 @@ def test_folder_zip_and_volume_get_the_same_answer(
     assert folder.lung_volume_ml == pytest.approx(nifti.lung_volume_ml)
 
 
-def test_a_damaged_file_is_named_and_the_rest_is_answered(
-    models: Path, study: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("where", ["local", "service"])
+def test_a_damaged_file_is_named_by_its_path_and_the_rest_is_answered(
+    where: str, server: Server, models: Path, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (study / "broken").write_bytes(series([5.0])[0][:-9])
-    assert main(["study", str(study), "--models", str(models)]) == 1
+    place = ["--models", str(models)] if where == "local" else ["--url", server.url]
+    assert main(["study", str(study), *place]) == 1
     printed = capsys.readouterr()
     assert f"failed: {study}/broken: " in printed.err
     assert "6 read" in printed.out
@@ -134,14 +136,6 @@ def test_pictures_are_in_the_order_of_their_names_for_a_service_too(
     for options in (["--models", str(models)], ["--url", server.url]):
         slices = answer_of(capsys, str(tmp_path / "pictures"), "--uids", *options).series[0].slices
         assert [Path(slice_.name or "").stem for slice_ in slices] == ["1", "2", "10"]
-
-
-def test_a_failed_file_of_a_service_is_named_by_its_path(
-    server: Server, study: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (study / "broken").write_bytes(series([5.0])[0][:-9])
-    assert main(["study", str(study), "--url", server.url]) == 1
-    assert f"failed: {study}/broken: " in capsys.readouterr().err
 
 
 def test_the_client_reports_progress_and_names_files_by_their_paths(server: Server, study: Path) -> None:

@@ -13,9 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.model.card import MANIFEST_NAME
-from tests.support.networks.tiny import write_models
 from tests.support.processes.client import png
-from tests.support.processes.server import ROOT, Server, run_to_its_end, running
+from tests.support.processes.server import ROOT, Server, running
 
 KEY = "user-key-0123456789"
 SHIPPED = ROOT / "models"
@@ -87,18 +86,6 @@ def begun(server: Server) -> socket.socket:
 
 def read_all(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(65536), b""))
-
-
-def test_a_corrupt_model_is_one_line_that_names_the_file(tmp_path: Path) -> None:
-    """A real process for one of the errors that tests/service/test_main.py has; this one comes from deep in torch."""
-    row = write_models(tmp_path)
-    path = tmp_path / row.name
-    path.write_bytes(path.read_bytes()[:1000])
-    done = run_to_its_end(tmp_path)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert row.name in done.stderr
 
 
 @pytest.mark.parametrize("announced", [True, False])

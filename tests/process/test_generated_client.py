@@ -57,11 +57,11 @@ def file(data: bytes) -> Any:
 
 def test_every_operation_has_a_module_that_can_be_imported(generated: ModuleType, server: Server) -> None:
     paths = httpx2.get(f"{server.url}/openapi.json").json()["paths"]
-    ids = {each["operationId"] for methods in paths.values() for each in methods.values()}
+    ids = {entry["operationId"] for methods in paths.values() for entry in methods.values()}
     api = importlib.import_module(f"{PACKAGE}.api")
-    found = [each.name for each in pkgutil.walk_packages(api.__path__, f"{api.__name__}.") if not each.ispkg]
-    assert {name.rsplit(".", 1)[1] for name in found} == ids
-    assert all(importlib.import_module(name).sync_detailed for name in found)
+    names = [module.name for module in pkgutil.walk_packages(api.__path__, f"{api.__name__}.") if not module.ispkg]
+    assert {name.rsplit(".", 1)[1] for name in names} == ids
+    assert all(importlib.import_module(name).sync_detailed for name in names)
 
 
 def test_a_slice_gets_the_typed_answer_that_the_service_gives(client: Any, server: Server) -> None:
@@ -78,23 +78,6 @@ def test_a_refused_file_is_a_typed_problem(client: Any) -> None:
     assert isinstance(answer.parsed, body("Problem"))
     assert answer.parsed.code == "unsupported_image_type"
     assert answer.parsed.request_id == answer.headers["x-request-id"]
-
-
-def test_a_batch_has_a_prediction_or_a_problem_for_each_file(client: Any) -> None:
-    files = [file(SLICE.read_bytes()), file(b"text")]
-    answer = operation("predictions", "predict_batch").sync(client=client, body=body("PredictBatchBody")(files))
-    good, bad = answer.results
-    assert isinstance(good.prediction, body("Prediction"))
-    assert (good.problem, bad.prediction) == (None, None)
-    assert isinstance(bad.problem, body("Problem"))
-
-
-def test_a_client_that_accepts_json_gets_the_values_of_the_map(client: Any) -> None:
-    form = body("ExplainBody")(file(SLICE.read_bytes()))
-    with client.with_headers({"Accept": "application/json"}) as asks:
-        answer = operation("predictions", "explain").sync(client=asks, body=form)
-    assert isinstance(answer, body("Explanation"))
-    assert len(answer.heatmap.values) == answer.heatmap.height
 
 
 def test_the_model_has_its_card(client: Any) -> None:

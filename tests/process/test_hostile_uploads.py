@@ -34,9 +34,9 @@ def send(client: httpx2.Client, case: Case) -> httpx2.Response:
 
 def peak_mib(server: Server) -> float:
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 def test_every_upload_has_its_documented_answer_and_the_next_good_one_is_served(
@@ -84,14 +84,6 @@ BODY = b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n
 
 def test_a_length_that_is_too_short_cuts_the_form(server: Server) -> None:
     assert raw(server, FORM + b"Content-Length: 100\r\n", BODY) == (400, "malformed_request")
-
-
-def test_a_length_that_is_no_number_is_malformed(server: Server) -> None:
-    assert raw(server, FORM + b"Content-Length: many\r\n", BODY) == (400, "malformed_request")
-
-
-def test_a_length_beyond_the_limit_is_answered_before_a_byte_of_the_body_is_sent(server: Server) -> None:
-    assert raw(server, FORM + b"Content-Length: 999999999999\r\n", b"") == (413, "body_too_large")
 
 
 def test_a_body_in_chunks_without_a_length_is_served(server: Server) -> None:

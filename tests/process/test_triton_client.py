@@ -45,8 +45,8 @@ def test_configuration_statistics_and_repository(client: Any) -> None:
             "optional": True,
         }
         outputs = client.get_model_metadata("tiny", version)["outputs"]
-        assert [(each["name"], each["dims"]) for each in config["output"]] == [
-            (each["name"], each["shape"]) for each in outputs
+        assert [(item["name"], item["dims"]) for item in config["output"]] == [
+            (item["name"], item["shape"]) for item in outputs
         ]
         (row,) = client.get_inference_statistics("tiny", version)["model_stats"]
         assert row["inference_stats"]["compute_infer"]["count"] == row["inference_count"]
@@ -64,14 +64,14 @@ def test_slices(server: Server, client: Any, binary_in: bool, binary_out: bool |
     tensor.set_data_from_numpy(slices, binary_data=binary_in)
     names = ("probability", "label", "out_of_distribution", "heatmap", "lung_involvement")
     outputs = (
-        None if binary_out is None else [triton.InferRequestedOutput(each, binary_data=binary_out) for each in names]
+        None if binary_out is None else [triton.InferRequestedOutput(item, binary_data=binary_out) for item in names]
     )
     result = client.infer("tiny", [tensor], outputs=outputs, request_id="7")
     assert result.as_numpy("probability").tolist() == pytest.approx(expected(server, 60, 220), abs=1e-6)
     assert result.as_numpy("heatmap").shape == (2, 4, 4)
     assert result.as_numpy("out_of_distribution").dtype == np.float32
     assert result.as_numpy("lung_involvement").shape == (2, 3)
-    labels = [each.decode() if isinstance(each, bytes) else each for each in result.as_numpy("label")]
+    labels = [item.decode() if isinstance(item, bytes) else item for item in result.as_numpy("label")]
     assert labels == ["NonCOVID", "COVID"]
     assert result.get_response()["id"] == "7"
 

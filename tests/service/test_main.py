@@ -58,33 +58,10 @@ def test_a_model_that_fails_its_self_check_is_one_line(error_of: ErrorOf, tmp_pa
     assert "self-check" in error_of(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "value"), [("port", "seventy"), ("device", "tpu"), ("max_body_bytes", "-1")])
-def test_a_wrong_setting_is_one_line_that_names_the_variable(
-    error_of: ErrorOf, models: Path, name: str, value: str
-) -> None:
-    line = error_of(models, **{name: value})
-    assert f"COVIDCT_{name.upper()}" in line
-    assert value in line
-
-
-def test_a_setting_that_does_not_exist_is_one_line_that_names_it(error_of: ErrorOf, models: Path) -> None:
-    assert "COVIDCT_PROT: unknown setting" in error_of(models, prot=80)
-
-
 def test_a_port_that_is_taken_is_one_line_that_names_it(error_of: ErrorOf, models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert str(port) in error_of(models, port=port)
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [({"api_keys": "short"}, "COVIDCT_API_KEYS:"), ({"api_keys_file": "nowhere"}, "COVIDCT_API_KEYS_FILE")],
-)
-def test_keys_that_cannot_be_used_are_one_line_that_names_the_setting(
-    error_of: ErrorOf, models: Path, settings: dict[str, object], name: str
-) -> None:
-    assert name in error_of(models, **settings)
 
 
 @pytest.mark.parametrize("settings", [{"port": "seventy"}, {"api_keys": "short"}])

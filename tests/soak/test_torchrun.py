@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.networks.random_weights import write_random_weights
 from tests.support.processes import parallel
 from tests.support.processes.server import ROOT
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions
+from training.network.weights import write_random_weights
 
 pytestmark = pytest.mark.soak
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from service.model.hardware import one_thread
-from tests.support.networks.random_weights import write_random_weights
 from tests.support.networks.thin_vgg import thin_vgg, write_thin_weights
 from tests.support.sources.covid_ct import small_files, small_lists, write_data_set
 from training.data.covid_ct import CovidCt, read_covid_ct
+from training.network.weights import write_random_weights
 from training.report.run import ReportJob, ReportRunRecord, run_report
 from training.report_recipe import ReportRecipe
 from training.run.machine import Machine

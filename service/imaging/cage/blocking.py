@@ -1,66 +1,21 @@
 """The cage for programs without an event loop: one file at a time."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from collections.abc import AsyncGenerator, Iterator
+from typing import Self
 
+from service.errors import ServiceError
 from service.imaging.cage.fork_server import ForkServer
-from service.imaging.cage.pool import Cage, CageLimits
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _blocking(
-    method: Callable[Concatenate[Cage, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate["BlockingCage", P], T]:
-    """Turn a method of `Cage` into one that waits for its result."""
-
-    def run(self: "BlockingCage", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._runner.run(method(self._cage, *args, **kwargs))
-
-    run.__doc__ = method.__doc__
-    return run
-
-
-def _iterating(
-    method: Callable[Concatenate[Cage, P], AsyncGenerator[T]],
-) -> Callable[Concatenate["BlockingCage", P], Iterator[T]]:
-    """Turn a method of `Cage` into one that waits for each of its items."""
-
-    def iterate(self: "BlockingCage", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        items = method(self._cage, *args, **kwargs)
-        try:
-            while following := self._runner.run(_following(items)):
-                yield following[0]
-        finally:
-            self._runner.run(_close(items))
-
-    iterate.__doc__ = method.__doc__
-    return iterate
-
-
-async def _following(items: AsyncGenerator[T]) -> list[T]:
-    """Return the next item, or nothing after the last one."""
-    try:
-        return [await anext(items)]
-    except StopAsyncIteration:
-        return []
-
-
-async def _close(items: AsyncGenerator[T]) -> None:
-    await items.aclose()
+from service.imaging.cage.pool import USUAL_LIMITS, Cage, CageLimits, Decoded
+from service.imaging.decode import DecodeLimits, Slice
+from service.imaging.series.files import ReadOptions, StudySlice
 
 
 class BlockingCage:
     """Decodes files in a worker process that starts with the first one; a context manager.
 
-    Not for a thread that runs an event loop.
+    Its methods are those of `Cage`. Not for a thread that runs an event loop.
     """
-
-    decode = _blocking(Cage.decode)
-    network_input = _blocking(Cage.network_input)
-    study_slices = _iterating(Cage.study_slices)
 
     def __init__(self, limits: CageLimits | None = None) -> None:
         self._server = ForkServer()
@@ -73,8 +28,33 @@ class BlockingCage:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def decode(self, data: bytes, limits: DecodeLimits = USUAL_LIMITS) -> Decoded:
+        """Decode a file with one slice."""
+        return self._runner.run(self._cage.decode(data, limits))
+
+    def network_input(self, data: bytes, input_size: int) -> Slice:
+        """Decode a file with one slice, and return the network's input alone."""
+        return self._runner.run(self._cage.network_input(data, input_size))
+
+    def study_slices(self, data: bytes, name: str, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
+        """Yield the slices of one file of a study."""
+        slices = self._cage.study_slices(data, name, options)
+        try:
+            while (slice_ := self._runner.run(_next(slices))) is not None:
+                yield slice_
+        finally:
+            self._runner.run(_close(slices))
+
     def close(self) -> None:
         """End the worker."""
         self._cage.close()
         self._runner.close()
         self._server.close()
+
+
+async def _next(slices: AsyncGenerator[StudySlice | ServiceError]) -> StudySlice | ServiceError | None:
+    return await anext(slices, None)
+
+
+async def _close(slices: AsyncGenerator[StudySlice | ServiceError]) -> None:
+    await slices.aclose()

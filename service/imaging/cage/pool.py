@@ -25,7 +25,6 @@ from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.series.files import ReadOptions, StudySlice
-from service.imaging.window import LUNG, Window
 
 SECONDS: Final = 10.0
 """Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
@@ -137,35 +136,27 @@ class Cage:
         for lane in self._lanes:
             lane.end()
 
-    async def decode(
-        self,
-        data: bytes,
-        limits: DecodeLimits = USUAL_LIMITS,
-        window: Window = LUNG,
-        input_size: int | None = None,
-    ) -> Decoded:
+    async def decode(self, data: bytes, limits: DecodeLimits = USUAL_LIMITS, input_size: int | None = None) -> Decoded:
         """Decode a file with one slice, see `service.imaging.decode.decode`.
 
         Args:
             data: a whole file.
-            limits, window: as there.
+            limits: as there.
             input_size: side of the network's input in pixels; None: none is made.
 
         Raises:
             ServiceError: as there; `limit_exceeded` names a limit of the cage, `out_of_memory` is the machine's lack.
         """
-        order = _order("slice", limits, window, input_size)
+        order = _order("slice", limits, input_size)
         head, payload = await self._frame(order, data, limits, input_size)
         return _unpack(head, payload, input_size)
 
-    async def network_input(
-        self, data: bytes, input_size: int, limits: DecodeLimits = USUAL_LIMITS, window: Window = LUNG
-    ) -> Slice:
+    async def network_input(self, data: bytes, input_size: int, limits: DecodeLimits = USUAL_LIMITS) -> Slice:
         """Decode a file like `decode`; return the network's input alone, uint8 (1, S, S).
 
         The slice itself, which has many more bytes, stays in the worker.
         """
-        order = _order("input", limits, window, input_size)
+        order = _order("input", limits, input_size)
         _, payload = await self._frame(order, data, limits, input_size)
         try:
             return _input_of(payload, input_size)
@@ -249,8 +240,8 @@ class Cage:
             return
 
 
-def _order(kind: str, limits: DecodeLimits, window: Window, input_size: int | None) -> Head:
-    return {"kind": kind, "limits": asdict(limits), "window": asdict(window), "input_size": input_size}
+def _order(kind: str, limits: DecodeLimits, input_size: int | None) -> Head:
+    return {"kind": kind, "limits": asdict(limits), "input_size": input_size}
 
 
 def _unpack(head: Head, payload: bytes, input_size: int | None) -> Decoded:

@@ -21,7 +21,6 @@ from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receiv
 from service.imaging.cage.study import pack_slices
 from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.imaging.signatures import is_nifti
-from service.imaging.window import Window
 
 _COPIES: Final = 2
 """Of a file, while its slices are read."""
@@ -76,14 +75,14 @@ def serve(connection: socket.socket, limits: WorkerLimits) -> None:
                 data = receive_data(connection, size)
                 if "name" in order and is_nifti(data, order["name"]):
                     memory.limit(_VOLUME_COPIES * size + limits.memory_bytes)
-                _answer(connection, order, data, limits.seconds, memory)
+                _respond(connection, order, data, limits.seconds, memory)
                 del data
             except MemoryError:
                 send(connection, {"error": NO_MEMORY if memory.is_scarce() else MEMORY})
                 return
 
 
-def _answer(connection: socket.socket, order: Head, data: bytes, seconds: float, memory: "_Memory") -> None:
+def _respond(connection: socket.socket, order: Head, data: bytes, seconds: float, memory: "_Memory") -> None:
     """Send a frame for each slice, and a last one; raises MemoryError."""
     last: Head = {"end": True}
     signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -110,8 +109,8 @@ def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
         for slice_ in pack_slices(order, data):
             yield (_described(slice_), []) if isinstance(slice_, ServiceError) else slice_
     else:
-        limits, window = DecodeLimits(**order["limits"]), Window(**order["window"])
-        yield _packed(decode(data, limits, window), order["input_size"], order["kind"] == "slice")
+        decoded = decode(data, DecodeLimits(**order["limits"]))
+        yield _packed(decoded, order["input_size"], order["kind"] == "slice")
 
 
 def _packed(slice_: Slice, input_size: int | None, with_slice: bool) -> tuple[Head, list[bytes]]:

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import CrossSiteError
+from service.errors import ErrorCode, RequestError
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES: Final = frozenset({"same-origin", "none"})
@@ -30,9 +30,10 @@ class CrossSiteMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http" and scope["method"] not in _SAFE_METHODS and self._is_foreign(Headers(scope=scope)):
-            raise CrossSiteError(
+            raise RequestError(
+                ErrorCode.CROSS_SITE,
                 "A web page of another origin sent this request; the operator can allow its origin with "
-                "COVIDCT_CORS_ORIGINS."
+                "COVIDCT_CORS_ORIGINS.",
             )
         await self._app(scope, receive, send)
 

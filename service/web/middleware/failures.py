@@ -40,6 +40,6 @@ class FailuresMiddleware:
                 raise
             if not isinstance(error, ServiceError):
                 _log.exception("unexpected error", extra={"fields": {"request_id": request_id_of(scope)}})
-                error = ServiceError("The service failed; its log has the reason under this request id.")
+                error = ServiceError()
             scope["covidct.code"] = error.code
-            await problem_response(error, request_id_of(scope))(scope, receive, send)
+            await problem_response(error, request_id_of(scope), scope["path"])(scope, receive, send)

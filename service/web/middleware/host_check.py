@@ -6,7 +6,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnknownHostError
+from service.errors import ErrorCode, RequestError
 from service.settings import Settings, comma_separated, is_loopback
 
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -33,9 +33,10 @@ class HostCheckMiddleware:
         if scope["type"] == "http" and not self._accepts_any:
             host = Headers(scope=scope).get("host")
             if host is not None and not self._accepts(host.lower()):
-                raise UnknownHostError(
+                raise RequestError(
+                    ErrorCode.UNKNOWN_HOST,
                     "The name in the Host header is not accepted here; its operator can allow it with "
-                    "COVIDCT_ALLOWED_HOSTS."
+                    "COVIDCT_ALLOWED_HOSTS.",
                 )
         await self._app(scope, receive, send)
 

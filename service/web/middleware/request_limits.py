@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import (
-    BodyTooLargeError,
-    DeadlineError,
-    MalformedRequestError,
-    OverloadedError,
-    ReceiveTimeoutError,
-)
+from service.errors import ErrorCode, MalformedRequestError, OverloadedError, RequestError
 from service.web.path_templates import PathTemplates
 
 
@@ -54,8 +48,9 @@ class RequestLimitsMiddleware:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise DeadlineError(
-                f"No response within {self._limits.timeout_seconds:g} seconds, including the upload; work was dropped."
+            raise RequestError(
+                ErrorCode.DEADLINE_EXCEEDED,
+                f"No response within {self._limits.timeout_seconds:g} seconds, including the upload; work was dropped.",
             ) from None
         finally:
             self._running -= 1
@@ -82,8 +77,9 @@ class RequestLimitsMiddleware:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
-                raise ReceiveTimeoutError(
-                    f"The body was incomplete after {self._limits.receive_seconds:g} seconds; {count} bytes arrived."
+                raise RequestError(
+                    ErrorCode.RECEIVE_TIMEOUT,
+                    f"The body was incomplete after {self._limits.receive_seconds:g} seconds; {count} bytes arrived.",
                 ) from None
             count += len(message.get("body", b""))
             is_whole = not message.get("more_body", False)
@@ -93,5 +89,7 @@ class RequestLimitsMiddleware:
 
         return counting_receive
 
-    def _too_large(self, size: str) -> BodyTooLargeError:
-        return BodyTooLargeError(f"The limit of a request body is {self._limits.max_body_bytes} bytes, and {size}.")
+    def _too_large(self, size: str) -> RequestError:
+        return RequestError(
+            ErrorCode.BODY_TOO_LARGE, f"The limit of a request body is {self._limits.max_body_bytes} bytes, and {size}."
+        )

@@ -3,91 +3,97 @@
 from http import HTTPStatus
 from typing import Any, Final, get_args
 
-from service import errors as e
 from service.api import Problem
+from service.errors import (
+    ErrorCode,
+    InferenceError,
+    MalformedRequestError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    ServiceError,
+    UnsupportedImageError,
+    UnusableImageError,
+)
 from service.model.assess import refusal
 from service.model.card import CheckName
 from service.web.openapi.document import reference_to
 from service.web.problems import MEDIA_TYPE, problem_body
 
-PROBLEM_EXAMPLES: Final[tuple[e.ServiceError, ...]] = (
-    e.MalformedRequestError("The form ends before its closing boundary; send the whole body."),
-    e.MalformedRequestError(
-        "The form has no field 'image'; the fields found: 'file'. Send the file as 'image'.",
-        code=e.ErrorCode.MISSING_IMAGE,
+_OF_FORMS: Final = {
+    ErrorCode.MALFORMED_REQUEST: "The form ends before its closing boundary; send the whole body.",
+    ErrorCode.MISSING_IMAGE: "The form has no field 'image'; the fields found: 'file'. Send the file as 'image'.",
+    ErrorCode.SEVERAL_IMAGES: "The form has several files 'image'; send one slice per request.",
+}
+_OF_REQUESTS: Final = {
+    ErrorCode.UNKNOWN_HOST: "The name in the Host header is not accepted here.",
+    ErrorCode.UNAUTHORIZED: "Send one of this service's API keys in the header X-API-Key.",
+    ErrorCode.CROSS_SITE: "A web page of another origin sent this request.",
+    ErrorCode.UNKNOWN_MODEL: "No model 'resnet' is served here; the one that is: 'covid-ct'.",
+    ErrorCode.NOT_ACCEPTABLE: "This route answers image/png or application/json, and the Accept header allows neither.",
+    ErrorCode.RECEIVE_TIMEOUT: "The body did not arrive within 20 seconds.",
+    ErrorCode.BODY_TOO_LARGE: "The limit of a request body is 20971520 bytes, and 31457280 bytes were announced.",
+    ErrorCode.TOO_MANY_IMAGES: "The limit is 32 images per request; send them in several requests.",
+    ErrorCode.UNSUPPORTED_CONTENT_TYPE: "Send the image as the file 'image' of a multipart/form-data body.",
+    ErrorCode.HEADERS_TOO_LARGE: "The request line and headers have more than 65536 bytes.",
+    ErrorCode.DEADLINE_EXCEEDED: "No response within 30 seconds, including the upload; work was dropped.",
+}
+_OF_IMAGES: Final = {
+    ErrorCode.UNUSABLE_IMAGE: "This file has no usable slice.",
+    ErrorCode.EMPTY_FILE: "The file is empty: 0 bytes were received.",
+    ErrorCode.DAMAGED_IMAGE: "The image is damaged: it is truncated. Send the whole file.",
+    ErrorCode.IMAGE_TOO_SMALL: "The image has 8 x 8 pixels; each side must have at least 16.",
+    ErrorCode.TOO_MANY_PIXELS: "The image has too many pixels: 9000 x 9000. Send a smaller one.",
+    ErrorCode.SEVERAL_FRAMES: "The file holds 3 frames; send one slice per file.",
+    ErrorCode.UNSUPPORTED_SAMPLE_DEPTH: (
+        "The file has 32-bit samples; send 8 or 16 bits. Convert it with: magick in -depth 8 out.png"
     ),
-    e.MalformedRequestError(
-        "The form has 2 fields 'image'; send one slice per request.", code=e.ErrorCode.SEVERAL_IMAGES
+    ErrorCode.UNSUPPORTED_COLOUR_MODE: (
+        "The DICOM file has a coloured palette. Convert it with: dcmj2pnm +on in.dcm out.png"
     ),
-    e.UnknownHostError("The name in the Host header is not accepted here."),
-    e.UnauthorizedError("Send one of this service's API keys in the header X-API-Key."),
-    e.CrossSiteError("A web page of another origin sent this request."),
-    e.UnknownModelError("No model 'resnet' is served here; the one that is: 'covid-ct'."),
-    e.NotAcceptableError("This route answers image/png or application/json, and the Accept header allows neither."),
-    e.ReceiveTimeoutError("The body did not arrive within 20 seconds."),
-    e.BodyTooLargeError("The limit of a request body is 20971520 bytes, and 31457280 bytes were announced."),
-    e.TooManyImagesError("The request has 40 images, and the limit is 32; send them in several requests."),
-    e.UnsupportedFormError("Send the image as the file 'image' of a multipart/form-data body."),
-    e.UnsupportedImageError(
+    ErrorCode.TOO_MANY_FRAMES: "The file holds 2000 frames, and the limit is 1000.",
+    ErrorCode.UNSUPPORTED_ENCODING: (
+        "The BMP has 64 bits per pixel, which is not supported. Convert it with: magick in.bmp out.png"
+    ),
+    ErrorCode.LIMIT_EXCEEDED: "The image's header has more than 20000 elements.",
+    ErrorCode.LOCALIZER: "The DICOM file is a localizer; send an axial slice.",
+    ErrorCode.NOT_AXIAL: "The slice is not axial; send an axial slice.",
+    ErrorCode.NOT_HOUNSFIELD: "The DICOM file has no RescaleSlope and RescaleIntercept; send the original CT series.",
+    ErrorCode.NOT_CT: "The DICOM file is of modality MR; send computed tomography (CT).",
+    ErrorCode.NO_PIXEL_DATA: "The DICOM file has no pixel data; send an image.",
+    ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX: (
+        "This DICOM transfer syntax is not supported. Convert it with: gdcmconv --raw in.dcm out.dcm"
+    ),
+    ErrorCode.NO_SLICES: (
+        "No file is an axial CT slice; send DICOM files, NIfTI, pictures or a zip of a CT series. 2 of 2 "
+        "files: The DICOM file is of modality MR, and the model knows CT slices only."
+    ),
+    ErrorCode.DAMAGED_ARCHIVE: "The zip is damaged. Pack it again, and send it whole.",
+    ErrorCode.ARCHIVE_TOO_LARGE: "The zip holds 30000 files; the limit is 20000.",
+    ErrorCode.STUDY_TOO_LARGE: "The study has more than 2000 slices; send one series.",
+}
+_OF_LOAD: Final = {
+    ErrorCode.OVERLOADED: "Too many concurrent requests; try again.",
+    ErrorCode.QUEUE_FULL: "The queue is full; try again.",
+    ErrorCode.OUT_OF_MEMORY: "The device has no memory left; try again.",
+    ErrorCode.SHUTTING_DOWN: "The service is shutting down.",
+}
+
+PROBLEM_EXAMPLES: Final[tuple[ServiceError, ...]] = (
+    *(MalformedRequestError(detail, code=code) for code, detail in _OF_FORMS.items()),
+    *(RequestError(code, detail) for code, detail in _OF_REQUESTS.items()),
+    UnsupportedImageError(
         "The content is not an image of a supported type, but JPEG XL; send one of PNG, JPEG, WEBP, TIFF, BMP, GIF, "
         "DICOM. A study (/predict/study, covid-ct study) may also be NIfTI or a zip. Convert it with: "
         "magick in.jxl out.png"
     ),
-    e.UnusableImageError("This file has no usable slice."),
-    e.UnusableImageError("The file is empty: 0 bytes were received.", code=e.ErrorCode.EMPTY_FILE),
-    e.UnusableImageError("The image is damaged: it is truncated. Send the whole file.", code=e.ErrorCode.DAMAGED_IMAGE),
-    e.UnusableImageError(
-        "The image has 8 x 8 pixels; each side must have at least 16.", code=e.ErrorCode.IMAGE_TOO_SMALL
-    ),
-    e.UnusableImageError(
-        "The image has too many pixels: 9000 x 9000. Send a smaller one.", code=e.ErrorCode.TOO_MANY_PIXELS
-    ),
-    e.UnusableImageError("The file holds 3 frames; send one slice per file.", code=e.ErrorCode.SEVERAL_FRAMES),
-    e.UnusableImageError(
-        "The file has 32-bit samples; send 8 or 16 bits. Convert it with: magick in -depth 8 out.png",
-        code=e.ErrorCode.UNSUPPORTED_SAMPLE_DEPTH,
-    ),
-    e.UnusableImageError(
-        "The DICOM file has a coloured palette. Convert it with: dcmj2pnm +on in.dcm out.png",
-        code=e.ErrorCode.UNSUPPORTED_COLOUR_MODE,
-    ),
-    e.UnusableImageError("The file holds 2000 frames, and the limit is 1000.", code=e.ErrorCode.TOO_MANY_FRAMES),
-    e.UnusableImageError(
-        "The BMP has 64 bits per pixel, which is not supported. Convert it with: magick in.bmp out.png",
-        code=e.ErrorCode.UNSUPPORTED_ENCODING,
-    ),
-    e.UnusableImageError("The image's header has more than 20000 elements.", code=e.ErrorCode.LIMIT_EXCEEDED),
-    e.UnusableImageError("The DICOM file is a localizer; send an axial slice.", code=e.ErrorCode.LOCALIZER),
-    e.UnusableImageError("The slice is not axial; send an axial slice.", code=e.ErrorCode.NOT_AXIAL),
-    e.UnusableImageError(
-        "The DICOM file has no RescaleSlope and RescaleIntercept; send the original CT series.",
-        code=e.ErrorCode.NOT_HOUNSFIELD,
-    ),
-    e.UnusableImageError("The DICOM file is of modality MR; send computed tomography (CT).", code=e.ErrorCode.NOT_CT),
-    e.UnusableImageError("The DICOM file has no pixel data; send an image.", code=e.ErrorCode.NO_PIXEL_DATA),
-    e.UnusableImageError(
-        "This DICOM transfer syntax is not supported. Convert it with: gdcmconv --raw in.dcm out.dcm",
-        code=e.ErrorCode.UNSUPPORTED_TRANSFER_SYNTAX,
-    ),
-    e.UnusableImageError(
-        "No file is an axial CT slice; send DICOM files, NIfTI, pictures or a zip of a CT series. 2 of 2 "
-        "files: The DICOM file is of modality MR, and the model knows CT slices only.",
-        code=e.ErrorCode.NO_SLICES,
-    ),
-    e.UnusableImageError("The zip is damaged. Pack it again, and send it whole.", code=e.ErrorCode.DAMAGED_ARCHIVE),
-    e.UnusableImageError("The zip holds 30000 files; the limit is 20000.", code=e.ErrorCode.ARCHIVE_TOO_LARGE),
-    e.UnusableImageError("The study has more than 2000 slices; send one series.", code=e.ErrorCode.STUDY_TOO_LARGE),
+    *(UnusableImageError(detail, code=code) for code, detail in _OF_IMAGES.items()),
     *(refusal(reason) for reason in get_args(CheckName)),
-    e.HeadersTooLargeError("The request line and headers have more than 65536 bytes."),
-    e.ServiceError("The service failed; its log has the reason under this request id."),
-    e.InferenceError("The network failed; the log has the reason."),
-    e.InferenceError("The network's output for this image is not a finite number.", code=e.ErrorCode.NOT_FINITE),
-    e.OverloadedError("Too many concurrent requests; try again."),
-    e.OverloadedError("The queue is full; try again.", code=e.ErrorCode.QUEUE_FULL),
-    e.OverloadedError("No model is ready; try again.", code=e.ErrorCode.NOT_READY, title="Not ready"),
-    e.OverloadedError("The device has no memory left; try again.", code=e.ErrorCode.OUT_OF_MEMORY),
-    e.OverloadedError("The service is shutting down.", code=e.ErrorCode.SHUTTING_DOWN),
-    e.DeadlineError("No response within 30 seconds, including the upload; work was dropped."),
+    ServiceError(),
+    InferenceError("The network failed; the log has the reason."),
+    InferenceError("The network's output for this image is not a finite number.", code=ErrorCode.NOT_FINITE),
+    *(OverloadedError(detail, code=code) for code, detail in _OF_LOAD.items()),
+    NotReadyError("No model is ready; try again."),
 )
 """One example for each code."""
 

@@ -7,21 +7,20 @@ from typing import Final
 from fastapi import APIRouter, Request
 
 from service import DISCLAIMER
-from service.api import BatchAnswer, BatchResult
+from service.api import BatchAnswer, BatchResult, Prediction
 from service.errors import ServiceError
 from service.inference.pipeline import assess_image, run_bounded
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.stages import StageTimer
 from service.model.card import OperatingPoint
-from service.web.answers import prediction_body
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.problems import problem_body
 from service.web.request_id import request_id_of
-from service.web.upload import OPENAPI_BODY_OF_MANY, NamedFile, read_uploads
+from service.web.upload import OPENAPI_BODY_OF_MANY, FormFile, files_of
 
 PATH: Final = "/predict/batch"
 
@@ -42,7 +41,7 @@ async def predict_batch(
 ) -> BatchAnswer:
     """Read all images, then decode, queue and predict each."""
     stages = StageTimer(state.metrics)
-    files = await read_uploads(request, state.settings.max_images_per_request)
+    files = [file async for file in files_of(request, state.settings.max_images_per_request)]
     stages.finish("read")
     request_id = request_id_of(request.scope)
     one = partial(_one, files, model, model.point_of(point_name), state, stages, request_id)
@@ -51,7 +50,7 @@ async def predict_batch(
 
 
 async def _one(
-    files: list[NamedFile],
+    files: list[FormFile],
     model: ServedModel,
     point: OperatingPoint,
     state: ServiceState,
@@ -61,13 +60,13 @@ async def _one(
 ) -> BatchResult:
     stages, file = stages.copy(), files[index]
     try:
-        assessment = await assess_image(file.data, model, state, stages, point)
+        assessment = await assess_image(file.content.getvalue(), model, state, stages, point)
     except ServiceError as error:
         failure = error
     except Exception:  # noqa: BLE001 - only this image fails; the log has the reason
         _log.exception("unexpected error", extra={"fields": {"request_id": request_id, "index": index}})
-        failure = ServiceError("The service failed; its log has the reason under this request id.")
+        failure = ServiceError()
     else:
-        prediction = prediction_body(assessment, model, request_id, stages)
-        return BatchResult(index=index, name=file.name, prediction=prediction, problem=None)
-    return BatchResult(index=index, name=file.name, prediction=None, problem=problem_body(failure, request_id))
+        prediction = Prediction.by_service(assessment, model.card, request_id, stages.milliseconds)
+        return BatchResult(index=index, name=file.name or None, prediction=prediction, problem=None)
+    return BatchResult(index=index, name=file.name or None, prediction=None, problem=problem_body(failure, request_id))

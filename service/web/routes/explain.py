@@ -9,14 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from PIL.Image import Image
 
 from service import DISCLAIMER
-from service.api import Explanation, Map
+from service.api import Explanation, Map, Prediction
 from service.imaging.decode import Slice
 from service.imaging.overlay import grey_image, map_image, overlay, png, with_colour_bar
 from service.inference.pipeline import assess_and_keep
 from service.inference.served_model import ServedModel
 from service.inference.stages import StageTimer
 from service.model.assess import Assessment
-from service.web.answers import prediction_body
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
@@ -113,10 +112,10 @@ def _as_png(pictures: _Pictures, bare: bool) -> Response:
     }
     if assessment.label is not None:
         headers["X-COVIDCT-Label"] = assessment.label
-    answers = assessment.prediction
-    if answers.lesion_probability is not None and answers.covid_given_lesion is not None:
-        headers["X-COVIDCT-Lesion-Probability"] = f"{answers.lesion_probability:.6f}"
-        headers["X-COVIDCT-Covid-Given-Lesion"] = f"{answers.covid_given_lesion:.6f}"
+    prediction = assessment.prediction
+    if prediction.lesion_probability is not None and prediction.covid_given_lesion is not None:
+        headers["X-COVIDCT-Lesion-Probability"] = f"{prediction.lesion_probability:.6f}"
+        headers["X-COVIDCT-Covid-Given-Lesion"] = f"{prediction.covid_given_lesion:.6f}"
         headers["X-COVIDCT-Lesion-Threshold"] = f"{assessment.point.lesion_threshold:g}"
     return Response(png(image), headers=headers, media_type=_PNG)
 
@@ -125,7 +124,7 @@ def _as_json(pictures: _Pictures, model: ServedModel, request_id: str, stages: S
     assessment = pictures.assessment
     lungs = assessment.prediction.lungs
     body = Explanation(
-        **dict(prediction_body(assessment, model, request_id, stages)),
+        **dict(Prediction.by_service(assessment, model.card, request_id, stages.milliseconds)),
         heatmap=Map.of(assessment.prediction.heatmap),
         lungs=None if lungs is None else Map.of(lungs),
         slice_png=png(pictures.slice()),

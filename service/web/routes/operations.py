@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 
 from service.api import Health, ModelInfo, PublicCard
-from service.errors import ErrorCode, OverloadedError
+from service.errors import NotReadyError
 from service.metrics import CONTENT_TYPE
 from service.web.dependencies import AnyState, CurrentModel, known_query
 from service.web.openapi.document import OPERATIONS
@@ -23,9 +23,7 @@ async def metrics(state: AnyState) -> Response:
 async def live(state: AnyState) -> Health:
     """503 if the service can no longer predict; only a restart helps then."""
     if state.is_loaded and not state.is_healthy:
-        raise OverloadedError(
-            "The model no longer works; restart the service.", code=ErrorCode.NOT_READY, title="Not ready"
-        )
+        raise NotReadyError("The model no longer works; restart the service.")
     return Health(status="ok")
 
 
@@ -37,12 +35,7 @@ async def live(state: AnyState) -> Health:
 async def ready(state: AnyState) -> Health:
     """200 if the model has passed its self-check and the service is not draining."""
     if not state.is_ready:
-        raise OverloadedError(
-            "The service is not ready; send requests elsewhere or try again.",
-            code=ErrorCode.NOT_READY,
-            title="Not ready",
-            retry_after_seconds=1,
-        )
+        raise NotReadyError("The service is not ready; send requests elsewhere or try again.", retry_after_seconds=1)
     return Health(status="ok")
 
 

@@ -8,7 +8,6 @@ from service import DISCLAIMER
 from service.api import Prediction
 from service.inference.pipeline import assess_image
 from service.inference.stages import StageTimer
-from service.web.answers import prediction_body
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
@@ -35,4 +34,4 @@ async def predict(request: Request, state: AnyState, model: CurrentModel, point_
     stages.finish("read")
     point = model.point_of(point_name)
     assessment = await cancel_on_disconnect(request, assess_image(data, model, state, stages, point))
-    return prediction_body(assessment, model, request_id_of(request.scope), stages)
+    return Prediction.by_service(assessment, model.card, request_id_of(request.scope), stages.milliseconds)

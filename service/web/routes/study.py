@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service import DISCLAIMER
 from service.api_study import StudyAnswer
-from service.dicom_out.segmentation import Kind
+from service.dicom_out import Kind
 from service.imaging.decode import DecodeLimits
+from service.imaging.series.archives import MAX_FILES
 from service.imaging.series.files import ReadOptions
 from service.inference.study import open_study
 from service.model.study import thin_mm
@@ -19,8 +20,8 @@ from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.studies.upload import OPENAPI_BODY_OF_STUDY, files_of
 from service.web.studies.work import LINES, LinesResponse, StudyWork, counted
+from service.web.upload import OPENAPI_BODY_OF_STUDY, files_of
 
 PATH: Final = "/predict/study"
 
@@ -104,7 +105,7 @@ async def predict_study(
         deadline = asyncio.get_running_loop().time() + state.settings.study_timeout_seconds
         reader = await stack.enter_async_context(open_study(state, options, pictures and wanted == LINES))
         work = StudyWork(reader, model, point, state, deadline, every_mm, uids, request_id_of(request.scope), outcome)
-        await work.read(files_of(request))
+        await work.read(files_of(request, MAX_FILES))
         if wanted == LINES:
             return LinesResponse(work.lines(segmentation if files else None), stack.pop_all())
         study = await cancel_on_disconnect(request, work.study())

@@ -1,1 +1,1 @@
-"""Body and result files of a study."""
+"""Result of a study as JSON, zip or lines."""

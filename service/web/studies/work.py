@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,17 +14,17 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from service.api_study import ResultFile, StudyAnswer, StudyProgress
-from service.dicom_out.segmentation import Kind
-from service.errors import DeadlineError, ErrorCode, ServiceError
+from service.dicom_out import Kind
+from service.errors import ErrorCode, RequestError, ServiceError
 from service.inference.served_model import ServedModel
 from service.inference.service_state import ServiceState
 from service.inference.study import StudyReader
 from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
 from service.model.study import Study
-from service.study_results import study_files
 from service.web.problems import problem_body
-from service.web.studies.files import slice_pictures, study_zip
+from service.web.studies.files import result_files_of, slice_pictures, study_zip
+from service.web.upload import FormFile
 
 LINES: Final = "application/x-ndjson"
 
@@ -59,11 +58,11 @@ class StudyWork:
     request_id: str
     outcome: Outcome
 
-    async def read(self, files: AsyncIterator[tuple[str, io.BytesIO]]) -> None:
+    async def read(self, files: AsyncIterator[FormFile]) -> None:
         """Take the files as they arrive; none is held here, because a zip is as large as a body."""
         async with self.in_time():
-            async for name, file in files:
-                await self.reader.add(name, file)
+            async for file in files:
+                await self.reader.add(file.name, file.content)
 
     async def study(self, report: Callable[[StudyProgress], object] = lambda _: None) -> Study:
         """Wait for the files, and read the slices; `report` is called after each one."""
@@ -87,7 +86,7 @@ class StudyWork:
         """End the context at the deadline of the study.
 
         Raises:
-            DeadlineError: then.
+            RequestError: then.
         """
         timeout = asyncio.timeout_at(self.deadline)
         try:
@@ -97,7 +96,9 @@ class StudyWork:
             if not timeout.expired():
                 raise
             seconds = self.state.settings.study_timeout_seconds
-            raise DeadlineError(f"No result within {seconds:g} seconds; send one series, or fewer slices.") from None
+            raise RequestError(
+                ErrorCode.DEADLINE_EXCEEDED, f"No result within {seconds:g} seconds; send one series, or fewer slices."
+            ) from None
 
     async def lines(self, files: Kind | None) -> AsyncIterator[bytes]:
         """Yield lines of progress, several times a second, the result or a problem, then pictures and files.
@@ -135,7 +136,7 @@ class StudyWork:
             for picture in slice_pictures(study, answer):
                 yield _line("picture", picture)
             if files is not None:
-                for file in study_files(study, self.model.card, self.point, self.model.predictor.sha256, files):
+                for file in result_files_of(study, self.model, self.point, files):
                     yield from _file_line(file)
         except Exception:  # noqa: BLE001 - the response has begun
             yield self._unexpected()
@@ -155,7 +156,7 @@ class StudyWork:
         """Log the exception that is being handled, and build the line of its problem."""
         _log.exception("unexpected error", extra={"fields": {"request_id": self.request_id}})
         self.outcome.code = ErrorCode.INTERNAL_ERROR
-        failure = ServiceError("The service failed; its log has the reason under this request id.")
+        failure = ServiceError()
         return _line("problem", problem_body(failure, self.request_id))
 
 

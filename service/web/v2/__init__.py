@@ -1,1 +1,1 @@
-"""The Open Inference Protocol (V2); remove this package and its lines in `web.app` to drop it."""
+"""The Open Inference Protocol (V2); remove this package and its lines in `web.app` and `web.problems` to drop it."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, TypeVar
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.params import Depends as DependsMarker
 
-from service.errors import UnknownModelError
+from service.errors import ErrorCode, RequestError
 from service.inference.served_model import ServedModel
 from service.inference.statistics import ModelStatistics, Total
 from service.web.dependencies import CurrentModel
@@ -52,11 +52,13 @@ async def _requested_model(request: Request, model: CurrentModel, name: Name) ->
     """Return the model of the path's name and version.
 
     Raises:
-        UnknownModelError: the served model has another name or version.
+        RequestError: the served model has another name or version.
     """
     card = model.card
     if name != card.name or request.path_params.get("version", card.version) != card.version:
-        raise UnknownModelError(f"The model served here is {card.name!r}, version {card.version!r}.")
+        raise RequestError(
+            ErrorCode.UNKNOWN_MODEL, f"The model served here is {card.name!r}, version {card.version!r}."
+        )
     return model
 
 

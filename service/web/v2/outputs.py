@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.inference.served_model import ServedModel
 from service.model.assess import Assessment
-from service.model.prediction import ANSWERS, LungInvolvement
+from service.model.prediction import FACTORS, LungInvolvement
 from service.web.v2.schemas import TensorMetadata
 
 Column: TypeAlias = NDArray[np.float32] | list[str]
@@ -24,8 +24,8 @@ _WITH_LUNGS: Final = (
     TensorMetadata(name="lung_involvement", datatype="FP32", shape=[-1, 3]),
     TensorMetadata(name="lung_fraction", datatype="FP32", shape=[-1]),
 )
-_WITH_ANSWERS: Final = (
-    *(TensorMetadata(name=name, datatype="FP32", shape=[-1]) for name in ANSWERS),
+_WITH_FACTORS: Final = (
+    *(TensorMetadata(name=name, datatype="FP32", shape=[-1]) for name in FACTORS),
     TensorMetadata(name="lesion_threshold", datatype="FP32", shape=[-1]),
 )
 
@@ -36,7 +36,7 @@ def outputs_of(model: ServedModel) -> list[TensorMetadata]:
     return [
         *_ALWAYS,
         *(_WITH_LUNGS if network.has_lungs else ()),
-        *(_WITH_ANSWERS if network.has_answers else ()),
+        *(_WITH_FACTORS if network.has_factors else ()),
     ]
 
 
@@ -56,7 +56,7 @@ def columns_of(assessments: Sequence[Assessment], model: ServedModel) -> dict[st
     if model.predictor.has_lungs:
         columns["lung_involvement"] = numbers(lambda assessment: _row(assessment.prediction.lung_involvement))
         columns["lung_fraction"] = numbers(lambda assessment: assessment.prediction.lung_fraction)
-    if model.predictor.has_answers:
+    if model.predictor.has_factors:
         columns["lesion_probability"] = numbers(lambda assessment: assessment.prediction.lesion_probability)
         columns["covid_given_lesion"] = numbers(lambda assessment: assessment.prediction.covid_given_lesion)
         columns["lesion_threshold"] = numbers(lambda assessment: assessment.point.lesion_threshold)

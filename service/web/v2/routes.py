@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 
 from service import DISCLAIMER, __version__
 from service.errors import (
-    ClientGoneError,
     ErrorCode,
     MalformedRequestError,
     ServiceError,
@@ -29,7 +28,7 @@ from service.web.dependencies import AnyState, require_key, served_model
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import reference_to
 from service.web.request_id import request_id_of
-from service.web.upload import refuse_encoding, too_many_images
+from service.web.upload import incomplete_body, refuse_encoding, too_many_images
 from service.web.v2 import models
 from service.web.v2.models import MODEL, VERSION, RequestedModel, errors, on_model
 from service.web.v2.outputs import columns_of, outputs_of
@@ -149,7 +148,7 @@ async def _body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect as error:
-        raise ClientGoneError("The client disconnected before the whole body had arrived.") from error
+        raise incomplete_body() from error
 
 
 def _parse(
@@ -161,7 +160,7 @@ def _parse(
     tensor, data = only_input(asked, binary)
     max_images = state.settings.max_images_per_request
     if tensor.shape[0] > max_images:
-        raise too_many_images(tensor.shape[0], max_images)
+        raise too_many_images(max_images)
     if tensor.name == "slice":
         return asked, slices_of(tensor, data, DecodeLimits(max_pixels=state.settings.max_pixels))
     if tensor.name == "image":

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
-from service.dicom_out.files import MISSING, REPORT, SEGMENTATION, result_files
+from service.dicom_out import MISSING
+from service.dicom_out.files import REPORT, SEGMENTATION, result_files
 from service.dicom_out.nifti import FILES
 from tests.service.dicom_out.objects import DEVICE
 from tests.service.dicom_out.test_report import FINDINGS

@@ -33,10 +33,10 @@ def built(count: int = 5, *, with_segmentation: bool = True) -> tuple[Dataset, D
 
 def items(dataset: Dataset) -> list[Dataset]:
     """All content items, depth first."""
-    found = []
+    below = []
     for item in dataset.get("ContentSequence", []):
-        found += [item, *items(item)]
-    return found
+        below += [item, *items(item)]
+    return below
 
 
 def name(item: Dataset) -> tuple[str, str]:
@@ -53,13 +53,13 @@ def side(item: Dataset) -> str | None:
 
 def measured(dataset: Dataset) -> dict[tuple[str, str | None], tuple[float, str]]:
     """Value and unit of each measurement of the series, by code and side."""
-    found = {}
+    values = {}
     for item in items(dataset):
         if item.ValueType == "NUM":
             value = item.MeasuredValueSequence[0]
             unit = value.MeasurementUnitsCodeSequence[0].CodeValue
-            found[name(item)[0], side(item)] = float(value.NumericValue), unit
-    return found
+            values[name(item)[0], side(item)] = float(value.NumericValue), unit
+    return values
 
 
 VOLUME = "118565006"
@@ -94,13 +94,13 @@ def test_each_segment_is_referred_to_with_its_volume() -> None:
     result, seg = built()
     assert seg is not None
     groups = srread_groups(result)
-    found = {}
+    volumes = {}
     for group in groups:
         reference = group.referenced_segment
         assert reference.referenced_sop_instance_uid == seg.SOPInstanceUID
         (measurement,) = group.get_measurements()
-        found[reference.referenced_segment_numbers[0]] = (measurement.value, measurement.unit.value)
-    assert found == {int(segment): (volume, "ml") for segment, volume in FINDINGS.volumes_ml.items()}
+        volumes[reference.referenced_segment_numbers[0]] = (measurement.value, measurement.unit.value)
+    assert volumes == {int(segment): (volume, "ml") for segment, volume in FINDINGS.volumes_ml.items()}
 
 
 def srread_groups(result: Dataset) -> list[Any]:

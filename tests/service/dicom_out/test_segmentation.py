@@ -43,14 +43,14 @@ def places(result: Dataset, segment: Segment) -> NDArray[np.float64]:
     direction = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64)
     between_rows, between_columns = shared.PixelMeasuresSequence[0].PixelSpacing
     pixels = result.pixel_array
-    found = []
+    corners = []
     for frame, groups in zip(pixels, result.PerFrameFunctionalGroupsSequence, strict=True):
         if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == segment:
             rows, columns = np.nonzero(frame)
             corner = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, np.float64)
             along = np.outer(rows, direction[3:] * between_rows) + np.outer(columns, direction[:3] * between_columns)
-            found.append(corner + along)
-    return np.concatenate(found)
+            corners.append(corner + along)
+    return np.concatenate(corners)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -65,19 +65,19 @@ def test_a_ball_has_its_volume_and_its_place_in_the_patient(orientation: str) ->
         (Segment.LEFT_LUNG, LUNGS["left"], LUNG_ML),
         (Segment.RIGHT_LUNG, LUNGS["right"], LUNG_ML),
     ):
-        found = places(read, segment)
-        assert len(found) * voxel_ml == pytest.approx(volume, rel=0.03)
-        assert np.linalg.norm(found.mean(axis=0) - centre) < 2
+        voxels = places(read, segment)
+        assert len(voxels) * voxel_ml == pytest.approx(volume, rel=0.03)
+        assert np.linalg.norm(voxels.mean(axis=0) - centre) < 2
 
 
 def expected_frames(chest: SeriesMaps) -> dict[tuple[int, str, int | None], NDArray[np.bool_]]:
     """Masks that are not empty, by segment and frame of the source."""
-    found = {}
+    masks = {}
     for index, source in enumerate(chest.geometry.sources):
         for segment, mask in zip(Segment, chest.masks(index), strict=True):
             if mask.any():
-                found[int(segment), source.sop_instance_uid, source.frame] = mask
-    return found
+                masks[int(segment), source.sop_instance_uid, source.frame] = mask
+    return masks
 
 
 def assert_same_frames(result: Dataset, chest: SeriesMaps) -> None:
@@ -138,8 +138,8 @@ def test_segments_have_their_codes_and_say_what_they_are() -> None:
         assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeValue == side
     assert lesion.SegmentedPropertyTypeCodeSequence[0].CodeValue == "52988006"
     assert lesion.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"
-    assert all("Research only" in each.SegmentDescription for each in (left, right, lesion))
-    assert all("enlarged" in each.SegmentDescription for each in (left, right, lesion))
+    assert all("Research only" in segment.SegmentDescription for segment in (left, right, lesion))
+    assert all("enlarged" in segment.SegmentDescription for segment in (left, right, lesion))
 
 
 def test_the_same_series_and_model_give_the_same_identifiers() -> None:
@@ -161,7 +161,7 @@ def test_two_slices_at_one_place_have_no_segmentation() -> None:
 
 def test_a_series_without_any_lesion_has_no_frame_of_it() -> None:
     chest = maps(series(count=3))
-    clear = [each and SliceMaps(each.lungs, np.zeros_like(each.lesion), each.border) for each in chest.slices]
+    clear = [maps and SliceMaps(maps.lungs, np.zeros_like(maps.lesion), maps.border) for maps in chest.slices]
     result = segmentation(read_source(chest.geometry.sources), dataclasses.replace(chest, slices=clear), DEVICE)
     assert {number for number, _, _ in frame_values(result)} == {Segment.LEFT_LUNG, Segment.RIGHT_LUNG}
     assert len(result.SegmentSequence) == 3

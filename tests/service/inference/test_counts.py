@@ -21,8 +21,10 @@ KEY = "a-key-of-16-chars"
 
 def rejected(counts: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> dict[str, float]:
     """Rejected images by reason, without those counted as 0."""
-    found = {dict(labels)["reason"]: value for (name, labels), value in counts.items() if name.endswith("images_total")}
-    return {reason: value for reason, value in found.items() if value}
+    by_reason = {
+        dict(labels)["reason"]: value for (name, labels), value in counts.items() if name.endswith("images_total")
+    }
+    return {reason: value for reason, value in by_reason.items() if value}
 
 
 async def infer(client: httpx2.AsyncClient, *rows: bytes) -> httpx2.Response:
@@ -76,8 +78,10 @@ async def test_a_fault_within_a_batch_that_answers_200_is_counted_from_0_on(mode
         response = await client.post("/predict/batch", files=[("image", png(60)), ("image", png(220))])
         after = await samples(client)
     assert response.status_code == 200
-    code = response.json()["results"][0]["problem"]["code"]
-    key = labelled("covidct_rejected_images_total", reason=code)
+    assert "boom" not in response.text
+    problems = [result["problem"] and result["problem"]["code"] for result in response.json()["results"]]
+    assert problems == ["internal_error", None]
+    key = labelled("covidct_rejected_images_total", reason="internal_error")
     assert (before[key], after[key]) == (0, 1)
 
 

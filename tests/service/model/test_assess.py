@@ -50,4 +50,4 @@ def test_a_refusal_says_what_to_send_instead(reason: CheckName, words: str) -> N
     error = refusal(reason)
     assert (error.status, error.code) == (422, reason)
     assert words in error.detail
-    assert error.title != refusal(next(each for each in get_args(CheckName) if each != reason)).title
+    assert error.title != refusal(next(name for name in get_args(CheckName) if name != reason)).title

@@ -60,11 +60,6 @@ def refused(path: Path, sha256: str | None = None) -> str:
     return message
 
 
-def test_another_file_than_the_manifests_is_refused(tmp_path: Path) -> None:
-    row = write_models(tmp_path)
-    assert "not the released file" in refused(tmp_path / row.name, "0" * 64)
-
-
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / write_models(tmp_path).name
     path.write_bytes(path.read_bytes()[:-1000])

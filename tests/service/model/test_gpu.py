@@ -79,8 +79,8 @@ def test_two_batches_at_a_time_get_their_own_answers_in_order(predictor: Predict
     expected = probabilities(predictor, slices)
     batches = [range(at % 8, at % 8 + 1 + 7 * at % 50) for at in range(200)]
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda batch: predictor.predict_now([slices[i] for i in batch]), batches)
-        for batch, answers in zip(batches, found, strict=True):
+        predictions = pool.map(lambda batch: predictor.predict_now([slices[i] for i in batch]), batches)
+        for batch, answers in zip(batches, predictions, strict=True):
             given = [answer.probability for answer in answers if isinstance(answer, NetworkPrediction)]
             assert given == pytest.approx([expected[i] for i in batch], abs=2e-3)
 

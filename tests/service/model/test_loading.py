@@ -106,7 +106,10 @@ def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def two_files(tmp_path: Path) -> Path:
     """A models folder with an int8 and an fp16 file, in this order."""
-    rows = [write_models(tmp_path, tiny_card().model_copy(update={"precision": each})) for each in ("int8", "fp16")]
+    rows = [
+        write_models(tmp_path, tiny_card().model_copy(update={"precision": precision}))
+        for precision in ("int8", "fp16")
+    ]
     write_manifest(tmp_path, *rows)
     return tmp_path
 
@@ -117,7 +120,7 @@ def set_speed(monkeypatch: pytest.MonkeyPatch, **milliseconds: float) -> list[tu
 
     def measure(precisions: tuple[Precision, ...]) -> dict[Precision, float]:
         compared.append(precisions)
-        return {each: milliseconds[each] for each in precisions}
+        return {precision: milliseconds[precision] for precision in precisions}
 
     monkeypatch.setattr("service.model.choice.measure_precisions", measure)
     return compared
@@ -144,15 +147,6 @@ def test_a_cpu_serves_the_precision_that_was_measured_fastest(
         other = load(two_files, precision=wanted)
         assert (other.precision, other.choice.milliseconds) == (wanted, {}), "the setting overrules the choice"
     assert compared == [("int8", "bf16", "fp32")], "nothing is measured without a choice"
-
-
-def test_bf16_is_compared_only_where_the_processor_multiplies_it(
-    two_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.model.choice.has_native_bf16", lambda _: False)
-    compared = set_speed(monkeypatch, int8=2.0, fp32=1.0)
-    assert load(two_files).precision == "fp32"
-    assert compared == [("int8", "fp32")]
 
 
 def test_int8_is_not_compared_where_torch_has_no_kernels_for_it(

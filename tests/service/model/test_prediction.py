@@ -32,8 +32,8 @@ def test_each_row_becomes_a_prediction_and_padding_none() -> None:
     first, second = predictions(outputs(4))
     assert (first.probability, second.probability) == pytest.approx((0.0, 0.1))
     assert second.lung_involvement is not None
-    found = second.lung_involvement
-    assert (found.both, found.left, found.right) == pytest.approx((0.1, 0.2, 0.3))
+    involvement = second.lung_involvement
+    assert (involvement.both, involvement.left, involvement.right) == pytest.approx((0.1, 0.2, 0.3))
     assert second.lung_fraction == pytest.approx(0.4)
     assert second.check_scores == pytest.approx({"no_lungs": 0.5})
     assert second.lungs is not None

@@ -3,15 +3,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from service.errors import InferenceError, OverloadedError, UnusableImageError
+from service.errors import OverloadedError, UnusableImageError
 from service.imaging.decode import Slice
 from service.model.loading import LoadOptions, load_predictor
 from service.model.prediction import NetworkPrediction
-from service.model.predictor import Predictor, sizes_of_batches, to_device
+from service.model.predictor import Predictor, sizes_of_batches
 from tests.support.networks.tiny import TinyNetwork, even, write_models
 
 
@@ -35,23 +34,6 @@ def scored(predictor: Predictor, *levels: int) -> list[NetworkPrediction]:
     return [answer for answer in answers if isinstance(answer, NetworkPrediction)]
 
 
-def test_a_slice_whose_answer_is_no_number_does_not_harm_its_neighbours(models: Path) -> None:
-    predictor = load(models, threads=1)
-    healthy = predictor._network
-
-    def nan_for_first(slices: torch.Tensor) -> dict[str, torch.Tensor]:
-        outputs = healthy(slices)
-        factors = torch.ones(len(slices))
-        factors[0] = float("nan")
-        return outputs | {"probability": outputs["probability"] * factors}
-
-    predictor._network = nan_for_first
-    first, second = predictor.predict_now([even(20), even(200)])
-    assert isinstance(first, InferenceError)
-    assert isinstance(second, NetworkPrediction)
-    assert second.probability > 0.5
-
-
 def with_room_for(predictor: Predictor, count: int) -> list[int]:
     """Have the device run out of memory beyond `count` slices; the batches it was asked for."""
     healthy, asked = predictor._network, []
@@ -72,7 +54,9 @@ def test_out_of_memory_halves_the_batch_and_everyone_is_answered(models: Path) -
     expected = scored(predictor, *levels)
     asked = with_room_for(predictor, 2)
     answers = scored(predictor, *levels)
-    assert [each.probability for each in answers] == pytest.approx([each.probability for each in expected])
+    assert [prediction.probability for prediction in answers] == pytest.approx(
+        [prediction.probability for prediction in expected]
+    )
     assert asked[0] == 7
     assert max(asked[1:]) == 4
     assert not predictor.device_lost
@@ -191,27 +175,9 @@ def test_without_a_lung_finder_the_network_reads_every_slice(models: Path) -> No
     assert all(isinstance(answer, NetworkPrediction) for answer in answers)
 
 
-CPU = torch.device("cpu")
-
-
 @pytest.mark.parametrize(
     ("max_size", "sizes"),
     [(1, (1,)), (2, (1, 2)), (3, (1, 2, 3)), (32, (1, 2, 4, 8, 16, 32)), (33, (1, 2, 4, 8, 16, 32, 33))],
 )
 def test_sizes_double_up_to_the_largest(max_size: int, sizes: tuple[int, ...]) -> None:
     assert sizes_of_batches(max_size) == sizes
-
-
-def numbered(count: int) -> list[Slice]:
-    return [np.full((1, 4, 4), number, np.uint8) for number in range(1, count + 1)]
-
-
-def levels(batch: torch.Tensor) -> list[int]:
-    return [int(row.max()) for row in batch]
-
-
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_cpu_gets_as_many_slices_as_there_are(count: int) -> None:
-    batch = to_device(numbered(count), CPU, 8)
-    assert batch.dtype == torch.uint8
-    assert levels(batch) == list(range(1, count + 1))

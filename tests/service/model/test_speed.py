@@ -13,5 +13,5 @@ def test_every_precision_of_a_cpu_gets_a_time(capfd: pytest.CaptureFixture[str])
     precisions: tuple[Precision, ...] = ("int8", "bf16", "fp32")
     milliseconds = measure_precisions(precisions)
     assert list(milliseconds) == list(precisions)
-    assert all(each > 0 for each in milliseconds.values())
+    assert all(time > 0 for time in milliseconds.values())
     assert capfd.readouterr().err == "", "torch's warnings are for its users, not for operators"

@@ -69,16 +69,6 @@ async def test_a_connection_is_refused_where_every_other_one_is_being_answered(s
     assert [(await reader.read())[:12] for reader in busy] == [b"HTTP/1.1 204"] * 2
 
 
-async def test_the_connection_that_waits_longest_for_its_client_gives_its_place(service: Service) -> None:
-    service.go.set()
-    idle = [await service.connect() for _ in range(3)]
-    assert await idle[0].read() == b""
-    answered = await service.connect(REQUEST)
-    assert (await answered.read()).startswith(b"HTTP/1.1 204")
-    assert await idle[1].read() == b""
-    assert not idle[2].at_eof()
-
-
 async def test_a_body_that_its_route_reads_has_the_time_of_the_route(service: Service) -> None:
     service.go.set()
     reader, writer = await service.open(REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 8\r\n\r\nhalf"))
@@ -94,11 +84,3 @@ async def test_a_client_that_closes_its_sending_side_leaves_its_study(service: S
     writer.write_eof()
     assert await reader.read() == b""
     service.go.set()
-
-
-async def test_a_client_that_closes_its_sending_side_waits_for_another_answer(service: Service) -> None:
-    reader, writer = await service.open(REQUEST)
-    await service.asked.acquire()
-    writer.write_eof()
-    service.go.set()
-    assert (await reader.read()).startswith(b"HTTP/1.1 204")

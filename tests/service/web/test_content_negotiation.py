@@ -1,6 +1,6 @@
 import pytest
 
-from service.errors import NotAcceptableError
+from service.errors import RequestError
 from service.web.content_negotiation import choose_media_type
 
 OFFERS = ("image/png", "application/json")
@@ -26,5 +26,5 @@ def test_the_best_offer_is_chosen(accept: str, chosen: str) -> None:
 
 @pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "*/*;q=0", "image/png;q=high", "nonsense"])
 def test_none_of_the_offers_is_refused(accept: str) -> None:
-    with pytest.raises(NotAcceptableError, match="image/png or application/json"):
+    with pytest.raises(RequestError, match="image/png or application/json"):
         choose_media_type(accept, OFFERS)

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import imagecodecs
@@ -12,10 +12,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from service.imaging.dicom.reader import DEFLATED, EXPLICIT
 from tests.support.files.dicoms import ct, encapsulated
-from tests.support.files.lying_files import chunk, encoded
-
-Tag = tuple[int, int, int, int]
-"""Number, type, count, value or place of a TIFF tag."""
+from tests.support.files.lying_files import chunk, directory, encoded, page, tiff
 
 _BYTES, _SHORT, _LONG, _SIGNED_LONG_8 = 7, 3, 4, 17
 
@@ -25,25 +22,6 @@ def deflated(size: int) -> bytes:
     stream = zlib.compressobj(9)
     piece = bytes(1 << 20)
     return b"".join(stream.compress(piece) for _ in range(size >> 20)) + stream.flush()
-
-
-def directory(tags: Iterable[Tag], following: int = 0) -> bytes:
-    """A TIFF directory; tags with the same number keep their order."""
-    ordered = sorted(tags, key=lambda tag: tag[0])
-    entries = b"".join(struct.pack("<HHII", *tag) for tag in ordered)
-    return struct.pack("<H", len(ordered)) + entries + struct.pack("<I", following)
-
-
-def page(width: int, height: int, compression: int, place: int, size: int) -> list[Tag]:
-    """Tags of an 8-bit grey page with one strip."""
-    return [(256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, 1, 8), (259, _SHORT, 1, compression),
-            (262, _SHORT, 1, 1), (273, _LONG, 1, place), (277, _SHORT, 1, 1), (278, _LONG, 1, height),
-            (279, _LONG, 1, size)]  # fmt: skip
-
-
-def tiff(payload: bytes, tags: Iterable[Tag]) -> bytes:
-    """A TIFF with its directory behind the payload, which begins at byte 8."""
-    return b"II*\0" + struct.pack("<I", 8 + len(payload)) + payload + directory(tags)
 
 
 def tiff_of_one_large_tile(side: int = 16384) -> bytes:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -66,19 +67,35 @@ def webp_that_claims(width: int, height: int) -> bytes:
     return bytes(whole)
 
 
-def tiff(tags: list[tuple[int, int, int]], next_directory: int) -> bytes:
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", next_directory) + bytes(4096)
+Tag = tuple[int, int, int, int]
+"""Number, type, count, value or place of a TIFF tag."""
+
+_SHORT, _LONG = 3, 4
 
 
-def tiff_tags(width: int, height: int) -> list[tuple[int, int, int]]:
-    return [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1),
-            (278, 4, height), (279, 4, width * height % 2**32)]  # fmt: skip
+def directory(tags: Iterable[Tag], following: int = 0) -> bytes:
+    """A TIFF directory; tags with the same number keep their order."""
+    ordered = sorted(tags, key=lambda tag: tag[0])
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in ordered)
+    return struct.pack("<H", len(ordered)) + entries + struct.pack("<I", following)
+
+
+def page(width: int, height: int, compression: int, place: int, size: int) -> list[Tag]:
+    """Tags of an 8-bit grey page with one strip."""
+    return [(256, _LONG, 1, width), (257, _LONG, 1, height), (258, _SHORT, 1, 8), (259, _SHORT, 1, compression),
+            (262, _SHORT, 1, 1), (273, _LONG, 1, place), (277, _SHORT, 1, 1), (278, _LONG, 1, height),
+            (279, _LONG, 1, size)]  # fmt: skip
+
+
+def tiff(payload: bytes, tags: Iterable[Tag]) -> bytes:
+    """A TIFF with its directory behind the payload, which begins at byte 8."""
+    return b"II*\0" + struct.pack("<I", 8 + len(payload)) + payload + directory(tags)
 
 
 def tiff_that_claims(width: int, height: int) -> bytes:
-    return tiff(tiff_tags(width, height), 0)
+    return tiff(bytes(4096), page(width, height, 1, 8, width * height % 2**32))
 
 
 def tiff_in_a_circle() -> bytes:
-    return tiff(tiff_tags(32, 32), 8)
+    """A directory that follows itself."""
+    return b"II*\0" + struct.pack("<I", 8) + directory(page(32, 32, 1, 200, 32 * 32), 8) + bytes(4096)

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torchvision.models import vgg
 
-from tests.support.networks.random_weights import write_random_weights
 from training.__main__ import main
 from training.network.lung_finder import LungFinder
+from training.network.weights import write_random_weights
 from training.report_recipe import Architecture
 
 _THINNER = 16
@@ -46,7 +46,7 @@ def thin_vgg() -> Iterator[None]:
 
 def _get_model(architecture: str, weights: None) -> SimpleNamespace:
     plan = vgg.cfgs[{"vgg16_bn": "D", "vgg19_bn": "E"}[architecture]]
-    layers = vgg.make_layers([each if each == "M" else each // _THINNER for each in plan], batch_norm=True)
+    layers = vgg.make_layers([width if width == "M" else width // _THINNER for width in plan], batch_norm=True)
     first, second, last = (
         nn.Linear(512 // _THINNER * 49, _HIDDEN),
         nn.Linear(_HIDDEN, _HIDDEN),

@@ -33,14 +33,6 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def run_to_its_end(models: Path, **settings: object) -> "subprocess.CompletedProcess[str]":
-    """Start a service that is expected to refuse to serve."""
-    command = [sys.executable, "-m", "service"]
-    return subprocess.run(
-        command, env=environment(models, **settings), cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS
-    )
-
-
 class Server:
     """A running service."""
 

@@ -9,7 +9,7 @@ def write_patients(path: Path, split: Split) -> Path:
     """Patients are numbered from 0 in both classes, as COVID-CT does; returns `path`."""
     lines = ["file,class,split,patient"]
     for label, name in enumerate(LABELS):
-        files = [each.path.partition("/")[2] for each in split.slices if each.label == label]
+        files = [slice_.path.partition("/")[2] for slice_ in split.slices if slice_.label == label]
         lines += [f"{file},{name},train,Patient {i // 2}" for i, file in enumerate(files)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

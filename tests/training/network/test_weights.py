@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.networks.random_weights import write_random_weights
 from training.errors import TrainingError
+from training.network.weights import write_random_weights
 from training.report.network import SliceNetwork, load_imagenet
 
 pytestmark = pytest.mark.usefixtures("thin")

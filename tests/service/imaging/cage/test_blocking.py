@@ -9,7 +9,7 @@ import pytest
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.cage.pool import CageLimits
-from service.imaging.decode import DecodeLimits, decode
+from service.imaging.decode import DecodeLimits, decode, to_input
 from service.imaging.series.files import ReadOptions
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.files.dicoms import ct, phantom
@@ -24,8 +24,8 @@ def test_files_are_read_one_after_the_other_and_one_that_does_not_end_stops_no_o
     stored = np.stack([phantom()] * 3)
     with BlockingCage(CageLimits(seconds=0.3)) as cage:
         with pytest.raises(UnusableImageError, match=r"more than 0\.3 seconds"):
-            cage.decode(jpeg_of_many_scans(scans=100_000))
-        np.testing.assert_array_equal(cage.decode(png()).slice_, decode(png()))
+            cage.network_input(jpeg_of_many_scans(scans=100_000), 32)
+        np.testing.assert_array_equal(cage.network_input(png(), 32), to_input(decode(png()), 32))
         first = next(iter(cage.study_slices(ct(stored), "a", OPTIONS)))
         assert not isinstance(first, ServiceError), "a reader may stop before the last frame"
         assert len(list(cage.study_slices(ct(stored), "a", OPTIONS))) == 3

@@ -24,7 +24,7 @@ from tests.support.files.dicoms import ct, phantom
 from tests.support.files.hostile import honest_oddities
 from tests.support.files.lying_files import encoded
 from tests.support.processes.client import png
-from tests.support.processes.family import descendants, is_running, used, wait_for, workers
+from tests.support.processes.family import is_running, used
 from tests.support.processes.server import ROOT
 
 ENDLESS = jpeg_of_many_scans(scans=100_000)
@@ -114,15 +114,6 @@ async def test_a_fault_of_the_program_is_no_error_of_the_file_and_is_logged(capl
 
 
 @pytest.mark.anyio
-async def test_every_damaged_file_is_called_damaged() -> None:
-    async with caged() as cage:
-        for _ in range(3):
-            with pytest.raises(UnusableImageError) as refused:
-                await cage.decode(ct(phantom())[:-4000])
-            assert refused.value.code == "damaged_image"
-
-
-@pytest.mark.anyio
 async def test_a_file_that_needs_too_much_time_is_refused_by_name_and_its_worker_is_replaced() -> None:
     async with caged(seconds=0.5) as cage:
         with pytest.raises(UnusableImageError, match=r"more than 0\.5 seconds of processor time") as refused:
@@ -143,19 +134,6 @@ async def test_a_decoder_that_does_not_end_is_a_refusal_of_its_file(monkeypatch:
         worker.kill()
     assert refused.value.code == "limit_exceeded"
     assert cage.endings == [Ending.STUCK]
-
-
-@pytest.mark.anyio
-async def test_a_file_that_takes_seconds_does_not_keep_a_usual_slice_waiting() -> None:
-    async with caged(seconds=30) as cage:
-        slow = [asyncio.create_task(cage.decode(jpeg_of_many_scans(scans=20_000))) for _ in range(4)]
-        await cage.busy_worker()
-        async with asyncio.timeout(20):  # the files above need a minute
-            assert (await cage.decode(png())).slice_.shape == (1, 64, 64)
-        assert not any(task.done() for task in slow)
-        for task in slow:
-            task.cancel()
-        await asyncio.gather(*slow, return_exceptions=True)
 
 
 @pytest.mark.anyio
@@ -287,36 +265,3 @@ async def test_a_worker_has_no_files_no_sockets_no_processes_no_secrets_and_no_t
         assert "COVIDCT_API_KEYS" not in worker.environ()
         assert not any("torch" in mapped.path for mapped in worker.memory_maps())
         assert worker.memory_info().rss < 60 * 1024**2
-
-
-ORPHANS = """
-import asyncio, sys
-from pathlib import Path
-from service.imaging.cage.fork_server import ForkServer
-from service.imaging.cage.pool import Cage
-
-async def main():
-    cage = Cage(ForkServer(), processes=2)
-    await cage.start()
-    print("started", flush=True)
-    await cage.decode(Path(sys.argv[1]).read_bytes())
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_process_is_left_when_the_one_that_uses_them_ends(number: signal.Signals, tmp_path: Path) -> None:
-    file = tmp_path / "endless.jpg"
-    file.write_bytes(ENDLESS)
-    with subprocess.Popen(
-        [sys.executable, "-c", ORPHANS, file], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        wait_for(lambda: any(used(worker) > 0.3 for worker in workers(process.pid)))
-        family = descendants(process.pid)
-        process.send_signal(number)
-        process.wait()
-    assert len(family) >= 3
-    wait_for(lambda: not any(is_running(process) for process in family), 10)

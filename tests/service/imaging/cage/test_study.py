@@ -70,17 +70,17 @@ async def test_an_endless_file_is_ended_and_the_next_is_read() -> None:
 
 def test_frames_that_were_answered_are_left_out() -> None:
     data = ct(np.stack([phantom()] * 3))
-    found = list(pack_slices(study_order("a", PLAIN) | {"start": 2}, data))
-    assert len(found) == 1
+    items = list(pack_slices(study_order("a", PLAIN) | {"start": 2}, data))
+    assert len(items) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("place", {}), ("shape", [9999, 9999]), ("shape", ["x", 1]), ("header", "x")]
 )
 def test_a_worker_that_lies_has_a_damaged_file(name: str, value: object) -> None:
-    (found,) = pack_slices(study_order("a", WHOLE) | {"start": 0}, series([10.0])[0])
-    assert not isinstance(found, ServiceError)
-    head, parts = found
+    (items,) = pack_slices(study_order("a", WHOLE) | {"start": 0}, series([10.0])[0])
+    assert not isinstance(items, ServiceError)
+    head, parts = items
     payload = b"".join(parts)
     slice_, header = unpack_slice(head, payload, 32, b"")
     assert slice_.place.source is not None

@@ -28,8 +28,8 @@ async def answer(app: ASGIApp) -> tuple[httpx2.Response, set[str]]:
     transport = httpx2.ASGITransport(context, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.get("/anything")
-    samples = [each for family in metrics.registry.collect() for each in family.samples]
-    return response, {each.labels["status"] for each in samples if each.name == "covidct_requests_total"}
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    return response, {sample.labels["status"] for sample in samples if sample.name == "covidct_requests_total"}
 
 
 async def test_a_layer_that_fails_is_a_counted_500_with_a_request_id() -> None:

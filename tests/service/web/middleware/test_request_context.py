@@ -15,7 +15,7 @@ async def test_request_ids_are_echoed_if_harmless_and_made_otherwise(models: Pat
         echoed = await client.get("/health/live", headers={"X-Request-ID": "client-7"})
         made = [await client.get("/health/live", headers={"X-Request-ID": bad}) for bad in ("a b", "x" * 65, '{"a":1}')]
     assert echoed.headers["x-request-id"] == "client-7"
-    assert all(re.fullmatch("[0-9a-f]{32}", each.headers["x-request-id"]) for each in made)
+    assert all(re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"]) for answer in made)
 
 
 async def test_every_request_is_one_log_line_without_the_file_name(

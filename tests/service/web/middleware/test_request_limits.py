@@ -24,16 +24,11 @@ class Gate:
     def __init__(self) -> None:
         self.entered = asyncio.Event()
         self.opened = asyncio.Event()
-        self.cancelled = False
 
     async def __call__(self, request: Request) -> PlainTextResponse:
         body = await request.body()
         self.entered.set()
-        try:
-            await self.opened.wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
+        await self.opened.wait()
         return PlainTextResponse(str(len(body)))
 
 
@@ -93,27 +88,6 @@ async def test_a_length_that_is_no_number_is_malformed(length: str) -> None:
     async with make(Gate()) as client:
         response = await client.post("/guarded", content=b"", headers={"Content-Length": length})
     assert problem(response) == (400, "malformed_request")
-
-
-async def test_a_request_that_takes_too_long_is_a_504_and_its_work_is_dropped() -> None:
-    gate = Gate()
-    async with make(gate, timeout_seconds=0.05) as client:
-        assert problem(await client.post("/guarded")) == (504, "deadline_exceeded")
-    assert gate.cancelled
-
-
-async def test_one_request_too_many_is_told_to_come_back_and_others_are_untouched() -> None:
-    gate = Gate()
-    async with make(gate, max_concurrent=1) as client:
-        first = asyncio.create_task(client.post("/guarded", content=b"abc"))
-        await gate.entered.wait()
-        refused = await client.post("/guarded")
-        assert problem(refused) == (503, "overloaded")
-        assert refused.headers["Retry-After"] == "1"
-        assert (await client.get("/metrics")).text == "ok"
-        gate.opened.set()
-        assert (await first).text == "3"
-        assert (await client.post("/guarded", content=b"abcd")).text == "4"
 
 
 async def test_a_failed_request_frees_its_place() -> None:

@@ -51,15 +51,15 @@ def test_every_reference_leads_to_a_schema_and_every_schema_is_used(document: di
 
 
 def test_every_error_refers_to_the_one_schema_of_its_form(document: dict[str, Any]) -> None:
-    found = 0
+    count = 0
     for path, operation in operations(document):
         form = ("application/json", "V2Error") if path.startswith("/v2") else (MEDIA_TYPE, "Problem")
         for status, answer in operation["responses"].items():
             if status != "200":
                 ((media_type, content),) = answer["content"].items()
                 assert (media_type, content["schema"]) == (form[0], {"$ref": f"#/components/schemas/{form[1]}"})
-                found += 1
-    assert found > 50
+                count += 1
+    assert count > 50
     assert '"urn:covidct:problem:damaged_image"' in json.dumps(document["components"]["schemas"]["Problem"])
 
 
@@ -82,8 +82,8 @@ def test_both_routes_of_a_model_take_the_same_and_one_takes_a_version(document: 
             next(iter(document["paths"][f"/v2/models/{{name}}{versions}{part}"].values()))
             for versions in ("", "/versions/{version}")
         )
-        assert [each["name"] for each in of_model["parameters"]] == ["name"]
-        assert sorted(each["name"] for each in of_version["parameters"]) == ["name", "version"]
+        assert [parameter["name"] for parameter in of_model["parameters"]] == ["name"]
+        assert sorted(parameter["name"] for parameter in of_version["parameters"]) == ["name", "version"]
         different = ("operationId", "summary", "parameters")
         assert {key: value for key, value in of_model.items() if key not in different} == {
             key: value for key, value in of_version.items() if key not in different

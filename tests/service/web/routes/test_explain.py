@@ -56,8 +56,8 @@ async def test_json_has_the_prediction_the_values_and_the_pictures(models: Path)
     async with serve(models) as client:
         body: dict[str, Any] = (await explain(client, slice_of(120, 80), accept="application/json")).json()
         prediction = (await predict(client, slice_of(120, 80))).json()
-    own = prediction.keys() - {"request_id", "timings_milliseconds"}
-    assert {name: body[name] for name in own} == {name: prediction[name] for name in own}
+    names = prediction.keys() - {"request_id", "timings_milliseconds"}
+    assert {name: body[name] for name in names} == {name: prediction[name] for name in names}
     values = np.array(body["heatmap"]["values"])
     assert values.shape == (body["heatmap"]["height"], body["heatmap"]["width"]) == (4, 4)
     assert np.all(np.diff(values[1]) > 0)  # brighter to the right

@@ -30,10 +30,10 @@ async def test_the_model_route_tells_how_far_its_file_is_from_the_figures_of_the
     shutil.copytree(models, tmp_path / "models")
     path = tmp_path / "models" / "metrics.json"
     manifest = json.loads(path.read_text())
-    own = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
-    path.write_text(json.dumps(manifest | {"agreement": {manifest["files"][0]["name"]: own | {"later": 1}}}))
+    measured = {"auc": 0.9, "decisions_equal": 0.99, "largest_difference": 0.01}
+    path.write_text(json.dumps(manifest | {"agreement": {manifest["files"][0]["name"]: measured | {"later": 1}}}))
     async with serve(tmp_path / "models") as client:
-        assert (await client.get("/model")).json()["agreement"] == own
+        assert (await client.get("/model")).json()["agreement"] == measured
 
 
 async def test_before_the_start_nothing_is_ready_and_health_says_so(models: Path) -> None:

@@ -46,9 +46,9 @@ def test_nothing_of_it_comes_from_elsewhere_or_is_inline() -> None:
 
 def test_the_page_draws_maps_like_the_service() -> None:
     script = (FOLDER / "map.js").read_text()
-    found = re.search(r"COLOURS = (\[\[.*?\]\]);", script)
-    assert found is not None
-    assert tuple(map(tuple, json.loads(found[1]))) == overlay._COLOURS
+    match = re.search(r"COLOURS = (\[\[.*?\]\]);", script)
+    assert match is not None
+    assert tuple(map(tuple, json.loads(match[1]))) == overlay._COLOURS
     for name, value in (
         ("CONTOUR_VALUE", overlay.CONTOUR_VALUE),
         ("LUNG_VALUE", overlay._LUNG_VALUE),

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from service.api_study import ResultFile
-from service.web.studies import files
 from service.web.studies.files import study_zip
 
 
@@ -19,7 +18,7 @@ async def test_a_zip_that_is_cancelled_builds_no_more_files(monkeypatch: pytest.
             names.append(f"{len(names)}.dcm")
             yield ResultFile(series=0, name=names[-1], content=b"content")
 
-    monkeypatch.setattr(files, "study_files", endless)
+    monkeypatch.setattr("service.study_results.study_files", endless)
     answer: Any = SimpleNamespace(model_dump_json=lambda **_: "{}")
     model: Any = SimpleNamespace(card=None, predictor=SimpleNamespace(sha256=""))
     study: Any = None

@@ -5,15 +5,34 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.networks.tiny import INPUT_SIZE, TinyClassifier, classifier_card, write_models
 from tests.support.processes.client import labelled, png, predict, samples, serve
-from tests.support.processes.v2 import INFER, ROW, error, infer, tensor
 
 pytestmark = pytest.mark.anyio
+
+INFER = "/v2/models/tiny/infer"
+ROW = [200] * INPUT_SIZE**2
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"name": "slice", "shape": [1, 1, INPUT_SIZE, INPUT_SIZE], "datatype": "UINT8", "data": ROW} | changes
+
+
+async def infer(client: httpx2.AsyncClient, *inputs: dict[str, Any], **more: Any) -> httpx2.Response:
+    return await client.post(INFER, json={"inputs": list(inputs), **more})
+
+
+def error(response: httpx2.Response, status: int) -> str:
+    """The body of a response that must be an error in the protocol's form."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
+    body = response.json()
+    assert body["request_id"] == response.headers["x-request-id"]
+    return str(body["error"])
 
 
 async def test_server_and_model_tell_about_themselves(models: Path) -> None:
@@ -33,8 +52,8 @@ async def test_server_and_model_tell_about_themselves(models: Path) -> None:
         body = (await client.get("/v2/models/tiny")).json()
         assert body == (await client.get("/v2/models/tiny/versions/0.0.1")).json()
     assert (body["name"], body["versions"]) == ("tiny", ["0.0.1"])
-    assert {each["name"]: each["shape"] for each in body["inputs"]} == {"image": [-1], "slice": [-1, 1, -1, -1]}
-    assert {each["name"]: (each["datatype"], each["shape"]) for each in body["outputs"]} == {
+    assert {entry["name"]: entry["shape"] for entry in body["inputs"]} == {"image": [-1], "slice": [-1, 1, -1, -1]}
+    assert {entry["name"]: (entry["datatype"], entry["shape"]) for entry in body["outputs"]} == {
         "probability": ("FP32", [-1]),
         "label": ("BYTES", [-1]),
         "threshold": ("FP32", [-1]),
@@ -55,7 +74,7 @@ async def test_a_slice_tensor_gets_the_answer_that_predict_gives(models: Path) -
     async with serve(models) as client:
         body = (await infer(client, tensor(), id="mine")).json()
         expected = (await predict(client, png(200))).json()
-    outputs = {each["name"]: each for each in body["outputs"]}
+    outputs = {entry["name"]: entry for entry in body["outputs"]}
     assert (body["id"], body["model_name"], body["model_version"]) == ("mine", "tiny", "0.0.1")
     assert outputs["probability"]["data"] == pytest.approx([expected["probability"]], abs=1e-6)
     assert outputs["label"] == {"name": "label", "shape": [1], "datatype": "BYTES", "data": [expected["label"]]}
@@ -70,8 +89,8 @@ async def test_a_slice_tensor_gets_the_answer_that_predict_gives(models: Path) -
 async def test_a_model_without_lungs_has_no_outputs_of_them(tmp_path: Path) -> None:
     write_models(tmp_path, classifier_card(), TinyClassifier())
     async with serve(tmp_path) as client:
-        described = [each["name"] for each in (await client.get("/v2/models/tiny")).json()["outputs"]]
-        answered = [each["name"] for each in (await infer(client, tensor())).json()["outputs"]]
+        described = [entry["name"] for entry in (await client.get("/v2/models/tiny")).json()["outputs"]]
+        answered = [entry["name"] for entry in (await infer(client, tensor())).json()["outputs"]]
         refused = await infer(client, tensor(), outputs=[{"name": "lung_fraction"}])
     assert described == answered == ["probability", "label", "threshold", "out_of_distribution", "heatmap"]
     assert "Unknown output 'lung_fraction'" in error(refused, 400)
@@ -82,7 +101,7 @@ async def test_an_image_that_fails_a_check_fails_the_request_or_is_flagged(model
     async with serve(models) as client:
         assert "No lungs were found" in error(await infer(client, dark), 422)
     async with serve(models, out_of_distribution="flag") as client:
-        outputs = {each["name"]: each["data"] for each in (await infer(client, dark)).json()["outputs"]}
+        outputs = {entry["name"]: entry["data"] for entry in (await infer(client, dark)).json()["outputs"]}
     assert outputs["out_of_distribution"][0] > 1
 
 
@@ -99,7 +118,7 @@ async def test_files_in_base64_are_read_and_resized(models: Path) -> None:
         image = {"name": "image", "shape": [2], "datatype": "BYTES", "data": files}
         body = (await infer(client, image, outputs=[{"name": "probability"}])).json()
         expected = [(await predict(client, png(level, 120))).json()["probability"] for level in (40, 220)]
-    assert [each["name"] for each in body["outputs"]] == ["probability"]
+    assert [entry["name"] for entry in body["outputs"]] == ["probability"]
     assert body["outputs"][0]["data"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -202,7 +221,7 @@ async def test_elements_that_end_beyond_their_bytes_are_an_error(models: Path) -
             assert "beyond" in error(await client.post(INFER, content=header + data, headers=length), 400)
 
 
-@pytest.mark.parametrize("length", ["99999999", "-1", "x"])
+@pytest.mark.parametrize("length", ["99999999", "-1", "x", "9" * 5000])
 async def test_a_header_length_that_is_none_is_an_error(models: Path, length: str) -> None:
     async with serve(models) as client:
         response = await client.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": length})
@@ -259,7 +278,7 @@ async def test_a_slice_tensor_of_any_size_is_resampled_like_a_file(models: Path,
     Image.fromarray(pixels).save(file, "PNG")
     async with serve(models) as client:
         sent = tensor(shape=[1, 1, height, width], data=pixels.ravel().tolist())
-        outputs = {each["name"]: each["data"] for each in (await infer(client, sent)).json()["outputs"]}
+        outputs = {entry["name"]: entry["data"] for entry in (await infer(client, sent)).json()["outputs"]}
         expected = (await predict(client, file.getvalue())).json()
     assert outputs["probability"] == pytest.approx([expected["probability"]], abs=1e-6)
 

@@ -52,7 +52,7 @@ async def test_every_other_way_to_ask_gives_the_same_answers(doctor: Path) -> No
     for name in ("lesion_probability", "covid_given_lesion", "lesion_threshold"):
         assert float(headers[f"x-covidct-{name.replace('_', '-')}"]) == pytest.approx(expected[name], abs=1e-5)
         assert outputs[name] == pytest.approx(expected[name], abs=1e-6)
-        assert name in {each["name"] for each in described}
+        assert name in {parameter["name"] for parameter in described}
 
 
 async def test_a_model_without_these_answers_has_null(models: Path) -> None:
