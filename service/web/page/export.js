@@ -60,6 +60,14 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+/** Decode base64; `Uint8Array.fromBase64` is missing in browsers older than 2025. */
+export function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+  return bytes;
+}
+
 /** Make the browser save a file. */
 export function save(name, type, content) {
   const link = document.createElement("a");

@@ -1,6 +1,7 @@
 // Pictures that are read one by one, two at a time; several are rows of a table that sorts. One is selected.
 
 import { element } from "./element.js";
+import { bytesOf } from "./export.js";
 import { nameOf } from "./intake.js";
 import { ServiceProblem } from "./service.js";
 import { kindOf, outcome, percent } from "./wording.js";
@@ -90,7 +91,7 @@ export class Slices {
     const wait = (seconds) => this.#set(entry, { note: `The service is busy; retrying in ${seconds} s…` });
     try {
       const { slice_png_base64: png, overlay_png_base64: _overlay, heatmap, lungs, ...answer } = await this.#service.explain(entry.file, wait, signal);
-      const slice = new Blob([Uint8Array.fromBase64(png)], { type: "image/png" });
+      const slice = new Blob([bytesOf(png)], { type: "image/png" });
       this.#set(entry, { state: "done", answer, picture: { slice, lesion: heatmap, lungs } });
     } catch (error) {
       if (!signal.aborted && !(error instanceof ServiceProblem)) console.error(error);

@@ -1,7 +1,7 @@
 // A study that was read: its series with their slices, pictures and result files. One slice is selected.
 
 import { element, find } from "./element.js";
-import { save, studyRows, tables } from "./export.js";
+import { bytesOf, save, studyRows, tables } from "./export.js";
 import { drawLayers, layersOf } from "./map.js";
 import { seriesSummary } from "./summary.js";
 import { legend, percent, words } from "./wording.js";
@@ -40,7 +40,7 @@ export class Study {
 
   /** Keep a line with a picture, and show it if it is wanted now. */
   async addPicture({ series, index, slice_jpeg: slice, lesion_png: lesion, lungs_png: lungs }) {
-    const blob = (base64, type) => base64 && new Blob([Uint8Array.fromBase64(base64)], { type });
+    const blob = (base64, type) => base64 && new Blob([bytesOf(base64)], { type });
     const picture = { slice: blob(slice, "image/jpeg"), lesion: blob(lesion, "image/png"), lungs: blob(lungs, "image/png") };
     this.#pictures.set(`${series}/${index}`, picture);
     if (series !== this.#series.index) return;
@@ -59,14 +59,14 @@ export class Study {
     const files = this.#files.filter(({ series, name }) => series === this.#series.index && name in FILES);
     return [
       ...tables(studyRows(this.answer), this.answer),
-      ...files.map(({ name, content }) => [FILES[name], () => save(`covid-ct-${name}`, type(name), Uint8Array.fromBase64(content))]),
+      ...files.map(({ name, content }) => [FILES[name], () => save(`covid-ct-${name}`, type(name), bytesOf(content))]),
     ];
   }
 
   /** Why result files of the series are missing; "" if none is. */
   get missing() {
     const file = this.#files.find(({ series, name }) => series === this.#series.index && name === "missing.txt");
-    return file ? new TextDecoder().decode(Uint8Array.fromBase64(file.content)) : "";
+    return file ? new TextDecoder().decode(bytesOf(file.content)) : "";
   }
 
   /** Show a slice of the series. */
