@@ -1,12 +1,10 @@
 import json
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from service.imaging import overlay
-from service.model.card import CheckName
 from service.web.routes import page
 from tests.support.processes.client import problem, serve
 
@@ -57,9 +55,3 @@ def test_the_page_draws_maps_like_the_service() -> None:
         assert f"const {name} = {value:g};" in script
     for name, colour in (("CONTOUR", overlay._CONTOUR), ("OUTLINE", overlay._OUTLINE)):
         assert f'const {name} = "rgb{colour}";' in script
-
-
-def test_every_reason_of_a_refusal_has_words_on_the_page() -> None:
-    wording = (FOLDER / "wording.js").read_text()
-    for name in get_args(CheckName):
-        assert len(re.findall(rf"^ +{name}: \"", wording, re.MULTILINE)) == 2, name  # headline and remedy
