@@ -22,7 +22,7 @@ from training.models.local_calibration import (
     calibrate_to,
     uncalibrated_figures,
 )
-from training.run.progress import say
+from training.run.progress import say, warn
 from training.run.run_folder import check_folder
 
 _PREFERRED: Final = "fp16"
@@ -42,6 +42,11 @@ def run(options: argparse.Namespace) -> None:
     for name, figure in local.figures.items():
         released = f", released model {before[name].value:.3f}" if name in before else ""
         print(f"{local.source}, {name}: {written(figure)}{released}")
+    if local.figures["log_loss"].value >= before["log_loss"].value:
+        warn(
+            f"on patients whom the fit has not seen, it is no better than the released model (log loss "
+            f"{local.figures['log_loss'].value:.3f}, released {before['log_loss'].value:.3f}); use more patients"
+        )
     write_calibrated(options.models, options.out, local, before)
     say(f"written: {options.out}; serve it with COVIDCT_MODELS_DIR={options.out}")
 

@@ -18,12 +18,12 @@ from training.models.local_calibration import ProbabilityName
 COLUMNS = ("file", "label", "source", "patient", "finding")
 
 
-def _hospital(folder: Path, count: int = 40, patients: int = 20) -> Path:
-    """Even slices; COVID is brighter than NonCOVID, and both are brighter than the network was calibrated for."""
+def _hospital(folder: Path, count: int = 40, patients: int = 20, levels: tuple[int, int] = (170, 140)) -> Path:
+    """Even slices; COVID is brighter than NonCOVID, and usually both than the network was calibrated for."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = []
-    for label, level, finding in (("COVID", 170, ""), ("NonCOVID", 140, "healthy")):
+    for label, level, finding in zip(("COVID", "NonCOVID"), levels, ("", "healthy"), strict=True):
         for number in range(count):
             grey = np.full((64, 64), rng.normal(level, 14), np.uint8)
             Image.fromarray(grey).save(folder / f"{label}-{number}.png")
@@ -96,6 +96,16 @@ async def test_the_service_serves_the_calibrated_probabilities_and_thresholds(
     assert after["threshold"] == local.threshold
     assert card["local"]["source"] == "clinic"
     assert card["operating_points"] == local.operating_points
+
+
+def test_a_calibration_that_helps_no_other_patient_is_warned_of(
+    released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["calibrate", "--models", str(released), "--out", str(tmp_path / "here"), "--labelled"]
+    assert main([*command, str(_hospital(tmp_path / "alike", levels=(115, 115)))]) == 0
+    assert "no better than the released model" in capsys.readouterr().err
+    assert main([*command, str(_hospital(tmp_path / "clinic"))]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_calibrating_again_replaces_section_and_manifest(released: Path, tmp_path: Path) -> None:
