@@ -107,4 +107,4 @@ def test_writing_leaves_the_source_as_it_is() -> None:
     first, again = (segmentation(source, chest, DEVICE) for _ in range(2))
     assert source.header.to_json() == before
     assert read_segmentation(first).pixel_array.tobytes() == read_segmentation(again).pixel_array.tobytes()
-    assert len(written(first)) == len(written(again))
+    assert list(first.keys()) == list(again.keys())  # UIDs differ, in length too

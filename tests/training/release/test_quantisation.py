@@ -58,8 +58,11 @@ def test_only_small_convolutions_stay_in_fp32(quantised: LesionReader) -> None:
     assert sorted(plain) == ["decoder.out", "finder.down_0.0.0", "finder.lung"]
 
 
-def test_int8_predictions_have_the_same_bits_with_any_number_of_threads(quantised: LesionReader) -> None:
-    """So a slice gets the same prediction alone, with all threads, as under load, with one."""
+def test_int8_predictions_do_not_depend_on_the_number_of_threads(quantised: LesionReader) -> None:
+    """So a slice gets the same prediction alone, with all threads, as under load, with one.
+
+    The last bits may differ: on some processors the order of the sums of the decoder's last layer, in fp32, does.
+    """
     noise = torch.randint(0, 256, (1, 1, 320, 320), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     outputs = []
     before = torch.get_num_threads()
@@ -71,7 +74,8 @@ def test_int8_predictions_have_the_same_bits_with_any_number_of_threads(quantise
     finally:
         torch.set_num_threads(before)
     for other in outputs[1:]:
-        assert all(torch.equal(value, other[name]) for name, value in outputs[0].items())
+        for name, value in outputs[0].items():
+            torch.testing.assert_close(other[name], value, rtol=0.0, atol=1e-6)
 
 
 def test_the_quantised_network_can_be_a_model_file(quantised: LesionReader) -> None:
