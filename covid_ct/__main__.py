@@ -12,9 +12,9 @@ from covid_ct.engine_options import add_local_options, add_service_options
 from covid_ct.errors import ClientError, UsageError
 from covid_ct.http import LOCAL
 from covid_ct.rows import printable
-from service import __version__
+from service import DISCLAIMER, __version__
 
-_EPILOG: Final = """\
+_EPILOG: Final = f"""\
 examples:
   covid-ct study study/                            one result for a CT series
   covid-ct predict slice.png                       one slice, with the model of this installation
@@ -22,7 +22,7 @@ examples:
   covid-ct pacs http://127.0.0.1:8042/dicom-web    chest CT series of a PACS get their results there
   covid-ct model show                              the model and its test results
 
-Research software, not a medical device: not for diagnosis or any decision about a patient.
+{DISCLAIMER}
 """
 
 _PREDICT_EPILOG: Final = f"""\
