@@ -185,10 +185,13 @@ def list_of_files(count: int, name: bytes, extra: bytes = b"") -> bytes:
 )
 def test_a_list_of_files_is_read_or_refused_in_less_than_half_a_second(count: int, name: bytes, extra: bytes) -> None:
     data = list_of_files(count, name, extra)
-    began = time.process_time()
-    with contextlib.suppress(ServiceError), Archive(io.BytesIO(data), LIMITS):
-        pass
-    assert time.process_time() - began < 0.5
+    seconds = []
+    for _ in range(3):  # other tests' garbage may be collected in one of them
+        began = time.process_time()
+        with contextlib.suppress(ServiceError), Archive(io.BytesIO(data), LIMITS):
+            pass
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize(
