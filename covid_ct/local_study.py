@@ -12,7 +12,7 @@ from covid_ct.files.sources import Source, SourceFile, members_of, read_sources
 from service.api_study import StudyProgress
 from service.errors import ServiceError
 from service.imaging.cage.blocking import BlockingCage
-from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
+from service.imaging.series.files import ReadOptions, StudySlice
 from service.model.study import FileSlice, NotASlice, Study, frames_to_decode, plan_study, set_decoded, thin_mm
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def _slices(file: SourceFile, decoders: BlockingCage, options: ReadOptions) -> I
         yield file.data
         return
     try:
-        refuse_other_file(file.data, file.name)
         yield from decoders.study_slices(file.data, file.name, options)
     except ServiceError as error:
         yield error.without_frames()

@@ -11,7 +11,7 @@ from typing import Final
 from service.errors import ErrorCode, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.overlay import grey_image, jpeg
 from service.imaging.series.archives import MAX_FILES, Archive, ArchiveLimits, is_zip
-from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice, refuse_other_file
+from service.imaging.series.files import PICTURE_SIDE, ReadOptions, StudySlice
 from service.imaging.signatures import is_dicom
 from service.inference.service_state import ServiceState
 from service.inference.study_content import Content, HeldFile, ZippedFile
@@ -140,7 +140,6 @@ class StudyReader:
             if self._is_thin and await self._read_place(index, name, content):
                 return
             data = await content.read()
-            refuse_other_file(data, name)
             async with aclosing(self._state.cage.study_slices(data, name, self._options)) as slices:
                 async for slice_ in slices:
                     if isinstance(slice_, StudySlice):

@@ -24,7 +24,7 @@ from service.imaging.cage.messages import Head
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Slice
-from service.imaging.series.files import ReadOptions, StudySlice
+from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
 
 SECONDS: Final = 10.0
 """Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
@@ -171,6 +171,7 @@ class Cage:
         Raises:
             ServiceError: as there, and as `decode`.
         """
+        refuse_other_file(data, name)
         order, header = study_order(name, options), b""
         more_bytes = len(data) if options.keep_headers else 0
         async with aclosing(self._frames(order, data, options.limits, options.input_size, more_bytes)) as frames:
