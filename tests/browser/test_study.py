@@ -143,7 +143,7 @@ def test_the_picture_zooms_by_keys_buttons_and_wheel(open_page: Open, study: Pat
     page = open_page()
     choose(page, study)
     summary(page)
-    page.wait_for_function("document.querySelector('#picture').dataset.of")
+    page.locator("#picture[data-of]:not([data-of=''])").wait_for()
     page.get_by_role("slider", name="Map").fill("0")
     whole = pixels(page)
     page.locator("#frame").focus()
