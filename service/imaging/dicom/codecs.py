@@ -21,6 +21,7 @@ DECOMPRESS: Final = "gdcmconv --raw in.dcm out.dcm"
 RLE: Final = "1.2.840.10008.1.2.5"
 _JPEG: Final = "1.2.840.10008.1.2.4."
 LOSSY_JPEG: Final = (_JPEG + "50", _JPEG + "51")
+JPEG_XL: Final = (_JPEG + "110", _JPEG + "111", _JPEG + "112")
 
 _SCAN: Final = b"\xff\xda"
 END: Final = b"\xff\xd9"
@@ -121,7 +122,7 @@ CODECS: Final[dict[str, Callable[[bytes, Header], NDArray[Any]]]] = {
     **{_JPEG + number: _decode_jpeg for number in ("50", "51", "57", "70")},
     **{_JPEG + number: _decode_jpeg_ls for number in ("80", "81")},
     **{_JPEG + number: _decode_jpeg_2000 for number in ("90", "91", "201", "202", "203")},  # the last three are HTJ2K
-    **{_JPEG + number: _decode_jpeg_xl for number in ("110", "111", "112")},
+    **dict.fromkeys(JPEG_XL, _decode_jpeg_xl),
 }
 """Decoders of compressed pixels, by transfer syntax."""
 

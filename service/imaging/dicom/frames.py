@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import damaged_image
-from service.imaging.dicom.codecs import END, LOSSY_JPEG, RLE, decode_stream
+from service.imaging.dicom.codecs import END, JPEG_XL, LOSSY_JPEG, RLE, decode_stream
 from service.imaging.dicom.elements import malformed
 from service.imaging.dicom.header import Header
 from service.imaging.dicom.reader import BIG_ENDIAN, NATIVE, Reader
@@ -18,6 +18,9 @@ _YBR: Final = ("YBR_FULL", "YBR_FULL_422")
 
 _RLE_OFFSET: Final = (64).to_bytes(4, "little")
 """Offset of the first segment, which is behind the header (PS3.5 G.5)."""
+
+_JPEG_XL_STARTS: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+"""First bytes of a JPEG XL stream, bare or in a container; no marker ends it."""
 
 
 def split_frames(reader: Reader, header: Header) -> Sequence[bytes | memoryview]:
@@ -84,10 +87,12 @@ def _compressed_frames(reader: Reader, header: Header) -> list[bytes]:
         pixels = reader.pixels.tobytes()
         _, *fragments = generate_fragments(pixels)
         if header.syntax == RLE:
-            ends = [fragment[4:8] == _RLE_OFFSET for fragment in fragments]
+            frames = [fragment[4:8] == _RLE_OFFSET for fragment in fragments]
+        elif header.syntax in JPEG_XL:
+            frames = [fragment.startswith(_JPEG_XL_STARTS) for fragment in fragments]
         else:
-            ends = [END in fragment[-10:] for fragment in fragments]  # JPEG XL has no such marker
-        _check_number(sum(ends), header)
+            frames = [END in fragment[-10:] for fragment in fragments]
+        _check_number(sum(frames), header)
         if header.frames == 1:
             return [b"".join(fragments)]
         if header.frames == len(fragments):

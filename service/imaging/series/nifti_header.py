@@ -124,16 +124,16 @@ def _offset(header: Any) -> int:
 
 
 def _affine(header: Any) -> NDArray[np.float64]:
-    """Return the sform if it is usable, else the qform, else the voxel sizes, in mm.
+    """Return the sform if it is usable, else the qform, or in a file that has neither the voxel sizes, in mm.
 
-    Without a usable form the first axis is taken to lead to the patient's left, as nibabel does.
+    Without a form the first axis is taken to lead to the patient's left, as nibabel does.
 
     Raises:
         UnusableImageError: none is usable.
     """
     scale = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     forms = [form(header) for code, form in (("sform_code", _sform), ("qform_code", _qform)) if header[code] > 0]
-    for form in (*forms, header.get_base_affine()):
+    for form in forms or [header.get_base_affine()]:
         with np.errstate(all="ignore"):
             affine: NDArray[np.float64] = np.diag([scale, scale, scale, 1.0]) @ form
         if _is_usable(affine):

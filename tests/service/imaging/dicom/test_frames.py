@@ -5,12 +5,12 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from service.errors import UnusableImageError
 from service.imaging.decode import decode
 from service.imaging.dicom.reader import DEFLATED, EXPLICIT
-from tests.support.files.dicoms import ct, phantom
+from tests.support.files.dicoms import JPEG_XL, ct, phantom
 
 STORED = phantom()
 
 
-@pytest.mark.parametrize("syntax", [EXPLICIT, RLELossless, JPEGLSLossless])
+@pytest.mark.parametrize("syntax", [EXPLICIT, RLELossless, JPEGLSLossless, JPEG_XL])
 def test_more_frames_than_announced_are_a_named_contradiction(syntax: str) -> None:
     with pytest.raises(UnusableImageError, match=r"NumberOfFrames \(0028,0008\) announces 2, .* 3 frames") as caught:
         decode(ct(np.stack([STORED] * 3), syntax, NumberOfFrames=2))

@@ -80,6 +80,12 @@ def test_the_qform_is_used_where_the_sform_is_empty(data: bytes, value: float) -
     assert open_nifti(empty).geometry.positions == pytest.approx(open_nifti(data).geometry.positions, abs=1e-3)
 
 
+def test_a_volume_whose_forms_are_both_unusable_is_refused_not_guessed(data: bytes) -> None:
+    empty = changed(changed(data, SROW, "<12f", *[0.0] * 12), QUATERNION, "<3f", 0.0, 0.0, 5.0)
+    with pytest.raises(ServiceError, match="no usable voxel sizes or positions"):
+        read(empty)
+
+
 def test_a_fourth_dimension_of_0_counts_as_1(data: bytes) -> None:
     four = changed(data, DIM, "<5h", 4, 64, 64, 4, 0)
     assert (read(four) == read(data)).all()
