@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         if sys.stdout is None and not getattr(options, "output", None):
-            raise UsageError("standard output is closed; open it, or name a file with --output")
+            raise UsageError("standard output is closed; open it, or name a file if the command has --output")
         status = int(options.command(options))
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -82,12 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Escape what the streams can't encode; an error stream that is closed goes nowhere instead of into a file."""
+    """Escape what the streams can't encode; a closed input is empty, and a closed error stream goes into no file."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes this number, which the next file would get otherwise
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - as below
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,5 +1,6 @@
 """`covid-ct study`: one result for each series of a study."""
 
+import json
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -34,7 +35,7 @@ def study(options: Namespace) -> int:
     answer = results.answer
     print(line_start(), end="", file=sys.stderr)
     shown = answer if options.uids else answer.without_identifiers()
-    print(shown.model_dump_json(indent=1) if options.json else "\n".join(map(printable, _lines(answer))))
+    print(json.dumps(shown.model_dump(mode="json"), indent=1) if options.json else _text(answer))  # ASCII
     for name, data in results.files.items():
         write_file(options.dicom / name, data)
         if name.endswith(MISSING):
@@ -56,6 +57,10 @@ def write_file(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise ClientError(f"{path}: can't be written: {error.strerror}") from error
+
+
+def _text(answer: StudyAnswer) -> str:
+    return "\n".join(map(printable, _lines(answer)))
 
 
 def _lines(answer: StudyAnswer) -> Iterator[str]:

@@ -391,6 +391,13 @@ def test_with_the_error_stream_closed_the_rows_stay_rows(models: Path, tmp_path:
     assert [line.partition(",")[0] for line in done.stdout.splitlines()] == ["path", "a.png"]
 
 
+def test_a_closed_input_is_an_empty_file(models: Path, tmp_path: Path) -> None:
+    done = in_shell(f"predict - --models {models} --format csv <&-", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [row["error"] for row in csv.DictReader(done.stdout.splitlines())] == ["empty_file"]
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
 def test_a_name_that_the_output_cannot_encode_is_escaped(encoding: str, models: Path, tmp_path: Path) -> None:
     for name in ("a.png", "\u5f20\u4e09.png", "z.png"):

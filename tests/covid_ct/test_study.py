@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -82,6 +83,18 @@ def test_identifiers_are_in_the_json_only_if_asked(
 ) -> None:
     assert answer_of(capsys, str(study), "--models", str(models)).series[0].series_uid is None
     assert answer_of(capsys, str(study), "--models", str(models), "--uids").series[0].series_uid == "1.2.3"
+
+
+def test_the_json_can_be_read_whatever_the_encoding_of_the_output(
+    models: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study / "gr\u00fcn.pdf").write_bytes(b"%PDF-1.4")
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1251")
+    monkeypatch.setattr("sys.stdout", output)
+    assert main(["study", str(study), "--models", str(models), "--json", "--uids"]) == 0
+    output.seek(0)
+    names = {file["name"] for file in json.load(output)["skipped"]}
+    assert str(study / "gr\u00fcn.pdf") in names
 
 
 def test_results_are_written_as_dicom(
