@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from covid_ct.__main__ import main
 from covid_ct.engines import LocalEngine
@@ -434,9 +435,11 @@ def test_companions_and_slices_without_lungs_are_no_failures_of_a_study(
     (tmp_path / "study" / "apex.dcm").write_bytes(ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000))
     (tmp_path / "study" / "scout").write_bytes(ct(phantom(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
     (tmp_path / "study" / "report").write_bytes(ct(phantom(), Modality="SR"))
+    list_of_files = ct(phantom(), PixelData=None, Modality=None, SOPClassUID=MediaStorageDirectoryStorage)
+    (tmp_path / "study" / "DICOMDIR;1").write_bytes(list_of_files)
     command = ["predict", str(tmp_path / "study"), "--models", str(models), "--output", str(tmp_path / "out.csv")]
     assert main(command) == 0
-    assert "2 predicted, 0 failed, 1 without lungs, 2 other files skipped" in capsys.readouterr().err
+    assert "2 predicted, 0 failed, 1 without lungs, 3 other files skipped" in capsys.readouterr().err
     written = {row["error"]: row["detail"] for row in rows(tmp_path / "out.csv")}
     assert written == {"": "", "no_lungs": "The slice shows no lungs."}
     assert main(command) == 0

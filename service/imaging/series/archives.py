@@ -190,8 +190,9 @@ def _refusal(member: zipfile.ZipInfo) -> ServiceError | None:
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:
-    """Whether it is a folder; PowerShell 5 and .NET write a backslash or a DOS attribute instead of the slash."""
-    return member.filename.endswith(("/", "\\")) or bool(member.external_attr & 0x10 and not member.file_size)
+    """Whether it is a folder; some packers write a backslash, or an attribute of DOS or Unix, instead of the slash."""
+    is_marked = member.external_attr & 0x10 or stat.S_ISDIR(member.external_attr >> 16)
+    return member.filename.endswith(("/", "\\")) or bool(is_marked and not member.file_size)
 
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:

@@ -43,6 +43,15 @@ def test_folders_with_backslashes_are_folders() -> None:
     assert read(data) == {"DICOM/IM1": b"1"}
 
 
+@pytest.mark.parametrize("attributes", [pytest.param(0x10, id="DOS"), pytest.param(0o40755 << 16, id="Unix")])
+def test_a_folder_may_be_marked_by_its_attributes_alone(attributes: int) -> None:
+    folder, file = zipfile.ZipInfo("DICOM"), io.BytesIO(zipped({"DICOM/IM1": b"1"}))
+    folder.external_attr = attributes
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(folder, b"")
+    assert read(file.getvalue()) == {"DICOM/IM1": b"1"}
+
+
 def test_names_are_read_as_cp437_and_as_utf8() -> None:
     assert list(read(zipped({"Größe/ä": b"1"}))) == ["Größe/ä"]
     data = renamed(zipped({"Gr__e": b"1"}), b"Gr__e", "Größe".encode("cp437"))
