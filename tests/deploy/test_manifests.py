@@ -241,6 +241,16 @@ def test_the_ingress_lets_the_longest_body_and_answer_of_the_service_pass() -> N
         assert float(annotations[f"{prefix}/{read}"].rstrip("s")) > settings.study_timeout_seconds
 
 
+def test_the_ingress_limits_the_requests_and_connections_of_an_address_like_the_example_proxy() -> None:
+    example = (ROOT / "docs" / "nginx.conf").read_text()
+    (rate,), (connections,) = re.findall(r" rate=(\d+)r/s;", example), re.findall(r"limit_conn \w+ (\d+);", example)
+    annotations = only("ingress", "Ingress")["metadata"]["annotations"]
+    assert annotations["nginx.org/limit-req-rate"] == f"{rate}r/s"
+    assert annotations["nginx.org/limit-req-key"] == "${binary_remote_addr}"
+    assert annotations["nginx.ingress.kubernetes.io/limit-rps"] == rate
+    assert annotations["nginx.ingress.kubernetes.io/limit-connections"] == connections
+
+
 def test_the_ingress_has_tls_and_leaves_metrics_and_documentation_inside() -> None:
     spec = only("ingress", "Ingress")["spec"]
     (rule,) = spec["rules"]

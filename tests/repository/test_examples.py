@@ -1,5 +1,7 @@
 """The generated slices are what the scripts draw, and the model reads them."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,9 @@ from service.imaging.decode import to_input
 from service.model.file import load_on_cpu, read_manifest
 
 ROOT = Path(__file__).parents[2]
+
+_PRECISIONS = 0.003
+"""Difference of the probabilities in int8, which README shows, and fp32."""
 
 
 @pytest.mark.parametrize(("name", "disease"), [("slice.png", False), ("lesion.png", True)])
@@ -41,6 +46,12 @@ def test_the_shipped_model_tells_the_slice_with_lesion_from_the_clear_one() -> N
         answer = network.network(torch.from_numpy(np.stack(inputs)))
     clear, lesion = answer["probability"].tolist()
     assert clear < network.card.threshold < lesion
-    involved = answer["lung_involvement"][:, 0].tolist()
-    assert involved[0] < 0.02
-    assert involved[1] > 0.05
+    involved = answer["lung_involvement"].tolist()
+    assert involved[0][0] < 0.02
+    assert involved[1][0] > 0.05
+    readme = (ROOT / "README.md").read_text()
+    shown = json.loads(re.findall(r"^```json\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)[0])
+    for name in ("probability", "lesion_probability", "covid_given_lesion"):
+        assert shown[name] == pytest.approx(answer[name][1].item(), abs=_PRECISIONS)
+    assert list(shown["lung_involvement"].values()) == pytest.approx(involved[1], abs=_PRECISIONS)
+    assert f"`examples/slice.png`, which shows no lesions, the probability is {clear:.2f}" in readme
