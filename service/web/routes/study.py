@@ -13,7 +13,7 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.archives import MAX_FILES
 from service.imaging.series.files import ReadOptions
 from service.inference.study import open_study
-from service.model.study import thin_mm
+from service.model.study_plan import thin_mm
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect

@@ -68,7 +68,7 @@ class StudyWork:
         """Wait for the files, and read the slices; `report` is called after each one."""
         async with self.in_time():
             study = await self.reader.finish(self.every_mm)
-            await predict_slices(study, self.model, self.point, self.state, report)
+            await predict_slices(study, self.model, self.state, report)
         return study
 
     def answer(self, study: Study) -> StudyAnswer:

@@ -8,7 +8,8 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import SeriesWarning
 from service.model.prediction import NetworkPrediction
-from service.model.study import FileSlice, NotASlice, SeriesToRead, Study, plan_study
+from service.model.study import NotASlice, SeriesSlice, Study, StudySeries
+from service.model.study_plan import plan_study
 from tests.support.files.studies import series
 from tests.support.networks.tiny import tiny_card
 
@@ -22,16 +23,16 @@ def prediction(probability: float = 0.5) -> NetworkPrediction:
     return NetworkPrediction(probability, np.zeros((4, 4), np.float32), lungs=np.ones((4, 4), np.float32))
 
 
-def slices_at(heights: list[float], **changes: Any) -> list[FileSlice]:
+def slices_at(heights: list[float], **changes: Any) -> list[SeriesSlice]:
     """Slices of a series, from one file each."""
     options = ReadOptions(input_size=16, limits=DecodeLimits())
     read = [read_study_file(data, "", options)[0] for data in series(heights, **changes)]
     return [
-        FileSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
+        SeriesSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
     ]
 
 
-def planned(heights: list[float], every_mm: float | None = None) -> SeriesToRead:
+def planned(heights: list[float], every_mm: float | None = None) -> StudySeries:
     """The only series of these slices."""
     (read,) = plan_study(slices_at(heights), [], every_mm).series
     return read
