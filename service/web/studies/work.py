@@ -22,9 +22,9 @@ from service.inference.study import StudyReader
 from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
 from service.model.study import Study
+from service.web.multipart_form import FormFile
 from service.web.problems import problem_body
 from service.web.studies.files import result_files_of, slice_pictures, study_zip
-from service.web.upload import FormFile
 
 LINES: Final = "application/x-ndjson"
 
