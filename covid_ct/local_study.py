@@ -1,7 +1,7 @@
 """Studies with the model in this process: files to series, slices to predictions."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -37,26 +37,27 @@ def read_study(
     """
     slices: list[SeriesSlice] = []
     others: list[NotASlice] = []
-    origins: list[Source | None] = []
-    for source, files in read_sources(chain.from_iterable(map(members_of, sources))):
-        for file in files:
-            is_readable_again = source.member is not None or file.name == source.path
-            origins.append(source if is_readable_again else None)
-            thin = replace(options, thin_mm=thin_mm(every_mm) if is_readable_again else 0.0)
-            for slice_ in _slices(file, decoders, thin):
-                if isinstance(slice_, StudySlice):
-                    slices.append(SeriesSlice(len(origins) - 1, file.name, slice_))
-                else:
-                    others.append(NotASlice(len(origins) - 1, file.name, slice_))
+    origins: dict[int, Source] = {}  # of files that can be read again, by index
+    read = read_sources(chain.from_iterable(map(members_of, sources)))
+    for index, (source, file) in enumerate((source, file) for source, files in read for file in files):
+        reading = options
+        if source.member is not None or file.name == source.path:
+            origins[index] = source
+            reading = replace(options, thin_mm=thin_mm(every_mm))
+        for image in _slices(file, decoders, reading):
+            if isinstance(image, StudySlice):
+                slices.append(SeriesSlice(index, file.name, image))
+            else:
+                others.append(NotASlice(index, file.name, image))
     study = plan_study(slices, others, every_mm)
     _decode(study, origins, decoders, options)
     return study
 
 
-def _decode(study: Study, origins: Sequence[Source | None], decoders: BlockingCage, options: ReadOptions) -> None:
+def _decode(study: Study, origins: Mapping[int, Source], decoders: BlockingCage, options: ReadOptions) -> None:
     """Decode the slices to read of which only the place is known."""
     to_decode = study.to_decode()
-    sources = [source for file in to_decode if (source := origins[file.index]) is not None]
+    sources = [origins[file.index] for file in to_decode]
     for (_, contents), file in zip(read_sources(sources), to_decode, strict=True):
         for content in contents:
             file.set_decoded(list(_slices(content, decoders, file.options(options))))

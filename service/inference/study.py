@@ -41,13 +41,11 @@ class StudyReader:
     """
 
     def __init__(self, state: ServiceState, options: ReadOptions, previews: bool = False) -> None:
-        self._cage = state.cage
-        self._max_bytes = int(state.settings.max_study_bytes)
-        self._max_slices = state.settings.max_study_slices
+        self._cage, self._settings = state.cage, state.settings
         options = replace(options, picture_side=PICTURE_SIDE)
         self._options = replace(options, keep_pictures=True, thin_mm=0.0) if previews else options
         self._previews = previews
-        self._tasks = FileTasks(self._max_bytes)
+        self._tasks = FileTasks(int(state.settings.max_study_bytes))
         self._zips: list[io.BytesIO] = []
         self._files = 0
         self._last_was_thin = False
@@ -91,7 +89,8 @@ class StudyReader:
         await self._tasks.cancel()
 
     async def _open(self, file: io.BytesIO) -> Archive:
-        limits = ArchiveLimits(max_file_bytes=self._max_bytes, max_bytes=_UNPACKED * self._max_bytes)
+        size = int(self._settings.max_study_bytes)
+        limits = ArchiveLimits(max_file_bytes=size, max_bytes=_UNPACKED * size)
         return await asyncio.to_thread(Archive, file, limits)
 
     async def _add_zip(self, archive: Archive) -> None:
@@ -141,8 +140,9 @@ class StudyReader:
         if self._last_was_thin:
             self._held[slice_.file] = content
         self._slices.append(slice_)
-        if len(self._slices) > self._max_slices:
-            raise _too_large(f"The study has more than {self._max_slices} slices")
+        most = self._settings.max_study_slices
+        if len(self._slices) > most:
+            raise _too_large(f"The study has more than {most} slices")
 
     def _add_other(self, other: NotASlice) -> None:
         self._others.append(other)

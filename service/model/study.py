@@ -81,7 +81,7 @@ class NotASlice:
 
 @dataclass(frozen=True, slots=True)
 class FileToDecode:
-    """A file of a study with slices to read of which only the place is known: those slices."""
+    """The slices to read of one file of a study, of which only the place is known."""
 
     index: int
     name: str

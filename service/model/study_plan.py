@@ -70,13 +70,14 @@ def _duplicate(slice_: SeriesSlice) -> NotASlice:
 def _wanted(stack: Series, every_mm: float | None) -> list[int]:
     """Choose slices at least `every_mm` apart, with half a slice of tolerance."""
     spacing = None if stack.geometry is None else stack.geometry.spacing
-    if stack.geometry is None or not spacing or every_mm == 0 or (every_mm is None and spacing >= THIN_MM):
+    if every_mm is None and spacing is not None:
+        every_mm = EVERY_MM if spacing < THIN_MM else 0.0
+    if stack.geometry is None or not spacing or not every_mm:
         return list(range(len(stack.slices)))
-    least = (EVERY_MM if every_mm is None else every_mm) - spacing / 2
     offsets = stack.geometry.offsets.tolist()
     wanted = [0]
     for index in range(1, len(offsets)):
-        if offsets[index] - offsets[wanted[-1]] >= least:
+        if offsets[index] - offsets[wanted[-1]] >= every_mm - spacing / 2:
             wanted.append(index)
     return wanted
 

@@ -8,7 +8,7 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import SeriesWarning
 from service.model.prediction import NetworkPrediction
-from service.model.study import NotASlice, SeriesSlice, Study, StudySeries
+from service.model.study import FileToDecode, NotASlice, SeriesSlice, Study, StudySeries
 from service.model.study_plan import plan_study
 from tests.support.files.studies import series
 from tests.support.networks.tiny import tiny_card
@@ -102,6 +102,13 @@ def test_a_result_that_rests_on_little_lung_says_so(lungs: int, is_few: bool) ->
     assert (SeriesWarning.FEW_LUNGS in warnings) == is_few
     if is_few:
         assert "2 of 6 slices" in warnings[SeriesWarning.FEW_LUNGS]
+
+
+def test_the_last_reason_of_a_file_is_that_of_every_slice_it_lacks() -> None:
+    slices, image = slices_at(steps(5, 3)), slices_at([0.0])[0].image
+    FileToDecode(0, "0.dcm", slices).set_decoded([image, FAILED])
+    assert slices[0].image is image
+    assert [slice_.reason for slice_ in slices] == [None, FAILED.code, FAILED.code]
 
 
 def test_duplicates_and_companions_are_no_failures() -> None:
