@@ -1,7 +1,7 @@
 """Studies with the model in this process: files to series, slices to predictions."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from service.api_study import StudyProgress
 from service.errors import ServiceError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.series.files import ReadOptions, StudySlice
-from service.model.study import FileSlice, NotASlice, Study, frames_to_decode, plan_study, set_decoded, thin_mm
+from service.model.study import NotASlice, SeriesSlice, Study
+from service.model.study_plan import plan_study, thin_mm
 
 if TYPE_CHECKING:
     from service.model.predictor import Predictor
@@ -34,33 +35,32 @@ def read_study(
         SourceError: a file can't be read.
         UnusableImageError: no file has a slice.
     """
-    slices: list[FileSlice] = []
+    slices: list[SeriesSlice] = []
     others: list[NotASlice] = []
-    origins: list[Source | None] = []
-    for source, files in read_sources(chain.from_iterable(map(members_of, sources))):
-        for file in files:
-            is_readable_again = source.member is not None or file.name == source.path
-            origins.append(source if is_readable_again else None)
-            thin = replace(options, thin_mm=thin_mm(every_mm) if is_readable_again else 0.0)
-            for slice_ in _slices(file, decoders, thin):
-                if isinstance(slice_, StudySlice):
-                    slices.append(FileSlice(len(origins) - 1, file.name, slice_))
-                else:
-                    others.append(NotASlice(len(origins) - 1, file.name, slice_))
+    origins: dict[int, Source] = {}  # of files that can be read again, by index
+    read = read_sources(chain.from_iterable(map(members_of, sources)))
+    for index, (source, file) in enumerate((source, file) for source, files in read for file in files):
+        reading = options
+        if source.member is not None or file.name == source.path:
+            origins[index] = source
+            reading = replace(options, thin_mm=thin_mm(every_mm))
+        for image in _slices(file, decoders, reading):
+            if isinstance(image, StudySlice):
+                slices.append(SeriesSlice(index, file.name, image))
+            else:
+                others.append(NotASlice(index, file.name, image))
     study = plan_study(slices, others, every_mm)
     _decode(study, origins, decoders, options)
     return study
 
 
-def _decode(study: Study, origins: Sequence[Source | None], decoders: BlockingCage, options: ReadOptions) -> None:
+def _decode(study: Study, origins: Mapping[int, Source], decoders: BlockingCage, options: ReadOptions) -> None:
     """Decode the slices to read of which only the place is known."""
     to_decode = study.to_decode()
-    sources = [source for index in to_decode if (source := origins[index]) is not None]
-    for (_, files), slices in zip(read_sources(sources), to_decode.values(), strict=True):
-        for file in files:
-            decoded = list(_slices(file, decoders, frames_to_decode(slices, options)))
-            for index, slice_ in enumerate(slices):
-                set_decoded(slice_, decoded[min(index, len(decoded) - 1)])  # the last one may be the error of the file
+    sources = [origins[file.index] for file in to_decode]
+    for (_, contents), file in zip(read_sources(sources), to_decode, strict=True):
+        for content in contents:
+            file.set_decoded(list(_slices(content, decoders, file.options(options))))
 
 
 def _slices(file: SourceFile, decoders: BlockingCage, options: ReadOptions) -> Iterator[StudySlice | ServiceError]:
@@ -82,7 +82,7 @@ def predict_study(study: Study, predictor: "Predictor", report: Report = lambda 
     Raises:
         ServiceError: no slice has a prediction; `UnusableImageError` if none shows lungs.
     """
-    from service.model.assess import refusal, run_checks
+    from service.model.assess import checked
 
     wanted, began = list(study.to_read()), time.monotonic()
     for done, (series, index) in enumerate(wanted):
@@ -95,8 +95,5 @@ def predict_study(study: Study, predictor: "Predictor", report: Report = lambda 
         ).result()
         if isinstance(prediction, Exception) and not isinstance(prediction, ServiceError):
             raise prediction
-        if not isinstance(prediction, ServiceError):
-            reason = run_checks(prediction.check_scores, predictor.card.checks).reason
-            prediction = prediction if reason is None else refusal(reason)
-        slice_.answer = prediction
+        slice_.answer = prediction if isinstance(prediction, ServiceError) else checked(prediction, predictor.card)
     study.check_lungs()

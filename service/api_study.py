@@ -11,7 +11,7 @@ from service.imaging.series.grouping import SeriesWarning
 from service.model.assess_series import RULE, SeriesAssessment, Severity
 from service.model.card import ModelCard, OperatingPoint
 from service.model.prediction import LungInvolvement
-from service.model.study import NotASlice, SeriesSlice, SeriesToRead, Study
+from service.model.study import NotASlice, SeriesSlice, Study, StudySeries
 
 
 class StudySliceAnswer(Body):
@@ -34,17 +34,17 @@ class StudySliceAnswer(Body):
     )
 
     @classmethod
-    def of(cls, index: int, slice_: SeriesSlice, uids: bool) -> "StudySliceAnswer":
+    def of(cls, index: int, slice_: SeriesSlice, position_mm: float | None, uids: bool) -> "StudySliceAnswer":
         """Build the answer to a slice at a place of its series."""
-        prediction, source = slice_.prediction, slice_.file_slice.read.place.source
+        prediction, source = slice_.prediction, slice_.image.place.source
         involvement = None if prediction is None else prediction.lung_involvement
         return cls(
             index=index,
-            file=slice_.file_slice.file,
-            name=slice_.file_slice.name if uids else None,
+            file=slice_.file,
+            name=slice_.name if uids else None,
             frame=source and source.frame,
             instance_uid=source.sop_instance_uid if source and uids else None,
-            position_mm=slice_.position_mm,
+            position_mm=position_mm,
             probability=None if prediction is None else prediction.probability,
             lung_involvement=None if involvement is None else involvement.both,
             reason=slice_.reason or ("not_read" if slice_.answer is None else None),
@@ -95,12 +95,15 @@ class SeriesAnswer(Body):
 
     @classmethod
     def of(
-        cls, index: int, read: SeriesToRead, assessment: SeriesAssessment | None, point: OperatingPoint, uids: bool
+        cls, index: int, series: StudySeries, assessment: SeriesAssessment | None, point: OperatingPoint, uids: bool
     ) -> "SeriesAnswer":
         """Build the answer to a series; `assessment` is None if no slice has lungs."""
-        slices = [StudySliceAnswer.of(place, slice_, uids) for place, slice_ in enumerate(read.slices)]
+        slices = [
+            StudySliceAnswer.of(place, slice_, position_mm, uids)
+            for place, (slice_, position_mm) in enumerate(zip(series.slices, series.positions_mm, strict=True))
+        ]
         reasons = [slice_.reason for slice_ in slices]
-        place, geometry = read.slices[0].file_slice.read.place, read.series.geometry
+        place, geometry = series.slices[0].image.place, series.geometry
         ids = place.series if uids and place.source else (None, None)
         return cls(
             index=index,
@@ -114,7 +117,7 @@ class SeriesAnswer(Body):
             slices_without_lungs=reasons.count("no_lungs"),
             slices_not_read=reasons.count("not_read"),
             slices_failed=sum(reason not in (None, "no_lungs", "not_read") for reason in reasons),
-            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in read.warnings(assessment).items()],
+            warnings=[WarningAnswer(code=code, detail=detail) for code, detail in series.warnings(assessment).items()],
             probability=assessment and assessment.probability,
             lesion_probability=assessment and assessment.lesion_probability,
             covid_given_lesion=assessment and assessment.covid_given_lesion,
@@ -176,8 +179,8 @@ class StudyAnswer(Body):
         """
         return cls(
             series=[
-                SeriesAnswer.of(index, read, read.assess(card, point), point, uids)
-                for index, read in enumerate(study.series)
+                SeriesAnswer.of(index, series, series.assess(card, point), point, uids)
+                for index, series in enumerate(study.series)
             ],
             skipped=[OtherFile.of(other, uids) for other in study.others if other.is_companion],
             failed=[OtherFile.of(other, uids) for other in study.others if not other.is_companion],

@@ -144,6 +144,12 @@ class RequestError(ServiceError):
         self.status = status
 
 
+def too_many_images(limit: int) -> RequestError:
+    """Build the refusal of a request with more images than the limit."""
+    detail = f"The limit is {limit} images per request; send them in several requests."
+    return RequestError(ErrorCode.TOO_MANY_IMAGES, detail)
+
+
 class UnsupportedImageError(ServiceError):
     """The image format is not supported."""
 

@@ -12,7 +12,7 @@ from service.dicom_out.report import Findings
 from service.imaging.overlay import overlay, png, with_colour_bar
 from service.model.assess_series import RULE, SeriesAssessment
 from service.model.card import ModelCard, OperatingPoint
-from service.model.study import SeriesToRead, Study
+from service.model.study import Study, StudySeries
 
 
 def study_files(
@@ -35,18 +35,18 @@ def study_files(
             yield ResultFile(series=index, name=name, content=content)
 
 
-def key_pictures(series: SeriesToRead, assessment: SeriesAssessment) -> Iterator[tuple[str, bytes]]:
+def key_pictures(series: StudySeries, assessment: SeriesAssessment) -> Iterator[tuple[str, bytes]]:
     """Draw the key slices with their maps: name and PNG of each; none where pictures were not kept."""
     for index in assessment.key_slices:
         slice_ = series.slices[index]
-        if slice_.file_slice.read.picture is not None and slice_.prediction is not None:
+        if slice_.image.picture is not None and slice_.prediction is not None:
             prediction = slice_.prediction
-            picture = overlay(slice_.file_slice.read.picture, prediction.heatmap, lungs=prediction.lungs)
+            picture = overlay(slice_.image.picture, prediction.heatmap, lungs=prediction.lungs)
             yield f"key-{index:04d}.png", png(with_colour_bar(picture))
 
 
 def series_results(
-    series: SeriesToRead, assessment: SeriesAssessment, card: ModelCard, sha256: str, kind: Kind = "binary"
+    series: StudySeries, assessment: SeriesAssessment, card: ModelCard, sha256: str, kind: Kind = "binary"
 ) -> dict[str, bytes]:
     """Write SEG and SR of a series, or masks; of a thin series, also for the slices that were not read.
 
@@ -57,19 +57,19 @@ def series_results(
         sha256: of the model's file.
         kind: of the SEG.
     """
-    geometry = series.series.geometry
-    sources = (slice_.file_slice.read.place.source for slice_ in series.slices)
+    geometry = series.geometry
+    sources = (slice_.image.place.source for slice_ in series.slices)
     frames = tuple(source for source in sources if source is not None)
     maps = None
     if geometry is not None and assessment.lung_involvement is not None:
         known = [_maps(series, assessment, index) for index in range(len(series.slices))]
-        is_known = [slice_.is_seen for slice_ in series.slices]
+        is_known = [slice_.is_lung_known for slice_ in series.slices]
         maps = SeriesMaps(interpolate(known, is_known, geometry.offsets), geometry)
     device = Device(card.name, card.version, sha256, __version__)
     return result_files(frames, maps, _findings(series, assessment), device, kind)
 
 
-def _findings(series: SeriesToRead, assessment: SeriesAssessment) -> Findings:
+def _findings(series: StudySeries, assessment: SeriesAssessment) -> Findings:
     involvement, lung, left = assessment.lung_involvement, assessment.lung_volume_ml, assessment.left_lung_volume_ml
     volumes = {}
     if lung is not None and left is not None and assessment.lesion_volume_ml is not None:
@@ -88,7 +88,7 @@ def _findings(series: SeriesToRead, assessment: SeriesAssessment) -> Findings:
     )
 
 
-def _maps(series: SeriesToRead, assessment: SeriesAssessment, index: int) -> SliceMaps | None:
+def _maps(series: StudySeries, assessment: SeriesAssessment, index: int) -> SliceMaps | None:
     prediction = series.slices[index].prediction
     if prediction is None or prediction.lungs is None:
         return None

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from service.errors import ErrorCode, UnusableImageError, unsupported
-from service.imaging.dicom.file import open_dicom
+from service.imaging.dicom.file import DAMAGED_HEADER, open_dicom
 from service.imaging.failures import decoding
+from service.imaging.orientation import upright
 from service.imaging.other_formats import unread_jpeg, unsupported_format
 from service.imaging.picture import check_kind, load, to_grey
 from service.imaging.signatures import JPEG, is_dicom, is_picture, is_tiff
@@ -81,7 +82,9 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), window: Window = 
         check_size(file.header.columns, file.header.rows, limits)
         if file.header.frames > 1:
             raise _several_frames(f"{file.header.frames} frames")
-        return file.frame(0, window)[np.newaxis]
+        with decoding(DAMAGED_HEADER):
+            turn = upright(file.axes(0))
+        return file.frame(0, turn, window)[np.newaxis]
     if not data:
         raise UnusableImageError("The file is empty: 0 bytes were received.", code=ErrorCode.EMPTY_FILE)
     if is_tiff(data):

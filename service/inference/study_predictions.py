@@ -10,10 +10,9 @@ from service.errors import ErrorCode, ServiceError
 from service.inference.pipeline import infer
 from service.inference.served_model import QueuedSlice, ServedModel
 from service.inference.service_state import ServiceState
-from service.model.assess import assess
-from service.model.card import OperatingPoint
+from service.model.assess import checked
 from service.model.prediction import NetworkPrediction
-from service.model.study import SeriesToRead, Study
+from service.model.study import Study, StudySeries
 
 _RETRY_SECONDS: Final = 0.1
 """Pause of a study while single slices fill the queue."""
@@ -22,7 +21,6 @@ _RETRY_SECONDS: Final = 0.1
 async def predict_slices(
     study: Study,
     model: ServedModel,
-    point: OperatingPoint,
     state: ServiceState,
     report: Callable[[StudyProgress], object] = lambda _: None,
 ) -> None:
@@ -34,7 +32,6 @@ async def predict_slices(
     Args:
         study: as planned; its slices get their answers.
         model: to use; the caller keeps it in use.
-        point: for labels.
         state: its metrics count.
         report: called after each slice.
 
@@ -45,11 +42,11 @@ async def predict_slices(
     wanted = list(study.to_read())
     began, done = time.monotonic(), 0
 
-    async def one(series: SeriesToRead, index: int) -> None:
+    async def one(series: StudySeries, index: int) -> None:
         nonlocal done
         slice_ = series.slices[index]
         try:
-            slice_.answer = await _predict(series, index, model, point)
+            slice_.answer = await _predict(series, index, model)
         finally:
             model.study_room.release()
         done += 1
@@ -69,13 +66,11 @@ async def predict_slices(
     study.check_lungs()
 
 
-async def _predict(
-    series: SeriesToRead, index: int, model: ServedModel, point: OperatingPoint
-) -> NetworkPrediction | ServiceError:
+async def _predict(series: StudySeries, index: int, model: ServedModel) -> NetworkPrediction | ServiceError:
     queued = QueuedSlice(series.slices[index].take_input(), series.is_beyond_lungs(index))
     while True:
         try:
-            batched = await infer(model, queued)
+            return checked((await infer(model, queued)).result, model.card)
         except ServiceError as error:
             if error.code == ErrorCode.QUEUE_FULL:
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -83,10 +78,6 @@ async def _predict(
             if error.code == ErrorCode.SHUTTING_DOWN:
                 raise
             return error
-        check = assess(batched.result, model.card, point).check
-        if check.reason is None:
-            return batched.result
-        return ServiceError(check.reason, code=ErrorCode(check.reason))
 
 
 def _count(study: Study, state: ServiceState) -> None:

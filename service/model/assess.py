@@ -79,6 +79,12 @@ def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName,
     return CheckResult(max(relative.values(), default=0.0), failed[0] if failed else None)
 
 
+def checked(prediction: NetworkPrediction, card: ModelCard) -> NetworkPrediction | UnusableImageError:
+    """Return a prediction, or the refusal of its image if a check failed."""
+    reason = run_checks(prediction.check_scores, card.checks).reason
+    return prediction if reason is None else refusal(reason)
+
+
 def refusal(reason: CheckName) -> UnusableImageError:
     """Build the refusal of an image: the reason, and what to send instead."""
     title, detail = _WORDS[reason]

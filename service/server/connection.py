@@ -5,14 +5,15 @@ import logging
 import socket
 import struct
 import sys
-import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 import h11
+from starlette.responses import Response
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -87,26 +88,24 @@ class Connection(H11Protocol):
         self.conn: Parser = Parser()
         self._limits = limits
         self._metrics = metrics
-        self._awaited: tuple[type[object], int] | None = None
-        self._reading: asyncio.TimerHandle | None = None
-        self._writing: asyncio.TimerHandle | None = None
-        self._has_ended = False
-        self._since = time.perf_counter()
+        self._reading = _TimeLimit(self.loop)
+        self._writing = _TimeLimit(self.loop)
+        self._sends_no_more = False
         self.waits_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Start the time limit for the first headers; refuse if too many connections are open."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # so that `pause_writing` and `resume_writing` mean: not empty, empty
-        if self._has_room():
+        if self._make_room():
             self._time_reading()
         else:
             self._refuse(OverloadedError("Too many connections are open; try again.", retry_after_seconds=1))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timers."""
-        for timer in (self._reading, self._writing):
-            _cancel(timer)
+        """Stop the time limits."""
+        self._reading.stop()
+        self._writing.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +127,7 @@ class Connection(H11Protocol):
         Returns:
             Whether the connection stays open. A client that has disconnected is noticed when the response is sent.
         """
-        self._has_ended = True
+        self._sends_no_more = True
         cycle = self._cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
             return False
@@ -138,7 +137,7 @@ class Connection(H11Protocol):
         """Start the next request, or wait for it."""
         self.waits_since = self.loop.time()
         super().on_response_complete()
-        if self._has_ended and self.cycle.response_complete:
+        if self._sends_no_more and self.cycle.response_complete:
             self.transport.close()
         self._time_reading()
 
@@ -146,30 +145,34 @@ class Connection(H11Protocol):
         """Start the time limit for a client that does not read its response."""
         super().pause_writing()
         self.waits_since = self.loop.time()
-        self._writing = self.loop.call_later(self._limits.unread_seconds, self._abort)
+        self._writing.start("response", self._limits.unread_seconds, self._abort)
 
     def resume_writing(self) -> None:
         """Stop this time limit: the client has read everything."""
         super().resume_writing()
-        _cancel(self._writing)
+        self._writing.stop()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says less than h11's
         """Answer malformed HTTP with the usual problem document."""
         error = sys.exception()
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == HTTPStatus(431):
-            self._refuse(
-                RequestError(
-                    ErrorCode.HEADERS_TOO_LARGE, f"Line and headers, and trailers, may have {MAX_HEAD_BYTES} bytes."
-                )
-            )
-            return
-        reason = str(error).partition(": bytearray(")[0]  # without the bytes that the client sent
-        self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1: {reason}."))
+            detail = f"Line and headers, and trailers, may have {MAX_HEAD_BYTES} bytes."
+            self._refuse(RequestError(ErrorCode.HEADERS_TOO_LARGE, detail))
+        else:
+            reason = str(error).partition(": bytearray(")[0]  # without the bytes that the client sent
+            self._refuse(MalformedRequestError(f"The request is not valid HTTP/1.1: {reason}."))
 
     @property
     def awaits_client(self) -> bool:
         """Whether the connection waits for its client to send or read; a request being received counts as work."""
         return self._cycle is None or self._cycle.response_complete or self.flow.write_paused
+
+    def give_way(self) -> None:
+        """Close the connection, because another one needs its place."""
+        if self.flow.write_paused:
+            self._abort()
+        else:
+            self.transport.close()
 
     @property
     def _cycle(self) -> RequestResponseCycle | None:
@@ -179,54 +182,35 @@ class Connection(H11Protocol):
         """Ignore offers to upgrade (RFC 9110, 7.8); uvicorn would log two warnings for each."""
         return False
 
-    def _has_room(self) -> bool:
-        """Whether the connection may stay; if too many are open, the one waiting longest for its client is closed."""
-        if len(self.connections) <= self._limits.max_connections:
-            return True
-        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
-        others = [other for other in others if not other.transport.is_closing()]
+    def _make_room(self) -> bool:
+        """Close the connection that waits longest for its client if too many are open; return False if none waits."""
+        others = cast("set[Connection]", self.connections) - {self}
+        others = {other for other in others if not other.transport.is_closing()}
         if len(others) < self._limits.max_connections:
             return True
         waiting = [other for other in others if other.awaits_client]
-        if not waiting:
-            return False
-        min(waiting, key=lambda other: other.waits_since).give_way()
-        return True
-
-    def give_way(self) -> None:
-        """Close the connection, because another one needs its place."""
-        if self.flow.write_paused:
-            self._abort()
-        else:
-            self.transport.close()
+        if waiting:
+            min(waiting, key=lambda other: other.waits_since).give_way()
+        return bool(waiting)
 
     def _time_reading(self) -> None:
         """Start the time limit of a head, or of a body after its response, when it begins; stop it when it ends."""
         if self.transport.is_closing():
             return
-        state = self.conn.their_state
-        is_head = state is h11.IDLE and (not self.conn.requests or bool(self.conn.trailing_data[0]))
-        is_unread = state is h11.SEND_BODY and self.cycle.response_complete
-        awaited = (state, self.conn.requests) if is_head or is_unread else None
-        if awaited == self._awaited:
-            return
-        self._awaited = awaited
-        _cancel(self._reading)
-        if is_head:
-            self._since = time.perf_counter()
-            self._reading = self.loop.call_later(self._limits.header_seconds, self._head_is_late)
-        elif is_unread:
-            self._reading = self.loop.call_later(self._limits.unread_seconds, self._abort)
+        state, requests = self.conn.their_state, self.conn.requests
+        if state is h11.IDLE and (requests == 0 or self.conn.trailing_data[0]):  # a later head when it has begun
+            self._reading.start(("head", requests), self._limits.header_seconds, self._head_is_late)
+        elif state is h11.SEND_BODY and self.cycle.response_complete:
+            self._reading.start(("body", requests), self._limits.unread_seconds, self._abort)
+        else:
+            self._reading.stop()
 
     def _head_is_late(self) -> None:
-        if not self.conn.trailing_data[0]:  # no request has started: nobody waits for an answer
+        if self.conn.trailing_data[0]:
+            detail = f"The headers were incomplete after {self._limits.header_seconds:g} seconds."
+            self._refuse(RequestError(ErrorCode.RECEIVE_TIMEOUT, detail))
+        else:  # no request has started: nobody waits for an answer
             self.transport.close()
-            return
-        self._refuse(
-            RequestError(
-                ErrorCode.RECEIVE_TIMEOUT, f"The headers were incomplete after {self._limits.header_seconds:g} seconds."
-            )
-        )
 
     def _refuse(self, error: ServiceError) -> None:
         """Send a response without the application, and close the connection."""
@@ -235,15 +219,9 @@ class Connection(H11Protocol):
             return
         self._drop_request()
         request_id = uuid.uuid4().hex
-        response = problem_response(error, request_id)
-        response.headers["Connection"] = "close"
-        head = h11.Response(
-            status_code=error.status, headers=response.raw_headers, reason=HTTPStatus(error.status).phrase
-        )
-        events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
-        self.transport.write(b"".join([self.conn.send(event) for event in events]))
+        self._send(problem_response(error, request_id))
         self.transport.close()
-        seconds = time.perf_counter() - self._since
+        seconds = self.loop.time() - self._reading.began  # of its head: no response is sent here after another one
         self._metrics.observe_request("unmatched", "other", error.status, seconds)
         fields = {"request_id": request_id, "status": error.status, "code": error.code, "seconds": round(seconds, 6)}
         _log.info("connection refused", extra={"fields": fields})
@@ -255,12 +233,40 @@ class Connection(H11Protocol):
             cycle.disconnected = True
             cycle.message_event.set()
 
+    def _send(self, response: Response) -> None:
+        response.headers["Connection"] = "close"
+        status = HTTPStatus(response.status_code)
+        head = h11.Response(status_code=status, headers=response.raw_headers, reason=status.phrase)
+        events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
+        self.transport.write(b"".join([self.conn.send(event) for event in events]))
+
     def _abort(self) -> None:
+        """Reset the connection."""
         connection = cast(socket.socket, self.transport.get_extra_info("socket"))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _TimeLimit:
+    """A time limit of one thing after another.
+
+    Attributes:
+        began: loop time of the last start.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.began = loop.time()
+        self._loop = loop
+        self._of: object = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, of: object, seconds: float, act: Callable[[], None]) -> None:
+        """Call `act` after so many seconds; if the limit of the same thing is running, it continues."""
+        if of != self._of:
+            self.stop()
+            self.began, self._of, self._timer = self._loop.time(), of, self._loop.call_later(seconds, act)
+
+    def stop(self) -> None:
+        self._of = None
+        if self._timer is not None:
+            self._timer.cancel()

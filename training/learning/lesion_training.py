@@ -1,9 +1,8 @@
 """Training of the lesion network: lung, lesion and label at once, with checkpoints and snapshots."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.data.tables import read_rows
 from training.errors import TrainingError
+from training.learning.lesion_losses import lesion_losses, total_loss
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.lesion_recipe import LesionRecipe
-from training.network.lesion_network import LesionNetwork, log_probability
+from training.network.lesion_network import LesionNetwork
+from training.network.seeded_dropout import seeded_dropout
 from training.run.atomic_write import write_atomically, write_csv
 from training.run.machine import Machine
 from training.run.processes import current
@@ -80,14 +81,19 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     _freeze(network, training.recipe.frozen_layers)
     network.to(training.machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     finished = training.snapshot_path(training.steps)
-    if not current().lacks(finished):
+    if current().lacks(finished):
+        _set_weights(network, _train(network, samples, training))
+    else:
         with restoring(finished):
-            _take(network, torch.load(finished, map_location="cpu", weights_only=True))
-        return network
-    optimiser = _optimiser(network, training)
-    state = _State(network, optimiser, samples)
-    state.restore(training.checkpoint)
+            _set_weights(network, torch.load(finished, map_location="cpu", weights_only=True))
+    return network
+
+
+def _train(network: LesionNetwork, samples: LesionSamples, training: LesionTraining) -> Mapping[str, torch.Tensor]:
+    """Train from the checkpoint, if there is one, to the last step; return the averaged weights."""
     processes = current()
+    state = _State(network, _optimiser(network, training), samples)
+    state.restore(training.checkpoint)
     processes.check_same(state.step, f"the step of {training.checkpoint}")
     if state.step >= training.steps:
         raise TrainingError(f"{training.checkpoint}: at step {state.step}, and step {training.steps} was not kept")
@@ -95,27 +101,34 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
     places = processes.places(batch_size)
     if not places:
         raise TrainingError(f"--batch-size {batch_size}: fewer slices than processes")
+
+    def draw() -> tuple[Batch, Mapping[str, Any]]:
+        return samples.batch(batch_size, places), samples.position()
+
     parallel = DistributedDataParallel(network) if processes.count > 1 else network
+    bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
     with ThreadPoolExecutor(1) as drawing:
-        bar = progress(range(state.step, training.steps), "training lung and lesion", "step")
-        waiting = drawing.submit(samples.batch, batch_size, places)
+        drawn = drawing.submit(draw)
         for step in bar:
-            batch = waiting.result()
-            position = samples.position()  # of the generator, before the batch after this one is drawn
-            waiting = drawing.submit(samples.batch, batch_size, places)
-            for group in optimiser.param_groups:
+            (batch, position), drawn = drawn.result(), drawing.submit(draw)
+            for group in state.optimiser.param_groups:
                 group["lr"] = group["largest_lr"] * training.rate(step)
-            losses = _step(network, parallel, batch, training, optimiser)
-            state.advance(step + 1, losses)
+            state.advance(_step(state, parallel, batch, training.machine))
             bar.set_postfix(**state.running)
-            if processes.is_first and training.has_snapshot(step + 1):
-                write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
-            if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
-                say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                append_losses(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
-                state.save(training.checkpoint, position)
-    _take(network, state.average)
-    return network
+            if processes.is_first:
+                _write(state, position, training)
+    return state.average
+
+
+def _write(state: "_State", position: Mapping[str, Any], training: LesionTraining) -> None:
+    """Write the snapshot and the checkpoint that are due after a step."""
+    step = state.step
+    if training.has_snapshot(step):
+        write_atomically(training.snapshot_path(step), lambda file: torch.save(state.average, file))
+    if step % _CHECKPOINT_STEPS == 0 or step == training.steps:
+        say(f"step {step}/{training.steps}: {state.summary()}")
+        append_losses(training.losses_path, {"step": step, **state.running, "seconds": state.seconds})
+        state.save(training.checkpoint, position)
 
 
 def append_losses(path: Path, row: Mapping[str, float]) -> None:
@@ -130,12 +143,13 @@ def training_seconds(losses_path: Path) -> float:
     return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
-def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:
+def _weights(network: LesionNetwork) -> dict[str, torch.Tensor]:
+    """Return the weights that are trained, which share the network's memory."""
     return {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
 
-def _take(network: LesionNetwork, weights: Mapping[str, torch.Tensor]) -> None:
-    for name, value in _trainable(network).items():
+def _set_weights(network: LesionNetwork, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, value in _weights(network).items():
         value.copy_(weights[name])
 
 
@@ -149,33 +163,25 @@ def _optimiser(network: LesionNetwork, training: LesionTraining) -> torch.optim.
     rate = training.recipe.learning_rate
     trunk = [weight for weight in network.features.parameters() if weight.requires_grad]
     new = [weight for name, weight in network.named_parameters() if not name.startswith("features.")]
-    groups = [
-        {"params": trunk, "largest_lr": rate},
-        {"params": new, "largest_lr": _NEW_LAYERS * rate},
-    ]
+    groups = [{"params": trunk, "largest_lr": rate}, {"params": new, "largest_lr": _NEW_LAYERS * rate}]
     return torch.optim.AdamW(groups, weight_decay=0.02)
 
 
 class _State:
-    """State that a run resumes from: weights, their average, optimiser, position of the generator."""
+    """State that a run resumes from: weights, their average, optimiser, finished steps, running losses."""
 
-    def __init__(
-        self,
-        network: LesionNetwork,
-        optimiser: torch.optim.Optimizer,
-        samples: LesionSamples,
-    ) -> None:
-        self._network, self._optimiser, self._samples = network, optimiser, samples
-        self.average = {name: value.clone() for name, value in _trainable(network).items()}
+    def __init__(self, network: LesionNetwork, optimiser: torch.optim.Optimizer, samples: LesionSamples) -> None:
+        self.network, self.optimiser, self._samples = network, optimiser, samples
+        self.average = {name: value.clone() for name, value in _weights(network).items()}
         self.step = 0
         self.running: dict[str, float] = {}
         self._started = time.perf_counter()  # of this process, minus the time of earlier ones
 
-    def advance(self, step: int, losses: Mapping[str, float]) -> None:
-        """Move the averages on by one step."""
-        self.step = step
-        for name, value in _trainable(self._network).items():
-            self.average[name].lerp_(value, _AVERAGED / (step + _AVERAGED))
+    def advance(self, losses: Mapping[str, float]) -> None:
+        """Finish a step: add its weights and losses to the averages."""
+        self.step += 1
+        for name, value in _weights(self.network).items():
+            self.average[name].lerp_(value, _AVERAGED / (self.step + _AVERAGED))
         self.running = {name: 0.97 * self.running.get(name, value) + 0.03 * value for name, value in losses.items()}
 
     @property
@@ -191,9 +197,9 @@ class _State:
     def save(self, path: Path, position: Mapping[str, Any]) -> None:
         """Write the checkpoint; the file appears whole or not at all."""
         state = {
-            "weights": _trainable(self._network),
+            "weights": _weights(self.network),
             "average": self.average,
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "running": self.running,
             "seconds": self.seconds,
@@ -207,74 +213,25 @@ class _State:
             return
         with restoring(path):
             state = torch.load(path, map_location="cpu", weights_only=True)
-            _take(self._network, state["weights"])
+            _set_weights(self.network, state["weights"])
             for name, value in self.average.items():
                 value.copy_(state["average"][name])
-            self._optimiser.load_state_dict(state["optimiser"])
+            self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.running = state["step"], state["running"]
             self._started -= state["seconds"]
             self._samples.seek(state["position"])
 
 
-def _step(
-    network: LesionNetwork,
-    parallel: nn.Module,
-    batch: Batch,
-    training: LesionTraining,
-    optimiser: torch.optim.Optimizer,
-) -> dict[str, float]:
-    batch = Batch(*(tensor.to(training.machine.device) for tensor in batch))
-    with seeded_dropout(network.appearance.dropout, batch.seeds.tolist()), training.machine.autocast():
+def _step(state: _State, parallel: nn.Module, batch: Batch, machine: Machine) -> dict[str, float]:
+    batch = Batch(*(tensor.to(machine.device) for tensor in batch))
+    with seeded_dropout(state.network.appearance.dropout, batch.seeds.tolist()), machine.autocast():
         outputs = parallel(batch.pictures)
-    losses = _losses(outputs, batch)
-    optimiser.zero_grad()
+    losses = lesion_losses(outputs, batch)
+    state.optimiser.zero_grad()
     # gradients are averaged over processes, and each has its part of the sum over the whole batch
-    loss = 3 * losses["lesion"] + 0.7 * losses["overlap"] + losses["lung"] + 0.7 * losses["label"]
-    (current().count * loss).backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], 5.0)
-    optimiser.step()
+    (current().count * total_loss(losses)).backward()  # type: ignore[no-untyped-call]
+    weights = [weight for group in state.optimiser.param_groups for weight in group["params"]]
+    nn.utils.clip_grad_norm_(weights, max_norm=5.0)
+    state.optimiser.step()
     whole = current().sum(torch.stack([value.detach() for value in losses.values()]))
     return dict(zip(losses, whole.tolist(), strict=True))
-
-
-@contextmanager
-def seeded_dropout(layer: nn.Dropout, seeds: Sequence[int]) -> Iterator[None]:
-    """Draw the mask of each slice from its seed, so that it does not depend on the other slices of the batch."""
-
-    def drop(_: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
-        (values,) = inputs
-        noise = [torch.rand(values.shape[1], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return values * (torch.stack(noise).to(values.device) >= layer.p) / (1 - layer.p)
-
-    hook, was_training = layer.register_forward_pre_hook(drop), layer.training
-    layer.eval()  # so that it draws no mask itself
-    try:
-        yield
-    finally:
-        hook.remove()
-        layer.train(was_training)
-
-
-def _losses(outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
-    """Cross-entropy of lesion, lung and label; overlap of lesions (soft Dice, Milletari et al. 2016, 1606.04797).
-
-    Averages over the batch of all processes, as far as this process has it: the losses of all add up to the whole.
-    """
-    weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
-    totals = current().sum(torch.stack([weight.sum() for weight in weights])).clamp_min(1.0)
-    of_lesion, of_lung, of_label = (weight / total for weight, total in zip(weights, totals, strict=True))
-    cells, lesion_odds, appearance_odds = outputs
-    lung, lesion = cells[:, :1], cells[:, 1:]
-    entropy = nn.functional.binary_cross_entropy_with_logits
-    twice = torch.tensor(2.0, device=lesion.device)  # a missed lesion cell counts twice
-    by_cell = entropy(lesion, batch.lesion, reduction="none", pos_weight=twice).mean((1, 2, 3))
-    p = lesion.sigmoid()
-    both, total = (p * batch.lesion).sum((1, 2, 3)), (p + batch.lesion).sum((1, 2, 3))
-    log_p, log_not = log_probability(lesion_odds, appearance_odds)
-    label = -(batch.label * log_p + (1 - batch.label) * log_not)
-    return {
-        "lesion": (by_cell * of_lesion).sum(),
-        "overlap": ((1 - (2 * both + 20) / (total + 20)) * of_lesion).sum(),
-        "lung": (entropy(lung, batch.lung, reduction="none").mean((1, 2, 3)) * of_lung).sum(),
-        "label": (label * of_label).sum(),
-    }

@@ -1,6 +1,7 @@
 """Failures of decoding in a worker, and the errors that clients get for them."""
 
 import logging
+from enum import Enum
 from typing import Final
 
 from service.errors import (
@@ -21,33 +22,31 @@ _ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, Unusab
 _log = logging.getLogger("covidct.decoders")
 
 
-class WorkerEndedError(Exception):
-    """A worker ended early.
+class Retry(Enum):
+    """Lane that may decode a file after a failure in one before it."""
 
-    Attributes:
-        may_succeed_again: whether a worker with more time and memory may decode the file.
-        needs_memory: whether more memory may help; some decoders crash without it.
-    """
+    NEXT_LANE = "next lane"
+    LAST_LANE = "last lane"  # the only one with more memory
+    NO_LANE = "no lane"
+
+
+class WorkerEndedError(Exception):
+    """A worker ended early; some decoders crash without memory."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(ending)
         self.ending = ending
-        self.may_succeed_again = ending is not Ending.NO_MEMORY
-        self.needs_memory = ending in (Ending.MEMORY, Ending.CRASH)
+        retries = {Ending.MEMORY: Retry.LAST_LANE, Ending.CRASH: Retry.LAST_LANE, Ending.NO_MEMORY: Retry.NO_LANE}
+        self.retry = retries.get(ending, Retry.NEXT_LANE)
 
 
 class FileRefusedError(Exception):
-    """A worker refused a file.
-
-    Attributes:
-        head: of its last frame.
-        may_succeed_again, needs_memory: whether a worker with more memory may decode the file.
-    """
+    """A worker refused a file; `head` is that of its last frame."""
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
         self.head = head
-        self.may_succeed_again = self.needs_memory = _may_be_memory(head)
+        self.retry = Retry.LAST_LANE if _may_be_memory(head) else Retry.NO_LANE
 
 
 def refuse_if_memory(head: Head) -> None:

@@ -18,8 +18,8 @@ from PIL import Image
 from service.errors import ErrorCode, ServiceError
 from service.imaging.cage.fork_server import WorkerLimits
 from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
+from service.imaging.cage.one_slice import pack_slice
 from service.imaging.cage.study import pack_slices
-from service.imaging.decode import DecodeLimits, Slice, decode, to_input
 from service.imaging.signatures import is_nifti
 
 _COPIES: Final = 2
@@ -109,15 +109,7 @@ def _results(order: Head, data: bytes) -> Iterator[tuple[Head, list[bytes]]]:
         for slice_ in pack_slices(order, data):
             yield (_described(slice_), []) if isinstance(slice_, ServiceError) else slice_
     else:
-        decoded = decode(data, DecodeLimits(**order["limits"]))
-        yield _packed(decoded, order["input_size"], order["kind"] == "slice")
-
-
-def _packed(slice_: Slice, input_size: int | None, with_slice: bool) -> tuple[Head, list[bytes]]:
-    parts = [slice_.tobytes()] if with_slice else []
-    if input_size is not None:
-        parts.append(to_input(slice_, input_size).tobytes())
-    return {"shape": slice_.shape[1:]}, parts
+        yield pack_slice(order, data)
 
 
 def _described(error: ServiceError) -> Head:

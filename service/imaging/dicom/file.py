@@ -18,7 +18,7 @@ from service.imaging.dicom.grey import grey_table, has_hounsfield
 from service.imaging.dicom.header import Header, read_header
 from service.imaging.dicom.reader import Reader
 from service.imaging.failures import decoding
-from service.imaging.orientation import upright
+from service.imaging.orientation import Turn
 from service.imaging.window import LUNG, Window
 
 if TYPE_CHECKING:
@@ -44,7 +44,16 @@ class DicomFile:
     reader: Reader
     frames: Sequence[bytes | memoryview]
 
-    def frame(self, index: int, window: Window = LUNG) -> NDArray[np.uint8]:
+    def axes(self, index: int) -> NDArray[np.float64] | None:
+        """Read the directions of a frame along a row and along a column, (2, 3); None if it has no valid ones.
+
+        Raises:
+            UnusableImageError: the frame is a localizer, or its directions are malformed.
+        """
+        check_frame_type(self.dataset, index)
+        return directions(self.dataset, index)
+
+    def frame(self, index: int, turn: Turn, window: Window = LUNG) -> NDArray[np.uint8]:
         """Decode one frame, and bring it upright.
 
         Samples with a rescale go to Hounsfield units and through `window`. Samples of 8 bits without a rescale (or with
@@ -53,17 +62,16 @@ class DicomFile:
 
         Args:
             index: which, from 0.
+            turn: steps that bring it upright, by its `axes`.
             window: for Hounsfield units.
 
         Returns:
             uint8 (rows, columns), or (columns, rows) of a slice that was turned by a quarter.
 
         Raises:
-            UnusableImageError: damaged, a localizer, not axial, of a kind that is not read, or an element is malformed.
+            UnusableImageError: damaged, of a kind that is not read, or an element is malformed.
         """
         with decoding("its pixels can't be decoded; they are truncated or damaged"):
-            check_frame_type(self.dataset, index)
-            turn = upright(directions(self.dataset, index))
             pixels = decode_frame(self.frames[index], self.header)
             if self.header.samples == 3:
                 grey = np.asarray(Image.fromarray(pixels).convert("L"))

@@ -158,7 +158,7 @@ def _dicom_slices(data: bytes, options: ReadOptions, first: int) -> Iterator[Stu
         try:
             with decoding(DAMAGED_HEADER):
                 place, has_hounsfield = place_of_frame(file, index, header), file.uses_window(index)
-            picture = None if is_thin else file.frame(index, options.window)[None]
+            picture = None if is_thin else file.frame(index, place.turn, options.window)[None]
             yield _slice(place, index, picture, options, has_hounsfield)
         except ServiceError as error:
             yield error

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ServiceError
-from service.imaging.dicom.checks import check_frame_type
-from service.imaging.dicom.elements import directions, functional_groups, numbers, text
+from service.imaging.dicom.elements import functional_groups, numbers, text
 from service.imaging.dicom.file import DicomFile
 from service.imaging.orientation import UPRIGHT, Turn, upright
 from service.imaging.series.geometry import SourceFrame, normal_of
@@ -83,8 +82,7 @@ def place_of_frame(file: DicomFile, index: int, source_header: bytes = b"") -> P
         UnusableImageError: the frame is a localizer, or not axial.
     """
     dataset, header = file.dataset, file.header
-    check_frame_type(dataset, index)
-    axes = directions(dataset, index)
+    axes = file.axes(index)
     return Place(
         series=(text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID")),
         rows=header.rows,

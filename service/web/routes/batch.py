@@ -16,11 +16,13 @@ from service.inference.stages import StageTimer
 from service.model.card import OperatingPoint
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
+from service.web.multipart_form import FormFile
 from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.forms import FORM_WITH_SLICES
 from service.web.openapi.problem_examples import documented
 from service.web.problems import problem_body
 from service.web.request_id import request_id_of
-from service.web.upload import OPENAPI_BODY_OF_MANY, FormFile, files_of
+from service.web.upload import files_of
 
 PATH: Final = "/predict/batch"
 
@@ -33,7 +35,7 @@ _log = logging.getLogger("covidct.batch")
     summary="Probabilities of COVID-19 for several slices",
     description="Takes images in the multipart field `image`, repeated, and returns a prediction or a problem for "
     f"each, in order; an unusable one does not fail the others. {DISCLAIMER}",
-    openapi_extra=OPENAPI_BODY_OF_MANY,
+    openapi_extra=FORM_WITH_SLICES,
     responses=documented(400, 401, 403, 408, 413, 415, 500, 503, 504),
 )
 async def predict_batch(

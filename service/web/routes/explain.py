@@ -20,9 +20,10 @@ from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.forms import FORM_WITH_SLICE
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.upload import OPENAPI_BODY, read_upload
+from service.web.upload import read_upload
 
 PATH: Final = "/explain"
 
@@ -49,7 +50,7 @@ router = APIRouter(tags=[PREDICTIONS])
     "X-COVIDCT-Probability, X-COVIDCT-Threshold, X-COVIDCT-Operating-Point, unless a check has failed X-COVIDCT-Label, "
     "and, if the model has them, X-COVIDCT-Lesion-Probability, X-COVIDCT-Covid-Given-Lesion and "
     f"X-COVIDCT-Lesion-Threshold. {DISCLAIMER}",
-    openapi_extra=OPENAPI_BODY,
+    openapi_extra=FORM_WITH_SLICE,
     response_class=Response,
     responses={
         200: {

@@ -11,9 +11,10 @@ from service.inference.stages import StageTimer
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.forms import FORM_WITH_SLICE
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
-from service.web.upload import OPENAPI_BODY, read_upload
+from service.web.upload import read_upload
 
 PATH: Final = "/predict"
 
@@ -24,7 +25,7 @@ router = APIRouter(tags=[PREDICTIONS])
     PATH,
     summary="Probability of COVID-19 for one slice",
     description=f"Takes one image in the multipart field `image`. {DISCLAIMER}",
-    openapi_extra=OPENAPI_BODY,
+    openapi_extra=FORM_WITH_SLICE,
     responses=documented(400, 401, 403, 408, 413, 415, 422, 500, 503, 504),
 )
 async def predict(request: Request, state: AnyState, model: CurrentModel, point_name: PointName = None) -> Prediction:

@@ -13,15 +13,16 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.archives import MAX_FILES
 from service.imaging.series.files import ReadOptions
 from service.inference.study import open_study
-from service.model.study import thin_mm
+from service.model.study_plan import thin_mm
 from service.web.content_negotiation import choose_media_type
 from service.web.dependencies import AnyState, CurrentModel, PointName
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import PREDICTIONS
+from service.web.openapi.forms import FORM_WITH_STUDY
 from service.web.openapi.problem_examples import documented
 from service.web.request_id import request_id_of
 from service.web.studies.work import LINES, LinesResponse, StudyWork, counted
-from service.web.upload import OPENAPI_BODY_OF_STUDY, files_of
+from service.web.upload import files_of
 
 PATH: Final = "/predict/study"
 
@@ -64,7 +65,7 @@ router = APIRouter(tags=[PREDICTIONS])
     "ordered by their positions; scouts, reports and other companions are skipped with their reason. Returns, by "
     "`Accept`, JSON; `application/x-ndjson`: lines of progress, then the result; or a zip of the result, pictures "
     f"of the key slices, and DICOM SEG and SR or NIfTI masks. {DISCLAIMER}",
-    openapi_extra=OPENAPI_BODY_OF_STUDY,
+    openapi_extra=FORM_WITH_STUDY,
     response_class=Response,
     responses={
         200: {

@@ -43,14 +43,14 @@ def slice_pictures(study: Study, answer: StudyAnswer) -> Iterator[SlicePicture]:
         others = [slice_.index for slice_ in series.slices if slice_.index not in series.key_slices]
         for index in (*series.key_slices, *others):
             slice_ = read.slices[index]
-            if slice_.file_slice.preview is None:
+            if slice_.preview is None:
                 continue
             prediction = slice_.prediction
             lungs = None if prediction is None else prediction.lungs
             yield SlicePicture(
                 series=series.index,
                 index=index,
-                slice_jpeg=slice_.file_slice.preview,
+                slice_jpeg=slice_.preview,
                 lesion_png=None if prediction is None else png(map_image(prediction.heatmap)),
                 lungs_png=None if lungs is None else png(map_image(lungs)),
             )

@@ -22,9 +22,9 @@ from service.inference.study import StudyReader
 from service.inference.study_predictions import predict_slices
 from service.model.card import OperatingPoint
 from service.model.study import Study
+from service.web.multipart_form import FormFile
 from service.web.problems import problem_body
 from service.web.studies.files import result_files_of, slice_pictures, study_zip
-from service.web.upload import FormFile
 
 LINES: Final = "application/x-ndjson"
 
@@ -68,7 +68,7 @@ class StudyWork:
         """Wait for the files, and read the slices; `report` is called after each one."""
         async with self.in_time():
             study = await self.reader.finish(self.every_mm)
-            await predict_slices(study, self.model, self.point, self.state, report)
+            await predict_slices(study, self.model, self.state, report)
         return study
 
     def answer(self, study: Study) -> StudyAnswer:

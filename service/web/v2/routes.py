@@ -17,6 +17,7 @@ from service.errors import (
     ServiceError,
     UnsupportedImageError,
     UnusableImageError,
+    too_many_images,
 )
 from service.imaging.decode import DecodeLimits, Slice
 from service.inference.pipeline import assess_image, assess_slice, run_bounded
@@ -28,7 +29,7 @@ from service.web.dependencies import AnyState, require_key, served_model
 from service.web.disconnect import cancel_on_disconnect
 from service.web.openapi.document import reference_to
 from service.web.request_id import request_id_of
-from service.web.upload import incomplete_body, refuse_encoding, too_many_images
+from service.web.upload import incomplete_body, refuse_encoding
 from service.web.v2 import models
 from service.web.v2.models import MODEL, VERSION, RequestedModel, errors, on_model
 from service.web.v2.outputs import columns_of, outputs_of

@@ -338,7 +338,7 @@ def test_the_documented_examples_keep_to_these_words(problem: ServiceError) -> N
 
 
 def test_every_code_of_an_image_is_tried_here() -> None:
-    """Others are tried in tests/service/model and cage/test_pool.py; `unusable_image` is the base of the codes."""
+    """Others are tried in tests/service/model and cage/test_cage.py; `unusable_image` is the base of the codes."""
     codes = list(ErrorCode)
     of_images = codes[codes.index(ErrorCode.UNSUPPORTED_IMAGE_TYPE) : codes.index(ErrorCode.NO_LUNGS)]
     tried = {ErrorCode.DAMAGED_IMAGE, *(row[0] for row in UNSUPPORTED.values()), *(row[0] for row in REST.values())}

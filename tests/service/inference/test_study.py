@@ -18,7 +18,7 @@ from service.inference.service_state import ServiceState
 from service.inference.study import open_study
 from service.model.study import Study
 from service.settings import Settings
-from tests.support.files.studies import zipped
+from tests.support.files.studies import series, zipped
 from tests.support.processes.client import png
 
 pytestmark = pytest.mark.anyio
@@ -125,8 +125,27 @@ async def study_of(files: list[bytes], options: ReadOptions, *, previews: bool =
 
 async def test_a_fault_at_a_file_is_a_row_of_the_study() -> None:
     study = await study_of([png(), bytes(128) + b"DICM" + bytes(8)], ReadOptions(64, DecodeLimits()))
-    assert [len(series.slices) for series in study.series] == [1]
+    assert [len(only.slices) for only in study.series] == [1]
     assert [(other.name, other.error.code) for other in study.others] == [("1", "internal_error")]
+
+
+async def test_the_frames_of_a_thin_slice_are_taken_to_their_end() -> None:
+    """Otherwise its worker is ended, and starting a new one takes longer than the slice."""
+    ended: list[tuple[int, ...] | None] = []
+
+    class Frames:
+        async def study_slices(
+            self, data: bytes, name: str, options: ReadOptions
+        ) -> AsyncIterator[StudySlice | ServiceError]:
+            for slice_ in read_study_file(data, name, options):
+                yield slice_
+            ended.append(options.frames)
+
+    state = cast(ServiceState, SimpleNamespace(settings=Settings(), cage=Frames()))
+    async with open_study(state, ReadOptions(64, DecodeLimits(), thin_mm=2.5)) as reader:
+        await reader.add("1.dcm", io.BytesIO(series([5.0], SliceThickness=1)[0]))
+        await reader.finish()
+    assert ended == [None, (0,)]
 
 
 async def test_frames_without_a_slice_are_limited() -> None:
@@ -149,10 +168,10 @@ async def test_frames_without_a_slice_are_limited() -> None:
 async def test_pictures_that_are_kept_are_small(previews: bool) -> None:
     options = ReadOptions(64, DecodeLimits(), keep_pictures=True)
     study = await study_of([png(side=1500)], options, previews=previews)
-    slice_ = study.series[0].slices[0].file_slice
+    slice_ = study.series[0].slices[0]
     if slice_.preview is None:
-        assert slice_.read.picture is not None
-        assert slice_.read.picture.nbytes <= 512**2
+        assert slice_.image.picture is not None
+        assert slice_.image.picture.nbytes <= 512**2
     else:
-        assert slice_.read.picture is None
+        assert slice_.image.picture is None
         assert Image.open(io.BytesIO(slice_.preview)).width == 512

@@ -8,7 +8,8 @@ from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
 from service.imaging.series.grouping import SeriesWarning
 from service.model.prediction import NetworkPrediction
-from service.model.study import FileSlice, NotASlice, SeriesToRead, Study, plan_study
+from service.model.study import FileToDecode, NotASlice, SeriesSlice, Study, StudySeries
+from service.model.study_plan import plan_study
 from tests.support.files.studies import series
 from tests.support.networks.tiny import tiny_card
 
@@ -22,16 +23,16 @@ def prediction(probability: float = 0.5) -> NetworkPrediction:
     return NetworkPrediction(probability, np.zeros((4, 4), np.float32), lungs=np.ones((4, 4), np.float32))
 
 
-def slices_at(heights: list[float], **changes: Any) -> list[FileSlice]:
+def slices_at(heights: list[float], **changes: Any) -> list[SeriesSlice]:
     """Slices of a series, from one file each."""
     options = ReadOptions(input_size=16, limits=DecodeLimits())
     read = [read_study_file(data, "", options)[0] for data in series(heights, **changes)]
     return [
-        FileSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
+        SeriesSlice(file, f"{file}.dcm", slice_) for file, slice_ in enumerate(read) if isinstance(slice_, StudySlice)
     ]
 
 
-def planned(heights: list[float], every_mm: float | None = None) -> SeriesToRead:
+def planned(heights: list[float], every_mm: float | None = None) -> StudySeries:
     """The only series of these slices."""
     (read,) = plan_study(slices_at(heights), [], every_mm).series
     return read
@@ -101,6 +102,13 @@ def test_a_result_that_rests_on_little_lung_says_so(lungs: int, is_few: bool) ->
     assert (SeriesWarning.FEW_LUNGS in warnings) == is_few
     if is_few:
         assert "2 of 6 slices" in warnings[SeriesWarning.FEW_LUNGS]
+
+
+def test_the_last_reason_of_a_file_is_that_of_every_slice_it_lacks() -> None:
+    slices, image = slices_at(steps(5, 3)), slices_at([0.0])[0].image
+    FileToDecode(0, "0.dcm", slices).set_decoded([image, FAILED])
+    assert slices[0].image is image
+    assert [slice_.reason for slice_ in slices] == [None, FAILED.code, FAILED.code]
 
 
 def test_duplicates_and_companions_are_no_failures() -> None:

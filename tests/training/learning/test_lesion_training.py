@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from tests.support.processes import parallel
 from training.errors import TrainingError
-from training.learning import lesion_training
-from training.learning.lesion_training import LesionTraining, append_losses, seeded_dropout, train_lesion_network
+from training.learning.lesion_losses import lesion_losses
+from training.learning.lesion_training import LesionTraining, append_losses, train_lesion_network
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.run import processes
@@ -27,22 +26,10 @@ def test_the_samples_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
             assert torch.equal(one[list(places)], other)
 
 
-def test_the_mask_of_a_slice_depends_on_its_seed_alone() -> None:
-    layer, values, before = nn.Dropout(0.3), torch.ones(3, 400), torch.get_rng_state()
-    with seeded_dropout(layer, [5, 6, 7]):
-        whole = layer(values)
-    assert torch.equal(torch.get_rng_state(), before), "no other mask is drawn"
-    with seeded_dropout(layer, [6]):
-        assert torch.equal(layer(values[1:2]), whole[1:2])
-    assert whole.eq(0).float().mean().item() == pytest.approx(0.3, abs=0.05)
-    assert whole.mean().item() == pytest.approx(1.0, abs=0.1)
-    assert not layer(values).eq(whole).all()
-
-
 def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = parallel.samples_of(parallel.read_slices(tmp_path)).batch(5)
     outputs = torch.randn(5, 2, 24, 32), torch.randn(5), torch.randn(5)
-    whole = lesion_training._losses(outputs, batch)
+    whole = lesion_losses(outputs, batch)
     weights = (batch.lesion_weight, batch.lung_weight, batch.label_weight)
     totals = torch.stack([weight.sum() for weight in weights])
     monkeypatch.setattr(Processes, "sum", lambda self, values: totals)
@@ -52,7 +39,7 @@ def test_losses_of_parts_add_up_to_those_of_the_batch(tmp_path: Path, monkeypatc
         places = list(Processes(rank, 2).places(5))
         part = type(batch)(*(tensor[places] for tensor in batch))
         first, second, third = (tensor[places] for tensor in outputs)
-        parts.append(lesion_training._losses((first, second, third), part))
+        parts.append(lesion_losses((first, second, third), part))
     for name, value in whole.items():
         assert parts[0][name] + parts[1][name] == pytest.approx(value.item(), rel=1e-5)
 

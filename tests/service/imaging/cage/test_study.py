@@ -9,7 +9,7 @@ from service.errors import ServiceError
 from service.imaging.cage.study import pack_slices, study_order, unpack_slice
 from service.imaging.decode import DecodeLimits
 from service.imaging.series.files import ReadOptions, StudySlice, read_study_file
-from tests.service.imaging.cage.test_pool import ENDLESS, caged
+from tests.service.imaging.cage.test_cage import ENDLESS, caged
 from tests.support.files.dicoms import ct, phantom
 from tests.support.files.studies import gzipped, series, volume
 from tests.support.processes.client import png

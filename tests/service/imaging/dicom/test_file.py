@@ -21,6 +21,7 @@ from service.errors import ServiceError, UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
 from service.imaging.decode import DecodeLimits, decode
 from service.imaging.dicom.file import open_dicom
+from service.imaging.orientation import UPRIGHT
 from service.imaging.window import Window
 from tests.support.files.dicoms import PATIENT, STREAMS, ct, ct_dataset, groups, phantom, written
 
@@ -99,8 +100,8 @@ def test_frames_come_one_by_one_each_with_its_own_rescale() -> None:
     rescales = [{"RescaleSlope": 1, "RescaleIntercept": intercept} for intercept in (-1024, -524)]
     frames = [groups(PixelValueTransformationSequence=rescale) for rescale in rescales]
     file = open_dicom(ct(np.stack([STORED, STORED]), PerFrameFunctionalGroupsSequence=frames))
-    np.testing.assert_array_equal(file.frame(0)[np.newaxis], EXPECTED)
-    np.testing.assert_array_equal(file.frame(1), windowed(STORED.astype(int) - 524))
+    np.testing.assert_array_equal(file.frame(0, UPRIGHT)[np.newaxis], EXPECTED)
+    np.testing.assert_array_equal(file.frame(1, UPRIGHT), windowed(STORED.astype(int) - 524))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

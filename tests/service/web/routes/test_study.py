@@ -99,10 +99,10 @@ async def test_slices_without_lungs_are_normal_in_a_series(models: Path) -> None
     assert counts[labelled("covidct_study_slices_total", outcome="no_lungs")] == 2
 
 
-def dark(height: float) -> bytes:
-    """A slice of black, in which the tiny network finds no lungs."""
+def dark(height: float, hounsfield: int = -3000) -> bytes:
+    """A slice of black, in which the tiny network finds no lungs, or of another grey."""
     ids = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
-    return ct(np.zeros((64, 64), np.uint16), RescaleIntercept=-3000, **ids, **place(height))
+    return ct(np.zeros((64, 64), np.uint16), RescaleIntercept=hounsfield, **ids, **place(height))
 
 
 def place(height: float) -> dict[str, Any]:
@@ -117,6 +117,7 @@ def place(height: float) -> dict[str, Any]:
 async def test_a_study_without_lungs_or_slices_is_refused(models: Path) -> None:
     async with serve(models) as client:
         problem(await post(client, {"a": dark(0)}), 422, "no_lungs")
+        problem(await post(client, {"white": dark(0, hounsfield=3000)}), 422, "no_lungs")
         detail = problem(await post(client, {"a": b"text", "b": b"%PDF", "c": b""}), 422, "no_slices")["detail"]
         assert "2 of 3 files: The content is not an image" in str(detail)
         assert "1 of 3 files: The file is empty" in str(detail)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from service.errors import OverloadedError, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.cage import worker_process
+from service.imaging.cage.cage import Cage, CageLimits
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
-from service.imaging.cage.pool import Cage, CageLimits
 from service.imaging.decode import DecodeLimits, decode, to_input
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.files.dicoms import ct, phantom
@@ -162,7 +162,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from service.errors import ServiceError
 from service.imaging.cage.fork_server import ForkServer
-from service.imaging.cage.pool import Cage
+from service.imaging.cage.cage import Cage
 
 async def main():
     server = ForkServer()

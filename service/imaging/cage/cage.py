@@ -1,19 +1,17 @@
-"""Worker processes that decode, each of which can be ended at any moment."""
+"""The cage: worker processes that decode, each of which can be ended at any moment."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final, Self
-
-import numpy as np
 
 from service.errors import OverloadedError, ServiceError
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.failures import (
     FileRefusedError,
+    Retry,
     WorkerEndedError,
-    crashed,
     refusal,
     refuse_if_memory,
     unpack_error,
@@ -21,16 +19,11 @@ from service.imaging.cage.failures import (
 from service.imaging.cage.fork_server import ForkServer, WorkerLimits
 from service.imaging.cage.lane import Lane
 from service.imaging.cage.messages import Head
+from service.imaging.cage.one_slice import Decoded, slice_order, unpack_decoded, unpack_input
 from service.imaging.cage.study import study_order, unpack_slice
 from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
-
-SECONDS: Final = 10.0
-"""Seconds of processor time for a slice: five times the slowest valid file, a JPEG 2000 of 4096 x 4096 pixels."""
-
-MEMORY_BYTES: Final = 320 * 1024 * 1024
-"""Memory for a slice; the largest valid file, a WebP of 4096 x 4096 pixels with transparency, needs 300 MiB."""
 
 _EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
 """Lanes before the last one: seconds of processor time for a slice, and niceness. A usual slice of 512 x 512 pixels
@@ -52,25 +45,14 @@ class CageLimits:
     """Limits of decoding one slice, enforced by the kernel.
 
     Attributes:
-        seconds: processor time, so that neither load nor a pause of the machine counts.
-        memory_bytes: address space beyond that of an idle worker.
+        seconds: processor time, so that neither load nor a pause of the machine counts: five times that of the slowest
+            valid file, a JPEG 2000 of 4096 x 4096 pixels.
+        memory_bytes: address space beyond that of an idle worker; the largest valid file, a WebP of 4096 x 4096 pixels
+            with transparency, needs 300 MiB.
     """
 
-    seconds: float = SECONDS
-    memory_bytes: int = MEMORY_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A decoded slice.
-
-    Attributes:
-        slice_: uint8 (1, H, W).
-        network_input: the same, resized to uint8 (1, S, S) if an input size was asked for.
-    """
-
-    slice_: Slice
-    network_input: Slice
+    seconds: float = 10.0
+    memory_bytes: int = 320 * 1024 * 1024
 
 
 class Cage:
@@ -94,15 +76,8 @@ class Cage:
         processes: int = 1,
         count: Callable[[Ending], object] = lambda _: None,
     ) -> None:
+        lanes = _lanes(limits or CageLimits())
         self._server = server
-        limits = limits or CageLimits()
-        memory_bytes = min(limits.memory_bytes, _EARLIER_BYTES)
-        lanes = [
-            WorkerLimits(seconds, memory_bytes, niceness)
-            for seconds, niceness in _EARLIER_LANES
-            if seconds < limits.seconds
-        ]
-        lanes.append(WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS))
         self._lanes = [Lane(server, lane, max(1, processes >> number), count) for number, lane in enumerate(lanes)]
         self._count = count
         self._recovery: asyncio.Task[None] | None = None
@@ -147,34 +122,33 @@ class Cage:
         Raises:
             ServiceError: as there; `limit_exceeded` names a limit of the cage, `out_of_memory` is the machine's lack.
         """
-        order = _order("slice", limits, input_size)
-        head, payload = await self._frame(order, data, limits, input_size)
-        return _unpack(head, payload, input_size)
+        order = slice_order(limits, input_size, with_slice=True)
+        head, payload = await self._frame(order, data, limits.max_pixels + (input_size or 0) ** 2)
+        return unpack_decoded(head, payload, input_size)
 
     async def network_input(self, data: bytes, input_size: int, limits: DecodeLimits = USUAL_LIMITS) -> Slice:
         """Decode a file like `decode`; return the network's input alone, uint8 (1, S, S).
 
         The slice itself, which has many more bytes, stays in the worker.
         """
-        order = _order("input", limits, input_size)
-        _, payload = await self._frame(order, data, limits, input_size)
-        try:
-            return _input_of(payload, input_size)
-        except ValueError:
-            raise crashed() from None
+        order = slice_order(limits, input_size, with_slice=False)
+        _, payload = await self._frame(order, data, input_size**2)
+        return unpack_input(payload, input_size)
 
     async def study_slices(
         self, data: bytes, name: str, options: ReadOptions
     ) -> AsyncGenerator[StudySlice | ServiceError]:
         """Yield the slices of one file of a study, see `service.imaging.series.files.study_slices`.
 
+        Take them to the end: a worker that is left before is ended.
+
         Raises:
             ServiceError: as there, and as `decode`.
         """
         refuse_other_file(data, name)
         order, header = study_order(name, options), b""
-        more_bytes = len(data) if options.keep_headers else 0
-        async with aclosing(self._frames(order, data, options.limits, options.input_size, more_bytes)) as frames:
+        max_bytes = options.limits.max_pixels + options.input_size**2 + (len(data) if options.keep_headers else 0)
+        async with aclosing(self._frames(order, data, max_bytes)) as frames:
             async for head, payload in frames:
                 if "error" in head:
                     yield unpack_error(head)
@@ -182,48 +156,38 @@ class Cage:
                     slice_, header = unpack_slice(head, payload, options.input_size, header)
                     yield slice_
 
-    async def _frame(
-        self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None
-    ) -> tuple[Head, bytes]:
-        (frame,) = [frame async for frame in self._frames(order, data, limits, input_size)]
+    async def _frame(self, order: Head, data: bytes, max_bytes: int) -> tuple[Head, bytes]:
+        (frame,) = [frame async for frame in self._frames(order, data, max_bytes)]
         return frame
 
-    async def _frames(
-        self, order: Head, data: bytes, limits: DecodeLimits, input_size: int | None = None, more_bytes: int = 0
-    ) -> AsyncGenerator[tuple[Head, bytes]]:
+    async def _frames(self, order: Head, data: bytes, max_bytes: int) -> AsyncGenerator[tuple[Head, bytes]]:
         """Yield the frames of a file, each from the first lane that suffices for it."""
         done, lanes = 0, self._lanes
-        max_bytes = limits.max_pixels + (input_size or 0) ** 2 + more_bytes
-        while lanes:
-            is_last = len(lanes) == 1
+        while True:
+            lane, *later = lanes
             try:
-                with self._recovering():
-                    async with aclosing(lanes[0].run(order | {"start": done}, data, max_bytes)) as frames:
-                        async for head, payload in frames:
-                            if not is_last:
-                                refuse_if_memory(head)
-                            done += 1
-                            yield head, payload
+                async with aclosing(lane.run(order | {"start": done}, data, max_bytes)) as frames:
+                    async for head, payload in frames:
+                        if later:
+                            refuse_if_memory(head)
+                        done += 1
+                        yield head, payload
             except (FileRefusedError, WorkerEndedError) as error:
-                if is_last or not error.may_succeed_again:
-                    raise self._service_error(error, lanes[0].limits) from None
-                lanes = lanes[-1:] if error.needs_memory else lanes[1:]
+                lanes = {Retry.NEXT_LANE: later, Retry.LAST_LANE: later[-1:], Retry.NO_LANE: []}[error.retry]
+                if not lanes:
+                    raise self._service_error(error, lane.limits) from None
+            except OSError as error:
+                self._recover()
+                raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
             else:
                 return
 
     def _service_error(self, error: FileRefusedError | WorkerEndedError, limits: WorkerLimits) -> ServiceError:
+        """Build the error of a file that no lane decodes, and count the ending of its worker."""
         if isinstance(error, FileRefusedError):
             return unpack_error(error.head)
         self._count(error.ending)
         return refusal(error.ending, limits)
-
-    @contextmanager
-    def _recovering(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._recover()
-            raise OverloadedError("No decoder can be started now; try again.", retry_after_seconds=1) from error
 
     def _recover(self) -> None:
         if self._recovery is None:
@@ -241,27 +205,9 @@ class Cage:
             return
 
 
-def _order(kind: str, limits: DecodeLimits, input_size: int | None) -> Head:
-    return {"kind": kind, "limits": asdict(limits), "input_size": input_size}
-
-
-def _unpack(head: Head, payload: bytes, input_size: int | None) -> Decoded:
-    """Unpack a slice, without trusting the worker.
-
-    Raises:
-        UnusableImageError: it does not match.
-    """
-    try:
-        height, width = (int(side) for side in head["shape"])
-        area = height * width
-        slice_ = np.frombuffer(payload, np.uint8, area).reshape(1, height, width)
-        if input_size is None:
-            return Decoded(slice_, slice_)
-        return Decoded(slice_, _input_of(payload, input_size, area))
-    except (KeyError, TypeError, ValueError):
-        raise crashed() from None
-
-
-def _input_of(payload: bytes, size: int, start: int = 0) -> Slice:
-    """Copy the network's input, so that torch can share its memory; raises ValueError if the payload is too short."""
-    return np.frombuffer(payload, np.uint8, size**2, start).reshape(1, size, size).copy()
+def _lanes(limits: CageLimits) -> list[WorkerLimits]:
+    """List the limits of the lanes, the quickest first; the last one has those of the cage."""
+    memory_bytes = min(limits.memory_bytes, _EARLIER_BYTES)
+    earlier = [(seconds, niceness) for seconds, niceness in _EARLIER_LANES if seconds < limits.seconds]
+    last = WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS)
+    return [*(WorkerLimits(seconds, memory_bytes, niceness) for seconds, niceness in earlier), last]
