@@ -188,9 +188,11 @@ def _add_slices(commands: Commands) -> None:
         "Write slices of all volumes of a folder, upright and in the lung window, with their masks.",
     )
     parser.add_argument("folder", type=Path, help="folder of DICOM files, .nii, .nii.gz or .mhd files")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--lesions", type=Path, help="folder of lesion masks: VOLUME.nii.gz (without: clear lungs)")
-    parser.add_argument("--lungs", type=Path, help="folder of lung masks: VOLUME.nii.gz")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty folder to write into")
+    parser.add_argument(
+        "--lesions", type=Path, help="folder of lesion masks, NIfTI with the names of the volumes (without: clear lungs)"
+    )
+    parser.add_argument("--lungs", type=Path, help="folder of lung masks, NIfTI with the names of the volumes")
     parser.add_argument("--source", default="volumes", help="name of the source in slices.csv (volumes)")
     parser.add_argument("--every", type=positive, default=8, metavar="N", help="take every N-th slice with lungs (8)")
 
