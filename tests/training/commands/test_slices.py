@@ -28,7 +28,7 @@ def write_nifti(path: Path, volume: NDArray[np.float64]) -> None:
 def test_slices_of_nifti_volumes_are_upright_and_are_what_train_reads(tmp_path: Path) -> None:
     lesion, lung = np.zeros((6, 18, 20)), np.zeros((6, 18, 20))
     lesion[2:4, 1, 2] = 1
-    lung[1:5] = 2
+    lung[1:5, 2:] = 2
     for folder, volume in (("ct", draw_body()), ("lesions", lesion), ("lungs", lung)):
         write_nifti(tmp_path / folder / "case_01.nii.gz", volume)
     out = tmp_path / "out"
@@ -49,7 +49,7 @@ def test_slices_of_nifti_volumes_are_upright_and_are_what_train_reads(tmp_path: 
     assert second.lesion is not None
     assert second.lesion.any()
     assert second.lung is not None
-    assert second.lung.all()
+    assert 0.8 < second.lung.mean() < 0.95
 
 
 @pytest.mark.parametrize(("matrix", "turned"), [("1 0 0 0 1 0 0 0 1", 1), ("-1 0 0 0 -1 0 0 0 1", -1)])
