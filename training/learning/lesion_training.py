@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning.lesion_samples import Batch, LesionSamples
+from training.learning.losses import append_losses, has_row, losses_path
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork, log_probability
-from training.run.atomic_write import write_atomically, write_csv
+from training.run.atomic_write import write_atomically
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.progress import progress, say
@@ -48,11 +48,6 @@ class LesionTraining:
     steps: int
     machine: Machine
     checkpoint: Path
-
-    @property
-    def losses_path(self) -> Path:
-        """CSV with the losses at each checkpoint."""
-        return self.checkpoint.with_name(f"{self.checkpoint.stem}-losses.csv")
 
     def snapshot_path(self, step: int) -> Path:
         """File with the averaged weights after so many steps."""
@@ -110,24 +105,14 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             bar.set_postfix(**state.running)
             if processes.is_first and training.has_snapshot(step + 1):
                 write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
+            if processes.is_first and has_row(step + 1, training.steps):
+                row = {"step": step + 1, **state.running, "seconds": state.seconds}
+                append_losses(losses_path(training.checkpoint), row)
             if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
                 say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                append_losses(training.losses_path, {"step": step + 1, **state.running, "seconds": state.seconds})
                 state.save(training.checkpoint, position)
     _take(network, state.average)
     return network
-
-
-def append_losses(path: Path, row: Mapping[str, float]) -> None:
-    """Add the losses of a step to a table; rows of this step and later ones, from before a kill, are replaced."""
-    rows = read_rows(path, ("step",)) if path.is_file() else []
-    earlier = [kept.values() for kept in rows if float(kept["step"]) < row["step"]]
-    write_csv(path, row, [*earlier, row.values()])
-
-
-def training_seconds(losses_path: Path) -> float:
-    """Read from a table of losses how long the training took, in all processes that continued it."""
-    return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
 def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:

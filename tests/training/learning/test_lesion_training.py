@@ -9,7 +9,7 @@ from torch import nn
 from tests.support.processes import parallel
 from training.errors import TrainingError
 from training.learning import lesion_training
-from training.learning.lesion_training import LesionTraining, append_losses, seeded_dropout, train_lesion_network
+from training.learning.lesion_training import LesionTraining, seeded_dropout, train_lesion_network
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.run import processes
@@ -87,13 +87,6 @@ def test_snapshots_are_kept_at_doublings_and_at_the_end() -> None:
 def test_the_rate_rises_is_constant_and_falls_to_zero() -> None:
     training = _training(Path("x.ckpt"), 8, cool_down=4)
     assert [training.rate(step) for step in range(9)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
-
-
-def test_steps_after_a_kill_replace_those_from_before_it(tmp_path: Path) -> None:
-    path = tmp_path / "network.csv"
-    for step, loss in ((100, 0.7), (200, 0.6), (300, 0.5), (200, 0.65)):
-        append_losses(path, {"step": step, "loss": loss})
-    assert path.read_text().splitlines() == ["step,loss", "100,0.7", "200,0.65"]
 
 
 def _training(checkpoint: Path, steps: int, cool_down: int = 0) -> LesionTraining:
