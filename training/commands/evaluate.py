@@ -47,15 +47,9 @@ class Evaluations(Record):
 
 def run(options: argparse.Namespace) -> None:
     """Score each model file on labelled slices, on COVID-CT's test split and on altered test; compare two models."""
-    folders = options.models or [Path("models")]
-    check_paths(options, ("data", "models", "labelled"), ("patients", "exclude"))
-    if options.data is None and not options.labelled:
-        raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
-    for option in ("json", "csv"):
-        path = getattr(options, option)
-        if path is not None and not path.parent.is_dir():
-            raise TrainingError(f"--{option} {path}: there is no folder {path.parent}")
+    _check_options(options)
     use_threads(options.threads)
+    folders = options.models or [Path("models")]
     manifests = {folder: read_manifest(folder) for folder in folders}  # before minutes of reading
     covid_ct = _read_covid_ct(options)
     labelled = list(_labelled_sets(options.labelled, covid_ct))
@@ -82,6 +76,17 @@ def run(options: argparse.Namespace) -> None:
         Evaluations(files=records, differences=differences).write(options.json)
     if options.csv:
         write_csv(options.csv, _COLUMNS, rows)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Check the options before anything is read."""
+    check_paths(options, ("data", "models", "labelled"), ("patients", "exclude"))
+    if options.data is None and not options.labelled:
+        raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
+    for option in ("json", "csv"):
+        path = getattr(options, option)
+        if path is not None and not path.parent.is_dir():
+            raise TrainingError(f"--{option} {path}: there is no folder {path.parent}")
 
 
 def _read_covid_ct(options: argparse.Namespace) -> CovidCt | None:

@@ -103,8 +103,8 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     """Read slices with masks: `slices.csv` (file, source, volume), `NAME.lesion.png` and, where drawn, `NAME.lung.png`.
 
     Raises:
-        TrainingError: a column or file is missing, a mask has another size than its slice, or all masks of lesions or of
-            lungs are empty.
+        TrainingError: a column or file is missing, a mask has another size than its slice, or all masks of lesions, or
+            of lungs, are empty.
     """
 
     def read(row: dict[str, str]) -> CtSlice:

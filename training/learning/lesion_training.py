@@ -103,16 +103,22 @@ def train_lesion_network(network: LesionNetwork, samples: LesionSamples, trainin
             losses = _step(network, parallel, batch, training, optimiser)
             state.advance(step + 1, losses)
             bar.set_postfix(**state.running)
-            if processes.is_first and training.has_snapshot(step + 1):
-                write_atomically(training.snapshot_path(step + 1), lambda file: torch.save(state.average, file))
-            if processes.is_first and has_row(step + 1, training.steps):
-                row = {"step": step + 1, **state.running, "seconds": state.seconds}
-                append_losses(losses_path(training.checkpoint), row)
-            if processes.is_first and ((step + 1) % _CHECKPOINT_STEPS == 0 or step + 1 == training.steps):
-                say(f"step {step + 1}/{training.steps}: {state.summary()}")
-                state.save(training.checkpoint, position)
+            if processes.is_first:
+                _keep(state, training, position)
     _take(network, state.average)
     return network
+
+
+def _keep(state: "_State", training: LesionTraining, position: Mapping[str, Any]) -> None:
+    """Write what is kept after this step: averaged weights, losses, a checkpoint."""
+    step = state.step
+    if training.has_snapshot(step):
+        write_atomically(training.snapshot_path(step), lambda file: torch.save(state.average, file))
+    if has_row(step, training.steps):
+        append_losses(losses_path(training.checkpoint), {"step": step, **state.running, "seconds": state.seconds})
+    if step % _CHECKPOINT_STEPS == 0 or step == training.steps:
+        say(f"step {step}/{training.steps}: {state.summary()}")
+        state.save(training.checkpoint, position)
 
 
 def _trainable(network: LesionNetwork) -> dict[str, torch.Tensor]:

@@ -191,6 +191,9 @@ def test_check_prints_the_table_and_every_problem_and_claims_nothing(
     assert "clear: no images" in problems[0]
     assert "not the weights of vgg19_bn" in problems[1]
     assert captured.err.splitlines()[-1] == "error: 2 of the inputs' problems must be solved before training"
+    command.remove("--check")
+    assert main([*command, "--weights", str(weights)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("(and 1 more; --check lists them)")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -63,8 +64,11 @@ def test_every_source_is_compared_with_official_test(paths: LesionPaths, tmp_pat
     (source / "0.png").unlink(missing_ok=True)
     name = "0-0.png" if use == "lesions" else "mine.png"
     shutil.copy(paths.data / "Images-processed" / "CT_COVID" / "covidtest1.png", source / name)
-    (problem,) = read_lesion_inputs(replace(paths, **{use: source}), allow_copies=True).problems
-    assert problem.startswith(f"official test and --{use} show the same pictures: covid-ct/CT_COVID/covidtest1.png and ")
+    changed: dict[str, Any] = {use: source}
+    (problem,) = read_lesion_inputs(replace(paths, **changed), allow_copies=True).problems
+    assert problem.startswith(
+        f"official test and --{use} show the same pictures: covid-ct/CT_COVID/covidtest1.png and "
+    )
 
 
 def test_a_folder_that_is_given_twice_is_refused(paths: LesionPaths) -> None:

@@ -63,7 +63,9 @@ def test_a_source_whose_lung_masks_are_all_empty_is_refused(tmp_path: Path, kind
     folder = write_lesions(tmp_path / "source", volumes=1) if kind == "lesions" else write_labelled(tmp_path / "source")
     for path in [path for path in folder.rglob("*.png") if len(path.suffixes) == 1]:
         Image.fromarray(np.zeros((96, 96), np.uint8)).save(path.with_suffix(".lung.png"))
-    with pytest.raises(TrainingError, match=r"source: no mask \.lung\.png has a lung; a mask is a picture of two values"):
+    with pytest.raises(
+        TrainingError, match=r"source: no mask \.lung\.png has a lung; a mask is a picture of two values"
+    ):
         (read_lesions if kind == "lesions" else read_labelled)(folder)
 
 

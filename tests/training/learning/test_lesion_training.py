@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.support.processes import parallel
+from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning import lesion_training
 from training.learning.lesion_training import LesionTraining, seeded_dropout, train_lesion_network
@@ -66,6 +67,10 @@ def test_a_lengthened_run_whose_rate_did_not_fall_is_like_one_that_was_never_sho
     one, other = (torch.load(tmp_path / name / "network-000004.pt") for name in ("at-once", "lengthened"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert (tmp_path / "lengthened" / "network-000002.pt").is_file()
+    rows = read_rows(tmp_path / "lengthened" / "network-losses.csv", ("step", "seconds"))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds), "of all processes that continued it"
 
 
 @pytest.mark.usefixtures("thin")

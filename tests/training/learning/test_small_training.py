@@ -7,8 +7,8 @@ import torch
 
 from tests.support.sources.lesion_sources import draw_chest, write_clear, write_lesions, write_other
 from training.data.ct_slices import CtSlice, read_images, read_lesions
-from training.data.windows import estimate_hounsfield, show
 from training.data.tables import read_rows
+from training.data.windows import estimate_hounsfield, show
 from training.learning import small_training
 from training.learning.lung_crops import FoundLungs
 from training.learning.lung_pictures import LungBatch, LungPictures

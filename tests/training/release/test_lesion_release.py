@@ -138,7 +138,9 @@ def _predicted(run: Path, name: str) -> PredictedSet:
     lesion, covid = (
         np.array([row[column] for row in rows], np.float32) for column in ("lesion_probability", "covid_given_lesion")
     )
-    return PredictedSet(name, slices, Predictions(lesion, covid, np.zeros((len(rows), 3), np.float32), maps, maps, maps))
+    return PredictedSet(
+        name, slices, Predictions(lesion, covid, np.zeros((len(rows), 3), np.float32), maps, maps, maps)
+    )
 
 
 @pytest.mark.usefixtures("thin")
