@@ -41,10 +41,10 @@ train: .train-variables $(VENV)/.train ## train the model that ships: make train
 		$(foreach folder,$(LABELLED),--labelled "$(folder)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(TRAIN_ARGS)
 
 .train-variables: .report-variables
-	@test -n "$(LESIONS)" || { echo "make train: set LESIONS to a folder of slices with lesion masks;" \
+	@test -d "$(LESIONS)" || { echo "make train: set LESIONS to a folder of slices with lesion masks;" \
 		"docs/training.md has the format" >&2; exit 2; }
-	@test -n "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
-	@test -n "$(LABELLED)" || { echo "make train: set LABELLED to a folder of slices of another source, of both" \
+	@test -d "$(CLEAR)" || { echo "make train: set CLEAR to a folder of slices with clear lungs" >&2; exit 2; }
+	@test -d "$(firstword $(LABELLED))" || { echo "make train: set LABELLED to a folder of slices of another source, of both" \
 		"classes, on which the network is judged" >&2; exit 2; }
 
 train-demo: $(VENV)/.train ## train on drawn slices, every stage in two minutes, into runs/demo
@@ -55,7 +55,7 @@ report: .report-variables $(VENV)/.train ## repeat the report's experiment: make
 	$(BIN)/python -m training report --data "$(DATA)" $(TRAIN_ARGS)
 
 .report-variables:
-	@test -n "$(DATA)" || { echo "make: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
+	@test -d "$(DATA)" || { echo "make: set DATA to a checkout of github.com/UCSD-AI4H/COVID-CT" >&2; exit 2; }
 
 check: lint types test ## run all checks of CI: lint, types, test
 

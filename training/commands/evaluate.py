@@ -1,6 +1,7 @@
 """The command `evaluate`: existing model files, scored with the code that serves them."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,14 +47,13 @@ class Evaluations(Record):
 
 def run(options: argparse.Namespace) -> None:
     """Score each model file on labelled slices, on COVID-CT's test split and on altered test; compare two models."""
-    folders = options.models or [Path("models")]
-    check_paths(options, ("data", "models", "labelled"), ("patients", "exclude"))
-    if options.data is None and not options.labelled:
-        raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
+    _check_options(options)
     use_threads(options.threads)
+    folders = options.models or [Path("models")]
     manifests = {folder: read_manifest(folder) for folder in folders}  # before minutes of reading
     covid_ct = _read_covid_ct(options)
     labelled = list(_labelled_sets(options.labelled, covid_ct))
+    _check_names_differ(labelled, covid_ct)
     records: list[FileEvaluation] = []
     rows: list[tuple[object, ...]] = []
     first_files: list[list[EvaluatedSet]] = []
@@ -78,6 +78,17 @@ def run(options: argparse.Namespace) -> None:
         write_csv(options.csv, _COLUMNS, rows)
 
 
+def _check_options(options: argparse.Namespace) -> None:
+    """Check the options before anything is read."""
+    check_paths(options, ("data", "models", "labelled"), ("patients", "exclude"))
+    if options.data is None and not options.labelled:
+        raise TrainingError("pass --labelled FOLDER with your labelled slices, or --data with COVID-CT")
+    for option in ("json", "csv"):
+        path = getattr(options, option)
+        if path is not None and not path.parent.is_dir():
+            raise TrainingError(f"--{option} {path}: there is no folder {path.parent}")
+
+
 def _read_covid_ct(options: argparse.Namespace) -> CovidCt | None:
     if options.data is None:
         return None
@@ -96,6 +107,14 @@ def _labelled_sets(folders: Sequence[Path], covid_ct: CovidCt | None) -> Iterato
         kept = [place for place in range(len(split.slices)) if place not in copies]
         patients = None if split.patients is None else tuple(split.patients[place] for place in kept)
         yield Split(split.name, tuple(split.slices[place] for place in kept), patients)
+
+
+def _check_names_differ(labelled: Sequence[Split], covid_ct: CovidCt | None) -> None:
+    """Check that the name of a folder identifies its scores."""
+    names = [split.name for split in (*labelled, *(covid_ct or ()))]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise TrainingError(f"--labelled: two sets are named {twice[0]}; give one folder another name")
 
 
 def _test_sets(data: CovidCt | None, card: ModelCard) -> Iterator[Split]:

@@ -110,6 +110,12 @@ def _corrections(text: str) -> Path | None:
     return None if text == "none" else Path(text)
 
 
+def _with_absolute_path(text: str) -> str:
+    """Make the path of `NETWORK=FILE` absolute, as recipe.toml needs it."""
+    name, separator, path = text.partition("=")
+    return f"{name}={Path(path).resolve()}" if separator else text
+
+
 def _add_report(commands: Commands) -> None:
     architectures = get_args(Architecture)
     parser = _add_command(
@@ -124,6 +130,7 @@ def _add_report(commands: Commands) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="(0)")
     parser.add_argument(
         "--weights",
+        type=_with_absolute_path,
         action="append",
         default=[],
         metavar="NETWORK=FILE",
@@ -188,9 +195,13 @@ def _add_slices(commands: Commands) -> None:
         "Write slices of all volumes of a folder, upright and in the lung window, with their masks.",
     )
     parser.add_argument("folder", type=Path, help="folder of DICOM files, .nii, .nii.gz or .mhd files")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--lesions", type=Path, help="folder of lesion masks: VOLUME.nii.gz (without: clear lungs)")
-    parser.add_argument("--lungs", type=Path, help="folder of lung masks: VOLUME.nii.gz")
+    parser.add_argument("--out", type=Path, required=True, help="new or empty folder to write into")
+    parser.add_argument(
+        "--lesions",
+        type=Path,
+        help="folder of lesion masks, NIfTI named like the volumes (without: clear lungs)",
+    )
+    parser.add_argument("--lungs", type=Path, help="folder of lung masks, NIfTI named like the volumes")
     parser.add_argument("--source", default="volumes", help="name of the source in slices.csv (volumes)")
     parser.add_argument("--every", type=positive, default=8, metavar="N", help="take every N-th slice with lungs (8)")
 

@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 
 from training.commands.options import check_paths, read_recipe
 from training.commands.recipe_files import write_recipe_file
-from training.commands.source_table import source_table
+from training.commands.source_table import aligned, source_table
 from training.data.ct_slices import content_hash
 from training.data.left_out import check_parts, choose_left_out
 from training.data.lesion_data import LesionData, LesionInputs, LesionPaths, read_lesion_inputs
@@ -154,14 +155,27 @@ def _with_both_classes(inputs: LesionInputs) -> tuple[str, ...]:
 
 
 def _print(record: LesionRunRecord) -> None:
-    for name, source in record.judgement.sources.items():
-        parts = ", ".join(f"{key} {written(figure)}" for key, figure in source.figures.items())
-        print(f"left out, {name} (n = {source.count}): {parts}")
-    for name, scores in record.splits.items():
-        print(f"{name} {scores}")
-        if scores.patients:
-            print(f"{name}, by patient {scores.patients}")
+    print(_result_table(record))
     for name, altered in record.altered.items():
         print(f"test, {name}: auc {altered.auc_change:+.3f}, accuracy {altered.accuracy_change:+.3f}")
     lesions = record.judgement.lesions
     print(f"left-out masks (n = {lesions.slices}): cell AUC {lesions.cell_auc:.3f}, Dice {lesions.dice:.3f}")
+
+
+def _result_table(record: LesionRunRecord) -> str:
+    """Build a table of left-out sources, each at a threshold chosen on the others where there are any, and of test."""
+    judgement = record.judgement
+    rows: list[Sequence[str]] = [("set", "over", "slices", "threshold", "auc", "sensitivity", "specificity")]
+    for name, source in judgement.sources.items():
+        over = "slices" if source.groups == source.count else f"{source.groups} groups"
+        threshold, rates = judgement.threshold, (source.figures["sensitivity"], source.figures["specificity"])
+        if source.nested:
+            threshold, nested = source.nested.threshold, source.nested.rates
+            rates = (nested.sensitivity, nested.specificity)
+        figures = (source.figures["auc"], *rates)
+        rows.append((f"left out, {name}", over, str(source.count), f"{threshold:.2f}", *map(written, figures)))
+    for name, scores in record.splits.items():
+        over = f"{scores.patients.count} patients" if scores.patients else "slices"
+        figures = (scores.figures["auc"], scores.figures["sensitivity"], scores.figures["specificity"])
+        rows.append((name, over, str(scores.count), f"{scores.threshold:.2f}", *map(written, figures)))
+    return aligned(rows)

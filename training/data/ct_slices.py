@@ -30,6 +30,8 @@ from training.run.progress import map_in_threads
 SLICE_SIZE: Final = 320
 """Pixels, side of the square slice that the service sends to the network."""
 
+_MASK_VALUES: Final = "a mask is a picture of two values, the larger is inside"
+
 _FEWEST_LESION: Final = 0.0005
 """Share of the slice from which on a drawn mask is a lesion."""
 
@@ -92,14 +94,17 @@ def read_labelled(folder: Path) -> list[CtSlice]:
             file.source, file.name, file.group, "labelled", grey, file.label, lesion, lung, finding=file.finding
         )
 
-    return map_in_threads(read, list_labelled(folder), f"reading {folder.name}", "slice")
+    slices = map_in_threads(read, list_labelled(folder), f"reading {folder.name}", "slice")
+    _check_lungs(folder, slices)
+    return slices
 
 
 def read_lesions(folder: Path) -> list[CtSlice]:
     """Read slices with masks: `slices.csv` (file, source, volume), `NAME.lesion.png` and, where drawn, `NAME.lung.png`.
 
     Raises:
-        TrainingError: a column or file is missing, a mask has another size than its slice, or all masks are empty.
+        TrainingError: a column or file is missing, a mask has another size than its slice, or all masks of lesions, or
+            of lungs, are empty.
     """
 
     def read(row: dict[str, str]) -> CtSlice:
@@ -115,7 +120,8 @@ def read_lesions(folder: Path) -> list[CtSlice]:
     check_distinct(table, [row["file"] for row in rows])
     slices = map_in_threads(read, rows, f"reading {folder.name}", "slice")
     if not any(slice_.lesion is not None and slice_.lesion.any() for slice_ in slices):
-        raise TrainingError(f"{folder}: no mask has a lesion; a mask is a picture of two values, the larger is inside")
+        raise TrainingError(f"{folder}: no mask has a lesion; {_MASK_VALUES}")
+    _check_lungs(folder, slices)
     return slices
 
 
@@ -173,6 +179,12 @@ def content_hash(slices: Sequence[CtSlice]) -> str:
 def _resized(pixels: Slice) -> NDArray[np.uint8]:
     grey: NDArray[np.uint8] = to_input(pixels, SLICE_SIZE)[0]
     return grey
+
+
+def _check_lungs(folder: Path, slices: Sequence[CtSlice]) -> None:
+    lungs = [slice_.lung for slice_ in slices if slice_.lung is not None]
+    if lungs and not any(lung.any() for lung in lungs):
+        raise TrainingError(f"{folder}: no mask {LUNG_ENDING} has a lung; {_MASK_VALUES}")
 
 
 def _size(pixels: Slice) -> tuple[int, int]:

@@ -209,8 +209,7 @@ def _check_names_differ(inputs: LesionInputs) -> None:
 
 def _compare(inputs: LesionInputs, *, allow_copies: bool) -> None:
     """Find slices that show the same picture in two sources. COVID-CT's own splits are compared where they are read."""
-    uses = [use for use in inputs.slices if use != "--other"]
-    for first, second in combinations(uses, 2):
+    for first, second in combinations(inputs.slices, 2):
         if (first, second) == ("--data", TEST) or (allow_copies and TEST not in (first, second)):
             continue
         one, other = inputs.slices[first], inputs.slices[second]

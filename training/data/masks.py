@@ -27,7 +27,8 @@ def read_mask(path: Path, slice_size: tuple[int, int], size: int) -> Mask:
         size: pixels of a side of the result.
 
     Raises:
-        TrainingError: the mask can't be read, has another size than its slice, or more than two values.
+        TrainingError: the mask can't be read, has another size than its slice, more than two values, or one that is
+            not 0.
     """
     try:
         with Image.open(path) as mask:
@@ -35,7 +36,7 @@ def read_mask(path: Path, slice_size: tuple[int, int], size: int) -> Mask:
                 raise TrainingError(f"{path}: the mask has {mask.size} pixels, its slice {slice_size}")
             values = np.asarray(mask if len(mask.getbands()) == 1 and mask.mode != "P" else mask.convert("L"))
     except OSError as error:
-        raise TrainingError(f"{path}: can't read the mask: {error}") from error
+        raise TrainingError(f"{path}: can't read the mask: {error.strerror or error}") from error
     inside = Image.fromarray((_inside(values, path) * 255).astype(np.uint8))
     return np.asarray(inside.resize((size, size), Image.Resampling.BILINEAR)) > 127
 
@@ -50,6 +51,8 @@ def _inside(values: NDArray[np.generic], path: Path) -> NDArray[np.bool_]:
         )
     if len(levels) > 2:
         return np.asarray(values.astype(np.uint8) > _GREY_EDGES // 2)
+    if len(levels) == 1 and levels[0]:
+        raise TrainingError(f"{path}: the mask is {levels[0]} everywhere; an empty mask is 0 everywhere")
     return np.asarray(values == levels[-1]) if levels[-1] else np.zeros(values.shape, np.bool_)
 
 

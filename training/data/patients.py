@@ -74,9 +74,13 @@ def known_patients(table: Path | None, root: Path, split: Split) -> tuple[str, .
 
 
 def read_with_patients(root: Path, counts: str, exclude: Path | None, table: Path | None) -> CovidCt:
-    """Read COVID-CT as `read_covid_ct`, with the patients of test as `known_patients`."""
-    data = read_covid_ct(root, counts, exclude)
-    return data._replace(test=replace(data.test, patients=known_patients(table, root, data.test)))
+    """Read COVID-CT as `read_covid_ct`, with the patients of validation and test as `known_patients`."""
+    train, val, test = read_covid_ct(root, counts, exclude)
+    patients = known_patients(table, root, Split("validation and test", val.slices + test.slices))
+    if patients is None:
+        return CovidCt(train, val, test)
+    count = len(val.slices)
+    return CovidCt(train, replace(val, patients=patients[:count]), replace(test, patients=patients[count:]))
 
 
 def _read_table(path: Path) -> dict[str, tuple[str, str]]:

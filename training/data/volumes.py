@@ -1,5 +1,6 @@
 """Volumes of CT as grey slices: NIfTI and DICOM series, read like the service reads them, and LUNA16's MetaImage."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -30,7 +31,11 @@ _ANY_LABEL: Final = Window(0.5, 1)
 
 
 class Volume(NamedTuple):
-    """Slices from the feet to the head (reverse for MetaImage that was stored so), uint8 (H, W) each."""
+    """Slices from the feet to the head (reverse for MetaImage that was stored so), uint8 (H, W) each.
+
+    Attributes:
+        name: path of its file below the folder, without endings; for DICOM, the number of the series.
+    """
 
     name: str
     slices: list[Picture]
@@ -48,11 +53,11 @@ def read_volumes(folder: Path) -> Iterator[Volume]:
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     for path in progress(paths, f"reading {folder.name}", "file"):
         if path.suffix == ".mhd":
-            yield Volume(path.stem, _read_metaimage(path))
+            yield Volume(_name(path, folder), _read_metaimage(path))
         elif path.suffix != ".raw":
             data = path.read_bytes()
             if is_nifti(data) or path.name.lower().endswith((".nii", ".nii.gz")):
-                yield Volume(path.name.partition(".nii")[0], _read_nifti(path, data))
+                yield Volume(_name(path, folder), _read_nifti(path, data))
             else:
                 read = read_study_file(data, path.relative_to(folder).as_posix(), _OPTIONS)
                 loose += [slice_ for slice_ in read if isinstance(slice_, StudySlice)]
@@ -62,6 +67,11 @@ def read_volumes(folder: Path) -> Iterator[Volume]:
         yield Volume(f"series-{number:03}", [picture[0] for picture in pictures if picture is not None])
     if skipped:
         warn(f"{folder}: {skipped} files skipped, which are no slices")
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Name a volume by its sub-folders too, since many data sets have a file `ct.nii.gz` for each patient."""
+    return path.relative_to(folder).with_name(re.sub(r"(?i)\.(nii|nii\.gz|mhd)$", "", path.name)).as_posix()
 
 
 def read_mask_volume(path: Path) -> list[Mask]:

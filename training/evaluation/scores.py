@@ -59,9 +59,6 @@ class PatientScores(Record):
     positives: int
     figures: dict[ScoreName, Interval]
 
-    def __str__(self) -> str:
-        return f"(n = {self.count}): {_text(self.figures)}"
-
 
 class Scores(Record):
     """Scores of one set of probabilities.
@@ -80,10 +77,6 @@ class Scores(Record):
     confusion_matrix: ConfusionMatrix
     roc: RocCurve
     patients: PatientScores | None = None
-
-    def __str__(self) -> str:
-        of = f" of {self.patients.count} patients" if self.patients else ""
-        return f"(n = {self.count}{of}, threshold {self.threshold:.3f}): {_text(self.figures)}"
 
 
 def score(
@@ -253,10 +246,6 @@ def _by_patient(p: Floats, y: NDArray[np.int64], threshold: float, seed: int, gr
 
 def _rounded(values: Floats) -> list[float]:
     return [round(value, _DECIMALS) for value in values.tolist()]
-
-
-def _text(figures: dict[ScoreName, Interval]) -> str:
-    return ", ".join(f"{name} {written(figure)}" for name, figure in figures.items())
 
 
 def written(figure: Interval) -> str:

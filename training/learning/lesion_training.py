@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning.lesion_losses import lesion_losses, total_loss
 from training.learning.lesion_samples import Batch, LesionSamples
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.network.seeded_dropout import seeded_dropout
-from training.run.atomic_write import write_atomically, write_csv
+from training.run.atomic_write import write_atomically
+from training.run.loss_table import append_losses, has_row, losses_path
 from training.run.machine import Machine
 from training.run.processes import current
 from training.run.progress import progress, say
@@ -49,11 +49,6 @@ class LesionTraining:
     steps: int
     machine: Machine
     checkpoint: Path
-
-    @property
-    def losses_path(self) -> Path:
-        """CSV with the losses at each checkpoint."""
-        return self.checkpoint.with_name(f"{self.checkpoint.stem}-losses.csv")
 
     def snapshot_path(self, step: int) -> Path:
         """File with the averaged weights after so many steps."""
@@ -116,31 +111,20 @@ def _train(network: LesionNetwork, samples: LesionSamples, training: LesionTrain
             state.advance(_step(state, parallel, batch, training.machine))
             bar.set_postfix(**state.running)
             if processes.is_first:
-                _write(state, position, training)
+                _keep(state, training, position)
     return state.average
 
 
-def _write(state: "_State", position: Mapping[str, Any], training: LesionTraining) -> None:
-    """Write the snapshot and the checkpoint that are due after a step."""
+def _keep(state: "_State", training: LesionTraining, position: Mapping[str, Any]) -> None:
+    """Write what is kept after this step: averaged weights, losses, a checkpoint."""
     step = state.step
     if training.has_snapshot(step):
         write_atomically(training.snapshot_path(step), lambda file: torch.save(state.average, file))
+    if has_row(step, training.steps):
+        append_losses(losses_path(training.checkpoint), {"step": step, **state.running, "seconds": state.seconds})
     if step % _CHECKPOINT_STEPS == 0 or step == training.steps:
         say(f"step {step}/{training.steps}: {state.summary()}")
-        append_losses(training.losses_path, {"step": step, **state.running, "seconds": state.seconds})
         state.save(training.checkpoint, position)
-
-
-def append_losses(path: Path, row: Mapping[str, float]) -> None:
-    """Add the losses of a step to a table; rows of this step and later ones, from before a kill, are replaced."""
-    rows = read_rows(path, ("step",)) if path.is_file() else []
-    earlier = [kept.values() for kept in rows if float(kept["step"]) < row["step"]]
-    write_csv(path, row, [*earlier, row.values()])
-
-
-def training_seconds(losses_path: Path) -> float:
-    """Read from a table of losses how long the training took, in all processes that continued it."""
-    return float(read_rows(losses_path, ("step", "seconds"))[-1]["seconds"])
 
 
 def _weights(network: LesionNetwork) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Training of the two small networks, the lung finder and the view checker: minutes on one core."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from training.learning.view_pictures import ViewBatch, ViewPictures
 from training.network.lung_finder import LungFinder
 from training.network.view_checker import ViewChecker
 from training.run.atomic_write import write_atomically
+from training.run.loss_table import append_losses, has_row, losses_path, training_seconds
 from training.run.machine import Machine
 from training.run.progress import progress
 from training.run.stages import restoring
@@ -71,7 +73,10 @@ def _train(
     optimiser = torch.optim.AdamW(network.parameters(), training.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.learning_rate, training.steps, pct_start=0.15)
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    bar = progress(range(_restore(training.checkpoint, parts, pictures), training.steps), title, "step")
+    first = _restore(training.checkpoint, parts, pictures)
+    table = losses_path(training.checkpoint)
+    started = time.perf_counter() - training_seconds(table, first)  # of this process, minus the time of earlier ones
+    bar = progress(range(first, training.steps), title, "step")
     for step in bar:
         drawn = pictures.batch(training.batch_size)
         batch = type(drawn)(*(tensor.to(device) for tensor in drawn))
@@ -83,6 +88,9 @@ def _train(
         optimiser.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.3f}")
+        if has_row(step + 1, training.steps):
+            seconds = round(time.perf_counter() - started, 2)
+            append_losses(table, {"step": step + 1, "loss": loss.item(), "seconds": seconds})
         if (step + 1) % _CHECKPOINT_STEPS == 0:
             _save(training.checkpoint, parts, pictures, step + 1)
     return network.eval()

@@ -46,14 +46,15 @@ def draw_plots(
 
 
 def draw_losses(paths: Mapping[str, Path]) -> Figure:
-    """Draw every loss by step, one panel a network."""
-    figure = Figure(figsize=(4.8 * len(paths), 3.6), layout="constrained")
-    for axes, (title, path) in zip(figure.subplots(1, len(paths), squeeze=False)[0], paths.items(), strict=True):
+    """Draw every loss by step, one panel a network whose table is there."""
+    there = {title: path for title, path in paths.items() if path.is_file()}
+    figure = Figure(figsize=(3.6 * len(there), 3.6), layout="constrained")
+    for axes, (title, path) in zip(figure.subplots(1, len(there), squeeze=False)[0], there.items(), strict=True):
         rows = read_rows(path, ("step",))
         steps = [int(float(row["step"])) for row in rows]
         for name in [name for name in rows[0] if name not in ("step", "seconds")]:
             axes.plot(steps, [float(row[name]) for row in rows], "o-", markersize=3, label=name)
-        axes.set(title=title, xlabel="step", ylabel="running loss", yscale="log")
+        axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
         axes.legend(fontsize=7)
     return figure
 

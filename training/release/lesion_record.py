@@ -49,7 +49,7 @@ class LesionRunRecord(RunRecord):
         agreement: by model file.
         probability_shares: share of test probabilities at or below 0.1, 0.2, ... 1.0.
         lung_involvement_shares: share of test slices with a lung involvement at or below each bound.
-        wall_time_seconds: of both networks' training, in all processes that continued it, and of evaluation and export
+        wall_time_seconds: of each network's training, in all processes that continued it, and of evaluation and export
             in the last process.
     """
 

@@ -5,7 +5,7 @@ Every stage is resumed from the run folder, so that a killed run repeats at most
 
 import time
 from functools import partial
-from typing import get_args
+from typing import Final, get_args
 
 from service.model.card import INVOLVEMENT_BOUNDS, MANIFEST_NAME, PROBABILITY_BOUNDS, AnswerName, ManifestFile
 from training.data.covid_ct import LABELS
@@ -19,7 +19,6 @@ from training.evaluation.refusals import Refusals, measure_refusals
 from training.evaluation.scores import Scores, shares_up_to
 from training.learning.lesion_fit import FittedLesions, LesionJob, fit_lesions
 from training.learning.lesion_stages import LesionStage
-from training.learning.lesion_training import training_seconds
 from training.models.export import NAME
 from training.models.publish import CARD_NAME, PREDICTIONS_NAME, find_damaged, publish, staging_folder
 from training.models.run_record import ModelName, read_finished
@@ -30,12 +29,21 @@ from training.release.lesion_plots import draw_plots, draw_samples
 from training.release.lesion_record import ExportedFiles, LesionFileAgreement, LesionRunRecord
 from training.release.predictions_csv import PredictedSet, write_predictions
 from training.run.atomic_write import write_text
+from training.run.loss_table import losses_path, training_seconds
 from training.run.machine import peak_memory_bytes
 from training.run.processes import current
 from training.run.progress import say
 from training.run.provenance import Provenance, make_provenance
 from training.run.record import write_schema
 from training.run.stages import resumed_record
+
+_NETWORKS: Final = {
+    "finder": "lung finder",
+    "views": "view checker",
+    "left-out": "without left-out slices",
+    "network": "on all slices",
+}
+"""Trained networks, by the name of their checkpoint, with their title."""
 
 
 def release_lesions(job: LesionJob, data: LesionData) -> LesionRunRecord:
@@ -172,16 +180,13 @@ def _check_files(
 
 
 def _training_seconds(job: LesionJob) -> dict[str, float]:
-    return {name: training_seconds(job.run_folder / f"{name}-losses.csv") for name in ("left-out", "network")}
+    return {name: training_seconds(losses_path(job.run_folder / name)) for name in _NETWORKS}
 
 
 def _write(job: LesionJob, record: LesionRunRecord, left_out: PredictedSet, test: PredictedSet) -> None:
     """Write predictions, plots, the card, the manifest and its JSON Schema."""
     folder = staging_folder(job.models_folder)
-    losses = {
-        "without left-out slices": job.run_folder / "left-out-losses.csv",
-        "on all slices": job.run_folder / "network-losses.csv",
-    }
+    losses = {title: losses_path(job.run_folder / name) for name, title in _NETWORKS.items()}
     write_predictions(folder / PREDICTIONS_NAME, (left_out, test))
     save_plots(draw_plots(record, left_out, test, losses), folder / "figures")
     write_schema(LesionRunRecord, folder)

@@ -184,13 +184,18 @@ def _draw(record: ReportRunRecord, probabilities: Mapping[str, torch.Tensor], da
 
 
 def _write_predictions(path: Path, probabilities: Mapping[str, torch.Tensor], data: CovidCt) -> None:
-    """Write one row per slice of validation and of test: split, path, label, probability."""
+    """Write one row per slice of validation and of test; a patient that is not known is an empty cell."""
     rows = (
-        (split.name, slice_.path, slice_.label, f"{probability:.6f}")
+        (split.name, slice_.path, patient, slice_.label, f"{probability:.6f}")
         for split in (data.val, data.test)
-        for slice_, probability in zip(split.slices, probabilities[split.name].tolist(), strict=True)
+        for slice_, patient, probability in zip(
+            split.slices,
+            split.patients or [""] * len(split.slices),
+            probabilities[split.name].tolist(),
+            strict=True,
+        )
     )
-    write_csv(path, ("split", "path", "label", "probability"), rows)
+    write_csv(path, ("split", "path", "patient", "label", "probability"), rows)
 
 
 def read_test_predictions(run_folder: Path) -> NDArray[np.float64]:

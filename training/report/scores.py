@@ -95,11 +95,11 @@ def evaluate(
         probabilities: as from `predict_splits`.
         was_trained: whether the kept epoch is later than 0.
     """
-    val = score(probabilities["val"], data.val.labels, THRESHOLD, seed)
+    val = score(probabilities["val"], data.val.labels, THRESHOLD, seed, data.val.patients)
     test = score(probabilities["test"], data.test.labels, THRESHOLD, seed, data.test.patients)
     variants = {}
     for name in [name for name in ALTERATIONS if name in probabilities]:
-        figures = score(probabilities[name], data.test.labels, THRESHOLD, seed).figures
+        figures = score(probabilities[name], data.test.labels, THRESHOLD, seed, data.test.patients).figures
         variants[name] = Variant(
             figures=figures,
             auc_change=figures["auc"].value - test.figures["auc"].value,

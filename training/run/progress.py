@@ -87,7 +87,7 @@ class Progress(Generic[T]):
         of = "" if self._total is None else f" of {self._total}"
         figures = "".join(f", {name} {_rounded(value)}" for name, value in self._figures.items())
         left = "" if self._total is None else f", {_duration((self._total - done) * seconds / done)} left"
-        return f"{self._title}: {done}{of} {self._units}{figures}, {seconds / done:.2g} s each{left}"
+        return f"{self._title}: {done}{of} {self._units}{figures}, {_seconds(seconds / done)} each{left}"
 
     def _announce_long_work(self, seconds_each: float) -> None:
         seconds = seconds_each * (self._total or 0)
@@ -135,6 +135,11 @@ def _print(line: str) -> None:
 
 def _rounded(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _seconds(seconds: float) -> str:
+    """Two digits, but never `1e+02`."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def _duration(seconds: float) -> str:

@@ -86,6 +86,16 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
     )
 
 
+def test_two_folders_of_one_name_are_refused_because_one_would_hide_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_models(tmp_path / "models")
+    folders = [write_labelled(tmp_path / patient / "hospital", 1) for patient in ("one", "two")]
+    command = ["evaluate", "--models", str(tmp_path / "models")]
+    assert main([*command, *(text for folder in folders for text in ("--labelled", str(folder)))]) == 1
+    assert "--labelled: two sets are named hospital; give one folder another name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,6 +115,7 @@ def test_evaluate_scores_slices_of_ones_own_alone_and_compares_two_models(
         (f"{FOLDERS} --run docs --fresh", "--fresh docs: it has files but no run.json, so it is not a run"),
         (f"{FOLDERS} --release", "models has version 2.1.0, and 1.0.0 is not higher; pass --model-version 2.1.1"),
         ("evaluate", "pass --labelled FOLDER with your labelled slices, or --data with COVID-CT"),
+        ("evaluate --labelled tests --csv nowhere/p.csv", "--csv nowhere/p.csv: there is no folder nowhere"),
         ("evaluate --data tests --models README.md", "--models README.md: there is no such folder"),
         ("evaluate --data tests --models tests", "tests/metrics.json: can't read the manifest"),
     ],
@@ -180,6 +191,9 @@ def test_check_prints_the_table_and_every_problem_and_claims_nothing(
     assert "clear: no images" in problems[0]
     assert "not the weights of vgg19_bn" in problems[1]
     assert captured.err.splitlines()[-1] == "error: 2 of the inputs' problems must be solved before training"
+    command.remove("--check")
+    assert main([*command, "--weights", str(weights)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("(and 1 more; --check lists them)")
     assert not (tmp_path / "run").exists()
 
 

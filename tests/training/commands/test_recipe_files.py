@@ -8,6 +8,7 @@ from training.commands.options import read_recipe
 from training.commands.parser import make_parser
 from training.commands.recipe_files import preset_names, read_recipe_file, write_recipe_file
 from training.lesion_recipe import LesionRecipe
+from training.report_recipe import ReportRecipe
 
 TRAIN = ["train", "--data", "x", "--lesions", "y", "--clear", "z", "--labelled", "one", "--labelled", "two"]
 
@@ -24,6 +25,14 @@ def test_a_written_recipe_repeats_the_run(tmp_path: Path) -> None:
     assert again.labelled == [Path("one").resolve(), Path("two").resolve()]
     assert (again.corrections, again.device, again.clear) == (None, "cpu", Path("z").resolve())
     assert again.run == Path("runs/lesion"), "another run folder is for the command line"
+
+
+def test_a_written_recipe_of_the_report_is_valid_in_any_folder(tmp_path: Path) -> None:
+    first = make_parser().parse_args(["report", "--data", "x", "--weights", "vgg19_bn=my.pth", "--seeds", "3", "4"])
+    write_recipe_file(tmp_path, first, read_recipe(first, ReportRecipe))
+    again = make_parser().parse_args(["report", "--config", str(tmp_path / "recipe.toml")])
+    assert again.weights == [f"vgg19_bn={Path('my.pth').resolve()}"]
+    assert (again.data, again.seeds) == (Path("x").resolve(), [3, 4])
 
 
 @pytest.mark.parametrize("option", ["--config ", "--config="])

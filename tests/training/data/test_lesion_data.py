@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -54,6 +55,20 @@ def test_a_slice_of_official_test_in_a_training_source_is_refused_with_both_name
     (problem,) = read_lesion_inputs(paths, allow_copies=True).problems
     assert "official test and --labelled" in problem
     assert "covid-ct/CT_COVID/covidtest1.png and hospital/COVID/mine." in problem
+
+
+@pytest.mark.parametrize("use", ["lesions", "clear", "unseen", "other"])
+def test_every_source_is_compared_with_official_test(paths: LesionPaths, tmp_path: Path, use: str) -> None:
+    """Wherever it lies: a slice of test among the pictures that are not slices would be trained on too."""
+    source = write_clear(tmp_path / "more", 1) if use == "unseen" else getattr(paths, use)
+    (source / "0.png").unlink(missing_ok=True)
+    name = "0-0.png" if use == "lesions" else "mine.png"
+    shutil.copy(paths.data / "Images-processed" / "CT_COVID" / "covidtest1.png", source / name)
+    changed: dict[str, Any] = {use: source}
+    (problem,) = read_lesion_inputs(replace(paths, **changed), allow_copies=True).problems
+    assert problem.startswith(
+        f"official test and --{use} show the same pictures: covid-ct/CT_COVID/covidtest1.png and "
+    )
 
 
 def test_a_folder_that_is_given_twice_is_refused(paths: LesionPaths) -> None:

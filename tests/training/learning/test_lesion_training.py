@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.support.processes import parallel
+from training.data.tables import read_rows
 from training.errors import TrainingError
 from training.learning.lesion_losses import lesion_losses
-from training.learning.lesion_training import LesionTraining, append_losses, train_lesion_network
+from training.learning.lesion_training import LesionTraining, train_lesion_network
 from training.lesion_recipe import LesionRecipe
 from training.network.lesion_network import LesionNetwork
 from training.run import processes
@@ -53,6 +54,10 @@ def test_a_lengthened_run_whose_rate_did_not_fall_is_like_one_that_was_never_sho
     one, other = (torch.load(tmp_path / name / "network-000004.pt") for name in ("at-once", "lengthened"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert (tmp_path / "lengthened" / "network-000002.pt").is_file()
+    rows = read_rows(tmp_path / "lengthened" / "network-losses.csv", ("step", "seconds"))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds), "of all processes that continued it"
 
 
 @pytest.mark.usefixtures("thin")
@@ -74,13 +79,6 @@ def test_snapshots_are_kept_at_doublings_and_at_the_end() -> None:
 def test_the_rate_rises_is_constant_and_falls_to_zero() -> None:
     training = _training(Path("x.ckpt"), 8, cool_down=4)
     assert [training.rate(step) for step in range(9)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
-
-
-def test_steps_after_a_kill_replace_those_from_before_it(tmp_path: Path) -> None:
-    path = tmp_path / "network.csv"
-    for step, loss in ((100, 0.7), (200, 0.6), (300, 0.5), (200, 0.65)):
-        append_losses(path, {"step": step, "loss": loss})
-    assert path.read_text().splitlines() == ["step,loss", "100,0.7", "200,0.65"]
 
 
 def _training(checkpoint: Path, steps: int, cool_down: int = 0) -> LesionTraining:

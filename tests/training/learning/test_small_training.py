@@ -7,6 +7,7 @@ import torch
 
 from tests.support.sources.lesion_sources import draw_chest, write_clear, write_lesions, write_other
 from training.data.ct_slices import CtSlice, read_images, read_lesions
+from training.data.tables import read_rows
 from training.data.windows import estimate_hounsfield, show
 from training.learning import small_training
 from training.learning.lung_crops import FoundLungs
@@ -91,6 +92,10 @@ def test_a_killed_training_continues_from_its_checkpoint_with_the_same_weights(
     again = train(tmp_path / "killed.ckpt")
     for one, other in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+    rows, resumed = (read_rows(tmp_path / f"{name}-losses.csv", ("step", "loss")) for name in ("whole", "killed"))
+    assert [(row["step"], row["loss"]) for row in resumed] == [(row["step"], row["loss"]) for row in rows]
+    seconds = [float(row["seconds"]) for row in resumed]
+    assert seconds == sorted(seconds), "of all processes that continued it"
 
 
 def _chest(seed: int) -> CtSlice:

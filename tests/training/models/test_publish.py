@@ -79,7 +79,10 @@ def test_a_better_model_replaces_the_one_in_place_after_the_comparison(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new, old = write_model(tmp_path / "new", "2.0.0", auc=0.9), write_model(tmp_path / "old", "1.0.0", auc=0.8)
+    for folder in (new, old):
+        (folder / "README.md").write_text(f"the card of {folder.name}")
     promote(new, old, anyway=False)
+    assert (old / "README.md").read_text() == "the card of new", "the job made it"
     said = capsys.readouterr().out
     assert f"release: hospital: auc 0.800 in {old}, 0.900 in {new}, on the same 40 slices (+0.100, " in said
     assert version_in(old) == "2.0.0"

@@ -15,11 +15,14 @@ from tests.support.networks.thin_vgg import thin_vgg
 from tests.support.sources.covid_ct import small_lists, write_data_set
 from tests.support.sources.lesion_sources import chest_files, write_clear, write_labelled, write_lesions, write_other
 from training.__main__ import main
+from training.data.ct_slices import CtSlice
+from training.evaluation.predictions import Predictions
 from training.evaluation.scores import shares_up_to, written
 from training.models.publish import CARD_NAME
 from training.release.lesion_card import card_text
+from training.release.lesion_plots import draw_plots
 from training.release.lesion_record import LesionRunRecord
-from training.release.predictions_csv import COLUMNS
+from training.release.predictions_csv import COLUMNS, PredictedSet
 from training.run.run_folder import delete
 
 STEPS = (
@@ -114,12 +117,47 @@ def test_plots_show_the_operating_point_the_calibration_and_the_mistakes(run: Pa
     assert not (run / "model" / "samples.png").exists(), "it shows slices, so it is never released"
 
 
+def test_the_roc_shows_each_left_out_source_with_its_operating_point_and_official_test_once(run: Path) -> None:
+    record = LesionRunRecord.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes())
+    left_out, test = (_predicted(run, name) for name in ("left-out", "test"))
+    (legend,) = draw_plots(record, left_out, test, {"network": run / "network-losses.csv"})["roc"].legends
+    lines = [text.get_text() for text in legend.get_texts()]
+    assert [line.partition(" (n")[0] for line in lines] == ["left-out covid-ct", "left-out hospital", "official test"]
+    assert all(f"; at {record.judgement.threshold:.2f} sensitivity " in line for line in lines)
+
+
+def _predicted(run: Path, name: str) -> PredictedSet:
+    """The slices and predictions of a set in predictions.csv."""
+    lines = (run / "model" / "predictions.csv").read_text().splitlines()
+    rows = [row for row in csv.DictReader(lines) if row["set"] == name]
+    grey, maps = np.zeros((320, 320), np.uint8), np.zeros((len(rows), 80, 80), np.float16)
+    slices = [
+        CtSlice(row["source"], row["file"], row["group"], "labelled", grey, int(row["label"]) if row["label"] else None)
+        for row in rows
+    ]
+    lesion, covid = (
+        np.array([row[column] for row in rows], np.float32) for column in ("lesion_probability", "covid_given_lesion")
+    )
+    return PredictedSet(
+        name, slices, Predictions(lesion, covid, np.zeros((len(rows), 3), np.float32), maps, maps, maps)
+    )
+
+
 @pytest.mark.usefixtures("thin")
 def test_a_finished_run_is_not_repeated(run: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
     assert main([*options, "--run", str(run), "--model-version", "9.8.7", "--export-anyway"]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "this run is finished" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "this run is finished" in captured.err
+    rows = {line.partition("  ")[0]: line.split("  ") for line in captured.out.splitlines()}
+    record = LesionRunRecord.model_validate_json((run / "model" / MANIFEST_NAME).read_bytes())
+    source = record.judgement.sources["hospital"]
+    assert source.nested is not None, "its threshold is chosen on the other source"
+    figures = (source.figures["auc"], source.nested.rates.sensitivity, source.nested.rates.specificity)
+    shown = [cell.strip() for cell in rows["left out, hospital"] if cell]
+    assert shown[-5:] == ["6", f"{source.nested.threshold:.2f}", *map(written, figures)]
+    assert all(len(line) < 140 for line in captured.out.splitlines()), "not eleven intervals in a line"
 
 
 @pytest.mark.usefixtures("thin")
@@ -198,7 +236,7 @@ def test_metrics_json_says_what_it_was_made_from_and_how_to_read_it(run: Path) -
     assert metrics["date"].endswith("+00:00")
     assert metrics["command"].startswith("python -m training")
     assert metrics["processor"]
-    assert metrics["wall_time_seconds"].keys() == {"left-out", "network", "evaluation_and_export"}
+    assert metrics["wall_time_seconds"].keys() == {"finder", "views", "left-out", "network", "evaluation_and_export"}
     assert all(seconds > 0 for seconds in metrics["wall_time_seconds"].values())
     assert {"python", "torch", "numpy", "scikit-learn", "imagecodecs"} <= metrics["versions"].keys()
     assert {"npv", "auprc", "log_loss", "brier", "calibration_error"} <= metrics["splits"]["test"]["figures"].keys()

@@ -10,7 +10,9 @@ import torch
 
 from service.model.file import load_on_cpu, read_manifest, synthetic_slice
 from training.data.covid_ct import CovidCt, Split
+from training.data.patients import read_with_patients
 from training.errors import TrainingError
+from training.evaluation.scores import score
 from training.report.page import not_learned
 from training.report.run import ReportJob, ReportRunRecord, claim, run_report
 from training.report.scores import evaluate, header_rule
@@ -65,6 +67,7 @@ def test_predictions_csv_has_a_row_a_slice_that_leads_to_the_figures(
         hits = [(float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows]
         assert sum(hits) / len(hits) == pytest.approx(report.splits[split.name].figures["accuracy"].value)
     assert len(written) == 16
+    assert {row["patient"] for row in written} == {""}, "they are not known"
 
 
 def test_a_run_folder_is_bound_to_recipe_data_and_the_content_of_the_weights(
@@ -127,3 +130,22 @@ def test_the_audit_shows_how_far_an_alteration_moves_the_scores(data: CovidCt) -
     probabilities = {"val": data.val.labels.float(), "test": labels, "reencoded": 1 - labels, "masked": labels}
     variants = evaluate(probabilities, data, 0).audit.variants
     assert {name: variant.auc_change for name, variant in variants.items()} == {"reencoded": -1.0, "masked": 0.0}
+
+
+def test_every_interval_is_over_patients_where_they_are_known(data_root: Path, data: CovidCt, tmp_path: Path) -> None:
+    rows = [
+        f"{slice_.path.rpartition('/')[2]},{'COVID' if slice_.label else 'NonCOVID'},{split.name},{number // 2}"
+        for split in (data.val, data.test)
+        for number, slice_ in enumerate(split.slices)
+    ]
+    (tmp_path / "patients.csv").write_text("\n".join(["file,class,split,patient", *rows]) + "\n")
+    known = read_with_patients(data_root, "any", None, tmp_path / "patients.csv")
+    assert known.train.patients is None
+    noise = torch.rand(3, 8, generator=torch.Generator().manual_seed(0))
+    evaluation = evaluate(dict(zip(("val", "test", "masked"), noise, strict=True)), known, 0)
+    for scores in evaluation.splits.values():
+        assert scores.patients is not None
+        assert scores.patients.count == 4
+    by_patient = score(noise[2], known.test.labels, 0.5, 0, known.test.patients).figures
+    assert evaluation.audit.variants["masked"].figures == by_patient
+    assert by_patient != score(noise[2], known.test.labels, 0.5, 0).figures

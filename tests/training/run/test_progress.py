@@ -33,6 +33,17 @@ def test_a_log_file_gets_the_right_counts_whatever_is_said_in_between(
     assert counts == ["training: 1 of 3", "training: 2 of 3", "training: 3 of 3"]
 
 
+@pytest.mark.parametrize(("seconds", "shown"), [(0.004, "0.004 s"), (2, "2 s"), (104, "104 s")])
+def test_the_time_of_a_step_is_readable_however_long_it_is(
+    seconds: float, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, seconds])
+    monkeypatch.setattr("training.run.progress.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("training.run.progress._SECONDS_BETWEEN_LINES", 0.0)
+    list(progress([1], "evaluating", "batch"))
+    assert f"evaluating: 1 of 1 batches, {shown} each, 0 min left" in capsys.readouterr().err
+
+
 def test_work_of_hours_says_so_after_twenty_steps(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
