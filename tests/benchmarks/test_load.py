@@ -5,6 +5,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,16 +21,15 @@ IMAGE = Path(__file__).parents[2] / "examples" / "slice.png"
 
 
 class OneAtATime(BaseHTTPRequestHandler):
-    """Serves one request at a time, each after the same delay."""
+    """Serves one request at a time, in their order, each after the same delay."""
 
     protocol_version = "HTTP/1.1"
-    turns = threading.Semaphore(1)
+    turns = ThreadPoolExecutor(1)
     seconds = SECONDS_A_RESPONSE
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        with self.turns:
-            time.sleep(self.seconds)
+        self.turns.submit(time.sleep, self.seconds).result()
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -41,7 +41,7 @@ class OneAtATime(BaseHTTPRequestHandler):
 class SixAtATime(OneAtATime):
     """Serves six requests together, more slowly, and notes when the first one arrived and each response was ready."""
 
-    turns = threading.Semaphore(6)
+    turns = ThreadPoolExecutor(6)
     seconds = 6 * SECONDS_A_RESPONSE
     arrived: ClassVar[list[float]] = []
     sent: ClassVar[list[float]] = []
