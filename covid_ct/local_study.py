@@ -1,12 +1,11 @@
 """Studies with the model in this process: files to series, slices to predictions."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from covid_ct.engines import Report
 from covid_ct.errors import SourceError
 from covid_ct.files.sources import Source, SourceFile, members_of, read_sources
 from service.api_study import StudyProgress
@@ -76,7 +75,9 @@ def _slices(file: SourceFile, decoders: BlockingCage, options: ReadOptions) -> I
         yield error.without_frames()
 
 
-def predict_study(study: Study, predictor: "Predictor", report: Report = lambda _: None) -> None:
+def predict_study(
+    study: Study, predictor: "Predictor", report: Callable[[StudyProgress], object] = lambda _: None
+) -> None:
     """Predict for the wanted slices of a study, one after the other.
 
     Raises:

@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, TextIO, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter
 
-from covid_ct.errors import ClientError
+from covid_ct.errors import ClientError, ProblemError, SourceError
 from service.api import SlicePrediction
 from service.api_study import SeriesAnswer
-from service.errors import ErrorCode
+from service.errors import ErrorCode, ServiceError
+from service.imaging.window import Window
 
 Format: TypeAlias = Literal["table", "csv", "jsonl"]
 
@@ -141,12 +142,26 @@ def with_answer(row: R, answer: SlicePrediction | SeriesAnswer) -> R:
     )
 
 
-T = TypeVar("T")
+def failed_row(row: R, error: Exception) -> R:
+    """Complete a row with an error."""
+    if isinstance(error, ServiceError | ProblemError | SourceError):
+        return replace(row, error=str(error.code), detail=error.detail)
+    if isinstance(error, ClientError):
+        return replace(row, error="no_answer", detail=str(error))
+    return replace(row, error="internal_error", detail=f"This program failed: {type(error).__name__}: {error}")
+
+
+def window_mark(window: Window | None) -> str:
+    """Return the window as a row has it: centre/width, or nothing if none applies."""
+    return "" if window is None else f"{window.centre:g}/{window.width:g}"
 
 
 def columns_of(kind: type[Row]) -> tuple[str, ...]:
     """Return the columns of rows of this kind."""
     return tuple(field.name for field in fields(kind))
+
+
+T = TypeVar("T")
 
 
 def in_anatomical_order(items: Iterable[T], row_of: Callable[[T], Row | None]) -> list[T]:

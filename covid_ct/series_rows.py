@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from covid_ct.counts import Counts
 from covid_ct.engines import Engine, StudyRequest
 from covid_ct.errors import ClientError
 from covid_ct.files.sources import Source, read_sources, study_sources
-from covid_ct.predict import Counts, failed_row, window_mark
-from covid_ct.rows import Row, RowKey, SeriesRow, printable, with_answer
+from covid_ct.rows import Row, RowKey, SeriesRow, failed_row, printable, window_mark, with_answer
 from service.api_study import SeriesAnswer, StudyAnswer
 from service.errors import ErrorCode, ServiceError
 from service.imaging.window import Window

@@ -10,10 +10,10 @@ from typing import Final
 
 from covid_ct.archive.parts import Output, PartFormat
 from covid_ct.archive.workers import Chunk, ChunkRows, RayCluster, WorkerSettings, ray_cluster
+from covid_ct.counts import Counts
 from covid_ct.errors import ClientError, SourceError
 from covid_ct.files.sources import Source, list_sources, study_sources
-from covid_ct.predict import Counts, window_mark
-from covid_ct.rows import Row, SeriesRow, in_anatomical_order
+from covid_ct.rows import Row, SeriesRow, in_anatomical_order, window_mark
 from covid_ct.series_rows import list_studies
 from service.imaging.window import LUNG, Window
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from covid_ct.archive.parts import FileRows
+from covid_ct.counts import Counts
 from covid_ct.engines import Engine, LocalEngine
 from covid_ct.errors import ClientError
 from covid_ct.files.sources import Source, read_sources
-from covid_ct.predict import Counts, rows_of
 from covid_ct.rows import Row
+from covid_ct.slice_rows import rows_of
 from service.imaging.window import Window
 
 _TASK_RETRIES: Final = 100

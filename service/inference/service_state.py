@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from service.errors import MalformedRequestError, ModelFileError, NotReadyError
-from service.imaging.cage.cage import Cage, CageLimits
+from service.imaging.cage.cage import Cage
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.limits import CageLimits
 from service.inference.running_clock import RunningClock
 from service.inference.served_model import ServedModel
 from service.metrics import Metrics

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Self
 
 from service.errors import ServiceError
-from service.imaging.cage.cage import USUAL_LIMITS, Cage, CageLimits
+from service.imaging.cage.cage import USUAL_LIMITS, Cage
 from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.limits import CageLimits
 from service.imaging.cage.one_slice import Decoded
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.series.files import ReadOptions, StudySlice

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final, Self
 
 from service.errors import OverloadedError, ServiceError
@@ -16,8 +15,9 @@ from service.imaging.cage.failures import (
     refuse_if_memory,
     unpack_error,
 )
-from service.imaging.cage.fork_server import ForkServer, WorkerLimits
+from service.imaging.cage.fork_server import ForkServer
 from service.imaging.cage.lane import Lane
+from service.imaging.cage.limits import CageLimits, WorkerLimits, lane_limits
 from service.imaging.cage.messages import Head
 from service.imaging.cage.one_slice import Decoded, slice_order, unpack_decoded, unpack_input
 from service.imaging.cage.study import study_order, unpack_slice
@@ -25,34 +25,9 @@ from service.imaging.cage.worker_process import WorkerProcess
 from service.imaging.decode import DecodeLimits, Slice
 from service.imaging.series.files import ReadOptions, StudySlice, refuse_other_file
 
-_EARLIER_LANES: Final = ((0.05, 3), (0.5, 6))
-"""Lanes before the last one: seconds of processor time for a slice, and niceness. A usual slice of 512 x 512 pixels
-takes a quarter of the first; a photograph fits into the second. All are nicer than the network, whose threads wait for
-each other."""
-
-_EARLIER_BYTES: Final = 48 * 1024 * 1024
-"""Memory for a slice in these lanes; DICOM, PNG and JPEG of 2048 x 2048 pixels were decoded with half of it."""
-
-_LAST_NICENESS: Final = 10
-
 _RETRY_SECONDS: Final = 1.0
 
 USUAL_LIMITS: Final = DecodeLimits()
-
-
-@dataclass(frozen=True, slots=True)
-class CageLimits:
-    """Limits of decoding one slice, enforced by the kernel.
-
-    Attributes:
-        seconds: processor time, so that neither load nor a pause of the machine counts: five times that of the slowest
-            valid file, a JPEG 2000 of 4096 x 4096 pixels.
-        memory_bytes: address space beyond that of an idle worker; the largest valid file, a WebP of 4096 x 4096 pixels
-            with transparency, needs 300 MiB.
-    """
-
-    seconds: float = 10.0
-    memory_bytes: int = 320 * 1024 * 1024
 
 
 class Cage:
@@ -76,7 +51,7 @@ class Cage:
         processes: int = 1,
         count: Callable[[Ending], object] = lambda _: None,
     ) -> None:
-        lanes = _lanes(limits or CageLimits())
+        lanes = lane_limits(limits or CageLimits())
         self._server = server
         self._lanes = [Lane(server, lane, max(1, processes >> number), count) for number, lane in enumerate(lanes)]
         self._count = count
@@ -203,11 +178,3 @@ class Cage:
             worker.end()
             self._recovery = None
             return
-
-
-def _lanes(limits: CageLimits) -> list[WorkerLimits]:
-    """List the limits of the lanes, the quickest first; the last one has those of the cage."""
-    memory_bytes = min(limits.memory_bytes, _EARLIER_BYTES)
-    earlier = [(seconds, niceness) for seconds, niceness in _EARLIER_LANES if seconds < limits.seconds]
-    last = WorkerLimits(limits.seconds, limits.memory_bytes, _LAST_NICENESS)
-    return [*(WorkerLimits(seconds, memory_bytes, niceness) for seconds, niceness in earlier), last]

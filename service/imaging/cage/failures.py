@@ -14,7 +14,7 @@ from service.errors import (
     limit_exceeded,
 )
 from service.imaging.cage.ending import Ending
-from service.imaging.cage.fork_server import WorkerLimits
+from service.imaging.cage.limits import WorkerLimits
 from service.imaging.cage.messages import FAULT, Head
 
 _ERRORS: Final = {kind.__name__: kind for kind in (UnsupportedImageError, UnusableImageError)}

@@ -12,9 +12,10 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, Self
+
+from service.imaging.cage.limits import WorkerLimits
 
 _ROOT: Final = Path(__file__).parents[3]
 
@@ -28,21 +29,6 @@ _END_SECONDS: Final = 5.0
 
 _PRIVATE: Final = "COVIDCT_"
 """Prefix of environment variables that workers do not get, such as API keys."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLimits:
-    """Limits of a worker.
-
-    Attributes:
-        seconds: processor time of one slice; a worker that needs more gets SIGPROF.
-        memory_bytes: address space beyond that of an idle worker.
-        niceness: 0 to 19; more is less important.
-    """
-
-    seconds: float
-    memory_bytes: int
-    niceness: int = 0
 
 
 class ForkServer:

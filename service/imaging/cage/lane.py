@@ -6,7 +6,8 @@ from contextlib import aclosing
 
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.failures import FileRefusedError
-from service.imaging.cage.fork_server import ForkServer, WorkerLimits
+from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.limits import WorkerLimits
 from service.imaging.cage.messages import Head
 from service.imaging.cage.worker_process import WorkerProcess
 

@@ -16,7 +16,7 @@ from typing import Final
 from PIL import Image
 
 from service.errors import ErrorCode, ServiceError
-from service.imaging.cage.fork_server import WorkerLimits
+from service.imaging.cage.limits import WorkerLimits
 from service.imaging.cage.messages import FAULT, MEMORY, NO_MEMORY, Head, receive_data, receive_head, send
 from service.imaging.cage.one_slice import pack_slice
 from service.imaging.cage.study import pack_slices

@@ -8,7 +8,8 @@ from typing import Final
 
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.failures import FileRefusedError, WorkerEndedError
-from service.imaging.cage.fork_server import STATUS, ForkServer, WorkerLimits
+from service.imaging.cage.fork_server import STATUS, ForkServer
+from service.imaging.cage.limits import WorkerLimits
 from service.imaging.cage.messages import END, LENGTHS, MAX_HEAD_BYTES, MEMORY, NO_MEMORY, Head, start
 
 _START_SECONDS: Final = 20.0

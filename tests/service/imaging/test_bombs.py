@@ -3,9 +3,10 @@
 import pytest
 
 from service.errors import ServiceError
-from service.imaging.cage.cage import Cage, CageLimits
+from service.imaging.cage.cage import Cage
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.limits import CageLimits
 from tests.support.files.bombs import BOMBS
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import ServiceError, UnusableImageError
 from service.imaging.cage.blocking import BlockingCage
-from service.imaging.cage.cage import CageLimits
+from service.imaging.cage.limits import CageLimits
 from service.imaging.decode import DecodeLimits, decode, to_input
 from service.imaging.series.files import ReadOptions
 from tests.support.files.bombs import jpeg_of_many_scans

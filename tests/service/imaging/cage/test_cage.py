@@ -15,9 +15,10 @@ from PIL import Image
 
 from service.errors import OverloadedError, ServiceError, UnsupportedImageError, UnusableImageError
 from service.imaging.cage import worker_process
-from service.imaging.cage.cage import Cage, CageLimits
+from service.imaging.cage.cage import Cage
 from service.imaging.cage.ending import Ending
 from service.imaging.cage.fork_server import ForkServer
+from service.imaging.cage.limits import CageLimits
 from service.imaging.decode import DecodeLimits, decode, to_input
 from tests.support.files.bombs import jpeg_of_many_scans
 from tests.support.files.dicoms import ct, phantom
