@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Final
 
-from service.errors import ErrorCode, ServiceError, UnusableImageError
+from service.errors import ErrorCode, ServiceError, UnusableImageError, damaged_image
 from service.imaging.decode import Slice
 from service.imaging.series.files import COMPANIONS, ReadOptions, StudySlice
 from service.imaging.series.geometry import VolumeGeometry
@@ -95,9 +95,12 @@ class FileToDecode:
         """Give each slice its pixels, or the reason why it has none as its answer.
 
         Args:
-            decoded: in the order of the slices; if there are fewer, the last one is the reason for the rest.
+            decoded: in the order of the slices; if there are fewer, the last one is the reason for the rest. A worker
+                under a file's control may send fewer without a reason.
         """
-        for slice_, image in zip(self.slices, chain(decoded, repeat(decoded[-1])), strict=False):
+        last = decoded[-1] if decoded else None
+        rest = last if isinstance(last, ServiceError) else damaged_image("some of its frames were not decoded")
+        for slice_, image in zip(self.slices, chain(decoded, repeat(rest)), strict=False):
             if isinstance(image, ServiceError):
                 slice_.answer = image
             else:

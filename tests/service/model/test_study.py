@@ -111,6 +111,15 @@ def test_the_last_reason_of_a_file_is_that_of_every_slice_it_lacks() -> None:
     assert [slice_.reason for slice_ in slices] == [None, FAILED.code, FAILED.code]
 
 
+@pytest.mark.parametrize("frames", [0, 1])
+def test_frames_that_a_worker_leaves_out_are_never_those_of_another_slice(frames: int) -> None:
+    slices, image = slices_at(steps(5, 2)), slices_at([0.0])[0].image
+    places = [slice_.image for slice_ in slices]
+    FileToDecode(0, "0.dcm", slices).set_decoded([image] * frames)
+    assert [slice_.image is place for slice_, place in zip(slices, places, strict=True)] == [frames == 0, True]
+    assert [slice_.reason for slice_ in slices] == [None] * frames + [ErrorCode.DAMAGED_IMAGE] * (2 - frames)
+
+
 def test_duplicates_and_companions_are_no_failures() -> None:
     slices = [*slices_at(steps(5, 3)), *slices_at([5.0], InstanceNumber=9)]
     scout = NotASlice(7, "scout", ServiceError("", code=ErrorCode.LOCALIZER))
