@@ -79,10 +79,15 @@ def run_checks(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName,
     return CheckResult(max(relative.values(), default=0.0), failed[0] if failed else None)
 
 
+def find_refusal(scores: Mapping[CheckName, float], thresholds: Mapping[CheckName, float]) -> UnusableImageError | None:
+    """Return the refusal of an image by the scores of its checks; None if it passed them."""
+    reason = run_checks(scores, thresholds).reason
+    return None if reason is None else refusal(reason)
+
+
 def checked(prediction: NetworkPrediction, card: ModelCard) -> NetworkPrediction | UnusableImageError:
     """Return a prediction, or the refusal of its image if a check failed."""
-    reason = run_checks(prediction.check_scores, card.checks).reason
-    return prediction if reason is None else refusal(reason)
+    return find_refusal(prediction.check_scores, card.checks) or prediction
 
 
 def refusal(reason: CheckName) -> UnusableImageError:

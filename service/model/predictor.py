@@ -11,7 +11,7 @@ import torch
 
 from service.errors import ErrorCode, OverloadedError
 from service.imaging.decode import Slice
-from service.model.assess import refusal, run_checks
+from service.model.assess import find_refusal
 from service.model.choice import Choice
 from service.model.file import LoadedModel, Network
 from service.model.hardware import is_loss_of_device, is_out_of_memory, use_threads
@@ -160,8 +160,7 @@ class Predictor:
             outputs = self._lung_finder(to_device(slices, self.device, self.max_batch_size))
         checks = self.card.checks
         scores = [{name: float(outputs[name][index]) for name in checks} for index in range(len(slices))]
-        reasons = [run_checks(score, checks).reason for score in scores]
-        return [None if reason is None else refusal(reason) for reason in reasons]
+        return [find_refusal(score, checks) for score in scores]
 
     def _read(self, slices: Sequence[Slice]) -> list[NetworkPrediction | Exception]:
         with torch.inference_mode():
