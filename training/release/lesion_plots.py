@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.data.tables import read_rows
 from training.evaluation.calibration import reliability
 from training.evaluation.plots import draw_confusion, draw_reliability, draw_roc
 from training.evaluation.scores import score
@@ -15,6 +14,7 @@ from training.learning.lesion_samples import LesionSamples, TrainingSet
 from training.lesion_recipe import LesionRecipe
 from training.release.lesion_record import LesionRunRecord
 from training.release.predictions_csv import PredictedSet
+from training.run.loss_table import read_losses
 from training.run.seeding import derive_seed
 
 _OFFICIAL: Final = ("test", "test_corrected")
@@ -47,10 +47,9 @@ def draw_plots(
 
 def draw_losses(paths: Mapping[str, Path]) -> Figure:
     """Draw every loss by step, one panel a network whose table is there."""
-    there = {title: path for title, path in paths.items() if path.is_file()}
-    figure = Figure(figsize=(3.6 * len(there), 3.6), layout="constrained")
-    for axes, (title, path) in zip(figure.subplots(1, len(there), squeeze=False)[0], there.items(), strict=True):
-        rows = read_rows(path, ("step",))
+    tables = {title: rows for title, path in paths.items() if (rows := read_losses(path))}
+    figure = Figure(figsize=(3.6 * len(tables), 3.6), layout="constrained")
+    for axes, (title, rows) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         steps = [int(float(row["step"])) for row in rows]
         for name in [name for name in rows[0] if name not in ("step", "seconds")]:
             axes.plot(steps, [float(row[name]) for row in rows], "o-", markersize=3, label=name)

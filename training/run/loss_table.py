@@ -26,16 +26,17 @@ def has_row(step: int, steps: int) -> bool:
 
 def append_losses(path: Path, row: Mapping[str, float]) -> None:
     """Add the losses of a step to a table; rows of this step and later ones, from before a kill, are replaced."""
-    earlier = [kept.values() for kept in _rows(path) if float(kept["step"]) < row["step"]]
+    earlier = [kept.values() for kept in read_losses(path) if float(kept["step"]) < row["step"]]
     write_csv(path, row, [*earlier, row.values()])
 
 
 def training_seconds(path: Path, step: float = float("inf")) -> float:
     """Read how long a training took up to a step, in all processes that continued it; 0 without a row."""
-    return max((float(row["seconds"]) for row in _rows(path) if float(row["step"]) <= step), default=0.0)
+    return max((float(row["seconds"]) for row in read_losses(path) if float(row["step"]) <= step), default=0.0)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_losses(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a table, as they are written; none where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
