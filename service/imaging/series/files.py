@@ -26,6 +26,7 @@ COMPANIONS: Final = frozenset(
         ErrorCode.NOT_CT,
         ErrorCode.LOCALIZER,
         ErrorCode.NOT_AXIAL,
+        ErrorCode.NOT_HOUNSFIELD,
         ErrorCode.NO_PIXEL_DATA,
         ErrorCode.SECONDARY_CAPTURE,
         ErrorCode.DUPLICATE_POSITION,

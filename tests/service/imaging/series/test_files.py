@@ -91,6 +91,7 @@ def test_pictures_of_a_folder_are_a_series_in_the_order_of_their_names() -> None
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary_capture"),
         ({"ImageType": ["ORIGINAL", "SECONDARY", "OTHER", "CT_SOM5 PROT"]}, "secondary_capture"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
+        ({"RescaleType": "Z_EFF"}, "not_hounsfield"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "not_axial"),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not_axial"),
         ({"PixelData": None}, "no_pixel_data"),
