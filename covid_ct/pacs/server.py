@@ -195,6 +195,7 @@ def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
     """Raise the errors of `Pacs`; `away` has the HTTP status of a server that is there again later."""
     from pydicom.errors import InvalidDicomError
     from requests import HTTPError, RequestException
+    from requests.exceptions import InvalidSchema, InvalidURL
 
     try:
         yield
@@ -203,10 +204,21 @@ def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
         if status in away or status in _AWAY:
             raise PacsAwayError(f"the PACS responded with status {status}") from None
         raise PacsError(f"the PACS responded with status {status}") from None
+    except (InvalidSchema, InvalidURL) as error:  # of a proxy: the address of the PACS is checked before
+        raise _unusable_environment(f"a proxy ({type(error).__name__})") from None
     except RequestException as error:  # the message would have the address, and so identifiers
         raise PacsAwayError(f"no response from the PACS ({type(error).__name__})") from None
+    except OSError as error:
+        raise _unusable_environment(f"the certificates ({error})") from None
     except (InvalidDicomError, ValueError, KeyError) as error:
         raise PacsError(f"the response of the PACS is not DICOMweb ({type(error).__name__})") from None
+
+
+def _unusable_environment(what: str) -> UsageError:
+    return UsageError(
+        f"{what} that the environment names can't be used; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and "
+        "REQUESTS_CA_BUNDLE"
+    )
 
 
 def _series(dataset: Mapping[str, Any]) -> CtSeries | None:

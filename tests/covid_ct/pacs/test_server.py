@@ -108,6 +108,23 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch: p
         assert Pacs(url).chest_series() == []
 
 
+@pytest.mark.parametrize("proxy", ["socks4://proxy", "ftp://proxy", "http://", "http://proxy:99999"])
+def test_a_proxy_that_cannot_be_used_ends_the_command_instead_of_a_wait(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)  # which overrides HTTP_PROXY
+    with pytest.raises(UsageError, match="HTTP_PROXY"):
+        Pacs("http://192.0.2.1/dicom-web").chest_series()
+
+
+def test_certificates_that_cannot_be_read_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(UsageError, match="/no/such/file"):
+        Pacs("https://192.0.2.1/dicom-web").chest_series()
+
+
 def test_another_web_server_is_told_from_a_pacs() -> None:
     with dicomweb(lambda path, query: (200, b"<html>")) as (url, _), pytest.raises((PacsError, PacsAwayError)):
         Pacs(url).chest_series()
