@@ -106,6 +106,7 @@ def _decode_jpeg_xl(stream: bytes, _: Header) -> NDArray[Any]:
 
 def _decode_rle(stream: bytes, header: Header) -> NDArray[Any]:
     """Decode RLE, and drop padding of less than a row or a column."""
+    _check_segments(stream)
     kind = np.dtype(f"<u{header.bits // 8}")
     planes = np.frombuffer(imagecodecs.dicomrle_decode(stream, kind), kind).reshape(header.samples, -1)
     size = header.rows * header.columns
@@ -114,6 +115,14 @@ def _decode_rle(stream: bytes, header: Header) -> NDArray[Any]:
     if planes.shape[1] - size >= min(header.rows, header.columns):
         raise _another_size()
     return np.moveaxis(planes[:, :size].reshape(-1, header.rows, header.columns), 0, -1)
+
+
+def _check_segments(stream: bytes) -> None:
+    """Check that the segments of RLE are inside the frame (PS3.5 G.5): the codec reads memory behind it otherwise."""
+    count, *offsets = np.frombuffer(stream, "<u4", 16).tolist()
+    bounds = [64, *offsets[:count], len(stream)]
+    if bounds != sorted(bounds):
+        raise ValueError("segments outside the frame")
 
 
 CODECS: Final[dict[str, Callable[[bytes, Header], NDArray[Any]]]] = {

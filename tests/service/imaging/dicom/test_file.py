@@ -1,4 +1,5 @@
 import logging
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,19 @@ def test_nothing_of_the_patient_gets_into_messages_warnings_or_logs(caplog: pyte
     assert messages
     assert "MARKER" not in messages + caplog.text + "".join(str(warning.message) for warning in seen)
     assert not seen
+
+
+@pytest.mark.parametrize("offsets", [(64, 2**14), (64, 2**31), (64, 2**32 - 1), (2**14, 64), (0, 64), (64, 63)])
+def test_segments_of_rle_outside_the_frame_are_refused_before_memory_behind_it_is_read(
+    cage: BlockingCage, offsets: tuple[int, int]
+) -> None:
+    data = ct(STORED, RLELossless)
+    header = struct.pack("<2L", 2, 64)
+    start = data.index(header)
+    damaged = data[:start] + struct.pack("<3L", 2, *offsets) + data[start + 12 :]
+    for _ in range(3):  # the memory behind it differs
+        with pytest.raises(UnusableImageError, match="truncated or damaged"):
+            cage.decode(damaged, DecodeLimits(max_pixels=10_000))
 
 
 COMPRESSED = [ct(STORED, syntax) for syntax in (RLELossless, *STREAMS) if syntax != JPEGBaseline8Bit]
