@@ -277,10 +277,15 @@ def _open(
             verify=httpx2.create_ssl_context() if direct and host.scheme == "https" else True,
         )
     except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
-        raise UsageError(
-            "the proxy or the certificates that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
-            f"SSL_CERT_FILE, SSL_CERT_DIR) can't be used: {error}"
-        ) from error
+        raise unusable_environment("SSL_CERT_FILE, SSL_CERT_DIR", error) from error
+
+
+def unusable_environment(certificates: str, reason: object) -> UsageError:
+    """Build the error of a proxy or of certificates, which the environment names in the variables `certificates`."""
+    return UsageError(
+        "the proxy or the certificates that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+        f"{certificates}) can't be used: {reason}"
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from covid_ct.errors import ClientError, UsageError
-from covid_ct.http import is_loopback
+from covid_ct.http import is_loopback, unusable_environment
 from service.dicom_out.device import MANUFACTURER
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ _TIMEOUT: Final = (10.0, 300.0)
 
 _AWAY: Final = frozenset((429, 502, 503, 504))
 """HTTP status of a server that is there again later."""
+
+_CERTIFICATES: Final = "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE"
+"""Variables of the environment that name certificates for requests."""
 
 _CHEST: Final = ("CHEST", "THORA", "LUNG", "BODY", "TRUNK", "TORSO")
 """Parts of BodyPartExamined (0018,0015) of series that may show lungs; many have none, and are read too."""
@@ -205,20 +208,13 @@ def _translate_errors(away: Container[int] = _AWAY) -> Iterator[None]:
             raise PacsAwayError(f"the PACS responded with status {status}") from None
         raise PacsError(f"the PACS responded with status {status}") from None
     except (InvalidSchema, InvalidURL) as error:  # of a proxy: the address of the PACS is checked before
-        raise _unusable_environment(f"a proxy ({type(error).__name__})") from None
+        raise unusable_environment(_CERTIFICATES, type(error).__name__) from None
     except RequestException as error:  # the message would have the address, and so identifiers
         raise PacsAwayError(f"no response from the PACS ({type(error).__name__})") from None
     except OSError as error:
-        raise _unusable_environment(f"the certificates ({error})") from None
+        raise unusable_environment(_CERTIFICATES, error) from None
     except (InvalidDicomError, ValueError, KeyError) as error:
         raise PacsError(f"the response of the PACS is not DICOMweb ({type(error).__name__})") from None
-
-
-def _unusable_environment(what: str) -> UsageError:
-    return UsageError(
-        f"{what} that the environment names can't be used; see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and "
-        "REQUESTS_CA_BUNDLE"
-    )
 
 
 def _series(dataset: Mapping[str, Any]) -> CtSeries | None:

@@ -87,7 +87,11 @@ def measure_refusals(
     generator = np.random.default_rng(seed)
     sources = sorted({slice_.source for slice_ in slices})
     sampled = {name: _sample([slice_ for slice_ in slices if slice_.source == name], generator) for name in sources}
-    few = {name: _with_lungs(reader, _sample(members, generator, _MOST_ALTERED)) for name, members in sampled.items()}
+    few = {
+        name: found
+        for name, members in sampled.items()
+        if (found := _with_lungs(reader, _sample(members, generator, _MOST_ALTERED)))
+    }
     generated = {
         kind: [CtSlice(kind, str(i), str(i), "other", to_input(image, SLICE_SIZE)[0]) for i, image in enumerate(images)]
         for kind, images in generated_images(seed).items()
@@ -106,7 +110,6 @@ def measure_refusals(
                     f"{source}, {name}",
                 )
                 for source, members in few.items()
-                if members
             }
             for name, alter in _ALTERATIONS.items()
         },
